@@ -1,0 +1,32 @@
+//! What the data plane reports: frames it could not decide, and what it counted.
+
+use crate::IfIndex;
+use weft_model::{MacAddr, Vni};
+
+/// Why a frame was handed to the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PuntReason {
+    /// An ARP request whose target no table holds.
+    ArpMiss,
+    /// A Neighbor Solicitation whose target no table holds.
+    NdMiss,
+    /// A DAD Neighbor Solicitation from `::` for a link-local address the VAP does not own yet.
+    LinkLocalClaim,
+    /// A unicast frame to a MAC no table holds.
+    UnknownMac,
+}
+
+/// A frame the agent has to decide about. The data plane has dropped it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Punt {
+    /// The VAP it came from.
+    pub vap: IfIndex,
+    /// The VAP's virtual network.
+    pub vni: Vni,
+    /// Why.
+    pub reason: PuntReason,
+    /// The destination MAC (for [`PuntReason::UnknownMac`] what is asked for).
+    pub dst: MacAddr,
+    /// The beginning of the frame, from the Ethernet header on, at most 128 octets.
+    pub frame: Vec<u8>,
+}

@@ -1,0 +1,190 @@
+//! The tables of the data plane, as their owner intends them and as the kernel is observed to
+//! hold them: one type for both, so that a reconciler can subtract one from the other.
+
+use core::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use weft_model::{Epoch, MacAddr, Rloc, TenantIp, TsMac, Vni};
+
+/// A network device's index in the NVE's namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IfIndex(pub u32);
+
+/// What a VAP's device is: decides how frames are handed to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum VapKind {
+    /// The host's end of a veth pair: delivery by `bpf_redirect_peer`.
+    Veth,
+    /// A TAP of a virtual machine: delivery by `bpf_redirect`.
+    Tap,
+}
+
+/// How frames cross the underlay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Path {
+    /// The programs write and strip the VXLAN header themselves.
+    #[default]
+    Direct,
+    /// The kernel's VXLAN device does, told by a tunnel key.
+    Device,
+}
+
+/// A Virtual Access Point (RFC 8014 section 3.2): one tenant system interface's device.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Vap {
+    /// Its virtual network.
+    pub vni: Vni,
+    /// The only source MAC accepted from it.
+    pub mac: TsMac,
+    /// The only source IPs, sender protocol addresses and ND targets accepted from it.
+    pub ips: BTreeSet<TenantIp>,
+    /// The kind of device.
+    pub kind: VapKind,
+    /// The path its frames leave by.
+    pub path: Path,
+    /// Largest IP packet accepted from it, octets: the underlay's MTU less the encapsulation.
+    pub mtu: u16,
+    /// RFC 8394 Activated. When false every frame to and from it is dropped (`not-activated`).
+    pub activated: bool,
+}
+
+/// Where a MAC address of a VN is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Location {
+    /// At this VAP.
+    Local(IfIndex),
+    /// Behind this NVE.
+    Remote {
+        /// Its RLOC.
+        rloc: Rloc,
+        /// The epoch of the grant the mapping came from; orders it against later ones.
+        epoch: Epoch,
+    },
+    /// Known not to exist: drop, do not punt.
+    Nowhere,
+}
+
+/// What is answered to an ARP request or Neighbor Solicitation for an IP address of a VN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Neighbour {
+    /// Answer with this MAC.
+    At(MacAddr),
+    /// Known not to exist: no answer, no punt.
+    Nobody,
+}
+
+/// What the whole NVE shares.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Config {
+    /// Outer source addresses, at most one of each family; none of a family, no tunnels over it.
+    pub rlocs: BTreeSet<Rloc>,
+    /// The devices that lead to RLOCs: frames are decapsulated there.
+    pub uplinks: BTreeSet<IfIndex>,
+}
+
+/// What a node at an underlay address may send here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Peer {
+    /// It is an NVE: VXLAN from it is accepted.
+    pub nve: bool,
+    /// It is an Oracle: echo requests from it are answered.
+    pub oracle: bool,
+}
+
+/// Every table.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Tables {
+    /// What the NVE shares.
+    pub config: Config,
+    /// VAPs by device.
+    pub vaps: BTreeMap<IfIndex, Vap>,
+    /// Where MAC addresses are.
+    pub fdb: BTreeMap<(Vni, MacAddr), Location>,
+    /// What ARP and ND are answered with.
+    pub neighbours: BTreeMap<(Vni, TenantIp), Neighbour>,
+    /// Who may send to this node's tunnels.
+    pub peers: BTreeMap<IpAddr, Peer>,
+}
+
+/// One change of one table. Idempotent: applying it twice is applying it once.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Op {
+    /// Replace the configuration; attach to new uplinks, leave old ones.
+    Config(Config),
+    /// Add or replace a VAP, with its program attached when this returns.
+    SetVap(IfIndex, Vap),
+    /// Remove a VAP; its device may be gone already.
+    RemoveVap(IfIndex),
+    /// Add or replace a location.
+    SetLocation(Vni, MacAddr, Location),
+    /// Forget a location.
+    RemoveLocation(Vni, MacAddr),
+    /// Add or replace an answer.
+    SetNeighbour(Vni, TenantIp, Neighbour),
+    /// Forget an answer.
+    RemoveNeighbour(Vni, TenantIp),
+    /// Add or replace a peer.
+    SetPeer(IpAddr, Peer),
+    /// Forget a peer.
+    RemovePeer(IpAddr),
+}
+
+impl Tables {
+    /// Makes the change `op` says, as a data plane that never fails would.
+    pub fn apply(&mut self, op: &Op) {
+        match op {
+            Op::Config(config) => self.config = config.clone(),
+            Op::SetVap(device, vap) => {
+                self.vaps.insert(*device, vap.clone());
+            }
+            Op::RemoveVap(device) => {
+                self.vaps.remove(device);
+            }
+            Op::SetLocation(vni, mac, location) => {
+                self.fdb.insert((*vni, *mac), *location);
+            }
+            Op::RemoveLocation(vni, mac) => {
+                self.fdb.remove(&(*vni, *mac));
+            }
+            Op::SetNeighbour(vni, ip, neighbour) => {
+                self.neighbours.insert((*vni, *ip), *neighbour);
+            }
+            Op::RemoveNeighbour(vni, ip) => {
+                self.neighbours.remove(&(*vni, *ip));
+            }
+            Op::SetPeer(ip, peer) => {
+                self.peers.insert(*ip, *peer);
+            }
+            Op::RemovePeer(ip) => {
+                self.peers.remove(ip);
+            }
+        }
+    }
+
+    /// The changes that turn `observed` into `self`, removals first, so that a device or address
+    /// that changed hands is never in two places. Nothing that is right already is touched.
+    #[must_use]
+    pub fn diff(&self, observed: &Self) -> Vec<Op> {
+        let mut ops = Vec::new();
+        if self.config != observed.config {
+            ops.push(Op::Config(self.config.clone()));
+        }
+        let gone = |key: &_| !self.vaps.contains_key(key);
+        ops.extend(observed.vaps.keys().filter(|k| gone(k)).map(|k| Op::RemoveVap(*k)));
+        let gone = |key: &_| !self.fdb.contains_key(key);
+        ops.extend(observed.fdb.keys().filter(|k| gone(k)).map(|(v, m)| Op::RemoveLocation(*v, *m)));
+        let gone = |key: &_| !self.neighbours.contains_key(key);
+        ops.extend(observed.neighbours.keys().filter(|k| gone(k)).map(|(v, i)| Op::RemoveNeighbour(*v, *i)));
+        let gone = |key: &_| !self.peers.contains_key(key);
+        ops.extend(observed.peers.keys().filter(|k| gone(k)).map(|k| Op::RemovePeer(*k)));
+
+        let changed = self.peers.iter().filter(|(k, v)| observed.peers.get(*k) != Some(*v));
+        ops.extend(changed.map(|(k, v)| Op::SetPeer(*k, *v)));
+        let changed = self.vaps.iter().filter(|(k, v)| observed.vaps.get(*k) != Some(*v));
+        ops.extend(changed.map(|(k, v)| Op::SetVap(*k, v.clone())));
+        let changed = self.fdb.iter().filter(|(k, v)| observed.fdb.get(*k) != Some(*v));
+        ops.extend(changed.map(|((v, m), l)| Op::SetLocation(*v, *m, *l)));
+        let changed = self.neighbours.iter().filter(|(k, v)| observed.neighbours.get(*k) != Some(*v));
+        ops.extend(changed.map(|((v, i), n)| Op::SetNeighbour(*v, *i, *n)));
+        ops
+    }
+}

@@ -1,0 +1,27 @@
+//! The vocabulary every part of Weft shares: identifiers that are legal by construction, and
+//! the objects operators and protocols talk about.
+//!
+//! Nothing here does I/O or reads a clock. A value that exists is valid: constructors check, and
+//! serde goes through the same constructors, so a bad file or request cannot become a value.
+#![forbid(unsafe_code)]
+
+mod addr;
+mod grant;
+mod ids;
+mod mac;
+mod mapping;
+mod name;
+mod time;
+mod vn;
+mod vni;
+
+pub use addr::{AddrError, Rloc, TenantIp};
+pub use grant::{Grant, GrantError, Successor, TsiId};
+pub use ids::{BootId, Epoch, IdError, SiteId, XtrId};
+pub use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+pub use mac::{MacAddr, MacError, TsMac};
+pub use mapping::{Eid, Origin};
+pub use name::{Name, NameError, NveName, TsiName, VnName};
+pub use time::Time;
+pub use vn::{Learning, Reply, Subnets, SubnetsError, VnSpec};
+pub use vni::{Vni, VniError};
