@@ -215,7 +215,10 @@ impl Layout {
     }
 
     /// The whole MAC in the first octets of the result; nothing is allocated.
-    fn mac(&self, message: &[u8], psk: &[u8]) -> [u8; MAX_MAC] {
+    ///
+    /// # Errors
+    /// Never, as far as HMAC and HKDF promise: they take keys of any length and give one hash.
+    fn mac(&self, message: &[u8], psk: &[u8]) -> Result<[u8; MAX_MAC], AuthError> {
         let parts = [
             message.get(..MAC_AT).unwrap_or_default(),
             ZEROS.get(..self.mac_len).unwrap_or_default(),
@@ -224,36 +227,34 @@ impl Layout {
         let mut out = [0; MAX_MAC];
         match self.algorithm {
             Algorithm::None => {}
-            Algorithm::HmacSha1 => out[..20].copy_from_slice(&hmac::<Hmac<Sha1>>(psk, parts)),
-            Algorithm::HmacSha256 => out.copy_from_slice(&hmac::<Hmac<Sha256>>(psk, parts)),
+            Algorithm::HmacSha1 => out[..20].copy_from_slice(&hmac::<Hmac<Sha1>>(psk, parts)?),
+            Algorithm::HmacSha256 => out.copy_from_slice(&hmac::<Hmac<Sha256>>(psk, parts)?),
             Algorithm::HmacSha256Hkdf => {
-                let key = self.message_key(psk);
-                out.copy_from_slice(&hmac::<Hmac<Sha256>>(&key, parts));
+                let key = self.message_key(psk)?;
+                out.copy_from_slice(&hmac::<Hmac<Sha256>>(&key, parts)?);
             }
         }
-        out
+        Ok(out)
     }
 
     /// KDF(nonce + PSK, salt): HKDF-SHA256 with an empty info and an output of one hash.
-    fn message_key(&self, psk: &[u8]) -> [u8; 32] {
+    fn message_key(&self, psk: &[u8]) -> Result<[u8; 32], AuthError> {
         let mut extract = HkdfExtract::<Sha256>::new(Some(self.salt));
         extract.input_ikm(&self.nonce);
         extract.input_ikm(psk);
         let (_, hkdf) = extract.finalize();
         let mut key = [0; 32];
-        let expanded = hkdf.expand(&[], &mut key);
-        debug_assert!(expanded.is_ok(), "one hash is never too long");
-        key
+        hkdf.expand(&[], &mut key).map_err(|_| AuthError::Mismatch)?;
+        Ok(key)
     }
 }
 
-fn hmac<M: Mac + KeyInit>(key: &[u8], parts: [&[u8]; 3]) -> hmac::digest::Output<M> {
-    // HMAC takes keys of any length: longer ones are hashed, shorter ones padded.
-    let Ok(mut mac) = <M as KeyInit>::new_from_slice(key) else { return Default::default() };
+fn hmac<M: Mac + KeyInit>(key: &[u8], parts: [&[u8]; 3]) -> Result<hmac::digest::Output<M>, AuthError> {
+    let mut mac = <M as KeyInit>::new_from_slice(key).map_err(|_| AuthError::Mismatch)?;
     for part in parts {
         mac.update(part);
     }
-    mac.finalize().into_bytes()
+    Ok(mac.finalize().into_bytes())
 }
 
 /// Fills in the Authentication Data of an encoded message.
@@ -265,7 +266,7 @@ fn hmac<M: Mac + KeyInit>(key: &[u8], parts: [&[u8]; 3]) -> hmac::digest::Output
 /// When `message` is not a whole message with Authentication Data of a known algorithm and right length.
 pub fn sign(message: &mut [u8], psk: &[u8], coverage: Coverage) -> Result<(), AuthError> {
     let layout = Layout::of(message, coverage)?;
-    let mac = layout.mac(message, psk);
+    let mac = layout.mac(message, psk)?;
     if let (Some(field), Some(mac)) =
         (message.get_mut(MAC_AT..MAC_AT + layout.mac_len), mac.get(..layout.mac_len))
     {
@@ -288,7 +289,7 @@ pub fn verify(message: &[u8], psk: &[u8], policy: Policy) -> Result<(), AuthErro
         Algorithm::HmacSha1 if !policy.allow_sha1 => return Err(AuthError::Sha1Refused),
         _ => {}
     }
-    let mac = layout.mac(message, psk);
+    let mac = layout.mac(message, psk)?;
     let found = message.get(MAC_AT..MAC_AT + layout.mac_len).unwrap_or_default();
     let expected = mac.get(..layout.mac_len).unwrap_or_default();
     if bool::from(found.ct_eq(expected)) { Ok(()) } else { Err(AuthError::Mismatch) }

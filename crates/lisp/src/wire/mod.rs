@@ -37,6 +37,7 @@ pub use map_request::{EidRecord, MapRequest};
 pub use owned::{AddressBuf, RecordBuf};
 pub use record::{Action, MapVersion, Record, TTL_RECEIVER_DECIDES, TTL_REMOVE};
 
+pub(crate) use list::sealed;
 pub(crate) use reader::Reader;
 
 use crate::error::{DecodeError, DecodeErrorKind, EncodeError};
