@@ -1,0 +1,62 @@
+//! The client of the NVE's local API.
+
+use super::{ClientError, Endpoint, delete, force, get, post, transport::Transport};
+use crate::{
+    Counters, Message,
+    local::{Attach, CacheEntry, Drop, Items, Status, Tsi},
+};
+use core::time::Duration;
+use std::{path::Path, sync::Arc};
+use weft_model::{TsiName, VnName};
+
+/// A client of the NVE on this host, see [`crate::local`]. Cheap to clone.
+#[derive(Clone)]
+pub struct LocalClient {
+    transport: Arc<Transport>,
+}
+
+#[allow(clippy::missing_errors_doc, reason = "as for Client")]
+impl LocalClient {
+    /// A client of the NVE whose socket is `path`; connects when first used.
+    pub fn new(path: &Path) -> Result<Self, ClientError> {
+        let mut transport = Transport::new(&Endpoint::unix(path))?;
+        // An attach may wait for an Oracle to come back.
+        transport.set_timeout(Duration::from_secs(30));
+        Ok(Self { transport: Arc::new(transport) })
+    }
+
+    /// Attaches a device; repeating it gives the same answer.
+    pub async fn attach(&self, attach: &Attach) -> Result<Tsi, ClientError> {
+        self.transport.json(&post("/v1/tsis", attach, true)?).await
+    }
+
+    /// Detaches; `by_force` also without an Oracle to release the grant at.
+    pub async fn detach(&self, vn: &VnName, tsi: &TsiName, by_force: bool) -> Result<Message, ClientError> {
+        self.transport.json(&delete(format!("/v1/tsis/{vn}/{tsi}{}", force(by_force)))).await
+    }
+
+    /// What is attached.
+    pub async fn tsis(&self) -> Result<Items<Tsi>, ClientError> {
+        self.transport.json(&get("/v1/tsis")).await
+    }
+
+    /// The map cache.
+    pub async fn mappings(&self) -> Result<Items<CacheEntry>, ClientError> {
+        self.transport.json(&get("/v1/mappings")).await
+    }
+
+    /// Drops by VN and reason.
+    pub async fn drops(&self) -> Result<Items<Drop>, ClientError> {
+        self.transport.json(&get("/v1/drops")).await
+    }
+
+    /// The NVE's counters.
+    pub async fn counters(&self) -> Result<Counters, ClientError> {
+        self.transport.json(&get("/v1/counters")).await
+    }
+
+    /// The NVE itself.
+    pub async fn status(&self) -> Result<Status, ClientError> {
+        self.transport.json(&get("/v1/status")).await
+    }
+}

@@ -1,0 +1,214 @@
+//! Clients of `/v1` and of the NVE's local API.
+
+mod endpoint;
+mod error;
+mod local;
+mod tls;
+mod transport;
+mod watch;
+
+pub use endpoint::{Endpoint, Identity, Server, ServerError, Trust};
+pub use error::{ApiError, ClientError};
+pub use local::LocalClient;
+pub use tls::{ORACLE_SERVER_NAME, TlsError, tls_config};
+pub use watch::Watch;
+
+use crate::{
+    ConversationView, Counters, GrantReply, GrantRequest, GrantView, JoinReply, JoinRequest, List,
+    MappingView, Message, NewToken, NewVn, NveView, RenewReply, RenewRequest, TakeAddress, TokenReply,
+    TokenView, TsiView, Version, Vn, local::Items,
+};
+use bytes::Bytes;
+use core::time::Duration;
+use http::Method;
+use serde::{Serialize, de::DeserializeOwned};
+use std::sync::Arc;
+use transport::{Ask, Transport};
+use weft_model::{NveName, TenantIp, TsiName, VnName};
+
+/// A client of the Oracle's `/v1`. Cheap to clone; connections are shared and kept warm.
+///
+/// Needs a tokio runtime with I/O and time. Every method's errors: [`ClientError::Api`] when the
+/// Oracle refuses, the others when it cannot be reached or understood.
+#[derive(Clone)]
+pub struct Client {
+    transport: Arc<Transport>,
+}
+
+fn get(path: impl Into<String>) -> Ask {
+    Ask { method: Method::GET, path: path.into(), body: None, repeatable: true }
+}
+
+fn delete(path: impl Into<String>) -> Ask {
+    Ask { method: Method::DELETE, path: path.into(), body: None, repeatable: false }
+}
+
+/// # Errors
+/// [`ClientError::Answer`] never happens for our types, which serialize always.
+fn post(path: &str, body: &impl Serialize, repeatable: bool) -> Result<Ask, ClientError> {
+    let body = serde_json::to_vec(body)
+        .map_err(|e| ClientError::Answer { address: path.to_owned(), reason: e.to_string() })?;
+    Ok(Ask { method: Method::POST, path: path.to_owned(), body: Some(Bytes::from(body)), repeatable })
+}
+
+impl Transport {
+    async fn json<T: DeserializeOwned>(&self, ask: &Ask) -> Result<T, ClientError> {
+        let body = self.call(ask).await?;
+        serde_json::from_slice(&body)
+            .map_err(|e| ClientError::Answer { address: ask.path.clone(), reason: e.to_string() })
+    }
+}
+
+fn vn_query(path: &str, vn: Option<&VnName>) -> Ask {
+    get(vn.map_or_else(|| path.to_owned(), |vn| format!("{path}?vn={vn}")))
+}
+
+fn force(force: bool) -> &'static str {
+    if force { "?force=true" } else { "" }
+}
+
+#[allow(clippy::missing_errors_doc, reason = "said once, at the type")]
+impl Client {
+    /// A client; connects when first used.
+    pub fn new(endpoint: &Endpoint) -> Result<Self, ClientError> {
+        Ok(Self { transport: Arc::new(Transport::new(endpoint)?) })
+    }
+
+    /// A client that waits at most `timeout` for each answer (10 s by default); watches are not limited.
+    pub fn with_timeout(endpoint: &Endpoint, timeout: Duration) -> Result<Self, ClientError> {
+        let mut transport = Transport::new(endpoint)?;
+        transport.set_timeout(timeout);
+        Ok(Self { transport: Arc::new(transport) })
+    }
+
+    async fn watch<T: DeserializeOwned>(&self, kind: &str, from: u64) -> Result<Watch<T>, ClientError> {
+        let ask = get(format!("/v1/{kind}?watch=true&resource_version={from}"));
+        Ok(Watch::new(self.transport.stream(&ask).await?))
+    }
+
+    /// What answers.
+    pub async fn version(&self) -> Result<Version, ClientError> {
+        self.transport.json(&get("/v1/version")).await
+    }
+
+    /// The VNs the caller may see.
+    pub async fn vns(&self) -> Result<List<Vn>, ClientError> {
+        self.transport.json(&get("/v1/vns")).await
+    }
+
+    /// Changes of VNs after `from`.
+    pub async fn watch_vns(&self, from: u64) -> Result<Watch<Vn>, ClientError> {
+        self.watch("vns", from).await
+    }
+
+    /// One VN.
+    pub async fn vn(&self, name: &VnName) -> Result<Vn, ClientError> {
+        self.transport.json(&get(format!("/v1/vns/{name}"))).await
+    }
+
+    /// Creates a VN.
+    pub async fn create_vn(&self, vn: &NewVn) -> Result<Vn, ClientError> {
+        self.transport.json(&post("/v1/vns", vn, false)?).await
+    }
+
+    /// Deletes a VN without tenant systems.
+    pub async fn delete_vn(&self, name: &VnName) -> Result<Message, ClientError> {
+        self.transport.json(&delete(format!("/v1/vns/{name}"))).await
+    }
+
+    /// All NVEs.
+    pub async fn nves(&self) -> Result<List<NveView>, ClientError> {
+        self.transport.json(&get("/v1/nves")).await
+    }
+
+    /// Changes of NVEs after `from`.
+    pub async fn watch_nves(&self, from: u64) -> Result<Watch<NveView>, ClientError> {
+        self.watch("nves", from).await
+    }
+
+    /// Removes an NVE and revokes its certificate; with `release` its grants go too.
+    pub async fn remove_nve(&self, name: &NveName, release: bool) -> Result<Message, ClientError> {
+        self.transport.json(&delete(format!("/v1/nves/{name}{}", force(release)))).await
+    }
+
+    /// Makes a join token.
+    pub async fn create_token(&self, token: &NewToken) -> Result<TokenReply, ClientError> {
+        self.transport.json(&post("/v1/tokens", token, false)?).await
+    }
+
+    /// The join tokens, without their secrets.
+    pub async fn tokens(&self) -> Result<Items<TokenView>, ClientError> {
+        self.transport.json(&get("/v1/tokens")).await
+    }
+
+    /// Enrols an NVE; repeating it with the same CSR gives the same answer.
+    pub async fn join(&self, join: &JoinRequest) -> Result<JoinReply, ClientError> {
+        self.transport.json(&post("/v1/join", join, true)?).await
+    }
+
+    /// A new certificate for the calling NVE.
+    pub async fn renew(&self, renew: &RenewRequest) -> Result<RenewReply, ClientError> {
+        self.transport.json(&post("/v1/renew", renew, true)?).await
+    }
+
+    /// Takes a tenant system and its addresses; repeating it gives the same answer.
+    pub async fn grant(&self, grant: &GrantRequest) -> Result<GrantReply, ClientError> {
+        self.transport.json(&post("/v1/grants", grant, true)?).await
+    }
+
+    /// Takes one more address for a tenant system; repeating it gives the same answer.
+    pub async fn take_address(
+        &self,
+        vn: &VnName,
+        tsi: &TsiName,
+        take: TenantIp,
+    ) -> Result<GrantReply, ClientError> {
+        let path = format!("/v1/grants/{vn}/{tsi}/addresses");
+        self.transport.json(&post(&path, &TakeAddress { ip: take }, true)?).await
+    }
+
+    /// Gives a tenant system back; `by_force` (operators) whoever holds it.
+    pub async fn release(&self, vn: &VnName, tsi: &TsiName, by_force: bool) -> Result<Message, ClientError> {
+        self.transport.json(&delete(format!("/v1/grants/{vn}/{tsi}{}", force(by_force)))).await
+    }
+
+    /// The grants the caller may see: an NVE its own.
+    pub async fn grants(&self) -> Result<List<GrantView>, ClientError> {
+        self.transport.json(&get("/v1/grants")).await
+    }
+
+    /// Changes of grants after `from`.
+    pub async fn watch_grants(&self, from: u64) -> Result<Watch<GrantView>, ClientError> {
+        self.watch("grants", from).await
+    }
+
+    /// The tenant systems and whether they are registered.
+    pub async fn tsis(&self, vn: Option<&VnName>) -> Result<Items<TsiView>, ClientError> {
+        self.transport.json(&vn_query("/v1/tsis", vn)).await
+    }
+
+    /// The mapping database.
+    pub async fn mappings(&self, vn: Option<&VnName>) -> Result<Items<MappingView>, ClientError> {
+        self.transport.json(&vn_query("/v1/mappings", vn)).await
+    }
+
+    /// Who talks to whom.
+    pub async fn conversations(&self, vn: Option<&VnName>) -> Result<Items<ConversationView>, ClientError> {
+        self.transport.json(&vn_query("/v1/conversations", vn)).await
+    }
+
+    /// The Oracle's counters.
+    pub async fn counters(&self) -> Result<Counters, ClientError> {
+        self.transport.json(&get("/v1/counters")).await
+    }
+
+    /// The OpenAPI document.
+    pub async fn openapi(&self) -> Result<serde_json::Value, ClientError> {
+        self.transport.json(&get("/v1/openapi.json")).await
+    }
+
+    /// A consistent copy of everything durable, as `weft oracle restore` reads it.
+    pub async fn backup(&self) -> Result<Bytes, ClientError> {
+        self.transport.call(&get("/v1/backup")).await
+    }
+}

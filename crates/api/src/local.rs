@@ -1,0 +1,169 @@
+//! The NVE's local API on its unix socket (mode 0600): what hypervisors, container runtimes and
+//! `weft` on the same host ask of the NVE.
+//!
+//! | Method, path | Body | Answer |
+//! | --- | --- | --- |
+//! | `POST /v1/tsis` | [`Attach`] | 201 or 200 [`Tsi`] |
+//! | `DELETE /v1/tsis/{vn}/{name}?force=true` | | 200 [`crate::Message`] |
+//! | `GET /v1/tsis` | | [`Items`]`<`[`Tsi`]`>` |
+//! | `GET /v1/mappings` | | [`Items`]`<`[`CacheEntry`]`>` |
+//! | `GET /v1/drops` | | [`Items`]`<`[`Drop`]`>` |
+//! | `GET /v1/counters` | | [`crate::Counters`] |
+//! | `GET /v1/status` | | [`Status`] |
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use weft_model::{Eid, Epoch, MacAddr, NveName, Origin, Rloc, TenantIp, TsMac, TsiName, VnName, Vni, XtrId};
+
+/// What kind of device a tenant system is behind.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceKind {
+    /// The host's end of a veth pair.
+    Veth,
+    /// A TAP.
+    Tap,
+}
+
+/// Attach a device to a VN: RFC 8394's Associate and Activate in one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Attach {
+    /// The virtual network.
+    pub vn: VnName,
+    /// The interface's name in it.
+    pub name: TsiName,
+    /// The device on the host.
+    pub device: String,
+    /// Its kind; looked up when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<DeviceKind>,
+    /// The tenant's MAC address; assigned when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<TsMac>,
+    /// The tenant's IP addresses; one per family is assigned when none is named of it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub ips: BTreeSet<TenantIp>,
+    /// Shown in the logs; repeating a request is harmless with or without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+}
+
+/// RFC 8394's states of a tenant system interface.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Resources and addresses are held, no traffic.
+    Associated,
+    /// Carries traffic.
+    Activated,
+}
+
+/// One attached tenant system interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Tsi {
+    /// The VN.
+    pub vn: VnName,
+    /// Its name in it.
+    pub tsi: TsiName,
+    /// The device on the host; empty while it is gone.
+    #[serde(default)]
+    pub device: String,
+    /// Its MAC address.
+    pub mac: TsMac,
+    /// Its IP addresses.
+    #[schema(value_type = Vec<String>)]
+    pub ips: BTreeSet<TenantIp>,
+    /// The VN's VNID.
+    pub vni: Vni,
+    /// Largest IP packet, octets.
+    pub mtu: u16,
+    /// Associated or Activated.
+    pub state: State,
+    /// The grant's epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<Epoch>,
+}
+
+/// One entry of the NVE's map cache.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct CacheEntry {
+    /// The VN.
+    pub vn: VnName,
+    /// What was asked for.
+    pub eid: Eid,
+    /// The MAC address behind an IP; none in a negative entry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<MacAddr>,
+    /// Where it is; none in a negative entry and for a local one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rloc: Option<Rloc>,
+    /// How the NVE learned it.
+    pub origin: Origin,
+    /// The grant's epoch, where known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<Epoch>,
+    /// How long it has been so, seconds.
+    pub age_s: u64,
+    /// How long ago a packet used it, seconds; none if never or not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_used_s: Option<u64>,
+}
+
+/// Packets dropped for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Drop {
+    /// The VN; none where the packet could not be told to belong to one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vn: Option<VnName>,
+    /// The reason's name.
+    pub reason: String,
+    /// The path the packet was on.
+    pub path: String,
+    /// How many.
+    pub packets: u64,
+    /// How many octets.
+    pub bytes: u64,
+}
+
+/// An NVE's session to one Oracle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct OracleStatus {
+    /// `host:port`.
+    pub addr: String,
+    /// Whether the session is up.
+    pub session: bool,
+    /// Why it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// The NVE itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Status {
+    /// Its name.
+    pub name: NveName,
+    /// Its xTR-ID.
+    pub xtr_id: XtrId,
+    /// Its underlay addresses.
+    #[schema(value_type = Vec<String>)]
+    pub rlocs: BTreeSet<Rloc>,
+    /// Weft's version.
+    pub version: String,
+    /// The Oracles it knows.
+    pub oracles: Vec<OracleStatus>,
+    /// Whether tables are in place and an Oracle has been heard.
+    pub ready: bool,
+}
+
+/// A plain list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Items<T> {
+    /// The objects.
+    pub items: Vec<T>,
+}

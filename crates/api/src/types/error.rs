@@ -1,0 +1,126 @@
+//! The body of every answer that is not a success (in the spirit of RFC 9457).
+
+use serde::{Deserialize, Serialize};
+
+/// Why a request was refused, for programs. New codes may appear: treat [`Code::Unknown`] by its status.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    /// The request itself is malformed: 400.
+    BadRequest,
+    /// Legal, but this version cannot do it: 400.
+    NotSupported,
+    /// No client certificate where one is needed: 401.
+    Unauthenticated,
+    /// The certificate's role may not do this: 403.
+    Forbidden,
+    /// The certificate was revoked by removing the NVE: 403.
+    Revoked,
+    /// The join secret is not one of ours: 403.
+    TokenUnknown,
+    /// The join token has been used as often as it may: 403.
+    TokenUsed,
+    /// The join token is too old: 403.
+    TokenExpired,
+    /// No such object: 404.
+    NotFound,
+    /// The method does not exist on this path: 405.
+    MethodNotAllowed,
+    /// A VN of that name exists: 409.
+    VnTaken,
+    /// A VN with that VNID exists: 409.
+    VniTaken,
+    /// Tenant systems are still in the VN: 409.
+    VnInUse,
+    /// An NVE of that name exists: 409.
+    NveTaken,
+    /// An enrolled NVE has that RLOC: 409.
+    RlocTaken,
+    /// The NVE still holds grants: 409.
+    NveInUse,
+    /// Another tenant system of the VN holds the IP address: 409.
+    AddressTaken,
+    /// Another tenant system of the VN holds the MAC address: 409.
+    MacTaken,
+    /// Another NVE holds the tenant system: 409.
+    GrantedElsewhere,
+    /// The tenant system is granted to the caller with other addresses: 409.
+    AddressMismatch,
+    /// The address is not a host address of the VN's subnets: 400.
+    OutsideSubnets,
+    /// The tenant system has as many addresses as it may: 409.
+    TooManyAddresses,
+    /// Every host address of the subnet is taken: 409.
+    SubnetFull,
+    /// The watched history is no longer kept; list again: 410.
+    Gone,
+    /// The body is larger than the Oracle reads: 413.
+    TooLarge,
+    /// Ask again later: 429.
+    TooManyRequests,
+    /// The store could not commit; nothing was changed: 503.
+    StoreFailed,
+    /// The daemon is starting or stopping: 503.
+    NotReady,
+    /// A defect of Weft: 500.
+    Internal,
+    /// A code this version does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+/// The body of a refusal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ErrorBody {
+    /// For programs.
+    pub error: Code,
+    /// For people, one line: what was wrong, with which value, what to do.
+    pub message: String,
+}
+
+impl Code {
+    /// The HTTP status that goes with it.
+    #[must_use]
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::BadRequest | Self::NotSupported | Self::OutsideSubnets => 400,
+            Self::Unauthenticated => 401,
+            Self::Forbidden | Self::Revoked | Self::TokenUnknown | Self::TokenUsed | Self::TokenExpired => {
+                403
+            }
+            Self::NotFound => 404,
+            Self::MethodNotAllowed => 405,
+            Self::VnTaken
+            | Self::VniTaken
+            | Self::VnInUse
+            | Self::NveTaken
+            | Self::RlocTaken
+            | Self::NveInUse
+            | Self::AddressTaken
+            | Self::MacTaken
+            | Self::GrantedElsewhere
+            | Self::AddressMismatch
+            | Self::TooManyAddresses
+            | Self::SubnetFull => 409,
+            Self::Gone => 410,
+            Self::TooLarge => 413,
+            Self::TooManyRequests => 429,
+            Self::Internal | Self::Unknown => 500,
+            Self::StoreFailed | Self::NotReady => 503,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_codes_are_read() {
+        let body: ErrorBody = serde_json::from_str(r#"{"error":"from_the_future","message":"x"}"#).unwrap();
+        assert_eq!(body.error, Code::Unknown);
+        assert_eq!(serde_json::to_string(&Code::VniTaken).unwrap(), r#""vni_taken""#);
+    }
+}

@@ -1,0 +1,59 @@
+//! Grants: who may hold which tenant system.
+
+use crate::Vn;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use weft_model::{Grant, NveName, TenantIp, TsMac, TsiName, VnName};
+
+/// A request to hold a tenant system interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GrantRequest {
+    /// The virtual network.
+    pub vn: VnName,
+    /// The interface's name in it.
+    pub tsi: TsiName,
+    /// Its MAC address; assigned when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<TsMac>,
+    /// Its IP addresses. Of a family the VN has subnets of and none is named of, one is assigned.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub ips: BTreeSet<TenantIp>,
+    /// The owner, for operators; an NVE is its own owner.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nve: Option<NveName>,
+    /// Shown in the logs; repeating a request is harmless with or without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+}
+
+/// The answer to a request for a grant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct GrantReply {
+    /// The grant.
+    pub grant: Grant,
+    /// Its VN.
+    pub vn: Vn,
+    /// The moment of the store at which it held.
+    pub resource_version: u64,
+}
+
+/// A grant with the names behind its numbers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct GrantView {
+    /// The VN's name.
+    pub vn: VnName,
+    /// The owner's name.
+    pub nve: NveName,
+    /// The grant.
+    pub grant: Grant,
+}
+
+/// A request for one more address of an existing tenant system.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TakeAddress {
+    /// A host address of the VN's subnets, or an IPv6 link-local one (two at most).
+    pub ip: TenantIp,
+}

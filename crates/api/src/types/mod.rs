@@ -1,0 +1,17 @@
+//! What `/v1` carries.
+
+mod error;
+mod grant;
+mod list;
+mod nve;
+mod view;
+mod vn;
+
+pub use error::{Code, ErrorBody};
+pub use grant::{GrantReply, GrantRequest, GrantView, TakeAddress};
+pub use list::{Event, List};
+pub use nve::{
+    JoinReply, JoinRequest, NewToken, NveView, RenewReply, RenewRequest, Role, TokenReply, TokenView,
+};
+pub use view::{ConversationView, Counters, MappingView, Message, TsiState, TsiView, Version};
+pub use vn::{NewVn, Vn};
