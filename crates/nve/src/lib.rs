@@ -1,1 +1,4 @@
-//! placeholder
+//! Weft's Network Virtualization Edge: a sans-IO [`core`] and the agent that drives it.
+#![forbid(unsafe_code)]
+
+pub mod core;

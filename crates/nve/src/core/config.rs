@@ -1,0 +1,111 @@
+//! What the core is told at its start.
+
+use ::core::{net::SocketAddr, time::Duration};
+use std::collections::BTreeSet;
+use weft_datapath::{IfIndex, Path};
+use weft_model::{BootId, Rloc, XtrId};
+
+/// One Oracle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OracleAddr {
+    /// Where its Map-Resolver listens: UDP.
+    pub resolver: SocketAddr,
+}
+
+/// Who this NVE is and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Config {
+    /// Its xTR-ID.
+    pub xtr_id: XtrId,
+    /// This start of it.
+    pub boot: BootId,
+    /// Its underlay addresses.
+    pub rlocs: BTreeSet<Rloc>,
+    /// The devices that lead to other RLOCs.
+    pub uplinks: BTreeSet<IfIndex>,
+    /// Its Oracles, the preferred one first.
+    pub oracles: Vec<OracleAddr>,
+    /// UDP port LISP messages are sent from and answered to.
+    pub lisp_port: u16,
+    /// Largest IP packet of a tenant: the underlay's MTU less 50 (IPv4) or 70 (IPv6).
+    pub tenant_mtu: u16,
+    /// How veth tenants' frames leave.
+    pub veth_path: Path,
+    /// How TAP tenants' frames leave.
+    pub tap_path: Path,
+    /// Seed of nonces and jitter.
+    pub seed: u64,
+    /// Bounds.
+    pub limits: Limits,
+    /// Clocks.
+    pub timing: Timing,
+}
+
+/// Bounds of what the outside can make the NVE remember; each may be as low as 1.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Limits {
+    /// Map cache entries, both kinds, negative ones included.
+    pub cache: usize,
+    /// Negative entries on behalf of one VAP.
+    pub absent_per_vap: usize,
+    /// Requests under way in one VN.
+    pub pending_per_vn: usize,
+    /// Requests under way on behalf of one VAP.
+    pub pending_per_vap: usize,
+    /// Askers waiting for one address.
+    pub waiters: usize,
+    /// Attach and detach calls under way.
+    pub calls: usize,
+    /// Link-local addresses one tenant system may claim.
+    pub link_locals: usize,
+}
+
+/// Intervals.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Timing {
+    /// First retry of a Map-Request; each later one waits twice as long.
+    pub retry: Duration,
+    /// The longest wait between retries.
+    pub retry_max: Duration,
+    /// Tries before an address is left unanswered.
+    pub tries: u32,
+    /// No new request for an address left unanswered, for so long.
+    pub hold: Duration,
+    /// Life of an entry whose record leaves it to the receiver.
+    pub ttl: Duration,
+    /// Between the refreshes of two entries when all are refreshed after a lost session.
+    pub refresh_gap: Duration,
+    /// From a device's disappearance to the release of its tenant system.
+    pub grace: Duration,
+    /// How long an attach waits for an Oracle to acknowledge its registration.
+    pub acknowledge: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            cache: 1_000_000,
+            absent_per_vap: 1_024,
+            pending_per_vn: 16_384,
+            pending_per_vap: 1_024,
+            waiters: 64,
+            calls: 1_024,
+            link_locals: 2,
+        }
+    }
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            retry: Duration::from_millis(200),
+            retry_max: Duration::from_secs(1),
+            tries: 10,
+            hold: Duration::from_secs(1),
+            ttl: Duration::from_secs(15 * 60),
+            refresh_gap: Duration::from_millis(1),
+            grace: Duration::from_secs(60),
+            acknowledge: Duration::from_secs(5),
+        }
+    }
+}

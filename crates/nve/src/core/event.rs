@@ -1,0 +1,249 @@
+//! What goes into the core and what comes out: everything it receives or sends is a value.
+
+use ::core::net::SocketAddr;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use weft_datapath::{IfIndex, Op, VapKind};
+use weft_model::{Epoch, Grant, Rloc, TenantIp, TsMac, TsiId, TsiName, VnName, VnSpec, XtrId};
+
+/// A call of the local API, from request to answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallId(pub u64);
+
+/// A device as the agent found it in the kernel.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Device {
+    /// Its name.
+    pub name: String,
+    /// Its index.
+    pub index: IfIndex,
+    /// Its kind.
+    pub kind: VapKind,
+}
+
+/// Attach a device to a VN: Associate and Activate in one (requirements H1 to H3, A1).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Attach {
+    /// The VN's name.
+    pub vn: VnName,
+    /// The interface's name in it.
+    pub name: TsiName,
+    /// The device.
+    pub device: Device,
+    /// The MAC address; assigned when none.
+    pub mac: Option<TsMac>,
+    /// The addresses; one of each family assigned when none of it is named.
+    pub ips: BTreeSet<TenantIp>,
+}
+
+/// What is kept across restarts, one for each tenant system.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attachment {
+    /// The VN's name.
+    pub vn: VnName,
+    /// The device's name.
+    pub device: String,
+    /// Whether it is a TAP.
+    pub tap: bool,
+    /// The grant, as last heard.
+    pub grant: Grant,
+}
+
+/// What the agent is told of the fabric by the Oracle's watches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fact {
+    /// A VN exists, with this VN Context.
+    Vn(VnSpec),
+    /// It no longer does.
+    VnGone(weft_model::Vni),
+    /// An NVE exists.
+    Nve(XtrId, BTreeSet<Rloc>),
+    /// It no longer does.
+    NveGone(XtrId),
+    /// The list of NVEs is complete: those not named since the last time are gone.
+    NvesListed(BTreeSet<XtrId>),
+    /// All grants of this NVE, as the store has them.
+    Grants(Vec<Grant>),
+}
+
+/// A session's life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Session<'a> {
+    /// Connected and authenticated.
+    Up,
+    /// One frame of the reliable transport.
+    Frame(weft_lisp::tcp::Frame<'a>),
+    /// Lost.
+    Down,
+}
+
+/// What the core asks of an Oracle's /v1.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ApiCall {
+    /// Take the addresses and the grant.
+    Grant {
+        /// Whose call this is for.
+        call: CallId,
+        /// The VN.
+        vn: VnName,
+        /// The interface.
+        name: TsiName,
+        /// As asked for.
+        mac: Option<TsMac>,
+        /// As asked for.
+        ips: BTreeSet<TenantIp>,
+    },
+    /// Give the grant back.
+    Release {
+        /// Whose call this is for; none when the device was gone.
+        call: Option<CallId>,
+        /// The VN.
+        vn: VnName,
+        /// The interface.
+        tsi: TsiId,
+    },
+    /// Take one more address (a link-local).
+    Take {
+        /// The VN.
+        vn: VnName,
+        /// The interface.
+        tsi: TsiId,
+        /// The address.
+        ip: TenantIp,
+    },
+}
+
+/// Why an Oracle or the core refuses.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Refused {
+    /// The device is a VAP already.
+    #[error("{device} is already the VAP of {tsi}; detach that first or name another device")]
+    DeviceTaken {
+        /// The device.
+        device: String,
+        /// Who has it.
+        tsi: TsiId,
+    },
+    /// The interface is attached here at another device.
+    #[error("{vn}/{name} is already attached at {device}; detach it first")]
+    AlreadyAttached {
+        /// The VN.
+        vn: VnName,
+        /// The interface.
+        name: TsiName,
+        /// Where.
+        device: String,
+    },
+    /// A call for the same interface is under way.
+    #[error("{vn}/{name} is being attached or detached by another call; try again when that has ended")]
+    Busy {
+        /// The VN.
+        vn: VnName,
+        /// The interface.
+        name: TsiName,
+    },
+    /// Not attached here.
+    #[error("{vn}/{name} is not attached to this NVE; `weft tsi list` shows what is")]
+    NotAttached {
+        /// The VN.
+        vn: VnName,
+        /// The interface.
+        name: TsiName,
+    },
+    /// Too many calls at once.
+    #[error("{limit} attach and detach calls are under way; try again when some have ended")]
+    TooManyCalls {
+        /// The bound.
+        limit: usize,
+    },
+    /// The Oracle said no; its own words.
+    #[error("{message}")]
+    Oracle {
+        /// The error code of /v1.
+        code: String,
+        /// What, which value, what to do.
+        message: String,
+    },
+    /// The Oracle refused the registration of a grant it gave.
+    #[error("the Oracle refused to register {tsi}; see its log")]
+    Registration {
+        /// The interface.
+        tsi: TsiId,
+    },
+    /// The kernel refused.
+    #[error("the data plane refused: {reason}")]
+    Datapath {
+        /// What it said.
+        reason: String,
+    },
+}
+
+/// The result of an attach.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Attached {
+    /// The VN's name.
+    pub vn: VnName,
+    /// The grant: interface, MAC, addresses.
+    pub grant: Grant,
+    /// Largest IP packet, octets.
+    pub mtu: u16,
+    /// Whether it was attached so before.
+    pub already: bool,
+}
+
+/// A change of the data plane somebody waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// What the agent has to do.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Output {
+    /// Change the data plane; say how it went when there is a ticket. In order.
+    Apply(Op, Option<Ticket>),
+    /// Hand a frame to the tenant system at a device, after all changes before it. In order.
+    Inject(IfIndex, Vec<u8>),
+    /// Send a datagram from the RLOC of the same family.
+    Datagram {
+        /// To.
+        to: SocketAddr,
+        /// The LISP message.
+        octets: Vec<u8>,
+    },
+    /// Write a frame to the session with the Oracle of this index.
+    Frame {
+        /// Which Oracle.
+        oracle: usize,
+        /// The frame.
+        octets: Vec<u8>,
+    },
+    /// Call an Oracle's /v1.
+    Call(ApiCall),
+    /// Answer a local attach.
+    Attached(CallId, Result<Attached, Refused>),
+    /// Answer a local detach.
+    Detached(CallId, Result<(), Refused>),
+    /// Write these to disk in place of what was there.
+    Persist(Vec<Attachment>),
+    /// Tell the operator.
+    Notice(Notice),
+}
+
+/// What an operator would want to read in the log.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Notice {
+    /// An interface was Activated.
+    Activated(TsiId, Epoch),
+    /// An interface lost its grant to another NVE and was Deactivated.
+    LostGrant(TsiId),
+    /// An interface's device went away.
+    DeviceGone(TsiId, String),
+    /// An Oracle refused a registration.
+    Rejected(TsiId),
+    /// An interface was released after its device stayed away.
+    Released(TsiId),
+    /// A tenant claimed a link-local address that somebody else has.
+    ClaimRefused(TsiId, TenantIp, String),
+    /// The data plane refused a change that nobody waits for.
+    Datapath(String),
+}

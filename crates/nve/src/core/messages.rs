@@ -1,0 +1,220 @@
+//! LISP messages as the NVE means them: what it sends of its tenant systems and questions, and
+//! what it reads from answers. The one place where model and wire types meet.
+
+use ::core::net::{IpAddr, SocketAddr};
+use std::collections::BTreeSet;
+use weft_lisp::{
+    Address, AuthData, Ecm, EcmHeader, Eid as WireEid, EidAddr, EidRecord, EncodeError, EncodeOptions, List,
+    Locator, MapRegister, MapReply, MapRequest, MapVersion, Record, Xtr,
+};
+use weft_model::{Eid, Grant, MacAddr, Rloc, TenantIp, Vni, XtrId};
+
+/// Registrations on a session live with it: the receiver decides when they end.
+const TTL_SESSION: u32 = u32::MAX;
+/// Withdraws a record (requirement N2).
+const TTL_WITHDRAW: u32 = 0;
+/// A locator nobody encapsulates to: of the IP -> MAC record, whose locator is no RLOC, and of an
+/// Associated tenant system (RFC 9301 section 5.4).
+const UNUSABLE: u8 = Locator::UNUSABLE;
+
+/// What one record of an answer or notification says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// `<VNID, *, MAC>` is behind this RLOC.
+    Located { vni: Vni, mac: MacAddr, rloc: Rloc, version: u16, ttl: u32 },
+    /// `<VNID, IP, *>` belongs to this MAC.
+    Bound { vni: Vni, ip: TenantIp, mac: MacAddr, version: u16, ttl: u32 },
+    /// No such address, for so many minutes.
+    Absent { vni: Vni, eid: Eid, ttl: u32 },
+    /// What was known of it no longer holds (TTL 0).
+    Withdrawn { vni: Vni, eid: Eid },
+}
+
+/// What a Map-Request asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// In this VN,
+    pub vni: Vni,
+    /// where is, or whose is, this?
+    pub wanted: Eid,
+    /// Who wants to know.
+    pub source: Option<Eid>,
+    /// What the answer repeats.
+    pub nonce: u64,
+}
+
+/// Whether a registration is made or taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Registering {
+    /// The tenant system is Activated here.
+    Activated,
+    /// It is Associated: known, not reachable.
+    Associated,
+    /// It is gone.
+    Withdrawn,
+}
+
+fn wire_eid(vni: Vni, eid: Eid) -> WireEid {
+    match eid {
+        Eid::Mac(mac) => WireEid::host(vni.get(), mac.octets()),
+        Eid::Ip(ip) => match ip.get() {
+            IpAddr::V4(v4) => WireEid::host(vni.get(), v4),
+            IpAddr::V6(v6) => WireEid::host(vni.get(), v6),
+        },
+    }
+}
+
+/// An address as it stands in a message.
+fn address(ip: IpAddr) -> Address<'static> {
+    match ip {
+        IpAddr::V4(v4) => Address::Ipv4(v4),
+        IpAddr::V6(v6) => Address::Ipv6(v6),
+    }
+}
+
+/// A Map-Register for the tenant system of `grant` (requirements N1, N2): its MAC behind `rlocs`,
+/// each IP bound to its MAC.
+///
+/// # Errors
+/// When a tenant system has more addresses than a message holds.
+pub fn map_register(
+    grant: &Grant,
+    me: XtrId,
+    rlocs: &BTreeSet<Rloc>,
+    nonce: u64,
+    what: Registering,
+    out: &mut Vec<u8>,
+) -> Result<(), EncodeError> {
+    let (ttl, priority) = match what {
+        Registering::Activated => (TTL_SESSION, 1),
+        Registering::Associated => (TTL_SESSION, UNUSABLE),
+        Registering::Withdrawn => (TTL_WITHDRAW, UNUSABLE),
+    };
+    let version = grant
+        .epoch_of(me)
+        .map_or(MapVersion::NONE, |epoch| MapVersion::new(epoch.map_version()).unwrap_or(MapVersion::NONE));
+    let mac = grant.mac.octets();
+    let rlocs: Vec<_> = rlocs.iter().map(|r| Locator::new(address(r.get()), priority)).collect();
+    let owner = [Locator::new(Address::Mac(mac), UNUSABLE)];
+    let record = |eid: Eid, locators| {
+        let eid = wire_eid(grant.tsi.vni, eid);
+        Record {
+            ttl,
+            mask_len: eid.mask_len(),
+            authoritative: true,
+            map_version: version,
+            eid: eid.address(),
+            locators,
+            ..Record::default()
+        }
+    };
+    let mut records = vec![record(Eid::Mac(grant.mac.get()), List::new(&rlocs))];
+    if what != Registering::Associated {
+        records.extend(grant.ips.iter().map(|ip| record(Eid::Ip(*ip), List::new(&owner))));
+    }
+    MapRegister {
+        proxy_reply: true,
+        want_notify: true,
+        nonce,
+        auth: AuthData::default(),
+        records: List::new(&records),
+        xtr: Some(Xtr { xtr_id: me.0, site_id: 0 }),
+        ..MapRegister::default()
+    }
+    .encode(out, EncodeOptions::default())
+}
+
+/// A Map-Request for `wanted`, asked on behalf of `source`, inside an ECM from this NVE's `from` to the
+/// Oracle's `to` (RFC 9301 sections 5.2 and 5.8; requirement N3).
+///
+/// # Errors
+/// When the two addresses are of different families.
+pub fn map_request(
+    question: &Question,
+    rlocs: &BTreeSet<Rloc>,
+    (from, to): (SocketAddr, SocketAddr),
+    out: &mut Vec<u8>,
+) -> Result<(), EncodeError> {
+    let Question { vni, wanted, source, nonce } = *question;
+    // The answer comes to the family the question went by, whatever else this NVE has.
+    let mut itr_rlocs: Vec<_> = rlocs.iter().map(|r| r.get()).filter(|ip| *ip == from.ip()).collect();
+    itr_rlocs.extend(rlocs.iter().map(|r| r.get()).filter(|ip| *ip != from.ip()));
+    let itr_rlocs: Vec<_> = itr_rlocs.into_iter().map(address).collect();
+    let eid = wire_eid(vni, wanted);
+    let records = [EidRecord { notify: false, mask_len: eid.mask_len(), eid: eid.address() }];
+    let request = MapRequest {
+        nonce,
+        source_eid: source.map_or(Address::NoAddress, |s| wire_eid(vni, s).address()),
+        itr_rlocs: List::new(&itr_rlocs),
+        records: List::new(&records),
+        ..MapRequest::default()
+    };
+    Ecm::encode_with(out, false, EcmHeader::Ip { source: from, destination: to }, |out| {
+        request.encode(out, EncodeOptions::default())
+    })
+}
+
+/// What `record` says, or nothing when it is about no VN or address of ours (counted by the caller).
+#[must_use]
+pub fn said(record: &Record<'_>) -> Option<Said> {
+    let wire = WireEid::from_wire(record.eid, record.mask_len).ok().filter(WireEid::is_host)?;
+    let vni = Vni::new(wire.iid()).ok()?;
+    let eid = match wire.addr() {
+        EidAddr::Mac(mac) => Eid::Mac(MacAddr(mac)),
+        EidAddr::Ipv4(ip) => Eid::Ip(TenantIp::new(ip.into()).ok()?),
+        EidAddr::Ipv6(ip) => Eid::Ip(TenantIp::new(ip.into()).ok()?),
+    };
+    let (ttl, version) = (record.ttl, record.map_version.get());
+    if ttl == TTL_WITHDRAW {
+        return Some(Said::Withdrawn { vni, eid });
+    }
+    if record.locators.is_empty() {
+        return Some(Said::Absent { vni, eid, ttl });
+    }
+    match eid {
+        Eid::Mac(mac) => {
+            let usable = record.locators.iter().filter(|l| l.priority != UNUSABLE && l.reachable);
+            // Lowest priority value first (RFC 9301 section 5.4).
+            let best = usable.filter_map(|l| Some((l.priority, Rloc::new(l.rloc.as_ip()?).ok()?))).min();
+            Some(match best {
+                Some((_, rloc)) => Said::Located { vni, mac, rloc, version, ttl },
+                None => Said::Withdrawn { vni, eid },
+            })
+        }
+        Eid::Ip(ip) => {
+            let owner = record.locators.iter().find_map(|l| owner_of(l.rloc))?;
+            Some(Said::Bound { vni, ip, mac: owner, version, ttl })
+        }
+    }
+}
+
+/// The MAC in the locator of an IP record: alone, or in an AFI-List behind an RLOC.
+fn owner_of(locator: Address<'_>) -> Option<MacAddr> {
+    match locator {
+        Address::AfiList(list) => list.iter().find_map(|a| a.as_mac()),
+        other => other.as_mac(),
+    }
+    .map(MacAddr)
+}
+
+/// Reads a Map-Reply.
+///
+/// # Errors
+/// When it is malformed.
+pub fn map_reply(octets: &[u8]) -> Result<(u64, Vec<Said>), weft_lisp::DecodeError> {
+    let reply = MapReply::decode(octets)?;
+    Ok((reply.nonce, reply.records.iter().filter_map(|r| said(&r)).collect()))
+}
+
+/// The EID a Solicit-Map-Request asks the receiver to ask for anew (RFC 9301 section 6.1).
+#[must_use]
+pub fn solicited(request: &MapRequest<'_>) -> Option<(Vni, Eid)> {
+    let wire = WireEid::host_from_wire(request.source_eid).ok()?;
+    let vni = Vni::new(wire.iid()).ok()?;
+    let eid = match wire.addr() {
+        EidAddr::Mac(mac) => Eid::Mac(MacAddr(mac)),
+        EidAddr::Ipv4(ip) => Eid::Ip(TenantIp::new(ip.into()).ok()?),
+        EidAddr::Ipv6(ip) => Eid::Ip(TenantIp::new(ip.into()).ok()?),
+    };
+    request.smr.then_some((vni, eid))
+}

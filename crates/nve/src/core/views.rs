@@ -1,0 +1,189 @@
+//! What people and programs may ask the core about.
+
+use super::Core;
+use super::tsi::State;
+use weft_model::{Eid, Grant, MacAddr, Origin, Rloc, Time, VnName, VnSpec, Vni};
+
+/// What happened so often.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[allow(missing_docs)] // Each is named for what it counts.
+pub struct Counters {
+    pub punts: u64,
+    pub malformed_punts: u64,
+    pub off_subnet: u64,
+    pub coalesced: u64,
+    pub requests_suppressed: u64,
+    pub map_requests: u64,
+    pub map_replies: u64,
+    pub negatives: u64,
+    pub unanswered: u64,
+    pub answers: u64,
+    pub smrs: u64,
+    pub foreign_datagrams: u64,
+    pub malformed_datagrams: u64,
+    pub unexpected_datagrams: u64,
+    pub unknown_nonces: u64,
+    pub beside_the_question: u64,
+    pub outdated: u64,
+    pub cache_full: u64,
+    pub registrations: u64,
+    pub rejects: u64,
+    pub notifications: u64,
+    pub malformed_frames: u64,
+    pub unexpected_frames: u64,
+    pub claims_refused: u64,
+    pub not_encoded: u64,
+}
+
+impl Counters {
+    /// Every counter with its name.
+    #[must_use]
+    pub fn named(&self) -> Vec<(&'static str, u64)> {
+        macro_rules! named {
+            ($($name:ident),* $(,)?) => { vec![$((stringify!($name), self.$name)),*] };
+        }
+        named![
+            punts,
+            malformed_punts,
+            off_subnet,
+            coalesced,
+            requests_suppressed,
+            map_requests,
+            map_replies,
+            negatives,
+            unanswered,
+            answers,
+            smrs,
+            foreign_datagrams,
+            malformed_datagrams,
+            unexpected_datagrams,
+            unknown_nonces,
+            beside_the_question,
+            outdated,
+            cache_full,
+            registrations,
+            rejects,
+            notifications,
+            malformed_frames,
+            unexpected_frames,
+            claims_refused,
+            not_encoded,
+        ]
+    }
+}
+
+/// RFC 8394's states, as seen from outside.
+pub type TsiState = State;
+
+/// One attached interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TsiView {
+    /// The VN's name.
+    pub vn: VnName,
+    /// The grant.
+    pub grant: Grant,
+    /// The device; empty while it is gone.
+    pub device: String,
+    /// Its state.
+    pub state: TsiState,
+    /// Largest IP packet, octets.
+    pub mtu: u16,
+}
+
+/// One entry of the map cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheEntry {
+    /// The VN.
+    pub vni: Vni,
+    /// What was asked for.
+    pub eid: Eid,
+    /// The owner of an IP.
+    pub mac: Option<MacAddr>,
+    /// Where a MAC is.
+    pub rloc: Option<Rloc>,
+    /// How it was learned.
+    pub origin: Origin,
+    /// Map-Version of the record; 0 when it had none.
+    pub version: u16,
+    /// When it was learned; none for a negative entry.
+    pub learned: Option<Time>,
+    /// When it ends.
+    pub expires: Time,
+}
+
+impl Core {
+    /// What is attached here.
+    pub fn tsis(&self) -> impl Iterator<Item = TsiView> + '_ {
+        self.tsis.values().map(|t| TsiView {
+            vn: t.vn.clone(),
+            grant: t.grant.clone(),
+            device: if t.present { t.device.name.clone() } else { String::new() },
+            state: t.state,
+            mtu: self.config.tenant_mtu,
+        })
+    }
+
+    /// What is known of addresses elsewhere.
+    pub fn cache(&self) -> impl Iterator<Item = CacheEntry> + '_ {
+        let macs = self.cache.macs.iter().map(|((vni, mac), entry)| {
+            let known = entry.known();
+            CacheEntry {
+                vni: *vni,
+                eid: Eid::Mac(*mac),
+                mac: known.map(|_| *mac),
+                rloc: known.map(|k| k.rloc),
+                origin: known.map_or(Origin::Reply, |k| k.origin),
+                version: known.map_or(0, |k| k.version),
+                learned: known.map(|k| k.learned),
+                expires: known
+                    .map_or_else(|| entry.absent().map_or(Time::default(), |a| a.expires), |k| k.expires),
+            }
+        });
+        let ips = self.cache.ips.iter().map(|((vni, ip), entry)| {
+            let known = entry.known();
+            let located =
+                known.and_then(|k| self.cache.macs.get(&(*vni, k.mac))).and_then(super::cache::Entry::known);
+            CacheEntry {
+                vni: *vni,
+                eid: Eid::Ip(*ip),
+                mac: known.map(|k| k.mac),
+                rloc: located.map(|l| l.rloc),
+                origin: known.map_or(Origin::Reply, |k| k.origin),
+                version: known.map_or(0, |k| k.version),
+                learned: known.map(|k| k.learned),
+                expires: known
+                    .map_or_else(|| entry.absent().map_or(Time::default(), |a| a.expires), |k| k.expires),
+            }
+        });
+        macs.chain(ips)
+    }
+
+    /// The VN Contexts this NVE has.
+    pub fn vns(&self) -> impl Iterator<Item = &VnSpec> {
+        self.vns.values()
+    }
+
+    /// The name of a VN, while this NVE has its context.
+    #[must_use]
+    pub fn vn_name(&self, vni: Vni) -> Option<&VnName> {
+        self.vns.get(&vni).map(|vn| &vn.name)
+    }
+
+    /// Whether there is a session with the Oracle of this index.
+    #[must_use]
+    pub fn session_is_up(&self, oracle: usize) -> bool {
+        self.oracles.get(oracle).is_some_and(|o| o.up)
+    }
+
+    /// Questions under way.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.resolver.len()
+    }
+
+    /// What happened so often.
+    #[must_use]
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+}
