@@ -1,0 +1,365 @@
+//! The embedded store: one redb file, one writing thread, one fsync for all that waits.
+
+use super::{
+    Body, Change, Done, History, Observer, Revision, Snapshot, Store, StoreError, Transaction, Verdict,
+    overlay::{Base, Overlay},
+};
+use redb::{
+    Database, DatabaseError, ReadOnlyTable, ReadableDatabase, ReadableTable, Table, TableDefinition,
+    backends::FileBackend,
+};
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::Path,
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    thread::JoinHandle,
+};
+
+/// The version of keys and values this program writes. A newer one is refused.
+pub const FORMAT: u32 = 1;
+/// The file in the data directory.
+const FILE: &str = "oracle.redb";
+/// Transactions made durable together at most.
+const BATCH: usize = 512;
+
+const KEYS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("keys");
+const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+
+type Job = (Body, Done);
+
+/// The embedded store.
+pub struct RedbStore {
+    database: Arc<Database>,
+    history: Arc<History>,
+    observer: Arc<Mutex<Option<Observer>>>,
+    jobs: Mutex<Option<mpsc::Sender<Job>>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+fn failed(e: impl Into<redb::Error>) -> StoreError {
+    StoreError::Failed(e.into().to_string())
+}
+
+impl RedbStore {
+    /// Opens the store in `dir`, which is made when missing (mode 0700), and keeps `history`
+    /// changes for watchers.
+    ///
+    /// # Errors
+    /// [`StoreError::Directory`], [`StoreError::InUse`], [`StoreError::Newer`] or, for a damaged
+    /// file, [`StoreError::Failed`].
+    pub fn open(dir: &Path, history: usize) -> Result<Self, StoreError> {
+        let (database, revision) = open(dir)?;
+        let database = Arc::new(database);
+        let history = Arc::new(History::new(revision, history));
+        let observer = Arc::new(Mutex::new(None));
+        let (jobs, queue) = mpsc::channel();
+        let mut writer = Writer {
+            database: database.clone(),
+            history: history.clone(),
+            observer: observer.clone(),
+            revision,
+        };
+        let thread = std::thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || writer.run(&queue))
+            .map_err(|e| StoreError::Failed(e.to_string()))?;
+        Ok(Self {
+            database,
+            history,
+            observer,
+            jobs: Mutex::new(Some(jobs)),
+            writer: Mutex::new(Some(thread)),
+        })
+    }
+}
+
+fn open(dir: &Path) -> Result<(Database, Revision), StoreError> {
+    let unusable = |e: io::Error| StoreError::Directory { dir: dir.to_owned(), reason: e.to_string() };
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(unusable)?;
+    let path = dir.join(FILE);
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(unusable)?;
+    let in_use = |e: DatabaseError| match e {
+        DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(dir.to_owned()),
+        other => failed(other),
+    };
+    let backend = FileBackend::new(file).map_err(in_use)?;
+    // A few MB are all an Oracle needs to remember; the default of 1 GiB is for other uses.
+    let database =
+        Database::builder().set_cache_size(64 << 20).create_with_backend(backend).map_err(in_use)?;
+    let found = {
+        let tx = database.begin_read().map_err(failed)?;
+        match tx.open_table(META) {
+            Ok(meta) => {
+                let value = |name| meta.get(name).map(|v| v.map(|v| v.value())).map_err(failed);
+                value("format")?.map(|f| Ok((f, value("revision")?.unwrap_or(0)))).transpose()?
+            }
+            Err(redb::TableError::TableDoesNotExist(_)) => None,
+            Err(e) => return Err(failed(e)),
+        }
+    };
+    if let Some((format, revision)) = found {
+        let newer = |found| StoreError::Newer { dir: dir.to_owned(), found, known: FORMAT };
+        match u32::try_from(format) {
+            Ok(FORMAT) => return Ok((database, revision)),
+            Ok(found) if found > FORMAT => return Err(newer(found)),
+            Ok(other) => return Err(StoreError::Failed(format!("its format {other} was never released"))),
+            Err(_) => return Err(newer(u32::MAX)),
+        }
+    }
+    let tx = database.begin_write().map_err(failed)?;
+    {
+        tx.open_table(KEYS).map_err(failed)?;
+        let mut meta = tx.open_table(META).map_err(failed)?;
+        meta.insert("format", u64::from(FORMAT)).map_err(failed)?;
+        meta.insert("revision", 0).map_err(failed)?;
+    }
+    tx.commit().map_err(failed)?;
+    // The file's name must be durable too before anything in it counts.
+    sync_dir(dir).map_err(unusable)?;
+    Ok((database, 0))
+}
+
+/// Makes names created in `dir` durable.
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
+    fs::File::open(dir)?.sync_all()
+}
+
+/// Whether `dir` holds a store already.
+pub(crate) fn exists(dir: &Path) -> bool {
+    dir.join(FILE).exists()
+}
+
+/// For tests of what another version's files do.
+#[cfg(test)]
+pub(crate) fn set_format(dir: &Path, format: u64) {
+    let database = Database::create(dir.join(FILE)).unwrap();
+    let tx = database.begin_write().unwrap();
+    tx.open_table(META).unwrap().insert("format", format).unwrap();
+    tx.commit().unwrap();
+}
+
+impl Store for RedbStore {
+    fn submit(&self, body: Body, done: Done) {
+        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*jobs {
+            Some(jobs) => {
+                if let Err(mpsc::SendError((_, done))) = jobs.send((body, done)) {
+                    done(Err(StoreError::Closed));
+                }
+            }
+            None => done(Err(StoreError::Closed)),
+        }
+    }
+
+    fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError> {
+        let tx = self.database.begin_read().map_err(failed)?;
+        let meta = tx.open_table(META).map_err(failed)?;
+        let revision = meta.get("revision").map_err(failed)?.map_or(0, |v| v.value());
+        Ok(Box::new(Still { table: tx.open_table(KEYS).map_err(failed)?, revision }))
+    }
+
+    fn history(&self) -> &History {
+        &self.history
+    }
+
+    fn observe(&self, observer: Observer) {
+        *self.observer.lock().unwrap_or_else(PoisonError::into_inner) = Some(observer);
+    }
+}
+
+impl Drop for RedbStore {
+    fn drop(&mut self) {
+        drop(self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writer) = writer {
+            // It drains what was submitted; a panic there has been reported by the panic hook.
+            drop(writer.join());
+        }
+    }
+}
+
+struct Writer {
+    database: Arc<Database>,
+    history: Arc<History>,
+    observer: Arc<Mutex<Option<Observer>>>,
+    revision: Revision,
+}
+
+impl Writer {
+    fn run(&mut self, queue: &mpsc::Receiver<Job>) {
+        while let Ok(first) = queue.recv() {
+            let mut batch = vec![first];
+            while batch.len() < BATCH
+                && let Ok(job) = queue.try_recv()
+            {
+                batch.push(job);
+            }
+            self.batch(batch);
+        }
+    }
+
+    fn batch(&mut self, batch: Vec<Job>) {
+        let mut ends: Vec<(Done, Result<Revision, StoreError>)> = Vec::with_capacity(batch.len());
+        let mut changes = Vec::new();
+        let mut revision = self.revision;
+        let committed = self.write(batch, &mut ends, &mut changes, &mut revision);
+        match committed {
+            Ok(()) => {
+                self.revision = revision;
+                if !changes.is_empty() {
+                    self.history.push(&changes, revision);
+                    if let Some(observer) = &mut *self.observer.lock().unwrap_or_else(PoisonError::into_inner)
+                    {
+                        observer(&changes);
+                    }
+                }
+                for (done, end) in ends {
+                    done(end);
+                }
+            }
+            Err(e) => {
+                tracing::error!(error = %e, transactions = ends.len(), "the store cannot commit");
+                for (done, _) in ends {
+                    done(Err(e.clone()));
+                }
+            }
+        }
+    }
+
+    /// Runs all transactions and commits once. Every job ends up in `ends`.
+    fn write(
+        &self,
+        batch: Vec<Job>,
+        ends: &mut Vec<(Done, Result<Revision, StoreError>)>,
+        changes: &mut Vec<Arc<Change>>,
+        revision: &mut Revision,
+    ) -> Result<(), StoreError> {
+        let mut jobs = batch.into_iter();
+        let tx = match self.database.begin_write() {
+            Ok(tx) => tx,
+            Err(e) => {
+                let e = failed(e);
+                ends.extend(jobs.map(|(_, done)| (done, Err(e.clone()))));
+                return Err(e);
+            }
+        };
+        let result = (|| {
+            let mut keys = tx.open_table(KEYS).map_err(failed)?;
+            for (mut body, done) in jobs.by_ref() {
+                match run(&mut body, &keys, *revision + 1) {
+                    Ok(made) => {
+                        if !made.is_empty() {
+                            *revision += 1;
+                        }
+                        ends.push((done, Ok(*revision)));
+                        for change in &made {
+                            apply(&mut keys, change)?;
+                        }
+                        changes.extend(made);
+                    }
+                    Err(e) => ends.push((done, Err(e))),
+                }
+            }
+            if !changes.is_empty() {
+                let mut meta = tx.open_table(META).map_err(failed)?;
+                meta.insert("revision", *revision).map_err(failed)?;
+            }
+            Ok(())
+        })();
+        let result = match result {
+            Ok(()) if changes.is_empty() => tx.abort().map_err(failed),
+            // Durable when it returns: redb's default durability is Immediate.
+            Ok(()) => tx.commit().map_err(failed),
+            Err(e) => {
+                drop(tx);
+                Err(e)
+            }
+        };
+        if let Err(e) = &result {
+            ends.extend(jobs.map(|(_, done)| (done, Err(e.clone()))));
+        }
+        result
+    }
+}
+
+type Keys<'tx> = Table<'tx, &'static [u8], &'static [u8]>;
+
+fn run(body: &mut Body, keys: &Keys<'_>, revision: Revision) -> Result<Vec<Arc<Change>>, StoreError> {
+    let mut overlay = Overlay::new(keys);
+    match body(&mut overlay)? {
+        Verdict::Commit => overlay.changes(revision),
+        Verdict::Abort => Ok(Vec::new()),
+    }
+}
+
+fn apply(keys: &mut Keys<'_>, change: &Change) -> Result<(), StoreError> {
+    match &change.after {
+        Some(value) => drop(keys.insert(change.key.as_slice(), value.as_slice()).map_err(failed)?),
+        None => drop(keys.remove(change.key.as_slice()).map_err(failed)?),
+    }
+    Ok(())
+}
+
+fn get(
+    table: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    key: &[u8],
+) -> Result<Option<Vec<u8>>, StoreError> {
+    Ok(table.get(key).map_err(failed)?.map(|v| v.value().to_vec()))
+}
+
+fn scan(
+    table: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    prefix: &[u8],
+    each: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+) -> Result<(), StoreError> {
+    for entry in table.range(prefix..).map_err(failed)? {
+        let (key, value) = entry.map_err(failed)?;
+        if !key.value().starts_with(prefix) || !each(key.value(), value.value()) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+impl Base for Keys<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        get(self, key)
+    }
+
+    fn scan(&self, prefix: &[u8], each: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StoreError> {
+        scan(self, prefix, each)
+    }
+}
+
+struct Still {
+    table: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    revision: Revision,
+}
+
+impl Transaction for Still {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        get(&self.table, key)
+    }
+
+    fn scan(&self, prefix: &[u8], each: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StoreError> {
+        scan(&self.table, prefix, each)
+    }
+
+    fn put(&mut self, _key: Vec<u8>, _value: Vec<u8>) {}
+
+    fn delete(&mut self, _key: Vec<u8>) {}
+}
+
+impl Snapshot for Still {
+    fn revision(&self) -> Revision {
+        self.revision
+    }
+}

@@ -1,0 +1,194 @@
+//! What every store must do, run against each.
+
+use super::*;
+use crate::store::embedded::set_format;
+use proptest::prelude::*;
+use std::{collections::BTreeMap, os::unix::fs::PermissionsExt, sync::mpsc};
+
+fn run(store: &dyn Store, body: impl FnMut(&mut dyn Transaction) -> Verdict + Send + 'static) -> Revision {
+    let mut body = body;
+    let (tx, rx) = mpsc::channel();
+    store.submit(Box::new(move |t| Ok(body(t))), Box::new(move |end| tx.send(end).unwrap()));
+    rx.recv().unwrap().unwrap()
+}
+
+fn put(store: &dyn Store, key: &str, value: &str) -> Revision {
+    let (key, value) = (key.as_bytes().to_vec(), value.as_bytes().to_vec());
+    run(store, move |t| {
+        t.put(key.clone(), value.clone());
+        Verdict::Commit
+    })
+}
+
+fn keys(tx: &dyn Transaction, prefix: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    tx.scan(prefix.as_bytes(), &mut |k, _| {
+        found.push(String::from_utf8(k.to_vec()).unwrap());
+        true
+    })
+    .unwrap();
+    found
+}
+
+fn conformance(store: &dyn Store) {
+    // Revisions rise with changes only.
+    assert_eq!(put(store, "a/1", "x"), 1);
+    assert_eq!(put(store, "a/1", "x"), 1, "no change");
+    assert_eq!(
+        run(store, |t| {
+            t.delete(b"none".to_vec());
+            Verdict::Commit
+        }),
+        1
+    );
+    assert_eq!(
+        run(store, |t| {
+            t.put(b"a/1".to_vec(), vec![]);
+            Verdict::Abort
+        }),
+        1
+    );
+
+    // A transaction sees its own writes merged with what was there, in order.
+    let revision = run(store, |t| {
+        t.put(b"a/2".to_vec(), b"y".to_vec());
+        t.put(b"a/0".to_vec(), b"z".to_vec());
+        t.put(b"b".to_vec(), b"z".to_vec());
+        assert_eq!(keys(t, "a/"), ["a/0", "a/1", "a/2"]);
+        t.delete(b"a/1".to_vec());
+        assert_eq!(keys(t, "a/"), ["a/0", "a/2"]);
+        assert_eq!(t.get(b"a/1").unwrap(), None);
+        let mut first = None;
+        t.scan(b"a/", &mut |k, _| {
+            first = Some(k.to_vec());
+            false
+        })
+        .unwrap();
+        assert_eq!(first.as_deref(), Some(&b"a/0"[..]));
+        Verdict::Commit
+    });
+    assert_eq!(revision, 2);
+
+    // A snapshot stands still.
+    let snapshot = store.snapshot().unwrap();
+    assert_eq!(
+        (snapshot.revision(), keys(&*snapshot, "")),
+        (2, vec!["a/0".into(), "a/2".into(), "b".into()])
+    );
+    let revisions = store.history().revisions();
+    put(store, "c", "1");
+    assert!(revisions.has_changed().unwrap());
+    assert_eq!((snapshot.revision(), snapshot.get(b"c").unwrap()), (2, None));
+
+    // History: changes with what was before, whole transactions, observer first.
+    let (changes, complete) = store.history().after(1, 100).unwrap();
+    assert_eq!((changes.len(), complete), (5, 3));
+    assert!(
+        changes.iter().any(|c| c.key == b"a/1" && c.after.is_none() && c.before.as_deref() == Some(b"x"))
+    );
+    let (seen, told) = mpsc::channel();
+    store.observe(Box::new(move |changes| seen.send(changes.to_vec()).unwrap()));
+    assert_eq!(put(store, "d", "1"), 4);
+    assert_eq!(told.try_recv().unwrap().len(), 1, "the observer was called before the end was told");
+    for n in 0..40 {
+        put(store, "many", &n.to_string());
+    }
+    assert!(matches!(store.history().after(1, 100), Err(Compacted { asked: 1, .. })));
+    assert!(store.history().after(43, 100).is_ok());
+
+    // Concurrent counters lose nothing.
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..25 {
+                    run(store, |t| {
+                        let n = t.get(b"count").unwrap().map_or(0, |v| v[0]);
+                        t.put(b"count".to_vec(), vec![n + 1]);
+                        Verdict::Commit
+                    });
+                }
+            });
+        }
+    });
+    assert_eq!(store.snapshot().unwrap().get(b"count").unwrap(), Some(vec![200]));
+
+    // A transaction that fails leaves nothing.
+    let (tx, rx) = mpsc::channel();
+    store.submit(
+        Box::new(|t| {
+            t.put(b"bad".to_vec(), vec![]);
+            Err(StoreError::Failed("planted".into()))
+        }),
+        Box::new(move |end| tx.send(end).unwrap()),
+    );
+    assert_eq!(rx.recv().unwrap(), Err(StoreError::Failed("planted".into())));
+    assert_eq!(store.snapshot().unwrap().get(b"bad").unwrap(), None);
+}
+
+#[test]
+fn memory_conforms() {
+    conformance(&MemoryStore::new(16));
+}
+
+#[test]
+fn redb_conforms_and_reopens() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = RedbStore::open(dir.path(), 16).unwrap();
+    conformance(&store);
+    let before = store.snapshot().unwrap();
+    let (revision, all) = (before.revision(), keys(&*before, ""));
+    drop(before);
+    drop(store);
+    let store = RedbStore::open(dir.path(), 16).unwrap();
+    let after = store.snapshot().unwrap();
+    assert_eq!((after.revision(), keys(&*after, "")), (revision, all));
+    assert!(store.history().after(revision, 1).is_ok(), "who missed nothing need not list again");
+    assert!(store.history().after(revision - 1, 1).is_err());
+}
+
+#[test]
+fn refusals() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = RedbStore::open(dir.path(), 16).unwrap();
+    assert!(matches!(RedbStore::open(dir.path(), 16), Err(StoreError::InUse(d)) if d == dir.path()));
+    drop(store);
+    set_format(dir.path(), u64::from(FORMAT) + 1);
+    assert!(matches!(RedbStore::open(dir.path(), 16), Err(StoreError::Newer { found: 2, known: 1, .. })));
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    assert!(matches!(RedbStore::open(&file.join("x"), 16), Err(StoreError::Directory { .. })));
+    let fresh = dir.path().join("a/b");
+    drop(RedbStore::open(&fresh, 16).unwrap());
+    assert_eq!(std::fs::metadata(&fresh).unwrap().permissions().mode() & 0o777, 0o700);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    /// Any writes through an overlay read like a plain map.
+    #[test]
+    fn overlay_reads_like_a_map(
+        base in prop::collection::btree_map("[ab]{1,3}", "[xy]", 0..8),
+        writes in prop::collection::vec(("[ab]{1,3}", prop::option::of("[xy]")), 0..12),
+        prefix in "[ab]{0,2}",
+    ) {
+        let store = MemoryStore::new(8);
+        let mut model: BTreeMap<String, String> = base.clone();
+        run(&store, move |t| {
+            for (k, v) in &base { t.put(k.clone().into_bytes(), v.clone().into_bytes()); }
+            Verdict::Commit
+        });
+        for (k, v) in &writes {
+            match v { Some(v) => { model.insert(k.clone(), v.clone()); } None => { model.remove(k); } }
+        }
+        let expected: Vec<String> = model.keys().filter(|k| k.starts_with(&prefix)).cloned().collect();
+        let after: Vec<String> = model.keys().cloned().collect();
+        run(&store, move |t| {
+            for (k, v) in writes.clone() {
+                match v { Some(v) => t.put(k.into_bytes(), v.into_bytes()), None => t.delete(k.into_bytes()) }
+            }
+            assert_eq!(keys(t, &prefix), expected);
+            Verdict::Commit
+        });
+        prop_assert_eq!(keys(&*store.snapshot().unwrap(), ""), after);
+    }
+}
