@@ -309,3 +309,125 @@ pub fn key_id(message: &[u8]) -> Result<u8, AuthError> {
         other => Err(AuthError::NotAuthenticated { found: other as u8 }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::hex;
+
+    const PSK: &[u8] = b"secret";
+    const RECORD: &str = "00000005 01 20 1000 0001 0001 0a000001 01 64 ff 00 0005 0001 c0000201";
+    const XTR: &str = "000102030405060708090a0b0c0d0e0f 00000000000000aa";
+
+    fn register(algorithm: u8, mac_len: usize) -> Vec<u8> {
+        let zeros = "00".repeat(mac_len);
+        hex(&format!("32000101 0000000000000007 03 {algorithm:02x} {mac_len:04x} {zeros} {RECORD} {XTR}"))
+    }
+
+    /// Algorithm, octets, and the MAC as computed by another implementation of HMAC and HKDF.
+    const MACS: [(u8, usize, &str); 6] = [
+        (1, 12, "1709eb60cae83cce8a4a2983"),
+        (1, 20, "23a296bd161ca7112435d2c410e13ee1580b3f02"),
+        (2, 16, "fa9d03fc50146a2d7e7ec5014814e2c2"),
+        (2, 32, "14e3ac79f22ce74cd6c1bacbd22417c2289bb6c495e38ca7bc678749b41e7134"),
+        (3, 16, "3841a408f1af70a1c13663b757298895"),
+        (3, 32, "87a7813f6ddb49b7adebe62401e3cce4246461e6093f8dd50e1e8e5c0830426e"),
+    ];
+
+    fn policy() -> Policy {
+        Policy::strict().with_sha1()
+    }
+
+    #[test]
+    fn known_macs_whole_and_truncated() {
+        for (algorithm, len, mac) in MACS {
+            let mut message = register(algorithm, len);
+            sign(&mut message, PSK, Coverage::WholePayload).unwrap();
+            assert_eq!(message[MAC_AT..MAC_AT + len], hex(mac), "algorithm {algorithm}, {len} octets");
+            assert_eq!(verify(&message, PSK, policy()), Ok(()));
+            assert_eq!(key_id(&message), Ok(3));
+        }
+    }
+
+    #[test]
+    fn salts_of_notify_and_ack() {
+        for (head, mac) in
+            [("40", "0b50266ba41933b2d0ee726db75d827f"), ("50", "528d71da7d87899d3f2027b92971a4e2")]
+        {
+            let mut message =
+                hex(&format!("{head}000001 0000000000000007 03 03 0010 {} {RECORD}", "00".repeat(16)));
+            sign(&mut message, PSK, Coverage::WholePayload).unwrap();
+            assert_eq!(message[MAC_AT..MAC_AT + 16], hex(mac));
+            assert_eq!(verify(&message, PSK, Policy::strict()), Ok(()));
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_and_another_key_are_found() {
+        for (algorithm, len, _) in MACS {
+            let mut message = register(algorithm, len);
+            sign(&mut message, PSK, Coverage::WholePayload).unwrap();
+            assert_eq!(verify(&message, b"Secret", policy()), Err(AuthError::Mismatch));
+            assert_eq!(verify(&message, b"", policy()), Err(AuthError::Mismatch));
+            for bit in 0..message.len() * 8 {
+                message[bit / 8] ^= 0x80 >> (bit % 8);
+                assert!(verify(&message, PSK, policy()).is_err(), "algorithm {algorithm}, bit {bit}");
+                message[bit / 8] ^= 0x80 >> (bit % 8);
+            }
+            assert_eq!(verify(&message, PSK, policy()), Ok(()));
+        }
+    }
+
+    #[test]
+    fn literal_coverage_leaves_the_xtr_id_open() {
+        let literal = Policy::strict().with_coverage(Coverage::ThroughRecords);
+        let mut message = register(2, 16);
+        sign(&mut message, PSK, Coverage::ThroughRecords).unwrap();
+        assert_eq!(message[MAC_AT..MAC_AT + 8], hex("7c58e40d28020375"));
+        assert_eq!(verify(&message, PSK, Policy::strict()), Err(AuthError::Mismatch));
+        let last = message.len() - 1;
+        message[last] ^= 1;
+        assert_eq!(verify(&message, PSK, literal), Ok(()));
+        message[last - XTR_TRAILER_LEN] ^= 1;
+        assert_eq!(verify(&message, PSK, literal), Err(AuthError::Mismatch));
+    }
+
+    #[test]
+    fn what_the_policy_refuses() {
+        let mut sha1 = register(1, 12);
+        sign(&mut sha1, PSK, Coverage::WholePayload).unwrap();
+        assert_eq!(verify(&sha1, PSK, Policy::strict()), Err(AuthError::Sha1Refused));
+        let open = register(0, 0);
+        assert_eq!(verify(&open, PSK, Policy::strict()), Err(AuthError::UnauthenticatedRefused));
+        assert_eq!(verify(&open, PSK, Policy::strict().with_unauthenticated()), Ok(()));
+    }
+
+    #[test]
+    fn what_has_no_meaning() {
+        assert_eq!(verify(&register(4, 16), PSK, policy()), Err(AuthError::UnknownAlgorithm { id: 4 }));
+        // A MAC of one octet would be guessed soon.
+        for found in [0, 1, 12, 31] {
+            let error = AuthError::MacLength { found, truncated: 16, full: 32 };
+            assert_eq!(verify(&register(2, found), PSK, policy()), Err(error));
+        }
+        let error = AuthError::MacLength { found: 16, truncated: 0, full: 0 };
+        assert_eq!(verify(&register(0, 16), PSK, policy().with_unauthenticated()), Err(error));
+        let error = AuthError::NotAuthenticated { found: 2 };
+        let reply = hex("20000000 0000000000000007");
+        assert_eq!(verify(&reply, PSK, policy()), Err(error));
+        assert_eq!(key_id(&reply), Err(error));
+        assert!(matches!(sign(&mut hex("30"), PSK, Coverage::default()), Err(AuthError::Malformed(_))));
+    }
+
+    #[test]
+    fn placeholders_have_the_right_length() {
+        for (algorithm, len) in [
+            (Algorithm::None, (0, 0)),
+            (Algorithm::HmacSha1, (12, 20)),
+            (Algorithm::HmacSha256Hkdf, (16, 32)),
+        ] {
+            let octets = |length| algorithm.placeholder(1, length).mac.len();
+            assert_eq!((octets(MacLength::Truncated), octets(MacLength::Full)), len);
+        }
+    }
+}

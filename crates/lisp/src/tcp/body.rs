@@ -365,3 +365,173 @@ impl<'a> RefreshScope<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tcp::{MembershipEvent, SubscribeError};
+    use crate::testing::{assert_error, hex};
+    use std::net::Ipv4Addr;
+
+    /// Asserts that `body` is encoded as this type and data, and decoded from them.
+    #[track_caller]
+    fn check(body: Body<'_>, frame_type: u16, data: &str) {
+        let data = hex(data);
+        let mut out = Vec::new();
+        body.encode(0x0102_0304, &mut out, EncodeOptions::default()).unwrap();
+        assert_eq!(out[..2], frame_type.to_be_bytes());
+        assert_eq!(usize::from(u16::from_be_bytes([out[2], out[3]])), out.len());
+        assert_eq!(out[4..8], [1, 2, 3, 4]);
+        assert_eq!(out[8..out.len() - 4], data);
+        assert_eq!(Frame { frame_type, id: 0x0102_0304, data: &data }.body(), Ok(body));
+        for cut in 0..data.len() {
+            if !matches!(body, Body::Unknown { .. } | Body::ErrorNotification(_)) {
+                Frame { frame_type, id: 0, data: &data[..cut] }.body().unwrap_err();
+            }
+        }
+    }
+
+    #[test]
+    fn transport_frames() {
+        let eid = Eid::host(5000, [2, 0, 0, 0, 0, 0xb]);
+        let prefix = EidPrefix::from(eid);
+        assert_eq!(Eid::try_from(prefix), Ok(eid));
+        let octets = "30 4003 0000 0200 000c 00001388 4005 02000000000b";
+        check(
+            Body::ErrorNotification(ErrorNotification {
+                code: ErrorNotification::MALFORMED,
+                frame_type: 17,
+                length: 12,
+                id: 9,
+                data: &[0xab],
+            }),
+            16,
+            "02 000000 0011 000c 00000009 ab",
+        );
+        check(Body::RegistrationAck(prefix), 18, octets);
+        for (reason, code) in [
+            (RejectReason::NotASitePrefix, 1),
+            (RejectReason::AuthenticationFailure, 2),
+            (RejectReason::LocatorSetNotAllowed, 3),
+            (RejectReason::Undefined, 4),
+            (RejectReason::Other(9), 9),
+        ] {
+            check(Body::RegistrationReject { reason, prefix }, 19, &format!("{code:02x} 0000 {octets}"));
+        }
+        for (code, scope) in [
+            RefreshScope::Instance(prefix),
+            RefreshScope::Family(prefix),
+            RefreshScope::Covered(prefix),
+            RefreshScope::Prefix(prefix),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let body = Body::RegistrationRefresh { scope, rejected_only: false };
+            check(body, 20, &format!("{:02x} 0000 {octets}", code + 1));
+        }
+        check(Body::RegistrationRefresh { scope: RefreshScope::All, rejected_only: true }, 20, "00 8000");
+        let record = Record { ttl: 1, mask_len: 48, eid: prefix.eid, ..Record::default() };
+        check(
+            Body::MappingNotification { xtr: Xtr { xtr_id: [1; 16], site_id: 2 }, record },
+            21,
+            "01010101010101010101010101010101 0000000000000002
+             00000001 00 30 0000 0000 4003 0000 0200 000c 00001388 4005 02000000000b",
+        );
+        check(Body::Unknown { frame_type: 99, data: &[1, 2] }, 99, "0102");
+    }
+
+    #[test]
+    fn registration_carries_a_map_register() {
+        let octets = hex("30000100 0000000000000007 0000 0000");
+        let registration = Registration::new(&octets).unwrap();
+        assert!(registration.register().want_notify);
+        check(Body::Registration(registration), 17, "30000100 0000000000000007 0000 0000");
+        let mut out = Vec::new();
+        Body::encode_registration(registration.register(), 3, &mut out, EncodeOptions::default()).unwrap();
+        assert_eq!(out[8..24], octets);
+    }
+
+    #[test]
+    fn membership_frames() {
+        let (v4, v6) = (Ipv4Addr::new(192, 0, 2, 1).into(), "2001:db8::1".parse().unwrap());
+        let check = |event, frame_type, rest: &str| {
+            check(
+                Body::Membership(Membership { eid_afi: 1, iid: 5000, event }),
+                frame_type,
+                &format!("0001 00001388 {rest}"),
+            );
+        };
+        check(MembershipEvent::Subscribe, 22, "");
+        check(MembershipEvent::SubscribeAck { subscribe_id: 7 }, 23, "00000007");
+        for (error, code) in [
+            (SubscribeError::Undefined, 0),
+            (SubscribeError::InstanceNotFound, 1),
+            (SubscribeError::NotEnabled, 2),
+            (SubscribeError::NotAuthorized, 3),
+            (SubscribeError::Other(77), 77),
+        ] {
+            let event = MembershipEvent::SubscribeNack { subscribe_id: 7, error };
+            check(event, 24, &format!("00000007 {code:02x}"));
+        }
+        check(MembershipEvent::Unsubscribe, 25, "");
+        check(MembershipEvent::Add { site_id: 3, rloc: v4 }, 26, "0000000000000003 0001 c0000201");
+        check(
+            MembershipEvent::Remove { site_id: 3, rloc: v6 },
+            27,
+            "0000000000000003 0002 20010db8000000000000000000000001",
+        );
+        check(MembershipEvent::RefreshRequest, 28, "");
+        check(MembershipEvent::RefreshBegin { request_id: 8 }, 29, "00000008");
+        check(MembershipEvent::RefreshEnd { request_id: 8 }, 30, "00000008");
+    }
+
+    #[test]
+    fn own_frames() {
+        check(Body::Signal(Signal::Hello { version: 1, boot_id: 2 }), 0xff01, "0001 0000000000000002");
+        check(
+            Body::Signal(Signal::EndOfRegistration { count: 1, digest: 2 }),
+            0xff02,
+            "00000001 0000000000000002",
+        );
+        check(
+            Body::Signal(Signal::VnDigest { vni: 5000, count: 1, digest: 2 }),
+            0xff03,
+            "00001388 00000001 0000000000000002",
+        );
+        // A later version says more in its hello.
+        let data = hex("0002 0000000000000002 aabbcc");
+        let frame = Frame { frame_type: 0xff01, id: 0, data: &data };
+        assert_eq!(frame.body(), Ok(Body::Signal(Signal::Hello { version: 2, boot_id: 2 })));
+    }
+
+    #[test]
+    fn malformed() {
+        let check = |frame_type, data: &str, path: &[Part], field: &str, offset, kind| {
+            let path = [&[Part::Frame(frame_type)], path].concat();
+            assert_error(Frame { frame_type, id: 0, data: &hex(data) }.body(), &path, field, offset, kind);
+        };
+        let unknown = DecodeErrorKind::UnknownAfi { afi: 9 };
+        check(17, "30000001 0000000000000007 0000 0000", &[Part::MapRegister], "records", 16, {
+            DecodeErrorKind::Truncated { needed: 12, available: 0 }
+        });
+        check(18, "20 0009 0a000001", &[Part::Eid], "AFI", 1, unknown);
+        check(19, "01 0000 20 0009 0a000001", &[Part::Eid], "AFI", 4, unknown);
+        let reason = "refresh scopes are 0 to 4";
+        check(20, "05 0000", &[], "Scope", 0, DecodeErrorKind::Value { value: 5, reason });
+        check(20, "00 0000 00", &[], "end of frame", 3, DecodeErrorKind::Trailing { extra: 1 });
+        check(16, "02 000000 0011 00", &[], "Offending Message Length", 6, {
+            DecodeErrorKind::Truncated { needed: 2, available: 1 }
+        });
+        let reason = "a member's RLOC is IPv4 or IPv6";
+        check(26, "0001 00001388 0000000000000003 0000", &[], "RLOC AFI", 14, {
+            DecodeErrorKind::Value { value: 0, reason }
+        });
+        check(0xff03, "00001388 00000001 00", &[], "Digest", 8, {
+            DecodeErrorKind::Truncated { needed: 8, available: 1 }
+        });
+        check(21, &"00".repeat(26), &[], "Record TTL", 24, {
+            DecodeErrorKind::Truncated { needed: 4, available: 2 }
+        });
+    }
+}

@@ -164,3 +164,68 @@ pub fn encode_frame(
         Ok(())
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::hex;
+
+    const TWO: &str = "0014 000f 00000001 000000 9facade9  001f 000c 00000002 9facade9";
+
+    fn drain(decoder: &mut FrameDecoder) -> Vec<(u16, u32, Vec<u8>)> {
+        let mut frames = Vec::new();
+        while let Some(frame) = decoder.next_frame().unwrap() {
+            frames.push((frame.frame_type, frame.id, frame.data.to_vec()));
+        }
+        frames
+    }
+
+    #[test]
+    fn however_the_stream_is_cut() {
+        let stream = hex(TWO);
+        let expected = vec![(20, 1, vec![0, 0, 0]), (31, 2, vec![])];
+        for size in 1..=stream.len() {
+            let mut decoder = FrameDecoder::default();
+            let mut frames = Vec::new();
+            for piece in stream.chunks(size) {
+                decoder.push(piece);
+                frames.extend(drain(&mut decoder));
+                assert!(decoder.pending() < 15);
+            }
+            assert_eq!(frames, expected, "pieces of {size}");
+            assert_eq!(decoder.pending(), 0);
+        }
+    }
+
+    #[test]
+    fn errors_close_the_stream() {
+        let after = |bad: &str, max| {
+            let mut decoder = FrameDecoder::new(max);
+            decoder.push(&hex(TWO));
+            assert_eq!(drain(&mut decoder).len(), 2);
+            decoder.push(&hex(bad));
+            let error = decoder.next_frame().unwrap_err();
+            decoder.push(&hex(TWO));
+            assert_eq!(decoder.next_frame(), Err(error), "the same error again");
+            error
+        };
+        let offset = 27;
+        assert_eq!(after("0014 000b", 100), FrameError::TooShort { offset, length: 11 });
+        assert_eq!(after("0014 0065", 100), FrameError::TooLong { offset, length: 101, max: 100 });
+        assert_eq!(
+            after("0014 000c 00000001 9facade8", 100),
+            FrameError::EndMarker { offset, found: 0x9fac_ade8 }
+        );
+    }
+
+    #[test]
+    fn longer_than_a_length_can_say() {
+        let mut out = vec![1];
+        let error = encode_frame(&mut out, 99, 0, |out| {
+            out.resize(out.len() + 65_524, 0);
+            Ok(())
+        });
+        assert_eq!(error, Err(EncodeError::TooLong { what: "frame", length: 65_536, max: 65_535 }));
+        assert_eq!(out, [1]);
+    }
+}

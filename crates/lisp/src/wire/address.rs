@@ -337,3 +337,144 @@ impl From<[u8; 6]> for Inner<'_> {
         Self::Mac(mac)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{assert_error, hex};
+
+    fn decode(octets: &[u8]) -> Result<Address<'_>, DecodeError> {
+        let mut reader = Reader::new(octets);
+        let address = Address::read(&mut reader)?;
+        reader.finish("end of address")?;
+        Ok(address)
+    }
+
+    fn encode(address: &Address<'_>, options: EncodeOptions) -> Vec<u8> {
+        let mut out = Vec::new();
+        address.write(&mut out, options, 0).unwrap();
+        out
+    }
+
+    const MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xb];
+
+    #[test]
+    fn plain_addresses() {
+        for (octets, address) in [
+            ("0000", Address::NoAddress),
+            ("0001 0a000001", Address::Ipv4([10, 0, 0, 1].into())),
+            ("0002 20010db8000000000000000000000001", Address::Ipv6("2001:db8::1".parse().unwrap())),
+            ("4005 02000000000b", Address::Mac(MAC)),
+        ] {
+            let octets = hex(octets);
+            assert_eq!(decode(&octets), Ok(address));
+            assert_eq!(encode(&address, EncodeOptions::default()), octets);
+        }
+    }
+
+    #[test]
+    fn mac_has_two_families() {
+        let old = hex("0006 02000000000b");
+        assert_eq!(decode(&old), Ok(Address::Mac(MAC)));
+        let options = EncodeOptions::default().with_mac_afi(MacAfi::Ieee802);
+        assert_eq!(encode(&Address::Mac(MAC), options), old);
+        assert_eq!(
+            encode(&Address::in_instance(7, MAC), options),
+            hex("4003 0000 0200 000c 00000007 0006 02000000000b")
+        );
+    }
+
+    #[test]
+    fn instance_id() {
+        let octets = hex("4003 0000 0200 000a ff001388 0001 0a000001");
+        let address = Address::in_instance(0xff00_1388, Ipv4Addr::new(10, 0, 0, 1));
+        assert_eq!(decode(&octets), Ok(address));
+        assert_eq!(encode(&address, EncodeOptions::default()), octets);
+        // A range of instances.
+        let octets = hex("4003 0000 0218 0006 00001300 0000");
+        let range = Address::InstanceId { iid: 0x1300, mask_len: 24, inner: Inner::NoAddress };
+        assert_eq!(decode(&octets), Ok(range));
+        assert_eq!(encode(&range, EncodeOptions::default()), octets);
+    }
+
+    #[test]
+    fn ip_and_mac_in_one_eid() {
+        let octets = hex("4003 0000 0200 001a 00001388 4003 0000 0100 000e 0001 0a000001 4005 02000000000b");
+        let list = [Address::Ipv4([10, 0, 0, 1].into()), Address::Mac(MAC)];
+        let address = Address::InstanceId { iid: 5000, mask_len: 0, inner: Inner::AfiList((&list).into()) };
+        assert_eq!(decode(&octets), Ok(address));
+        assert_eq!(encode(&address, EncodeOptions::default()), octets);
+    }
+
+    #[test]
+    fn other_lcafs_are_kept_octet_for_octet() {
+        let octets = hex("4003 1122 0c33 0003 aabbcc");
+        let lcaf =
+            OpaqueLcaf { rsvd1: 0x11, flags: 0x22, lcaf_type: 12, rsvd2: 0x33, body: &[0xaa, 0xbb, 0xcc] };
+        assert_eq!(decode(&octets), Ok(Address::Opaque(lcaf)));
+        assert_eq!(encode(&Address::Opaque(lcaf), EncodeOptions::default()), octets);
+    }
+
+    #[test]
+    fn instance_in_instance_is_opaque() {
+        let octets = hex("4003 0000 0200 0012 00000001 4003 0000 0200 0006 00000002 0000");
+        let Ok(Address::InstanceId { iid: 1, inner: Inner::Opaque(lcaf), .. }) = decode(&octets) else {
+            panic!("{:?}", decode(&octets));
+        };
+        assert_eq!((lcaf.lcaf_type, lcaf.body), (2, &hex("00000002 0000")[..]));
+        assert_eq!(encode(&decode(&octets).unwrap(), EncodeOptions::default()), octets);
+    }
+
+    #[test]
+    fn malformed() {
+        let kind = DecodeErrorKind::UnknownAfi { afi: 17 };
+        assert_error(decode(&hex("0011 6162")), &[], "AFI", 0, kind);
+        assert_error(
+            decode(&hex("4003 0000 0200 000a 00001388 0011 61620000")),
+            &[Part::InstanceId],
+            "AFI",
+            12,
+            kind,
+        );
+        let kind = DecodeErrorKind::Truncated { needed: 4, available: 3 };
+        assert_error(decode(&hex("0001 0a0000")), &[], "IPv4 address", 2, kind);
+        // The LCAF ends before the address in it does, although the message goes on.
+        assert_error(
+            decode(&hex("4003 0000 0200 0009 00001388 0001 0a000001 00")),
+            &[Part::InstanceId],
+            "IPv4 address",
+            14,
+            kind,
+        );
+        let kind = DecodeErrorKind::Length { found: 11, expected: 10 };
+        assert_error(
+            decode(&hex("4003 0000 0200 000b 00001388 0001 0a000001 00")),
+            &[Part::InstanceId],
+            "LCAF Length",
+            6,
+            kind,
+        );
+        let kind = DecodeErrorKind::Truncated { needed: 5, available: 4 };
+        assert_error(decode(&hex("4003 0000 0700 0005 00000000")), &[], "LCAF body", 8, kind);
+    }
+
+    #[test]
+    fn nesting_is_bounded() {
+        let mut octets = hex("0000");
+        for _ in 0..MAX_NESTING {
+            let mut outer = hex("4003 0000 0100");
+            outer.extend_from_slice(&u16::try_from(octets.len()).unwrap().to_be_bytes());
+            outer.extend_from_slice(&octets);
+            octets = outer;
+        }
+        let deepest = decode(&octets).unwrap();
+        assert_eq!(encode(&deepest, EncodeOptions::default()), octets);
+        let mut outer = hex("4003 0000 0100 0022");
+        outer.extend_from_slice(&octets);
+        let kind = DecodeErrorKind::Nesting { max: MAX_NESTING };
+        assert_error(decode(&outer), &[Part::AfiList; 4], "LCAF", 34, kind);
+        let list = [deepest];
+        let error = Address::AfiList((&list).into()).write(&mut Vec::new(), EncodeOptions::default(), 0);
+        assert_eq!(error, Err(EncodeError::Nesting { max: MAX_NESTING }));
+    }
+}

@@ -25,10 +25,8 @@ pub enum EcmHeader {
     },
     /// A UDP header alone: what some deployed ITRs send for MAC EIDs.
     Udp {
-        /// Inner source port.
+        /// Inner source port. The destination port is 4342, or the header could not be told apart.
         source_port: u16,
-        /// Inner destination port.
-        destination_port: u16,
     },
     /// Neither.
     None,
@@ -39,7 +37,7 @@ impl EcmHeader {
     pub const fn source_port(&self) -> Option<u16> {
         match self {
             Self::Ip { source, .. } => Some(source.port()),
-            Self::Udp { source_port, .. } => Some(*source_port),
+            Self::Udp { source_port } => Some(*source_port),
             Self::None => None,
         }
     }
@@ -80,9 +78,8 @@ impl<'a> Ecm<'a> {
         }
         let inner = octets.get(4..).unwrap_or_default();
         let header = if is_bare_udp(inner) {
-            let (source_port, destination_port) =
-                read_udp(reader, None).map_err(|e| e.within(Part::InnerUdp))?;
-            EcmHeader::Udp { source_port, destination_port }
+            let (source_port, _) = read_udp(reader, None).map_err(|e| e.within(Part::InnerUdp))?;
+            EcmHeader::Udp { source_port }
         } else {
             match inner.first() {
                 // An IPv4 header has at least 5 words, so 0x40 is a Map-Notify without headers.
@@ -271,8 +268,8 @@ fn fill_headers(packet: &mut [u8], header: EcmHeader) -> Result<(), EncodeError>
     };
     match header {
         EcmHeader::None => Ok(()),
-        EcmHeader::Udp { source_port, destination_port } => {
-            fill_udp(packet, source_port, destination_port, length(packet_len)?, None);
+        EcmHeader::Udp { source_port } => {
+            fill_udp(packet, source_port, CONTROL_PORT, length(packet_len)?, None);
             Ok(())
         }
         EcmHeader::Ip { source, destination } => {
@@ -375,5 +372,151 @@ impl Checksum {
             0 => 0xffff,
             value => value,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{assert_error, assert_prefixes_fail, hex};
+
+    const REQUEST: &str = "10000001 0102030405060708 0000 0001c0000201 0020 00010a000002";
+
+    fn addr(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    fn check(octets: &str, header: EcmHeader) {
+        let (octets, message) = (hex(octets), hex(REQUEST));
+        let ecm = Ecm { ddt: false, header, message: &message };
+        let mut out = vec![9];
+        ecm.encode(&mut out).unwrap();
+        assert_eq!(out[1..], octets);
+        assert_eq!(Ecm::decode(&octets), Ok(ecm));
+        if header != EcmHeader::None {
+            assert_prefixes_fail(&octets, |cut| Ecm::decode(cut).err());
+        }
+    }
+
+    #[test]
+    fn in_ipv4() {
+        check(
+            &format!("80000000 45000038 00000000 40118e7f c0000201 c6336401 1234 10f6 0024 040b {REQUEST}"),
+            EcmHeader::Ip { source: addr("192.0.2.1:4660"), destination: addr("198.51.100.1:4342") },
+        );
+    }
+
+    #[test]
+    fn in_ipv6() {
+        check(
+            &format!(
+                "80000000 60000000 0024 11 40 20010db8000000000000000000000001
+                 20010db8000000000000000000000002 1234 10f6 0024 94cc {REQUEST}"
+            ),
+            EcmHeader::Ip { source: addr("[2001:db8::1]:4660"), destination: addr("[2001:db8::2]:4342") },
+        );
+    }
+
+    #[test]
+    fn without_an_ip_header() {
+        // The source port looks like the first octet of an IPv4 header.
+        let header = EcmHeader::Udp { source_port: 0x4512 };
+        check(&format!("80000000 4512 10f6 0024 0000 {REQUEST}"), header);
+        assert_eq!(header.source_port(), Some(0x4512));
+    }
+
+    #[test]
+    fn without_any_inner_header() {
+        check(&format!("80000000 {REQUEST}"), EcmHeader::None);
+        let notify = hex("84000000 40000000 0000000000000001 0000 0000");
+        let ecm = Ecm::decode(&notify).unwrap();
+        assert_eq!((ecm.header, ecm.ddt, ecm.message.len()), (EcmHeader::None, true, 16));
+    }
+
+    #[test]
+    fn tolerates_no_udp_checksum_and_ipv4_options() {
+        let octets = hex(&format!(
+            "80000000 4600003c 00000000 40118b79 c0000201 c6336401 01010101 1234 10f6 0024 0000 {REQUEST}"
+        ));
+        assert_eq!(Ecm::decode(&octets).unwrap().header.source_port(), Some(0x1234));
+    }
+
+    #[test]
+    fn malformed() {
+        use DecodeErrorKind::{Checksum, Length, UnknownType, Value};
+        let ip = "c0000201 c6336401";
+        let error = |octets: String, path: &[Part], field: &str, offset, kind| {
+            let path = [&[Part::Ecm], path].concat();
+            assert_error(Ecm::decode(&hex(&octets)), &path, field, offset, kind);
+        };
+        error(
+            format!("80000000 45000038 00000000 40118e7e {ip} 1234 10f6 0024 040b {REQUEST}"),
+            &[Part::InnerIpv4],
+            "Header Checksum",
+            14,
+            Checksum { found: 0x8e7e, expected: 0x8e7f },
+        );
+        error(
+            format!("80000000 45000038 00000000 40118e7f {ip} 1234 10f6 0024 040c {REQUEST}"),
+            &[Part::InnerUdp],
+            "UDP Checksum",
+            30,
+            Checksum { found: 0x040c, expected: 0x040b },
+        );
+        error(
+            format!("80000000 45000039 00000000 40118e7e {ip} 1234 10f6 0024 040b {REQUEST}"),
+            &[Part::InnerIpv4],
+            "Total Length",
+            6,
+            Length { found: 57, expected: 56 },
+        );
+        error(
+            format!("80000000 45000038 00002000 40116e7f {ip} 1234 10f6 0024 040b {REQUEST}"),
+            &[Part::InnerIpv4],
+            "Fragment Offset",
+            10,
+            Value { value: 0x2000, reason: "a fragment" },
+        );
+        error(
+            format!("80000000 45000038 00000000 40068e8a {ip} 1234 10f6 0024 040b {REQUEST}"),
+            &[Part::InnerIpv4],
+            "Protocol",
+            13,
+            Value { value: 6, reason: "not UDP" },
+        );
+        error(
+            format!("80000000 45000038 00000000 40118e7f {ip} 1234 10f6 0023 040b {REQUEST}"),
+            &[Part::InnerUdp],
+            "UDP Length",
+            28,
+            Length { found: 35, expected: 36 },
+        );
+        error("80000000 f0000000".to_owned(), &[], "Type", 4, UnknownType { found: 15 });
+        error(
+            "80000000 80000000".to_owned(),
+            &[],
+            "Type",
+            4,
+            Value { value: 8, reason: "an ECM inside an ECM" },
+        );
+        let reason = "LISP-SEC (RFC 9303) is not implemented here";
+        error("88000000 01000000".to_owned(), &[], "S", 0, Value { value: 1, reason });
+    }
+
+    #[test]
+    fn addresses_of_one_family() {
+        let header = EcmHeader::Ip { source: addr("192.0.2.1:1"), destination: addr("[::1]:4342") };
+        let mut out = vec![5];
+        let error = Ecm { ddt: false, header, message: &hex(REQUEST) }.encode(&mut out);
+        assert_eq!((error, out), (Err(EncodeError::MixedFamilies), vec![5]));
+    }
+
+    #[test]
+    fn longer_than_an_ip_packet() {
+        let message = vec![0x10; 65_535 - 27];
+        let header = EcmHeader::Ip { source: addr("192.0.2.1:1"), destination: addr("192.0.2.2:4342") };
+        let error = Ecm { ddt: false, header, message: &message }.encode(&mut Vec::new());
+        let length = 65_536;
+        assert_eq!(error, Err(EncodeError::TooLong { what: "inner packet", length, max: 65_535 }));
     }
 }

@@ -210,3 +210,51 @@ pub enum EidError {
     #[error("the EID is not an IPv4, IPv6 or MAC address in an instance; look at the Address itself")]
     NotFlat,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_are_canonical() {
+        let eid = Eid::prefix(7, Ipv4Addr::new(10, 1, 2, 255), 25).unwrap();
+        assert_eq!(eid.addr(), EidAddr::Ipv4(Ipv4Addr::new(10, 1, 2, 128)));
+        let all = Eid::prefix(7, [1, 2, 3, 4, 5, 6], 0).unwrap();
+        assert_eq!(all.addr(), EidAddr::Mac([0; 6]));
+        let six = Eid::prefix(7, "2001:db8:ffff::1".parse::<Ipv6Addr>().unwrap(), 36).unwrap();
+        assert_eq!(six.addr(), EidAddr::Ipv6("2001:db8:f000::".parse().unwrap()));
+        let error = Eid::prefix(7, [1, 2, 3, 4, 5, 6], 49);
+        assert_eq!(error, Err(EidError::MaskLen { mask_len: 49, max: 48 }));
+    }
+
+    #[test]
+    fn covers_within_one_instance_and_family() {
+        let net = Eid::prefix(7, Ipv4Addr::new(10, 0, 0, 0), 24).unwrap();
+        assert!(net.covers(&net));
+        assert!(net.covers(&Eid::host(7, Ipv4Addr::new(10, 0, 0, 9))));
+        assert!(!net.covers(&Eid::host(8, Ipv4Addr::new(10, 0, 0, 9))));
+        assert!(!net.covers(&Eid::host(7, Ipv4Addr::new(10, 0, 1, 9))));
+        assert!(!net.covers(&Eid::prefix(7, Ipv4Addr::new(10, 0, 0, 0), 23).unwrap()));
+        assert!(
+            !Eid::prefix(7, Ipv4Addr::UNSPECIFIED, 0).unwrap().covers(&Eid::host(7, Ipv6Addr::LOCALHOST))
+        );
+    }
+
+    #[test]
+    fn wire_form_and_back() {
+        for iid in [0, 5000, u32::MAX] {
+            for eid in [
+                Eid::host(iid, Ipv4Addr::new(10, 0, 0, 1)),
+                Eid::host(iid, "2001:db8::1".parse::<Ipv6Addr>().unwrap()),
+                Eid::host(iid, [2, 0, 0, 0, 0, 0xb]),
+            ] {
+                assert_eq!(Eid::from_wire(eid.address(), eid.mask_len()), Ok(eid));
+                assert_eq!(Eid::try_from(eid.address()), Ok(eid));
+                assert_eq!(matches!(eid.address(), Address::InstanceId { .. }), iid != 0);
+            }
+        }
+        assert_eq!(Eid::from_wire(Address::NoAddress, 0), Err(EidError::NotFlat));
+        let list = Address::in_instance(1, [0; 6]);
+        assert_eq!(Eid::from_wire(Address::AfiList((&[list]).into()), 0), Err(EidError::NotFlat));
+    }
+}

@@ -94,3 +94,54 @@ impl<'a> MapNotify<'a> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{assert_error, assert_prefixes_fail, hex};
+
+    const BODY: &str = "0000000000000007 01 02 0002 abcd
+        00000000 00 30 b000 0001 4003 0000 0200 000c 00001388 4005 02000000000b";
+
+    #[test]
+    fn notify_and_ack() {
+        for (head, kind) in [("40000001", NotifyKind::Notify), ("50000001", NotifyKind::Ack)] {
+            let octets = hex(&format!("{head}{BODY}"));
+            let notify = MapNotify::decode(&octets).unwrap();
+            assert_eq!((notify.kind, notify.nonce, notify.xtr), (kind, 7, None));
+            assert_eq!(notify.auth, AuthData { key_id: 1, algorithm: 2, mac: &[0xab, 0xcd] });
+            let record = notify.records.first().unwrap();
+            assert_eq!(record.action, super::super::Action::DropAuthFailure);
+            assert!(record.authoritative);
+            let mut out = Vec::new();
+            notify.encode(&mut out, EncodeOptions::default()).unwrap();
+            assert_eq!(out, octets);
+            assert_prefixes_fail(&octets, |cut| MapNotify::decode(cut).err());
+        }
+    }
+
+    #[test]
+    fn trailing_xtr_id_is_read() {
+        let octets = hex(&format!("40000001{BODY} 000102030405060708090a0b0c0d0e0f 00000000000000aa"));
+        let notify = MapNotify::decode(&octets).unwrap();
+        assert_eq!(notify.xtr.map(|xtr| xtr.site_id), Some(0xaa));
+        let mut out = Vec::new();
+        notify.encode(&mut out, EncodeOptions::default()).unwrap();
+        assert_eq!(out, octets);
+    }
+
+    #[test]
+    fn malformed() {
+        let octets = hex(&format!("50000001{BODY} 00"));
+        let kind = DecodeErrorKind::Trailing { extra: 1 };
+        assert_error(MapNotify::decode(&octets), &[Part::MapNotifyAck], "end of message", 48, kind);
+        let octets = hex(&format!("40000002{BODY}"));
+        assert_error(
+            MapNotify::decode(&octets),
+            &[Part::MapNotify, Part::Record(1)],
+            "Record TTL",
+            48,
+            DecodeErrorKind::Truncated { needed: 4, available: 0 },
+        );
+    }
+}

@@ -144,3 +144,99 @@ impl<'a> MapRegister<'a> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Address, Locator};
+    use super::*;
+    use crate::error::DecodeErrorKind;
+    use crate::testing::{assert_error, assert_prefixes_fail, hex};
+    use std::net::Ipv4Addr;
+
+    const EVERYTHING: &str = "3e001d01 0000000000000007 03 02 0010 000102030405060708090a0b0c0d0e0f
+        00000005 01 20 1000 0001 0001 0a000001 01 64 ff 00 0005 0001 c0000201
+        000102030405060708090a0b0c0d0e0f 00000000000000aa";
+
+    #[test]
+    fn every_field_at_its_place() {
+        let id: [u8; 16] = std::array::from_fn(|i| u8::try_from(i).unwrap());
+        let locators = [Locator { local: true, ..Locator::new(Ipv4Addr::new(192, 0, 2, 1), 1) }];
+        let records = [Record {
+            ttl: 5,
+            mask_len: 32,
+            authoritative: true,
+            map_version: super::super::MapVersion::new(1).unwrap(),
+            eid: Address::Ipv4([10, 0, 0, 1].into()),
+            locators: (&locators).into(),
+            ..Record::default()
+        }];
+        let register = MapRegister {
+            proxy_reply: true,
+            security: true,
+            eid_notify: true,
+            use_ttl: true,
+            merge: true,
+            want_notify: true,
+            nonce: 7,
+            auth: AuthData { key_id: 3, algorithm: 2, mac: &id },
+            records: (&records).into(),
+            xtr: Some(Xtr { xtr_id: id, site_id: 0xaa }),
+        };
+        let octets = hex(EVERYTHING);
+        let mut out = Vec::new();
+        register.encode(&mut out, EncodeOptions::default()).unwrap();
+        assert_eq!(out, octets);
+        assert_eq!(MapRegister::decode(&octets), Ok(register));
+        assert_prefixes_fail(&octets, |cut| MapRegister::decode(cut).err());
+    }
+
+    #[test]
+    fn bits_one_by_one() {
+        fn bits(head: &str) -> [bool; 6] {
+            let trailer = "00".repeat(if head == "32000000" { 24 } else { 0 });
+            let octets = hex(&format!("{head} 0000000000000007 0000 0000 {trailer}"));
+            let m = MapRegister::decode(&octets).unwrap();
+            assert_eq!(m.xtr.is_some(), head == "32000000");
+            let mut out = Vec::new();
+            m.encode(&mut out, EncodeOptions::default()).unwrap();
+            assert_eq!(out, octets);
+            [m.proxy_reply, m.security, m.eid_notify, m.use_ttl, m.merge, m.want_notify]
+        }
+        let only = |i: usize| std::array::from_fn(|n| n == i);
+        assert_eq!(bits("38000000"), only(0));
+        assert_eq!(bits("34000000"), only(1));
+        assert_eq!(bits("30001000"), only(2));
+        assert_eq!(bits("30000800"), only(3));
+        assert_eq!(bits("30000400"), only(4));
+        assert_eq!(bits("30000100"), only(5));
+        assert_eq!(bits("32000000"), only(9));
+    }
+
+    #[test]
+    fn malformed() {
+        use DecodeErrorKind::{Trailing, Truncated};
+        let decode = |octets: &str| MapRegister::decode(&hex(octets)).map(|_| ());
+        assert_error(
+            decode("30000000 0000000000000007 0302 0010 0001"),
+            &[Part::MapRegister],
+            "Authentication Data",
+            16,
+            Truncated { needed: 16, available: 2 },
+        );
+        assert_error(
+            decode("32000000 0000000000000007 0000 0000 000102030405060708090a0b0c0d0e0f 00"),
+            &[Part::MapRegister],
+            "Site-ID",
+            32,
+            Truncated { needed: 8, available: 1 },
+        );
+        // An xTR-ID that no I bit announces.
+        assert_error(
+            decode("30000000 0000000000000007 0000 0000 000102030405060708090a0b0c0d0e0f 0000000000000000"),
+            &[Part::MapRegister],
+            "end of message",
+            16,
+            Trailing { extra: 24 },
+        );
+    }
+}

@@ -155,3 +155,155 @@ impl<'a> MapRequest<'a> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Action, Locator, MapVersion};
+    use super::*;
+    use crate::testing::{assert_error, assert_prefixes_fail, hex};
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    const EVERYTHING: &str = "1dd06101 0102030405060708
+        4003 0000 0200 000a 00001388 0001 0a000001
+        0001 c0000201
+        0002 20010db8000000000000000000000001
+        80 20 4003 0000 0200 000a 00001388 0001 0a000002
+        00000005 01 20 1000 0007 4003 0000 0200 000a 00001388 0001 0a000001
+            01 64 ff 00 0005 0001 c0000201
+        000102030405060708090a0b0c0d0e0f 00000000000000aa";
+
+    #[test]
+    fn every_field_at_its_place() {
+        let rloc = Ipv4Addr::new(192, 0, 2, 1);
+        let rlocs = [rloc.into(), Address::Ipv6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))];
+        let source_eid = Address::in_instance(5000, Ipv4Addr::new(10, 0, 0, 1));
+        let asked = [EidRecord {
+            notify: true,
+            mask_len: 32,
+            eid: Address::in_instance(5000, Ipv4Addr::new(10, 0, 0, 2)),
+        }];
+        let locators = [Locator { local: true, ..Locator::new(rloc, 1) }];
+        let request = MapRequest {
+            authoritative: true,
+            smr: true,
+            pitr: true,
+            smr_invoked: true,
+            local_xtr: true,
+            dont_map_reply: true,
+            nonce: 0x0102_0304_0506_0708,
+            source_eid,
+            itr_rlocs: (&rlocs).into(),
+            records: (&asked).into(),
+            piggyback: Some(Record {
+                ttl: 5,
+                mask_len: 32,
+                action: Action::NoAction,
+                authoritative: true,
+                map_version: MapVersion::new(7).unwrap(),
+                eid: source_eid,
+                locators: (&locators).into(),
+            }),
+            xtr: Some(Xtr { xtr_id: std::array::from_fn(|i| u8::try_from(i).unwrap()), site_id: 0xaa }),
+            ..MapRequest::default()
+        };
+        let octets = hex(EVERYTHING);
+        let mut out = vec![0xee];
+        request.encode(&mut out, EncodeOptions::default()).unwrap();
+        assert_eq!(out[1..], octets);
+        assert_eq!(MapRequest::decode(&octets), Ok(request));
+        assert_prefixes_fail(&octets, |cut| MapRequest::decode(cut).err());
+    }
+
+    #[test]
+    fn probe_and_reserved_bits() {
+        // P alone; every reserved bit is set and ignored.
+        let octets = hex("12 2f 80 01 0000000000000001 0000 0001c0000201 7f 20 0001 0a000002");
+        let request = MapRequest::decode(&octets).unwrap();
+        assert!(request.probe && !request.authoritative && !request.smr && !request.pitr);
+        assert!(!request.local_xtr && !request.dont_map_reply && !request.smr_invoked);
+        assert!(request.xtr.is_none() && request.piggyback.is_none());
+        assert!(!request.records.first().unwrap().notify);
+        let mut out = Vec::new();
+        request.encode(&mut out, EncodeOptions::default()).unwrap();
+        assert_eq!(out[..4], hex("12000001"));
+    }
+
+    #[test]
+    fn unsubscribe_has_no_itr_rloc_address() {
+        let octets = hex("10100001 0000000000000001 0000 0000 80 20 0001 0a000002
+            00000000000000000000000000000000 0000000000000000");
+        let request = MapRequest::decode(&octets).unwrap();
+        assert_eq!(request.itr_rlocs.iter().collect::<Vec<_>>(), [Address::NoAddress]);
+        assert!(request.records.first().unwrap().notify);
+    }
+
+    #[test]
+    fn malformed() {
+        use DecodeErrorKind::{Trailing, Truncated, UnknownAfi, Value, WrongType};
+        let at = |path: &[Part]| [&[Part::MapRequest], path].concat();
+        let decode = |octets: &str| MapRequest::decode(&hex(octets)).map(|_| ());
+        assert_error(decode("20"), &at(&[]), "Type", 0, WrongType { expected: 1, found: 2 });
+        assert_error(
+            decode("10000001 0000000000000001 0007"),
+            &at(&[Part::SourceEid]),
+            "AFI",
+            12,
+            UnknownAfi { afi: 7 },
+        );
+        // IRC says two, the second is of an unknown family.
+        assert_error(
+            decode("10000101 0000000000000001 0000 0001c0000201 0009"),
+            &at(&[Part::ItrRloc(1)]),
+            "AFI",
+            20,
+            UnknownAfi { afi: 9 },
+        );
+        assert_error(
+            decode("10000002 0000000000000001 0000 0001c0000201 0020 00010a000002 0020 00020a000002"),
+            &at(&[Part::Record(1), Part::Eid]),
+            "IPv6 address",
+            32,
+            Truncated { needed: 16, available: 4 },
+        );
+        assert_error(
+            decode("10000000 0000000000000001 0000 0001c0000201"),
+            &at(&[]),
+            "Record Count",
+            3,
+            Value { value: 0, reason: "a request asks for at least one EID" },
+        );
+        // RFC 9437 section 4: I is set and nothing is left for the xTR-ID.
+        assert_error(
+            decode("10100001 0000000000000001 0000 0001c0000201 0020 00010a000002"),
+            &at(&[]),
+            "xTR-ID",
+            28,
+            Truncated { needed: 16, available: 0 },
+        );
+        assert_error(
+            decode("10000001 0000000000000001 0000 0001c0000201 0020 00010a000002 00"),
+            &at(&[]),
+            "end of message",
+            28,
+            Trailing { extra: 1 },
+        );
+    }
+
+    #[test]
+    fn counts_that_do_not_fit() {
+        let mut out = vec![1];
+        let asked = [EidRecord::default()];
+        let request = MapRequest { records: (&asked).into(), ..MapRequest::default() };
+        let error = request.encode(&mut out, EncodeOptions::default());
+        assert_eq!(error, Err(EncodeError::NoItrRloc));
+        let rlocs = [Address::Ipv4(Ipv4Addr::LOCALHOST); 33];
+        let error =
+            MapRequest { itr_rlocs: (&rlocs).into(), ..request }.encode(&mut out, EncodeOptions::default());
+        assert_eq!(error, Err(EncodeError::TooMany { what: "ITR-RLOCs", count: 33, max: 32 }));
+        let asked = [EidRecord::default(); 256];
+        let error = MapRequest { itr_rlocs: List::new(&rlocs[..32]), records: (&asked).into(), ..request }
+            .encode(&mut out, EncodeOptions::default());
+        assert_eq!(error, Err(EncodeError::TooMany { what: "records", count: 256, max: 255 }));
+        assert_eq!(out, [1], "nothing is left of a failure");
+    }
+}

@@ -19,8 +19,6 @@ mod map_request;
 mod owned;
 mod reader;
 mod record;
-#[cfg(test)]
-pub(crate) mod strategies;
 
 pub use address::{
     AFI_802, AFI_IPV4, AFI_IPV6, AFI_LCAF, AFI_MAC48, AFI_NONE, Address, Inner, LCAF_AFI_LIST,
