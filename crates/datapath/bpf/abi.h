@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT OR Apache-2.0 */
+/* What the programs and their loader agree on: keys, values, codes. Any change of meaning or layout
+ * raises WEFT_ABI_VERSION; the loader refuses pinned maps of another version.
+ * IP addresses are 16 octets in network order, IPv4 as ::ffff:a.b.c.d. Other integers are the host's.
+ * Every structure is padded by hand: keys are compared octet by octet. */
+#ifndef WEFT_ABI_H
+#define WEFT_ABI_H
+
+#include <linux/types.h>
+
+#define WEFT_ABI_VERSION 1
+
+struct weft_ip {
+	__u32 w[4];
+};
+
+/* Map `config`: one entry, key 0. */
+struct weft_config {
+	__u32 vxlan_ifindex; /* the device path's VXLAN device, and where route lookups enter */
+	__u32 families;	     /* WEFT_FAMILY_*: those that have an RLOC */
+	struct weft_ip rloc4;
+	struct weft_ip rloc6;
+	__u64 netns; /* inode of the network namespace the ifindexes are of */
+};
+
+#define WEFT_FAMILY_V4 1
+#define WEFT_FAMILY_V6 2
+
+/* Map `vaps`: ifindex -> this. */
+struct weft_vap {
+	__u32 vni;
+	__u8 mac[6];
+	__u16 mtu;
+	__u8 kind;  /* WEFT_KIND_* */
+	__u8 path;  /* WEFT_PATH_* */
+	__u8 flags; /* WEFT_VAP_* */
+	__u8 pad[5];
+	__u64 punt_interval; /* ns between two punts */
+	__u64 punt_window;   /* ns a burst may run ahead */
+	__u64 punt_tat;	     /* state of the punt bucket: theoretical arrival time, CLOCK_MONOTONIC ns */
+	__u64 icmp_tat;	     /* the same for generated ICMP errors */
+};
+
+#define WEFT_KIND_VETH 0
+#define WEFT_KIND_TAP 1
+#define WEFT_PATH_DIRECT 0
+#define WEFT_PATH_DEVICE 1
+#define WEFT_VAP_ACTIVATED 1
+
+/* Key of `vap_ips` (scope = ifindex, value __u32 1) and of `neighbours` (scope = VNI). */
+struct weft_scoped_ip {
+	__u32 scope;
+	struct weft_ip ip;
+};
+
+/* Key of `fdb` and `asked`. */
+struct weft_vn_mac {
+	__u32 vni;
+	__u8 mac[6];
+	__u8 pad[2];
+};
+
+/* Map `fdb`. */
+struct weft_location {
+	__u32 kind;    /* WEFT_AT_* */
+	__u32 ifindex; /* of WEFT_AT_LOCAL */
+	struct weft_ip rloc; /* of WEFT_AT_REMOTE */
+	__u32 epoch;
+	__u32 pad;
+	__u64 last_used; /* CLOCK_MONOTONIC ns, 0 = never; written at most once a second */
+};
+
+#define WEFT_AT_NOWHERE 0
+#define WEFT_AT_LOCAL 1
+#define WEFT_AT_REMOTE 2
+
+/* Map `neighbours`. */
+struct weft_neighbour {
+	__u8 mac[6];
+	__u8 known; /* 0: nobody has the address */
+	__u8 pad;
+};
+
+/* Map `vns`: VNI -> number of VAPs in it here. Map `peers`: struct weft_ip -> WEFT_PEER_*. */
+#define WEFT_PEER_NVE 1
+#define WEFT_PEER_ORACLE 2
+
+/* Map `counters`, per CPU. */
+struct weft_count_key {
+	__u32 vni; /* 0: of no VN that is here */
+	__u16 reason;
+	__u8 path;
+	__u8 direction; /* WEFT_OUT, WEFT_IN */
+};
+
+struct weft_count {
+	__u64 packets;
+	__u64 bytes;
+};
+
+#define WEFT_OUT 0
+#define WEFT_IN 1
+
+/* Ring buffer `punts`. */
+#define WEFT_PUNT_BYTES 128
+struct weft_punt {
+	__u32 ifindex;
+	__u32 vni;
+	__u32 reason; /* WEFT_PUNT_* */
+	__u32 len;    /* octets of `frame` that hold anything */
+	__u8 dst[6];
+	__u8 pad[2];
+	__u8 frame[WEFT_PUNT_BYTES];
+};
+
+#define WEFT_PUNT_ARP 1
+#define WEFT_PUNT_ND 2
+#define WEFT_PUNT_LINK_LOCAL 3
+#define WEFT_PUNT_MAC 4
+
+/* What became of a frame. */
+enum weft_reason {
+	WEFT_DELIVERED = 1,
+	WEFT_ENCAPSULATED = 2,
+	WEFT_LOCAL = 3,
+	WEFT_ANSWERED = 4,
+	WEFT_PUNTED = 5,
+	WEFT_ECHOED = 6,
+	WEFT_SRC_MOVED = 7,
+	WEFT_NO_VAP = 32,
+	WEFT_NOT_ACTIVATED = 33,
+	WEFT_VLAN_TAGGED = 34,
+	WEFT_MALFORMED = 35,
+	WEFT_SPOOFED_MAC = 36,
+	WEFT_SPOOFED_ARP = 37,
+	WEFT_SPOOFED_IP = 38,
+	WEFT_SPOOFED_ND = 39,
+	WEFT_HIDDEN_L4 = 40,
+	WEFT_ROGUE_ROUTER = 41,
+	WEFT_ROGUE_DHCP = 42,
+	WEFT_ANNOUNCEMENT = 43,
+	WEFT_OWN_ADDRESS = 44,
+	WEFT_NOBODY = 45,
+	WEFT_BUM_OFF = 46,
+	WEFT_UNKNOWN_MAC = 47,
+	WEFT_NOWHERE = 48,
+	WEFT_TO_SELF = 49,
+	WEFT_TOO_BIG = 50,
+	WEFT_NO_RLOC = 51,
+	WEFT_PUNT_LIMITED = 52,
+	WEFT_PUNT_RING_FULL = 53,
+	WEFT_FOREIGN_RLOC = 54,
+	WEFT_BAD_VXLAN = 55,
+	WEFT_UNKNOWN_VNI = 56,
+	WEFT_INNER_GROUP = 57,
+	WEFT_FENCED = 58,
+	WEFT_NO_SUCH_TS = 59,
+	WEFT_ECN_LOST = 60,
+	WEFT_KERNEL = 61,
+};
+
+/* What the programs leave in skb->cb for a test run: cb[0] one of these, cb[1] the reason, cb[2]
+ * the ifindex a frame is handed to or, for a punt, WEFT_PUNT_*. */
+#define WEFT_DID_DROP 1
+#define WEFT_DID_PASS 2
+#define WEFT_DID_DELIVER 3
+#define WEFT_DID_REPLY 4
+#define WEFT_DID_DIRECT 5
+#define WEFT_DID_DEVICE 6
+#define WEFT_DID_PUNT 7
+
+/* Liveness echo (UDP to the VXLAN port): eight zero octets where a VXLAN header would be (its I flag
+ * clear), magic, nonce, kind. */
+#define WEFT_ECHO_MAGIC "WEFTECHO"
+#define WEFT_ECHO_NONCE 16
+#define WEFT_ECHO_KIND 24
+#define WEFT_ECHO_LEN 25
+#define WEFT_ECHO_REQUEST 1
+#define WEFT_ECHO_REPLY 2
+
+#endif

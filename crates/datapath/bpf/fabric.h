@@ -1,0 +1,320 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT OR Apache-2.0 */
+/* What the underlay brings: from whom, for whom, and the liveness echo. */
+#ifndef WEFT_FABRIC_H
+#define WEFT_FABRIC_H
+
+/* To whoever comes next on this device, ours or not; at last the host. */
+static __always_inline int pass(struct __sk_buff *skb)
+{
+	return say(skb, WEFT_DID_PASS, 0, 0, TC_ACT_UNSPEC);
+}
+
+/* A drop of a frame for a VN that may not be here: strangers must not fill the counters' keys. */
+static __always_inline int drop_inward(struct __sk_buff *skb, struct where w, __u32 reason)
+{
+	if (!bpf_map_lookup_elem(&vns, &w.vni)) {
+		w.vni = 0;
+		reason = WEFT_UNKNOWN_VNI;
+	}
+	return drop(skb, w, reason);
+}
+
+struct inward {
+	struct weft_vap *to;
+	__u32 ifindex;
+	__u32 reason; /* why not, or 0 */
+	bool moved;
+};
+
+/* Both paths' decision about a frame that a peer sent. */
+static __always_inline void admit(struct inward *in, __u32 vni, const struct weft_ip *from, const struct eth *eth)
+{
+	struct weft_location *at;
+	struct weft_vn_mac key;
+
+	in->to = 0;
+	in->ifindex = 0;
+	in->reason = 0;
+	in->moved = false;
+	if (is_vlan(eth->h_proto)) {
+		in->reason = WEFT_VLAN_TAGGED;
+		return;
+	}
+	if (eth->h_dest[0] & 1) {
+		in->reason = WEFT_INNER_GROUP;
+		return;
+	}
+	if (eth->h_source[0] & 1) {
+		in->reason = WEFT_MALFORMED;
+		return;
+	}
+	key.vni = vni;
+	copy_mac(key.mac, eth->h_source);
+	*(__u16 *)key.pad = 0;
+	at = bpf_map_lookup_elem(&fdb, &key);
+	if (at && at->kind == WEFT_AT_LOCAL) {
+		in->reason = WEFT_FENCED;
+		return;
+	}
+	if (at && at->kind == WEFT_AT_REMOTE && !same_ip(&at->rloc, from))
+		in->moved = true;
+	copy_mac(key.mac, eth->h_dest);
+	at = bpf_map_lookup_elem(&fdb, &key);
+	if (!at || at->kind != WEFT_AT_LOCAL) {
+		in->reason = WEFT_NO_SUCH_TS;
+		return;
+	}
+	in->ifindex = at->ifindex;
+	in->to = bpf_map_lookup_elem(&vaps, &in->ifindex);
+	if (!in->to || in->to->vni != vni)
+		in->reason = WEFT_NO_SUCH_TS;
+	else if (!(in->to->flags & WEFT_VAP_ACTIVATED))
+		in->reason = WEFT_NOT_ACTIVATED;
+}
+
+/* Back to where it came from, without the agent: an answer means that this host's data path lives. */
+static __always_inline int echo(struct __sk_buff *skb, struct where w, struct weft_config *cfg, bool v6)
+{
+	const __u32 udp_off = v6 ? ETH_LEN + sizeof(struct ipv6hdr) : ETH_LEN + sizeof(struct iphdr);
+	const __u32 kind_off = udp_off + sizeof(struct udphdr) + WEFT_ECHO_KIND;
+	struct bpf_fib_lookup p;
+	struct udphdr *udp;
+	__be16 port;
+	__u8 *data;
+	__u32 i;
+
+	__builtin_memset(&p, 0, sizeof(p));
+	count(skb, 0, WEFT_ECHOED, w.path, w.direction);
+	/* The kind's octet is the first of its 16-bit word. The helper knows whether the checksum is
+	 * still to be made by somebody's hardware. */
+	if (bpf_l4_csum_replace(skb, udp_off + 6, bpf_htons(WEFT_ECHO_REQUEST << 8),
+				bpf_htons(WEFT_ECHO_REPLY << 8), BPF_F_MARK_MANGLED_0 | 2))
+		return drop(skb, w, WEFT_KERNEL);
+	data = head(skb, v6 ? ETH_LEN + 40 + 8 + WEFT_ECHO_LEN : ETH_LEN + 20 + 8 + WEFT_ECHO_LEN);
+	if (!data)
+		return drop(skb, w, WEFT_KERNEL);
+	data[kind_off] = WEFT_ECHO_REPLY;
+	udp = (void *)(data + udp_off);
+	port = udp->source;
+	udp->source = udp->dest;
+	udp->dest = port;
+	if (v6) {
+		struct ipv6hdr *ip = (void *)(data + ETH_LEN);
+
+		p.family = 10;
+		for (i = 0; i < 4; i++) {
+			p.ipv6_src[i] = ip->daddr.in6_u.u6_addr32[i];
+			p.ipv6_dst[i] = ip->saddr.in6_u.u6_addr32[i];
+			ip->saddr.in6_u.u6_addr32[i] = p.ipv6_src[i];
+			ip->daddr.in6_u.u6_addr32[i] = p.ipv6_dst[i];
+		}
+		ip->hop_limit = OUTER_TTL;
+	} else {
+		struct iphdr *ip = (void *)(data + ETH_LEN);
+
+		p.family = 2;
+		p.ipv4_src = ip->daddr;
+		p.ipv4_dst = ip->saddr;
+		ip->saddr = p.ipv4_src;
+		ip->daddr = p.ipv4_dst;
+		ip->ttl = OUTER_TTL;
+		ip->check = 0;
+		ip->check = fold(bpf_csum_diff(0, 0, (void *)ip, sizeof(*ip), 0));
+	}
+	p.sport = bpf_htons(VXLAN_PORT);
+	p.dport = port;
+	if (next_hop(skb, &p, cfg->vxlan_ifindex))
+		return say(skb, WEFT_DID_REPLY, WEFT_ECHOED, skb->ifindex,
+			   bpf_redirect_neigh(skb->ifindex, 0, 0, 0));
+	return say(skb, WEFT_DID_REPLY, WEFT_ECHOED, p.ifindex, to_next_hop(&p));
+}
+
+static __always_inline bool is_echo_request(struct __sk_buff *skb, __u32 off)
+{
+	__u8 d[WEFT_ECHO_LEN + 1];
+
+	if (bpf_skb_load_bytes(skb, off, d, WEFT_ECHO_LEN))
+		return false;
+	return !(d[0] | d[1] | d[2] | d[3] | d[4] | d[5] | d[6] | d[7]) && d[8] == 'W' && d[9] == 'E' &&
+	       d[10] == 'F' && d[11] == 'T' && d[12] == 'E' && d[13] == 'C' && d[14] == 'H' && d[15] == 'O' &&
+	       d[WEFT_ECHO_KIND] == WEFT_ECHO_REQUEST;
+}
+
+/* Congestion seen outside goes inside (RFC 6040 section 4.2). False: the inner packet's sender does
+ * not understand it, so the packet is the signal. */
+static __always_inline bool may_carry_ce(struct __sk_buff *skb, __u32 ip_off, bool inner4)
+{
+	__u8 two[2];
+
+	if (bpf_skb_load_bytes(skb, ip_off, two, 2))
+		return false;
+	return inner4 ? two[1] & 3 : two[1] >> 4 & 3;
+}
+
+static __always_inline void set_ce(struct __sk_buff *skb, bool inner4)
+{
+	__be16 was, is;
+
+	if (bpf_skb_load_bytes(skb, ETH_LEN, &was, 2))
+		return;
+	is = was | (inner4 ? bpf_htons(3) : bpf_htons(0x30));
+	if (is == was)
+		return;
+	if (inner4)
+		bpf_l3_csum_replace(skb, ETH_LEN + 10, was, is, 2);
+	bpf_skb_store_bytes(skb, ETH_LEN, &is, 2, 0);
+}
+
+/* A UDP datagram for our RLOC's VXLAN port. `grow` is what the tunnel added to the frame. */
+static __always_inline int tunnelled(struct __sk_buff *skb, struct weft_config *cfg, const struct weft_ip *from,
+				     bool v6, __u32 udp_len, bool ce)
+{
+	const __u32 off = v6 ? ETH_LEN + 40 + 8 : ETH_LEN + 20 + 8;
+	__u32 *peer = bpf_map_lookup_elem(&peers, from);
+	__u32 may = peer ? *peer : 0, vni;
+	struct inward in;
+	struct eth inner;
+	struct where w;
+	bool inner4;
+	__u8 *data;
+	int ret;
+
+	w.vni = 0;
+	w.path = WEFT_PATH_DIRECT;
+	w.direction = WEFT_IN;
+	if (!may)
+		return drop(skb, w, WEFT_FOREIGN_RLOC);
+	data = head(skb, v6 ? ETH_LEN + 40 + 8 + 8 + ETH_LEN : ETH_LEN + 20 + 8 + 8 + ETH_LEN);
+	if (!data)
+		return drop(skb, w, may & WEFT_PEER_NVE ? WEFT_BAD_VXLAN : WEFT_FOREIGN_RLOC);
+	if (!(data[off] & VXLAN_I)) {
+		if (may & WEFT_PEER_ORACLE && udp_len == 8 + WEFT_ECHO_LEN && is_echo_request(skb, off))
+			return echo(skb, w, cfg, v6);
+		return drop(skb, w, may & WEFT_PEER_NVE ? WEFT_BAD_VXLAN : WEFT_FOREIGN_RLOC);
+	}
+	if (!(may & WEFT_PEER_NVE))
+		return drop(skb, w, WEFT_FOREIGN_RLOC);
+	vni = data[off + 4] << 16 | data[off + 5] << 8 | data[off + 6];
+	if (!vni)
+		return drop(skb, w, WEFT_BAD_VXLAN);
+	w.vni = vni;
+	inner = *(struct eth *)(data + off + 8);
+	admit(&in, vni, from, &inner);
+	if (in.reason || !in.to)
+		return drop_inward(skb, w, in.reason);
+	inner4 = inner.h_proto == bpf_htons(ETH_P_IP);
+	if (in.to->path == WEFT_PATH_DEVICE || (!inner4 && inner.h_proto != bpf_htons(ETH_P_IPV6)) ||
+	    (in.to->kind == WEFT_KIND_TAP && skb->gso_size))
+		return pass(skb); /* by the VXLAN device to from_overlay, which counts */
+	if (ce && !may_carry_ce(skb, off + 8 + ETH_LEN, inner4))
+		return drop(skb, w, WEFT_ECN_LOST);
+	if (v6)
+		ret = bpf_skb_adjust_room(skb, -(__s32)GROW6, BPF_ADJ_ROOM_MAC,
+					  BPF_F_ADJ_ROOM_FIXED_GSO | (inner4 ? DECAP_L3_IPV4 : 0));
+	else
+		ret = bpf_skb_adjust_room(skb, -(__s32)GROW4, BPF_ADJ_ROOM_MAC,
+					  BPF_F_ADJ_ROOM_FIXED_GSO | (inner4 ? 0 : DECAP_L3_IPV6));
+	if (ret)
+		return drop(skb, w, WEFT_KERNEL);
+	data = head(skb, ETH_LEN);
+	if (!data)
+		return drop(skb, w, WEFT_KERNEL);
+	*(struct eth *)data = inner;
+	if (ce)
+		set_ce(skb, inner4);
+	if (in.moved)
+		count(skb, vni, WEFT_SRC_MOVED, w.path, w.direction);
+	count(skb, vni, WEFT_DELIVERED, w.path, w.direction);
+	return deliver(skb, in.to, in.ifindex, WEFT_DELIVERED);
+}
+
+/* Fragments, IP options and extension headers are the kernel's to put together; the VXLAN device
+ * then has them. */
+static __always_inline int underlay_frame(struct __sk_buff *skb)
+{
+	struct weft_config *cfg = get_config();
+	struct weft_ip from, to;
+	struct udphdr *udp;
+	void *data;
+
+	if (!cfg || skb->vlan_present)
+		return pass(skb);
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		struct iphdr *ip;
+
+		data = head(skb, ETH_LEN + sizeof(*ip) + sizeof(*udp));
+		if (!data)
+			return pass(skb);
+		ip = data + ETH_LEN;
+		udp = (void *)(ip + 1);
+		if (*(__u8 *)ip != 0x45 || ip->protocol != IPPROTO_UDP || ip->frag_off & bpf_htons(0x3fff) ||
+		    udp->dest != bpf_htons(VXLAN_PORT) || !(cfg->families & WEFT_FAMILY_V4) ||
+		    ip->daddr != cfg->rloc4.w[3])
+			return pass(skb);
+		ip_from_v4(&from, ip->saddr);
+		return tunnelled(skb, cfg, &from, false, bpf_ntohs(udp->len), (ip->tos & 3) == 3);
+	}
+	if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
+		struct ipv6hdr *ip;
+
+		data = head(skb, ETH_LEN + sizeof(*ip) + sizeof(*udp));
+		if (!data)
+			return pass(skb);
+		ip = data + ETH_LEN;
+		udp = (void *)(ip + 1);
+		if (ip->version != 6 || ip->nexthdr != IPPROTO_UDP || udp->dest != bpf_htons(VXLAN_PORT) ||
+		    !(cfg->families & WEFT_FAMILY_V6))
+			return pass(skb);
+		ip_from_v6(&from, &ip->saddr);
+		ip_from_v6(&to, &ip->daddr);
+		if (!same_ip(&to, &cfg->rloc6))
+			return pass(skb);
+		return tunnelled(skb, cfg, &from, true, bpf_ntohs(udp->len),
+				 (((__u8 *)ip)[1] & 0x30) == 0x30);
+	}
+	return pass(skb);
+}
+
+/* What the VXLAN device stripped. Nothing goes from there to the host. */
+static __always_inline int overlay_frame(struct __sk_buff *skb)
+{
+	struct bpf_tunnel_key key;
+	struct eth *p, inner;
+	struct weft_ip from;
+	struct inward in;
+	struct where w;
+	__u32 *peer, i;
+
+	w.vni = 0;
+	w.path = WEFT_PATH_DEVICE;
+	w.direction = WEFT_IN;
+	if (!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), 0)) {
+		ip_from_v4(&from, bpf_htonl(key.remote_ipv4));
+	} else if (!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), BPF_F_TUNINFO_IPV6)) {
+		for (i = 0; i < 4; i++)
+			from.w[i] = key.remote_ipv6[i];
+	} else {
+		return drop(skb, w, WEFT_BAD_VXLAN);
+	}
+	peer = bpf_map_lookup_elem(&peers, &from);
+	if (!peer || !(*peer & WEFT_PEER_NVE))
+		return drop(skb, w, WEFT_FOREIGN_RLOC);
+	if (!key.tunnel_id)
+		return drop(skb, w, WEFT_BAD_VXLAN);
+	w.vni = key.tunnel_id;
+	p = head(skb, ETH_LEN);
+	if (!p)
+		return drop_inward(skb, w, WEFT_MALFORMED);
+	inner = *p;
+	if (skb->vlan_present)
+		return drop_inward(skb, w, WEFT_VLAN_TAGGED);
+	admit(&in, w.vni, &from, &inner);
+	if (in.reason || !in.to)
+		return drop_inward(skb, w, in.reason);
+	if (in.moved)
+		count(skb, w.vni, WEFT_SRC_MOVED, w.path, w.direction);
+	count(skb, w.vni, WEFT_DELIVERED, w.path, w.direction);
+	return deliver(skb, in.to, in.ifindex, WEFT_DELIVERED);
+}
+
+#endif

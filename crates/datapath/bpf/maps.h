@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT OR Apache-2.0 */
+/* The maps, and the way out of every program: count it, tell a test run, return. */
+#ifndef WEFT_MAPS_H
+#define WEFT_MAPS_H
+
+/* Sizes are defaults: the loader overrides them. */
+#define PINNED_MAP(name, map_type, key_type, value_type, entries, map_fl)                          \
+	struct {                                                                                   \
+		__uint(type, map_type);                                                            \
+		__type(key, key_type);                                                             \
+		__type(value, value_type);                                                         \
+		__uint(max_entries, entries);                                                      \
+		__uint(map_flags, map_fl);                                                         \
+		__uint(pinning, LIBBPF_PIN_BY_NAME);                                               \
+	} name SEC(".maps")
+
+PINNED_MAP(config, BPF_MAP_TYPE_ARRAY, __u32, struct weft_config, 1, 0);
+PINNED_MAP(vaps, BPF_MAP_TYPE_HASH, __u32, struct weft_vap, 4096, 0);
+PINNED_MAP(vap_ips, BPF_MAP_TYPE_HASH, struct weft_scoped_ip, __u32, 32768, BPF_F_NO_PREALLOC);
+PINNED_MAP(vns, BPF_MAP_TYPE_HASH, __u32, __u32, 4096, 0);
+PINNED_MAP(fdb, BPF_MAP_TYPE_HASH, struct weft_vn_mac, struct weft_location, 262144, BPF_F_NO_PREALLOC);
+PINNED_MAP(neighbours, BPF_MAP_TYPE_HASH, struct weft_scoped_ip, struct weft_neighbour, 262144,
+	   BPF_F_NO_PREALLOC);
+PINNED_MAP(peers, BPF_MAP_TYPE_HASH, struct weft_ip, __u32, 65536, BPF_F_NO_PREALLOC);
+PINNED_MAP(asked, BPF_MAP_TYPE_LRU_HASH, struct weft_vn_mac, __u64, 8192, 0);
+PINNED_MAP(counters, BPF_MAP_TYPE_PERCPU_HASH, struct weft_count_key, struct weft_count, 16384, 0);
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 18);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} punts SEC(".maps");
+
+static __always_inline struct weft_config *get_config(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&config, &zero);
+}
+
+/* Counts the frame as it is now. Before a frame is grown or shrunk, so that bytes are the tenant's. */
+static __noinline int count(struct __sk_buff *skb, __u32 vni, __u32 reason, __u32 path, __u32 direction)
+{
+	struct weft_count_key key;
+	struct weft_count *c;
+
+	key.vni = vni;
+	key.reason = reason;
+	key.path = path;
+	key.direction = direction;
+	c = bpf_map_lookup_elem(&counters, &key);
+	if (!c) {
+		struct weft_count zero;
+
+		zero.packets = 0;
+		zero.bytes = 0;
+		bpf_map_update_elem(&counters, &key, &zero, BPF_NOEXIST);
+		c = bpf_map_lookup_elem(&counters, &key);
+		if (!c)
+			return 0;
+	}
+	c->packets += skb->gso_segs ? skb->gso_segs : 1;
+	c->bytes += skb->len;
+	return 0;
+}
+
+static __always_inline int say(struct __sk_buff *skb, __u32 did, __u32 reason, __u32 target, int ret)
+{
+	skb->cb[0] = did;
+	skb->cb[1] = reason;
+	skb->cb[2] = target;
+	return ret;
+}
+
+/* Where a frame is counted, carried along as one register. */
+struct where {
+	__u32 vni;
+	__u32 path;
+	__u32 direction;
+};
+
+static __always_inline int drop(struct __sk_buff *skb, struct where w, __u32 reason)
+{
+	count(skb, w.vni, reason, w.path, w.direction);
+	return say(skb, WEFT_DID_DROP, reason, 0, TC_ACT_SHOT);
+}
+
+#endif

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT OR Apache-2.0 */
+/* Handing a frame to the agent, behind a token bucket that comes before the ring buffer. */
+#ifndef WEFT_PUNT_H
+#define WEFT_PUNT_H
+
+#define SECOND 1000000000ULL
+/* Generated ICMP errors per VAP (RFC 4443 section 2.4 (f)): 1,000 per second, burst 100. */
+#define ICMP_INTERVAL (SECOND / 1000)
+#define ICMP_WINDOW (100 * ICMP_INTERVAL)
+
+/* The generic cell rate algorithm: one word of state, so no lock. Losing the race four times over
+ * refuses, which is right: somebody else took tokens meanwhile. */
+static __always_inline bool take_token(__u64 *tat, __u64 interval, __u64 window)
+{
+	__u64 now = bpf_ktime_get_ns();
+	int i;
+
+#pragma unroll
+	for (i = 0; i < 4; i++) {
+		__u64 old = *(volatile __u64 *)tat;
+		__u64 next = (old > now ? old : now) + interval;
+
+		if (next - now > window)
+			return false;
+		if (__sync_val_compare_and_swap(tat, old, next) == old)
+			return true;
+	}
+	return false;
+}
+
+/* Returns what became of it. The frame itself is dropped either way. */
+static __noinline int punt(struct __sk_buff *skb, struct weft_vap *vap, __u32 reason)
+{
+	struct weft_punt *p;
+	__u32 len = skb->len;
+	__u32 outcome = WEFT_PUNTED;
+	__u32 vni, path;
+
+	if (!vap)
+		return TC_ACT_SHOT;
+	vni = vap->vni;
+	path = vap->path;
+	if (!take_token(&vap->punt_tat, vap->punt_interval, vap->punt_window)) {
+		outcome = WEFT_PUNT_LIMITED;
+		goto out;
+	}
+	p = bpf_ringbuf_reserve(&punts, sizeof(*p), 0);
+	if (!p) {
+		outcome = WEFT_PUNT_RING_FULL;
+		goto out;
+	}
+	p->ifindex = skb->ifindex;
+	p->vni = vni;
+	p->reason = reason;
+	if (len >= WEFT_PUNT_BYTES) {
+		len = WEFT_PUNT_BYTES;
+		if (bpf_skb_load_bytes(skb, 0, p->frame, WEFT_PUNT_BYTES))
+			len = 0;
+	} else {
+		len &= WEFT_PUNT_BYTES - 1;
+		if (len < ETH_LEN || bpf_skb_load_bytes(skb, 0, p->frame, len))
+			len = 0;
+	}
+	p->len = len;
+	copy_mac(p->dst, p->frame);
+	p->pad[0] = 0;
+	p->pad[1] = 0;
+	bpf_ringbuf_submit(p, 0);
+out:
+	count(skb, vni, outcome, path, WEFT_OUT);
+	if (outcome == WEFT_PUNTED)
+		return say(skb, WEFT_DID_PUNT, WEFT_PUNTED, reason, TC_ACT_SHOT);
+	return say(skb, WEFT_DID_DROP, outcome, 0, TC_ACT_SHOT);
+}
+
+/* Whether nobody asked for this MAC within the last second. Two CPUs may both be told yes. */
+static __always_inline bool first_this_second(const struct weft_vn_mac *key)
+{
+	__u64 now = bpf_ktime_get_ns();
+	__u64 *last = bpf_map_lookup_elem(&asked, key);
+
+	if (last && now - *last < SECOND)
+		return false;
+	bpf_map_update_elem(&asked, key, &now, BPF_ANY);
+	return true;
+}
+
+#endif

@@ -1,0 +1,389 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT OR Apache-2.0 */
+/* What a tenant system sends: who is this, may it, where to. */
+#ifndef WEFT_VAP_H
+#define WEFT_VAP_H
+
+static __always_inline bool owns(__u32 ifindex, const struct weft_ip *ip)
+{
+	struct weft_scoped_ip key;
+
+	key.scope = ifindex;
+	key.ip = *ip;
+	return bpf_map_lookup_elem(&vap_ips, &key) != 0;
+}
+
+static __always_inline struct weft_neighbour *find_neighbour(__u32 vni, const struct weft_ip *ip)
+{
+	struct weft_scoped_ip key;
+
+	key.scope = vni;
+	key.ip = *ip;
+	return bpf_map_lookup_elem(&neighbours, &key);
+}
+
+/* Larger than the tenant MTU, as IP packet; for a GSO frame the packets it will become. */
+static __always_inline bool too_big(struct __sk_buff *skb, const struct weft_vap *vap, const struct l4 *l4)
+{
+	__u32 gso = skb->gso_size, l4_len = 8;
+	__u8 doff;
+
+	if (!gso)
+		return skb->len - ETH_LEN > vap->mtu;
+	if (l4->proto == IPPROTO_TCP) {
+		if (bpf_skb_load_bytes(skb, l4->off + 12, &doff, 1))
+			return true;
+		l4_len = (doff >> 4) * 4;
+	}
+	return gso + l4->off - ETH_LEN + l4_len > vap->mtu;
+}
+
+/* No ICMP errors about ICMP errors, nor about later IPv4 fragments (RFC 1122 section 3.2.2). */
+static __always_inline bool may_answer(struct __sk_buff *skb, bool v4, const struct l4 *l4)
+{
+	__u8 type;
+
+	if (v4 && l4->later)
+		return false;
+	if (l4->later || l4->proto != (v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6))
+		return true;
+	if (bpf_skb_load_bytes(skb, l4->off, &type, 1))
+		return false;
+	if (!v4)
+		return type >= 128 && type != 137;
+	return type != 3 && type != 4 && type != 5 && type != 11 && type != 12;
+}
+
+static __always_inline void touch(struct weft_location *at)
+{
+	__u64 now = bpf_ktime_get_coarse_ns();
+
+	if (now - at->last_used >= SECOND)
+		at->last_used = now;
+}
+
+/* Unicast that passed every check. `proto` is IP's only if the header was looked at. */
+static __always_inline int forward(struct __sk_buff *skb, struct weft_vap *vap, struct where w,
+				   const struct eth *eth, const struct l4 *l4)
+{
+	__be16 proto = eth->h_proto;
+	bool v4 = proto == bpf_htons(ETH_P_IP), ip = v4 || proto == bpf_htons(ETH_P_IPV6);
+	struct weft_config *cfg = get_config();
+	struct weft_location *at;
+	struct weft_vap *to = 0;
+	struct weft_vn_mac key;
+
+	key.vni = vap->vni;
+	copy_mac(key.mac, eth->h_dest);
+	*(__u16 *)key.pad = 0;
+	at = bpf_map_lookup_elem(&fdb, &key);
+	if (!at) {
+		if (first_this_second(&key))
+			return punt(skb, vap, WEFT_PUNT_MAC);
+		return drop(skb, w, WEFT_UNKNOWN_MAC);
+	}
+	if (!cfg)
+		return drop(skb, w, WEFT_NO_RLOC);
+	touch(at);
+	if (at->kind == WEFT_AT_LOCAL) {
+		if (at->ifindex == skb->ifindex)
+			return drop(skb, w, WEFT_TO_SELF);
+		to = bpf_map_lookup_elem(&vaps, &at->ifindex);
+		if (!to || to->vni != vap->vni)
+			return drop(skb, w, WEFT_NO_SUCH_TS);
+		if (!(to->flags & WEFT_VAP_ACTIVATED))
+			return drop(skb, w, WEFT_NOT_ACTIVATED);
+	} else if (at->kind == WEFT_AT_REMOTE) {
+		if (!(cfg->families & (is_v4(&at->rloc) ? WEFT_FAMILY_V4 : WEFT_FAMILY_V6)))
+			return drop(skb, w, WEFT_NO_RLOC);
+	} else {
+		return drop(skb, w, WEFT_NOWHERE);
+	}
+	if (too_big(skb, vap, l4)) {
+		if (!ip || !may_answer(skb, v4, l4))
+			return drop(skb, w, WEFT_TOO_BIG);
+		return v4 ? answer_frag_needed(skb, vap) : answer_packet_too_big(skb, vap);
+	}
+	if (to) {
+		count(skb, w.vni, WEFT_LOCAL, w.path, w.direction);
+		return deliver(skb, to, at->ifindex, WEFT_LOCAL);
+	}
+	/* bpf_skb_adjust_room takes IP only. */
+	if (vap->path == WEFT_PATH_DEVICE || !ip)
+		return encap_device(skb, w, cfg, &at->rloc);
+	if (is_v4(&at->rloc))
+		return encap_direct4(skb, w, cfg, at->rloc.w[3]);
+	return encap_direct6(skb, w, cfg, &at->rloc);
+}
+
+/* RFC 826, RFC 5227. Returns true when the frame is unicast and goes on to its owner. */
+static __noinline int vap_arp(struct __sk_buff *skb, struct weft_vap *vap)
+{
+	struct eth *eth = head(skb, ETH_LEN + sizeof(struct arp));
+	struct weft_ip spa, tpa;
+	struct weft_neighbour *n;
+	struct where w;
+	struct arp *arp;
+	__u32 raw;
+	bool probe;
+
+	if (!vap)
+		return TC_ACT_SHOT;
+	w.vni = vap->vni;
+	w.path = vap->path;
+	w.direction = WEFT_OUT;
+	if (!eth)
+		return drop(skb, w, WEFT_MALFORMED);
+	arp = (void *)(eth + 1);
+	if (arp->hrd != bpf_htons(1) || arp->pro != bpf_htons(ETH_P_IP) || arp->hln != 6 || arp->pln != 4 ||
+	    (arp->op != bpf_htons(1) && arp->op != bpf_htons(2)))
+		return drop(skb, w, WEFT_MALFORMED);
+	if (!same_mac(arp->sha, vap->mac))
+		return drop(skb, w, WEFT_SPOOFED_ARP);
+	__builtin_memcpy(&raw, arp->spa, 4);
+	probe = !raw && arp->op == bpf_htons(1);
+	ip_from_v4(&spa, raw);
+	__builtin_memcpy(&raw, arp->tpa, 4);
+	ip_from_v4(&tpa, raw);
+	if (!probe && !owns(skb->ifindex, &spa))
+		return drop(skb, w, WEFT_SPOOFED_ARP);
+	if (!(eth->h_dest[0] & 1))
+		return TC_ACT_OK;
+	if (arp->op != bpf_htons(1) || spa.w[3] == tpa.w[3])
+		return drop(skb, w, WEFT_ANNOUNCEMENT);
+	if (owns(skb->ifindex, &tpa))
+		return drop(skb, w, WEFT_OWN_ADDRESS);
+	n = find_neighbour(vap->vni, &tpa);
+	if (!n)
+		return punt(skb, vap, WEFT_PUNT_ARP);
+	if (!n->known)
+		return drop(skb, w, WEFT_NOBODY);
+	if (same_mac(n->mac, vap->mac))
+		return drop(skb, w, WEFT_OWN_ADDRESS);
+	return answer_arp(skb, w, n->mac);
+}
+
+struct nd {
+	struct eth eth;
+	struct ipv6hdr ip;
+	__u8 type, code;
+	__be16 sum;
+	__u32 reserved;
+	struct in6_addr target;
+} __attribute__((packed));
+
+#define ND_NS 135
+#define ND_NA 136
+
+/* Whether every link-layer address option of `kind` names `mac`; -1 for options that do not add up
+ * (RFC 4861 section 4.6) or an option that may not be there. */
+static __always_inline int check_options(struct __sk_buff *skb, __u32 end, __u8 kind, const __u8 *mac, bool dad)
+{
+	__u32 off = ETH_LEN + sizeof(struct ipv6hdr) + NS_LEN;
+	__u8 o[8];
+	int i;
+
+	for (i = 0; i < 8; i++) {
+		if (off == end)
+			return 0;
+		if (off + 8 > end || bpf_skb_load_bytes(skb, off, o, 8) || !o[1])
+			return -1;
+		if (o[0] == kind) {
+			if (dad || o[1] != 1)
+				return -1;
+			if (!same_mac(o + 2, mac))
+				return 1;
+		}
+		off += o[1] * 8;
+	}
+	return off == end ? 0 : -1;
+}
+
+/* RFC 4861. As vap_arp. */
+static __noinline int vap_nd(struct __sk_buff *skb, struct weft_vap *vap)
+{
+	struct nd *nd = head(skb, sizeof(*nd));
+	struct weft_neighbour *n;
+	struct weft_ip src, target;
+	struct where w;
+	bool dad, link_local, ns, group;
+	__u32 end;
+	int bad;
+
+	if (!vap)
+		return TC_ACT_SHOT;
+	w.vni = vap->vni;
+	w.path = vap->path;
+	w.direction = WEFT_OUT;
+	if (!nd)
+		return drop(skb, w, WEFT_MALFORMED);
+	ns = nd->type == ND_NS;
+	group = nd->eth.h_dest[0] & 1;
+	ip_from_v6(&src, &nd->ip.saddr);
+	ip_from_v6(&target, &nd->target);
+	dad = is_unspecified(&src);
+	end = ETH_LEN + sizeof(struct ipv6hdr) + bpf_ntohs(nd->ip.payload_len);
+	if (nd->ip.hop_limit != 255 || nd->code || (target.w[0] & bpf_htonl(0xff000000)) == bpf_htonl(0xff000000) ||
+	    end < sizeof(*nd) || end > skb->len || (dad && !group))
+		return drop(skb, w, WEFT_MALFORMED);
+	bad = check_options(skb, end, ns ? 1 : 2, vap->mac, dad);
+	if (bad < 0)
+		return drop(skb, w, WEFT_MALFORMED);
+	if (bad)
+		return drop(skb, w, WEFT_SPOOFED_ND);
+	if (!ns) {
+		if (!owns(skb->ifindex, &target))
+			return drop(skb, w, WEFT_SPOOFED_ND);
+		if (group)
+			return drop(skb, w, WEFT_ANNOUNCEMENT);
+		return TC_ACT_OK;
+	}
+	if (!group)
+		return TC_ACT_OK;
+	if (owns(skb->ifindex, &target))
+		return drop(skb, w, WEFT_OWN_ADDRESS);
+	link_local = (target.w[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
+	n = find_neighbour(vap->vni, &target);
+	if (n && n->known) {
+		if (same_mac(n->mac, vap->mac))
+			return drop(skb, w, WEFT_OWN_ADDRESS);
+		return answer_ns(skb, vap, n);
+	}
+	if (dad && link_local)
+		return punt(skb, vap, WEFT_PUNT_LINK_LOCAL);
+	if (n)
+		return drop(skb, w, WEFT_NOBODY);
+	return punt(skb, vap, WEFT_PUNT_ND);
+}
+
+/* Verdict of a look at one protocol: go on. Other values are what the program returns. */
+#define GO_ON TC_ACT_OK
+/* Likewise: look at it as Neighbor Discovery. Called from above, for the sake of the stack's depth. */
+#define IS_ND 100
+
+static __noinline int vap_ip4(struct __sk_buff *skb, struct weft_vap *vap, struct l4 *l4)
+{
+	struct eth *eth = head(skb, ETH_LEN + sizeof(struct iphdr));
+	struct weft_ip src;
+	struct iphdr *ip;
+	__be16 ports[2];
+	struct where w;
+
+	if (!vap || !l4)
+		return TC_ACT_SHOT;
+	w.vni = vap->vni;
+	w.path = vap->path;
+	w.direction = WEFT_OUT;
+	if (!eth)
+		return drop(skb, w, WEFT_MALFORMED);
+	ip = (void *)(eth + 1);
+	if (ip->version != 4 || ip->ihl < 5)
+		return drop(skb, w, WEFT_MALFORMED);
+	l4->off = ETH_LEN + ip->ihl * 4;
+	l4->proto = ip->protocol;
+	l4->later = (ip->frag_off & bpf_htons(0x1fff)) != 0;
+	l4->direct = 1;
+	ip_from_v4(&src, ip->saddr);
+	ports[0] = 0;
+	ports[1] = 0;
+	if (l4->proto == IPPROTO_UDP && !l4->later && bpf_skb_load_bytes(skb, l4->off, ports, 4))
+		return drop(skb, w, WEFT_MALFORMED);
+	/* A DHCP client that has no address yet (RFC 2131 section 4.1). */
+	if (!owns(skb->ifindex, &src) &&
+	    (src.w[3] || ports[0] != bpf_htons(68) || ports[1] != bpf_htons(67)))
+		return drop(skb, w, WEFT_SPOOFED_IP);
+	if (ports[0] == bpf_htons(67))
+		return drop(skb, w, WEFT_ROGUE_DHCP);
+	return GO_ON;
+}
+
+static __noinline int vap_ip6(struct __sk_buff *skb, struct weft_vap *vap, struct l4 *l4)
+{
+	struct eth *eth = head(skb, ETH_LEN + sizeof(struct ipv6hdr));
+	struct ipv6hdr *ip;
+	struct weft_ip src;
+	__be16 port = 0;
+	__u8 type = 0;
+	struct where w;
+	bool seen;
+
+	if (!vap || !l4)
+		return TC_ACT_SHOT;
+	w.vni = vap->vni;
+	w.path = vap->path;
+	w.direction = WEFT_OUT;
+	if (!eth)
+		return drop(skb, w, WEFT_MALFORMED);
+	ip = (void *)(eth + 1);
+	if (ip->version != 6)
+		return drop(skb, w, WEFT_MALFORMED);
+	ip_from_v6(&src, &ip->saddr);
+	if (!skip_extensions(skb, ip->nexthdr, l4))
+		return drop(skb, w, WEFT_HIDDEN_L4);
+	seen = !l4->later;
+	if (seen && l4->proto == IPPROTO_ICMPV6 && bpf_skb_load_bytes(skb, l4->off, &type, 1))
+		return drop(skb, w, WEFT_HIDDEN_L4);
+	if (seen && l4->proto == IPPROTO_UDP && bpf_skb_load_bytes(skb, l4->off, &port, 2))
+		return drop(skb, w, WEFT_HIDDEN_L4);
+	if (!owns(skb->ifindex, &src)) {
+		/* `::` is for duplicate address detection and for MLD before it (RFC 3590). */
+		bool mld = (type >= 130 && type <= 132) || type == 143;
+
+		if (!is_unspecified(&src) || !(mld || (type == ND_NS && l4->direct)))
+			return drop(skb, w, WEFT_SPOOFED_IP);
+	}
+	/* Neighbor Discovery has no business behind extension headers (RFC 6980). */
+	if (type >= 133 && type <= 137 && !l4->direct)
+		return drop(skb, w, WEFT_HIDDEN_L4);
+	if (type == 134 || type == 137)
+		return drop(skb, w, WEFT_ROGUE_ROUTER);
+	if (port == bpf_htons(547))
+		return drop(skb, w, WEFT_ROGUE_DHCP);
+	return type == ND_NS || type == ND_NA ? IS_ND : GO_ON;
+}
+
+static __always_inline int vap_frame(struct __sk_buff *skb)
+{
+	__u32 ifindex = skb->ifindex;
+	struct weft_vap *vap = bpf_map_lookup_elem(&vaps, &ifindex);
+	struct eth *p, eth;
+	struct where w;
+	struct l4 l4;
+	int ret = GO_ON;
+
+	w.vni = 0;
+	w.path = 0;
+	w.direction = WEFT_OUT;
+	if (!vap)
+		return drop(skb, w, WEFT_NO_VAP);
+	w.vni = vap->vni;
+	w.path = vap->path;
+	if (!(vap->flags & WEFT_VAP_ACTIVATED))
+		return drop(skb, w, WEFT_NOT_ACTIVATED);
+	p = head(skb, ETH_LEN);
+	if (!p)
+		return drop(skb, w, WEFT_MALFORMED);
+	eth = *p;
+	if (skb->vlan_present || is_vlan(eth.h_proto))
+		return drop(skb, w, WEFT_VLAN_TAGGED);
+	if (!same_mac(eth.h_source, vap->mac))
+		return drop(skb, w, WEFT_SPOOFED_MAC);
+	l4.off = ETH_LEN;
+	l4.proto = 0;
+	l4.later = 0;
+	l4.direct = 0;
+	if (eth.h_proto == bpf_htons(ETH_P_IP))
+		ret = vap_ip4(skb, vap, &l4);
+	else if (eth.h_proto == bpf_htons(ETH_P_IPV6))
+		ret = vap_ip6(skb, vap, &l4);
+	else if (eth.h_proto == bpf_htons(ETH_P_ARP))
+		ret = vap_arp(skb, vap);
+	if (ret == IS_ND)
+		ret = vap_nd(skb, vap);
+	if (ret != GO_ON)
+		return ret;
+	if (eth.h_dest[0] & 1)
+		return drop(skb, w, WEFT_BUM_OFF);
+	return forward(skb, vap, w, &eth, &l4);
+}
+
+#endif

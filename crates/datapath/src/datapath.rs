@@ -1,0 +1,41 @@
+//! The contract between the NVE's agent and whatever forwards its frames.
+
+use crate::{Counter, DatapathError, Idle, IfIndex, Op, Tables};
+use weft_model::{MacAddr, Vni};
+
+/// A data plane: the kernel's ([`crate::Kernel`]) or the software [`crate::Model`].
+///
+/// Methods block, attaching to a device up to some 25 ms: call them on a thread that may.
+pub trait Datapath {
+    /// Makes one change. Idempotent.
+    ///
+    /// # Errors
+    /// [`DatapathError`]; the change may then be made in part, and making it again is safe.
+    fn apply(&mut self, op: &Op) -> Result<(), DatapathError>;
+
+    /// What the data plane holds, read from it, not remembered: a restarted agent subtracts this
+    /// from what it wants ([`Tables::diff`]). VAPs and uplinks count only if their program is
+    /// attached.
+    ///
+    /// # Errors
+    /// When a map cannot be read.
+    fn observed(&self) -> Result<Tables, DatapathError>;
+
+    /// Every counter that is not zero, in order.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    fn counters(&self) -> Result<Vec<Counter>, DatapathError>;
+
+    /// How long no frame was sent to this location; none if it is not there or never was used.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    fn last_used(&self, vni: Vni, mac: MacAddr) -> Result<Option<Idle>, DatapathError>;
+
+    /// Sends a frame to the tenant system at a VAP, past every check.
+    ///
+    /// # Errors
+    /// [`DatapathError::NoDevice`], [`DatapathError::FrameLength`], or what the kernel says.
+    fn inject(&mut self, vap: IfIndex, frame: &[u8]) -> Result<(), DatapathError>;
+}

@@ -1,0 +1,220 @@
+//! What the underlay brings.
+
+use super::bytes::{ETH, IPV4, IPV6, UDP, be16, checksum, ethertype, ipv4, ipv6, is_vlan, mac, take, update};
+use super::{Action, Verdict};
+use crate::{IfIndex, Location, Path, Peer, Reason, Tables, echo};
+use core::net::IpAddr;
+use weft_model::Vni;
+
+const PASS: Verdict = Verdict {
+    action: Action::Pass,
+    reason: None,
+    vni: None,
+    path: Path::Direct,
+    moved: false,
+    frames: vec![],
+};
+
+fn drop(reason: Reason, vni: Option<Vni>, path: Path) -> Verdict {
+    Verdict { action: Action::Drop, reason: Some(reason), vni, path, moved: false, frames: vec![] }
+}
+
+/// A drop of a frame for a VN that may not be here.
+fn drop_inward(tables: &Tables, reason: Reason, vni: Vni, path: Path) -> Verdict {
+    if tables.vaps.values().any(|vap| vap.vni == vni) {
+        drop(reason, Some(vni), path)
+    } else {
+        drop(Reason::UnknownVni, None, path)
+    }
+}
+
+struct Admitted {
+    device: IfIndex,
+    path: Path,
+    moved: bool,
+}
+
+fn admit(tables: &Tables, vni: Vni, from: IpAddr, frame: &[u8]) -> Result<Admitted, Reason> {
+    let (Some(dst), Some(src), Some(proto)) = (mac(frame, 0), mac(frame, 6), ethertype(frame)) else {
+        return Err(Reason::Malformed);
+    };
+    if is_vlan(proto) {
+        return Err(Reason::VlanTagged);
+    }
+    if dst.is_group() {
+        return Err(Reason::InnerGroup);
+    }
+    if src.is_group() {
+        return Err(Reason::Malformed);
+    }
+    let moved = match tables.fdb.get(&(vni, src)) {
+        Some(Location::Local(_)) => return Err(Reason::Fenced),
+        Some(Location::Remote { rloc, .. }) => rloc.get() != from,
+        _ => false,
+    };
+    let Some(Location::Local(device)) = tables.fdb.get(&(vni, dst)) else {
+        return Err(Reason::NoSuchTs);
+    };
+    match tables.vaps.get(device) {
+        Some(vap) if vap.vni == vni && vap.activated => {
+            Ok(Admitted { device: *device, path: vap.path, moved })
+        }
+        Some(vap) if vap.vni == vni => Err(Reason::NotActivated),
+        _ => Err(Reason::NoSuchTs),
+    }
+}
+
+pub(super) fn from_overlay(tables: &Tables, vni: u32, from: IpAddr, frame: &[u8]) -> Verdict {
+    let path = Path::Device;
+    if !tables.peers.get(&from).is_some_and(|peer| peer.nve) {
+        return drop(Reason::ForeignRloc, None, path);
+    }
+    let Ok(vni) = Vni::new(vni) else { return drop(Reason::BadVxlan, None, path) };
+    match admit(tables, vni, from, frame) {
+        Err(reason) => drop_inward(tables, reason, vni, path),
+        Ok(to) => delivered(&to, vni, path, frame.to_vec()),
+    }
+}
+
+fn delivered(to: &Admitted, vni: Vni, path: Path, frame: Vec<u8>) -> Verdict {
+    Verdict {
+        action: Action::Deliver(to.device),
+        reason: Some(Reason::Delivered),
+        vni: Some(vni),
+        path,
+        moved: to.moved,
+        frames: vec![frame],
+    }
+}
+
+/// A UDP datagram for the VXLAN port of one of our RLOCs.
+struct Datagram {
+    from: IpAddr,
+    /// Where the payload starts.
+    off: usize,
+    udp_len: u16,
+    ce: bool,
+}
+
+fn datagram(tables: &Tables, frame: &[u8]) -> Option<Datagram> {
+    let (from, to, off, ce) = match ethertype(frame)? {
+        IPV4 => {
+            let h: [u8; 20] = take(frame, ETH)?;
+            let fragment = u16::from_be_bytes([h[6], h[7]]) & 0x3fff != 0;
+            if h[0] != 0x45 || h[9] != UDP || fragment {
+                return None;
+            }
+            (ipv4(frame, 26)?, ipv4(frame, 30)?, ETH + 28, h[1] & 3 == 3)
+        }
+        IPV6 => {
+            let h: [u8; 40] = take(frame, ETH)?;
+            if h[0] >> 4 != 6 || h[6] != UDP {
+                return None;
+            }
+            (ipv6(frame, 22)?, ipv6(frame, 38)?, ETH + 48, h[1] & 0x30 == 0x30)
+        }
+        _ => return None,
+    };
+    let udp: [u8; 8] = take(frame, off - 8)?;
+    let ours = tables.config.rlocs.iter().any(|rloc| rloc.get() == to);
+    (ours && be16(&udp, 2)? == echo::PORT).then_some(Datagram { from, off, udp_len: be16(&udp, 4)?, ce })
+}
+
+pub(super) fn from_underlay(tables: &Tables, frame: &[u8]) -> Verdict {
+    let Some(outer) = datagram(tables, frame) else { return PASS };
+    let peer = tables.peers.get(&outer.from).copied().unwrap_or_default();
+    let path = Path::Direct;
+    let Some(header) = take::<8>(frame, outer.off).filter(|_| frame.len() >= outer.off + 8 + ETH) else {
+        return drop(stranger_or(peer, Reason::BadVxlan), None, path);
+    };
+    if header[0] & 8 == 0 {
+        return match echo_reply(frame, &outer, peer) {
+            Some(reply) => Verdict {
+                action: Action::Reply,
+                reason: Some(Reason::Echoed),
+                vni: None,
+                path,
+                moved: false,
+                frames: vec![reply],
+            },
+            None => drop(stranger_or(peer, Reason::BadVxlan), None, path),
+        };
+    }
+    if !peer.nve {
+        return drop(Reason::ForeignRloc, None, path);
+    }
+    let Ok(vni) = Vni::new(u32::from_be_bytes([0, header[4], header[5], header[6]])) else {
+        return drop(Reason::BadVxlan, None, path);
+    };
+    let inner = &frame[outer.off + 8..];
+    let to = match admit(tables, vni, outer.from, inner) {
+        Err(reason) => return drop_inward(tables, reason, vni, path),
+        Ok(to) => to,
+    };
+    let v4 = ethertype(inner) == Some(IPV4);
+    if to.path == Path::Device || !v4 && ethertype(inner) != Some(IPV6) {
+        return PASS;
+    }
+    let mut inner = inner.to_vec();
+    if outer.ce && !carry_ce(&mut inner, v4) {
+        return drop(Reason::EcnLost, Some(vni), path);
+    }
+    delivered(&to, vni, path, inner)
+}
+
+fn stranger_or(peer: Peer, reason: Reason) -> Reason {
+    if peer.nve { reason } else { Reason::ForeignRloc }
+}
+
+/// RFC 6040 section 4.2. False: the inner packet cannot carry the mark.
+fn carry_ce(inner: &mut [u8], v4: bool) -> bool {
+    let Some([a, b]) = take(inner, ETH) else { return false };
+    let (ecn, mark) = if v4 { (b & 3, 3) } else { (b >> 4 & 3, 0x30) };
+    if ecn == 0 {
+        return false;
+    }
+    if v4
+        && b | mark != b
+        && let Some(check) = be16(inner, ETH + 10)
+    {
+        let check = update(check, u16::from_be_bytes([a, b]), u16::from_be_bytes([a, b | mark]));
+        inner[ETH + 10..ETH + 12].copy_from_slice(&check.to_be_bytes());
+    }
+    inner[ETH + 1] = b | mark;
+    true
+}
+
+fn echo_reply(frame: &[u8], outer: &Datagram, peer: Peer) -> Option<Vec<u8>> {
+    let payload: [u8; echo::LEN] = take(frame, outer.off)?;
+    let nonce = u64::from_be_bytes(take(&payload, 16)?);
+    if !peer.oracle || usize::from(outer.udp_len) != 8 + echo::LEN || payload != echo::request(nonce) {
+        return None;
+    }
+    let mut f = frame.to_vec();
+    let udp = outer.off - 8;
+    f[udp..udp + 2].copy_from_slice(&frame[udp + 2..udp + 4]);
+    f[udp + 2..udp + 4].copy_from_slice(&frame[udp..udp + 2]);
+    f[outer.off + echo::LEN - 1] = echo::REPLY;
+    let check = be16(frame, udp + 6)?;
+    if check != 0 {
+        let word = |kind: u8| u16::from(kind) << 8;
+        let check = match update(check, word(echo::REQUEST), word(echo::REPLY)) {
+            0 => 0xffff,
+            other => other,
+        };
+        f[udp + 6..udp + 8].copy_from_slice(&check.to_be_bytes());
+    }
+    if outer.from.is_ipv4() {
+        f[26..30].copy_from_slice(&frame[30..34]);
+        f[30..34].copy_from_slice(&frame[26..30]);
+        f[22] = 64;
+        f[24..26].copy_from_slice(&[0, 0]);
+        let check = checksum(&[&f[14..34]]);
+        f[24..26].copy_from_slice(&check);
+    } else {
+        f[22..38].copy_from_slice(&frame[38..54]);
+        f[38..54].copy_from_slice(&frame[22..38]);
+        f[21] = 64;
+    }
+    Some(f)
+}

@@ -1,0 +1,175 @@
+//! The data plane in software: what the eBPF programs decide, as a pure function of the tables.
+//!
+//! Not in it, because they are no function of tables and frame: rate limits (a punt is always
+//! granted), segmentation offload, and the fall back to the device path where the kernel has no route.
+
+mod answer;
+mod bytes;
+mod fabric;
+mod tunnel;
+mod vap;
+
+use crate::{
+    Counter, Datapath, DatapathError, Direction, Idle, IfIndex, Op, Path, PuntReason, Reason, Tables,
+};
+use core::net::IpAddr;
+use std::collections::BTreeMap;
+use weft_model::{MacAddr, Rloc, Time, Vni};
+
+/// Where a frame comes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Ingress {
+    /// From a tenant system's device.
+    Vap(IfIndex),
+    /// From a device that leads to RLOCs; the frame has its outer headers.
+    Underlay(IfIndex),
+    /// From the VXLAN device, which has stripped and read the outer headers.
+    Overlay {
+        /// The VNI in the VXLAN header.
+        vni: u32,
+        /// The outer source.
+        from: IpAddr,
+    },
+}
+
+/// What is done with a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Action {
+    /// Nothing more.
+    Drop,
+    /// It is the kernel's: not ours, or the VXLAN device's to strip.
+    Pass,
+    /// To the tenant system at this VAP.
+    Deliver(IfIndex),
+    /// An answer, back to where it came from.
+    Reply,
+    /// To another NVE.
+    Tunnel {
+        /// Which.
+        rloc: Rloc,
+        /// How.
+        path: Path,
+    },
+    /// To the agent.
+    Punt(PuntReason),
+}
+
+/// A decision.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Verdict {
+    /// What is done.
+    pub action: Action,
+    /// What it is counted as; none for [`Action::Pass`].
+    pub reason: Option<Reason>,
+    /// The VN it is counted under.
+    pub vni: Option<Vni>,
+    /// The path it is counted under.
+    pub path: Path,
+    /// The sender is known behind another RLOC.
+    pub moved: bool,
+    /// What leaves. Outer MAC addresses are zero and the outer UDP source port is 0: the kernel's
+    /// neighbour table and flow hash say those. On the device path the frame without outer headers.
+    pub frames: Vec<Vec<u8>>,
+}
+
+/// Decides about one frame.
+#[must_use]
+pub fn decide(tables: &Tables, ingress: Ingress, frame: &[u8]) -> Verdict {
+    match ingress {
+        Ingress::Vap(device) => vap::decide(tables, device, frame),
+        Ingress::Underlay(_) => fabric::from_underlay(tables, frame),
+        Ingress::Overlay { vni, from } => fabric::from_overlay(tables, vni, from, frame),
+    }
+}
+
+/// A data plane of tables and counters only, for simulations and tests of whoever drives one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Model {
+    tables: Tables,
+    now: Time,
+    counters: BTreeMap<(Option<Vni>, Reason, Path, Direction), (u64, u64)>,
+    used: BTreeMap<(Vni, MacAddr), Time>,
+    injected: Vec<(IfIndex, Vec<u8>)>,
+}
+
+impl Model {
+    /// Empty tables at time zero.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The tables.
+    #[must_use]
+    pub const fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
+    /// Decides about a frame at `now`, counts it, and notes the location it went to as used.
+    pub fn receive(&mut self, now: Time, ingress: Ingress, frame: &[u8]) -> Verdict {
+        self.now = self.now.max(now);
+        let verdict = decide(&self.tables, ingress, frame);
+        let direction = if matches!(ingress, Ingress::Vap(_)) { Direction::Out } else { Direction::In };
+        if let Some(reason) = verdict.reason {
+            let moved = verdict.moved.then_some(Reason::SrcMoved);
+            for reason in moved.into_iter().chain([reason]) {
+                let key = (verdict.vni, reason, verdict.path, direction);
+                let (packets, bytes) = self.counters.entry(key).or_default();
+                *packets += 1;
+                *bytes += u64::try_from(frame.len()).unwrap_or(u64::MAX);
+            }
+        }
+        if let (Direction::Out, Some(vni), Some(dst)) = (direction, verdict.vni, bytes::mac(frame, 0))
+            && matches!(verdict.action, Action::Deliver(_) | Action::Tunnel { .. })
+        {
+            self.used.insert((vni, dst), self.now);
+        }
+        verdict
+    }
+
+    /// What was injected since the last call, in order.
+    pub fn take_injected(&mut self) -> Vec<(IfIndex, Vec<u8>)> {
+        core::mem::take(&mut self.injected)
+    }
+}
+
+impl Datapath for Model {
+    fn apply(&mut self, op: &Op) -> Result<(), DatapathError> {
+        self.tables.apply(op);
+        if let Op::RemoveLocation(vni, mac) = op {
+            self.used.remove(&(*vni, *mac));
+        }
+        Ok(())
+    }
+
+    fn observed(&self) -> Result<Tables, DatapathError> {
+        Ok(self.tables.clone())
+    }
+
+    fn counters(&self) -> Result<Vec<Counter>, DatapathError> {
+        let counter = |(key, value): (&(Option<Vni>, Reason, Path, Direction), &(u64, u64))| Counter {
+            vni: key.0,
+            reason: key.1,
+            path: key.2,
+            direction: key.3,
+            packets: value.0,
+            bytes: value.1,
+        };
+        Ok(self.counters.iter().map(counter).collect())
+    }
+
+    fn last_used(&self, vni: Vni, mac: MacAddr) -> Result<Option<Idle>, DatapathError> {
+        Ok(self.used.get(&(vni, mac)).map(|at| self.now.since(*at)))
+    }
+
+    fn inject(&mut self, vap: IfIndex, frame: &[u8]) -> Result<(), DatapathError> {
+        if !self.tables.vaps.contains_key(&vap) {
+            return Err(DatapathError::NoDevice(vap));
+        }
+        if !(14..=65_535).contains(&frame.len()) {
+            return Err(DatapathError::FrameLength(frame.len()));
+        }
+        self.injected.push((vap, frame.to_vec()));
+        Ok(())
+    }
+}

@@ -1,0 +1,45 @@
+//! VXLAN (RFC 7348) as the direct path writes it.
+
+use super::bytes::{IPV4, IPV6, UDP, checksum, ethertype};
+use core::net::IpAddr;
+use weft_model::Vni;
+
+/// The outer frame, with zero MAC addresses and UDP source port 0. None across families.
+pub(super) fn encapsulate(inner: &[u8], vni: Vni, from: IpAddr, to: IpAddr) -> Option<Vec<u8>> {
+    // ECN goes along (RFC 6040 section 4.1).
+    let tos = match ethertype(inner)? {
+        IPV4 => inner.get(15)? & 3,
+        _ => inner.get(15)? >> 4 & 3,
+    };
+    let len = |extra: usize| u16::try_from(inner.len() + extra).unwrap_or(0).to_be_bytes();
+    let mut f = vec![0; 12];
+    match (from, to) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => {
+            f.extend(IPV4);
+            let mut ip = vec![0x45, tos];
+            ip.extend(len(36));
+            ip.extend([0, 0, 0x40, 0, 64, UDP, 0, 0]);
+            ip.extend(src.octets());
+            ip.extend(dst.octets());
+            let check = checksum(&[&ip]);
+            ip[10..12].copy_from_slice(&check);
+            f.extend(ip);
+        }
+        (IpAddr::V6(src), IpAddr::V6(dst)) => {
+            f.extend(IPV6);
+            f.extend([0x60, tos << 4, 0, 0]);
+            f.extend(len(16));
+            f.extend([UDP, 64]);
+            f.extend(src.octets());
+            f.extend(dst.octets());
+        }
+        _ => return None,
+    }
+    f.extend([0, 0]);
+    f.extend(crate::echo::PORT.to_be_bytes());
+    f.extend(len(16));
+    f.extend([0, 0, 8, 0, 0, 0]);
+    f.extend((vni.get() << 8).to_be_bytes());
+    f.extend(inner);
+    Some(f)
+}

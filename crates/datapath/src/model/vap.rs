@@ -1,0 +1,341 @@
+//! What a tenant system sends.
+
+use super::bytes::{
+    ARP, ETH, ICMP, ICMPV6, IPV4, IPV6, UDP, be16, ethertype, ipv4, ipv6, is_vlan, mac, take,
+};
+use super::{Action, Verdict, answer, tunnel};
+use crate::{IfIndex, Location, Neighbour, Path, PuntReason, Reason, Tables, Vap};
+use core::net::IpAddr;
+use weft_model::{MacAddr, Rloc, TenantIp};
+
+/// Why a frame goes no further. `Ok` means that it goes on.
+enum Stop {
+    Drop(Reason),
+    Punt(PuntReason),
+    Answer(Option<Vec<u8>>),
+}
+
+/// What is behind the IP header.
+struct L4 {
+    off: usize,
+    proto: u8,
+    later: bool,
+    direct: bool,
+}
+
+pub(super) fn decide(tables: &Tables, device: IfIndex, frame: &[u8]) -> Verdict {
+    let Some(vap) = tables.vaps.get(&device) else {
+        return Verdict {
+            action: Action::Drop,
+            reason: Some(Reason::NoVap),
+            vni: None,
+            path: Path::Direct,
+            moved: false,
+            frames: vec![],
+        };
+    };
+    let verdict = |action, reason, frames| Verdict {
+        action,
+        reason: Some(reason),
+        vni: Some(vap.vni),
+        path: vap.path,
+        moved: false,
+        frames,
+    };
+    match examine(tables, vap, frame) {
+        Ok(l4) => forward(tables, vap, device, frame, &l4, verdict),
+        Err(Stop::Drop(reason)) => verdict(Action::Drop, reason, vec![]),
+        Err(Stop::Punt(why)) => verdict(Action::Punt(why), Reason::Punted, vec![]),
+        Err(Stop::Answer(None)) => verdict(Action::Drop, Reason::Malformed, vec![]),
+        Err(Stop::Answer(Some(f))) => verdict(Action::Reply, Reason::Answered, vec![f]),
+    }
+}
+
+fn owns(vap: &Vap, ip: IpAddr) -> bool {
+    vap.ips.iter().any(|own| own.get() == ip)
+}
+
+fn neighbour(tables: &Tables, vap: &Vap, ip: IpAddr) -> Option<Neighbour> {
+    tables.neighbours.get(&(vap.vni, TenantIp::new(ip).ok()?)).copied()
+}
+
+fn examine(tables: &Tables, vap: &Vap, frame: &[u8]) -> Result<L4, Stop> {
+    let stop = |reason| Err(Stop::Drop(reason));
+    if !vap.activated {
+        return stop(Reason::NotActivated);
+    }
+    let (Some(dst), Some(src), Some(proto)) = (mac(frame, 0), mac(frame, 6), ethertype(frame)) else {
+        return stop(Reason::Malformed);
+    };
+    if is_vlan(proto) {
+        return stop(Reason::VlanTagged);
+    }
+    if src != vap.mac.get() {
+        return stop(Reason::SpoofedMac);
+    }
+    let l4 = match proto {
+        IPV4 => examine4(vap, frame)?,
+        IPV6 => examine6(tables, vap, frame)?,
+        ARP => {
+            examine_arp(tables, vap, frame)?;
+            L4 { off: ETH, proto: 0, later: false, direct: false }
+        }
+        _ => L4 { off: ETH, proto: 0, later: false, direct: false },
+    };
+    if dst.is_group() {
+        return stop(Reason::BumOff);
+    }
+    Ok(l4)
+}
+
+fn examine4(vap: &Vap, frame: &[u8]) -> Result<L4, Stop> {
+    let malformed = || Stop::Drop(Reason::Malformed);
+    let header: [u8; 20] = take(frame, ETH).ok_or_else(malformed)?;
+    if header[0] >> 4 != 4 || header[0] & 15 < 5 {
+        return Err(malformed());
+    }
+    let l4 = L4 {
+        off: ETH + usize::from(header[0] & 15) * 4,
+        proto: header[9],
+        later: u16::from_be_bytes([header[6], header[7]]) & 0x1fff != 0,
+        direct: true,
+    };
+    let mut ports = (0, 0);
+    if l4.proto == UDP && !l4.later {
+        let port = |at| be16(frame, at).ok_or_else(malformed);
+        ports = (port(l4.off)?, port(l4.off + 2)?);
+    }
+    let src = ipv4(frame, ETH + 12).ok_or_else(malformed)?;
+    if !owns(vap, src) && !(src.is_unspecified() && ports == (68, 67)) {
+        return Err(Stop::Drop(Reason::SpoofedIp));
+    }
+    if ports.0 == 67 {
+        return Err(Stop::Drop(Reason::RogueDhcp));
+    }
+    Ok(l4)
+}
+
+/// Past at most four extension headers.
+fn skip_extensions(frame: &[u8], mut next: u8) -> Option<L4> {
+    let mut off = ETH + 40;
+    for i in 0..5 {
+        if ![0, 43, 60, 44, 51].contains(&next) {
+            return Some(L4 { off, proto: next, later: false, direct: i == 0 });
+        }
+        if i == 4 {
+            return None;
+        }
+        let ext: [u8; 4] = take(frame, off)?;
+        off += match next {
+            44 if u16::from_be_bytes([ext[2], ext[3]]) & 0xfff8 != 0 => {
+                return Some(L4 { off: off + 8, proto: ext[0], later: true, direct: false });
+            }
+            44 => 8,
+            51 => (usize::from(ext[1]) + 2) * 4,
+            _ => (usize::from(ext[1]) + 1) * 8,
+        };
+        next = ext[0];
+    }
+    None
+}
+
+fn examine6(tables: &Tables, vap: &Vap, frame: &[u8]) -> Result<L4, Stop> {
+    let malformed = || Stop::Drop(Reason::Malformed);
+    let header: [u8; 40] = take(frame, ETH).ok_or_else(malformed)?;
+    if header[0] >> 4 != 6 {
+        return Err(malformed());
+    }
+    let hidden = || Stop::Drop(Reason::HiddenL4);
+    let l4 = skip_extensions(frame, header[6]).ok_or_else(hidden)?;
+    let (mut kind, mut port) = (0, 0);
+    if !l4.later && l4.proto == ICMPV6 {
+        [kind] = take(frame, l4.off).ok_or_else(hidden)?;
+    }
+    if !l4.later && l4.proto == UDP {
+        port = be16(frame, l4.off).ok_or_else(hidden)?;
+    }
+    let src = ipv6(frame, ETH + 8).ok_or_else(malformed)?;
+    if !owns(vap, src) {
+        let mld = matches!(kind, 130..=132 | 143);
+        if !src.is_unspecified() || !(mld || kind == 135 && l4.direct) {
+            return Err(Stop::Drop(Reason::SpoofedIp));
+        }
+    }
+    if matches!(kind, 133..=137) && !l4.direct {
+        return Err(hidden());
+    }
+    if matches!(kind, 134 | 137) {
+        return Err(Stop::Drop(Reason::RogueRouter));
+    }
+    if port == 547 {
+        return Err(Stop::Drop(Reason::RogueDhcp));
+    }
+    if matches!(kind, 135 | 136) {
+        examine_nd(tables, vap, frame, kind == 135)?;
+    }
+    Ok(l4)
+}
+
+fn examine_arp(tables: &Tables, vap: &Vap, frame: &[u8]) -> Result<(), Stop> {
+    let stop = |reason| Err(Stop::Drop(reason));
+    let malformed = || Stop::Drop(Reason::Malformed);
+    let fixed: [u8; 8] = take(frame, ETH).ok_or_else(malformed)?;
+    let (Some(sha), Some(spa), Some(tpa)) = (mac(frame, 22), ipv4(frame, 28), ipv4(frame, 38)) else {
+        return stop(Reason::Malformed);
+    };
+    let request = match fixed {
+        [0, 1, 8, 0, 6, 4, 0, 1] => true,
+        [0, 1, 8, 0, 6, 4, 0, 2] => false,
+        _ => return stop(Reason::Malformed),
+    };
+    let probe = request && spa.is_unspecified();
+    if sha != vap.mac.get() || !probe && !owns(vap, spa) {
+        return stop(Reason::SpoofedArp);
+    }
+    if !mac(frame, 0).is_some_and(MacAddr::is_group) {
+        return Ok(());
+    }
+    if !request || spa == tpa {
+        return stop(Reason::Announcement);
+    }
+    if owns(vap, tpa) {
+        return stop(Reason::OwnAddress);
+    }
+    match neighbour(tables, vap, tpa) {
+        None => Err(Stop::Punt(PuntReason::ArpMiss)),
+        Some(Neighbour::Nobody) => stop(Reason::Nobody),
+        Some(Neighbour::At(answer)) if answer == vap.mac.get() => stop(Reason::OwnAddress),
+        Some(Neighbour::At(answer)) => Err(Stop::Answer(answer::arp(frame, answer))),
+    }
+}
+
+/// Link-layer address options of `kind`: RFC 4861 section 4.6.
+fn check_options(frame: &[u8], end: usize, kind: u8, own: MacAddr, dad: bool) -> Result<(), Reason> {
+    let mut off = ETH + 40 + 24;
+    for _ in 0..8 {
+        if off == end {
+            return Ok(());
+        }
+        let option: [u8; 8] = take(frame, off).filter(|_| off + 8 <= end).ok_or(Reason::Malformed)?;
+        let len = usize::from(option[1]) * 8;
+        if len == 0 {
+            return Err(Reason::Malformed);
+        }
+        if option[0] == kind {
+            if dad || len != 8 {
+                return Err(Reason::Malformed);
+            }
+            if option[2..] != own.0 {
+                return Err(Reason::SpoofedNd);
+            }
+        }
+        off += len;
+    }
+    if off == end { Ok(()) } else { Err(Reason::Malformed) }
+}
+
+fn examine_nd(tables: &Tables, vap: &Vap, frame: &[u8], solicitation: bool) -> Result<(), Stop> {
+    let stop = |reason| Err(Stop::Drop(reason));
+    let (Some(src), Some(IpAddr::V6(target)), Some(len), Some(dst)) =
+        (ipv6(frame, 22), ipv6(frame, 62), be16(frame, 18), mac(frame, 0))
+    else {
+        return stop(Reason::Malformed);
+    };
+    let (dad, group, end) = (src.is_unspecified(), dst.is_group(), ETH + 40 + usize::from(len));
+    if frame[21] != 255
+        || frame[55] != 0
+        || target.is_multicast()
+        || end < ETH + 40 + 24
+        || end > frame.len()
+        || dad && !group
+    {
+        return stop(Reason::Malformed);
+    }
+    let kind = if solicitation { 1 } else { 2 };
+    check_options(frame, end, kind, vap.mac.get(), dad).map_err(Stop::Drop)?;
+    let own = owns(vap, IpAddr::V6(target));
+    if !solicitation {
+        return match (own, group) {
+            (false, _) => stop(Reason::SpoofedNd),
+            (true, true) => stop(Reason::Announcement),
+            (true, false) => Ok(()),
+        };
+    }
+    if !group {
+        return Ok(());
+    }
+    if own {
+        return stop(Reason::OwnAddress);
+    }
+    let claim = dad && target.is_unicast_link_local();
+    match neighbour(tables, vap, IpAddr::V6(target)) {
+        Some(Neighbour::At(answer)) if answer == vap.mac.get() => stop(Reason::OwnAddress),
+        Some(Neighbour::At(answer)) => Err(Stop::Answer(answer::advertisement(frame, answer))),
+        _ if claim => Err(Stop::Punt(PuntReason::LinkLocalClaim)),
+        Some(Neighbour::Nobody) => stop(Reason::Nobody),
+        None => Err(Stop::Punt(PuntReason::NdMiss)),
+    }
+}
+
+/// The answer to a frame larger than the tenant MTU, where RFC 1122 and RFC 4443 allow one.
+fn too_big(vap: &Vap, frame: &[u8], l4: &L4) -> Option<Vec<u8>> {
+    let first = |forbidden: &dyn Fn(u8) -> bool, proto| {
+        l4.later || l4.proto != proto || frame.get(l4.off).is_some_and(|kind| !forbidden(*kind))
+    };
+    match ethertype(frame)? {
+        IPV4 if !l4.later && first(&|kind| matches!(kind, 3 | 4 | 5 | 11 | 12), ICMP) => {
+            answer::frag_needed(frame, vap.mtu)
+        }
+        IPV6 if first(&|kind| kind < 128 || kind == 137, ICMPV6) => answer::packet_too_big(frame, vap.mtu),
+        _ => None,
+    }
+}
+
+fn source(tables: &Tables, to: Rloc) -> Option<IpAddr> {
+    tables.config.rlocs.iter().map(|r| r.get()).find(|r| r.is_ipv4() == to.get().is_ipv4())
+}
+
+fn forward(
+    tables: &Tables,
+    vap: &Vap,
+    device: IfIndex,
+    frame: &[u8],
+    l4: &L4,
+    verdict: impl Fn(Action, Reason, Vec<Vec<u8>>) -> Verdict,
+) -> Verdict {
+    let drop = |reason| verdict(Action::Drop, reason, vec![]);
+    let location = mac(frame, 0).and_then(|dst| tables.fdb.get(&(vap.vni, dst)));
+    let ip = matches!(ethertype(frame), Some(IPV4 | IPV6));
+    let path = if ip { vap.path } else { Path::Device };
+    let (action, reason, out) = match location {
+        None => return verdict(Action::Punt(PuntReason::UnknownMac), Reason::Punted, vec![]),
+        Some(Location::Nowhere) => return drop(Reason::Nowhere),
+        Some(Location::Local(at)) if *at == device => return drop(Reason::ToSelf),
+        Some(Location::Local(at)) => match tables.vaps.get(at) {
+            Some(to) if to.vni == vap.vni && to.activated => {
+                (Action::Deliver(*at), Reason::Local, Some(frame.to_vec()))
+            }
+            Some(to) if to.vni == vap.vni => return drop(Reason::NotActivated),
+            _ => return drop(Reason::NoSuchTs),
+        },
+        Some(Location::Remote { rloc, .. }) => {
+            let Some(from) = source(tables, *rloc) else { return drop(Reason::NoRloc) };
+            let out = match path {
+                Path::Direct => tunnel::encapsulate(frame, vap.vni, from, rloc.get()),
+                Path::Device => Some(frame.to_vec()),
+            };
+            (Action::Tunnel { rloc: *rloc, path }, Reason::Encapsulated, out)
+        }
+    };
+    if frame.len() - ETH > usize::from(vap.mtu) {
+        return match too_big(vap, frame, l4) {
+            Some(answer) => verdict(Action::Reply, Reason::TooBig, vec![answer]),
+            None => drop(Reason::TooBig),
+        };
+    }
+    let mut v = verdict(action, reason, out.into_iter().collect());
+    if reason == Reason::Encapsulated {
+        v.path = path;
+    }
+    v
+}
