@@ -63,8 +63,8 @@ pub enum Fact {
     NveGone(XtrId),
     /// The list of NVEs is complete: those not named since the last time are gone.
     NvesListed(BTreeSet<XtrId>),
-    /// All grants of this NVE, as the store has them.
-    Grants(Vec<Grant>),
+    /// All grants of this NVE, as the store had them at this revision.
+    Grants(u64, Vec<Grant>),
 }
 
 /// A session's life.
@@ -112,6 +112,17 @@ pub enum ApiCall {
         /// The address.
         ip: TenantIp,
     },
+}
+
+/// A grant as an Oracle's /v1 answered it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Granted {
+    /// The grant.
+    pub grant: Grant,
+    /// The VN Context.
+    pub vn: VnSpec,
+    /// The store's revision: lists of an earlier one do not know this grant yet.
+    pub revision: u64,
 }
 
 /// Why an Oracle or the core refuses.

@@ -10,6 +10,7 @@
 //!                                     time ------>        --> datagrams, session frames, /v1 calls
 //! ```
 
+mod adopt;
 mod cache;
 mod config;
 mod event;
@@ -23,7 +24,8 @@ mod views;
 
 pub use config::{Config, Limits, OracleAddr, Timing};
 pub use event::{
-    ApiCall, Attach, Attached, Attachment, CallId, Device, Fact, Notice, Output, Refused, Session, Ticket,
+    ApiCall, Attach, Attached, Attachment, CallId, Device, Fact, Granted, Notice, Output, Refused, Session,
+    Ticket,
 };
 pub use views::{CacheEntry, Counters, TsiState, TsiView};
 
@@ -62,6 +64,8 @@ pub struct Core {
     random: u64,
     vns: BTreeMap<Vni, VnSpec>,
     nves: BTreeMap<XtrId, BTreeSet<Rloc>>,
+    /// Peers found in the kernel at the start, until the list of NVEs is known.
+    adopted_peers: BTreeSet<IpAddr>,
     oracles: Vec<OracleState>,
     tsis: BTreeMap<TsiId, Tsi>,
     /// TSIs by VAP.
@@ -89,6 +93,7 @@ impl Core {
             random: config.seed,
             vns: BTreeMap::new(),
             nves: BTreeMap::new(),
+            adopted_peers: BTreeSet::new(),
             oracles: config.oracles.iter().map(|_| OracleState::default()).collect(),
             tsis: BTreeMap::new(),
             vaps: BTreeMap::new(),
@@ -147,7 +152,7 @@ impl Core {
     }
 
     /// Takes in what an Oracle's watch says.
-    pub fn handle_fact(&mut self, now: Time, fact: Fact) {
+    pub fn handle_fact(&mut self, fact: Fact) {
         match fact {
             Fact::Vn(vn) => {
                 self.vns.insert(vn.vni, vn);
@@ -162,8 +167,9 @@ impl Core {
                 for xtr in gone {
                     self.set_nve(xtr, BTreeSet::new());
                 }
+                self.drop_adopted_peers();
             }
-            Fact::Grants(grants) => self.reconcile_grants(now, grants),
+            Fact::Grants(revision, grants) => self.reconcile_grants(revision, grants),
         }
     }
 

@@ -4,13 +4,13 @@
 use super::cache::{self, AbsentKey, Bound, Located, not_older, ttl_end};
 use super::messages::{self, Said};
 use super::proxy::{self, Query};
-use super::{ApiCall, Core, Notice, Output, Refused, Timer};
+use super::{ApiCall, Core, Granted, Notice, Output, Refused, Timer};
 use ::core::net::{IpAddr, SocketAddr};
 use ::core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 use weft_datapath::{IfIndex, Location, Neighbour, Op, Punt, PuntReason};
 use weft_lisp::{MapRequest, MessageType};
-use weft_model::{Eid, Epoch, Grant, MacAddr, Origin, TenantIp, Time, TsiId, Vni};
+use weft_model::{Eid, Epoch, MacAddr, Origin, TenantIp, Time, TsiId, Vni};
 
 /// Records looked at in one reply: an answer to one question has two.
 const RECORDS: usize = 8;
@@ -560,10 +560,10 @@ impl Core {
     }
 
     /// An Oracle's answer to [`ApiCall::Take`].
-    pub fn handle_taken(&mut self, now: Time, id: &TsiId, ip: TenantIp, answer: Result<Grant, Refused>) {
+    pub fn handle_taken(&mut self, now: Time, id: &TsiId, ip: TenantIp, answer: Result<Granted, Refused>) {
         let Some(query) = self.tsis.get_mut(id).and_then(|t| t.claims.remove(&ip)) else { return };
         match answer {
-            Ok(grant) => self.update_grant(id, grant),
+            Ok(Granted { grant, revision, .. }) => self.update_grant(id, grant, revision),
             Err(refused) => {
                 self.counters.claims_refused += 1;
                 self.notice(Notice::ClaimRefused(id.clone(), ip, refused.to_string()));

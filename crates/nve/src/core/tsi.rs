@@ -2,11 +2,12 @@
 
 use super::messages::Registering;
 use super::{
-    ApiCall, Attach, Attached, Attachment, CallId, Core, Device, Notice, Output, Refused, Ticket, Timer,
+    ApiCall, Attach, Attached, Attachment, CallId, Core, Device, Granted, Notice, Output, Refused, Ticket,
+    Timer,
 };
 use std::collections::BTreeMap;
 use weft_datapath::{IfIndex, Location, Neighbour, Op, Vap, VapKind};
-use weft_model::{Grant, TenantIp, Time, TsiId, TsiName, VnName, VnSpec, Vni};
+use weft_model::{Grant, TenantIp, Time, TsiId, TsiName, VnName, Vni};
 
 /// RFC 8394 section 4.2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,6 +23,8 @@ pub enum State {
 pub struct Tsi {
     pub vn: VnName,
     pub grant: Grant,
+    /// The store's revision the grant is known from.
+    pub revision: u64,
     pub device: Device,
     /// Whether the device exists.
     pub present: bool,
@@ -60,6 +63,7 @@ impl Core {
             let tsi = Tsi {
                 vn: attachment.vn,
                 grant: attachment.grant,
+                revision: 0,
                 device,
                 present,
                 state: State::Associated,
@@ -140,9 +144,9 @@ impl Core {
     }
 
     /// An Oracle's answer to [`ApiCall::Grant`].
-    pub fn handle_granted(&mut self, now: Time, call: CallId, answer: Result<(Grant, VnSpec), Refused>) {
+    pub fn handle_granted(&mut self, now: Time, call: CallId, answer: Result<Granted, Refused>) {
         let Some(Call::Attach(attach)) = self.calls.remove(&call) else { return };
-        let (grant, vn) = match answer {
+        let Granted { grant, vn, revision } = match answer {
             Ok(granted) => granted,
             Err(refused) => {
                 self.outputs.push_back(Output::Attached(call, Err(refused)));
@@ -162,6 +166,7 @@ impl Core {
             Tsi {
                 vn: attach.vn,
                 grant,
+                revision,
                 device: attach.device,
                 present: true,
                 state: State::Associated,
@@ -300,14 +305,17 @@ impl Core {
 
     /// Compares what is attached with what the store grants: what is granted elsewhere or to
     /// nobody is Deactivated, what gained addresses gets them.
-    pub(super) fn reconcile_grants(&mut self, _now: Time, grants: Vec<Grant>) {
+    ///
+    /// A list older than what is known of an interface says nothing about it: it may have been read
+    /// before the grant was written.
+    pub(super) fn reconcile_grants(&mut self, revision: u64, grants: Vec<Grant>) {
         let ours: BTreeMap<_, _> = grants.into_iter().map(|g| (g.tsi.clone(), g)).collect();
-        let mine: Vec<TsiId> = self.tsis.keys().cloned().collect();
+        let older = self.tsis.iter().filter(|(_, t)| t.revision <= revision);
+        let mine: Vec<TsiId> = older.map(|(id, _)| id.clone()).collect();
         for id in mine {
             match ours.get(&id) {
-                Some(grant) => self.update_grant(&id, grant.clone()),
-                None if self.tsis.get(&id).is_some_and(|t| t.waiting.is_none()) => self.lose_grant(&id),
-                None => {}
+                Some(grant) => self.update_grant(&id, grant.clone(), revision),
+                None => self.lose_grant(&id),
             }
         }
     }
@@ -321,8 +329,9 @@ impl Core {
     }
 
     /// A newer version of a grant this NVE holds: other addresses.
-    pub(super) fn update_grant(&mut self, id: &TsiId, grant: Grant) {
+    pub(super) fn update_grant(&mut self, id: &TsiId, grant: Grant, revision: u64) {
         let Some(tsi) = self.tsis.get_mut(id) else { return };
+        tsi.revision = tsi.revision.max(revision);
         if tsi.grant == grant {
             return;
         }
