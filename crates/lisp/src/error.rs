@@ -235,10 +235,4 @@ pub enum EncodeError {
     /// Inner source and destination of an ECM are of different address families.
     #[error("inner source and destination must be of one address family")]
     MixedFamilies,
-    /// An address that cannot stand in this field.
-    #[error("this {what} must be an IPv4 or an IPv6 address")]
-    NotIp {
-        /// The field.
-        what: &'static str,
-    },
 }

@@ -319,26 +319,21 @@ fn fill_udp(datagram: &mut [u8], from: u16, to: u16, length: u16, pseudo: Option
     }
 }
 
-/// The Internet checksum (RFC 1071): a sum of 16-bit words. 32 bits hold that of any IP packet.
+/// The Internet checksum (RFC 1071): a sum of 16-bit words, folded at the end. 32 bits hold the sum of any
+/// datagram with its pseudo header, and nothing longer gets here.
 #[derive(Debug, Clone, Copy, Default)]
 struct Checksum(u32);
 
 impl Checksum {
-    fn add(mut self, octets: &[u8]) -> Self {
-        let mut words = octets.chunks_exact(2);
-        for word in &mut words {
-            self = self.word(u16::from_be_bytes([word[0], word[1]]));
-        }
-        match words.remainder() {
-            [last] => self.word(u16::from_be_bytes([*last, 0])),
-            _ => self,
-        }
+    fn add(self, octets: &[u8]) -> Self {
+        let (words, last) = octets.as_chunks::<2>();
+        let sum: u32 = words.iter().map(|word| u32::from(u16::from_be_bytes(*word))).sum();
+        let sum = Self(self.0 + sum);
+        last.first().map_or(sum, |last| sum.word(u16::from_be_bytes([*last, 0])))
     }
 
     const fn word(self, word: u16) -> Self {
-        let sum = self.0 + word as u32;
-        // Folding at every step keeps the sum below 2^17.
-        Self((sum & 0xffff) + (sum >> 16))
+        Self(self.0 + word as u32)
     }
 
     /// Source, destination and protocol of the pseudo header; `None` for mixed families.
@@ -361,8 +356,9 @@ impl Checksum {
     }
 
     const fn value(self) -> u16 {
-        #[allow(clippy::cast_possible_truncation, reason = "folded to 16 bits")]
-        let folded = ((self.0 & 0xffff) + (self.0 >> 16)) as u16;
+        let once = (self.0 & 0xffff) + (self.0 >> 16);
+        #[allow(clippy::cast_possible_truncation, reason = "the second fold leaves 16 bits")]
+        let folded = ((once & 0xffff) + (once >> 16)) as u16;
         !folded
     }
 
