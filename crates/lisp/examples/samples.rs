@@ -36,9 +36,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-type Samples = Vec<(String, Vec<u8>)>;
+/// Names and octets.
+pub type Samples = Vec<(String, Vec<u8>)>;
 
-fn udp() -> Result<Samples, Box<dyn Error>> {
+/// One UDP payload of each kind.
+pub fn udp() -> Result<Samples, Box<dyn Error>> {
     let mut samples = Samples::new();
     let options = EncodeOptions::default();
     let mut add = |name: &str, octets: Vec<u8>| samples.push((format!("udp-{name}"), octets));
@@ -175,7 +177,8 @@ fn signed(encode: impl Fn(&mut Vec<u8>) -> Result<(), EncodeError>) -> Result<Ve
     Ok(octets)
 }
 
-fn tcp() -> Result<Samples, EncodeError> {
+/// One frame of each kind.
+pub fn tcp() -> Result<Samples, EncodeError> {
     let options = EncodeOptions::default();
     let eid = Eid::host(VNI, MAC_B);
     let prefix = EidPrefix::from(eid);
