@@ -1,0 +1,31 @@
+//! The harness of the end-to-end tests: a lab per test that shows its state when the test fails
+//! and is taken down whatever happens.
+//!
+//! The tests need root and the tools of [`TOOLS`]; without them they fail, they never pass silently.
+#![allow(clippy::print_stderr, reason = "what a failed test shows goes to standard error")]
+
+mod guard;
+mod ping;
+
+pub use guard::TestLab;
+pub use ping::{Ping, ping, ping_from};
+
+use std::path::PathBuf;
+
+/// Programs that tests run inside namespaces, by the names they are called with.
+pub const TOOLS: [&str; 3] = ["ping", "arping", "iperf3"];
+
+/// The `weft` binary under test, from `WEFT_BIN`, which `cargo xtask test` sets.
+///
+/// # Errors
+/// When it is not set or names no file.
+pub fn weft_bin() -> anyhow::Result<PathBuf> {
+    let Some(path) = std::env::var_os("WEFT_BIN").map(PathBuf::from) else {
+        anyhow::bail!("WEFT_BIN is not set: run 'cargo xtask test', or build weft and set it to its path");
+    };
+    anyhow::ensure!(path.is_file(), "WEFT_BIN={} is no file: build weft first", path.display());
+    Ok(path)
+}
+
+/// The three-host data centre of the examples.
+pub const THREE_HOSTS: &str = include_str!("../../examples/three-hosts.yaml");
