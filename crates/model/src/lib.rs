@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod addr;
+pub mod digest;
 mod grant;
 mod ids;
 mod mac;
