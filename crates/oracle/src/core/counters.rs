@@ -1,0 +1,134 @@
+//! What is counted. Counters are observations, not state: they take no part in equality and hash.
+
+use std::hash::{Hash, Hasher};
+
+use super::error::Refusal;
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+        /// Counters since the start of the shard.
+        #[derive(Clone, Debug, Default)]
+        pub struct Counters {
+            $($(#[doc = $doc])+ pub $name: u64,)+
+            /// Registrations refused, by the index of the reason in [`Refusal::NAMES`].
+            pub refused: [u64; Refusal::NAMES.len()],
+        }
+
+        impl Counters {
+            /// Name, explanation and value of each counter but `refused`.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> + '_ {
+                [$((stringify!($name), concat!($($doc),+), self.$name)),+].into_iter()
+            }
+
+            /// Adds another shard's counters to these.
+            pub fn add(&mut self, other: &Self) {
+                $(self.$name += other.$name;)+
+                for (mine, theirs) in self.refused.iter_mut().zip(other.refused) {
+                    *mine += theirs;
+                }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Datagrams given to the shard.
+    datagrams,
+    /// Datagrams that are no whole LISP message.
+    malformed,
+    /// Messages of a kind the Oracle does not take.
+    unsupported,
+    /// EIDs asked for by Map-Requests that came from somebody who may ask.
+    requests,
+    /// Map-Requests from an address that is no known NVE's or xTR's.
+    requests_from_strangers,
+    /// Map-Requests with an ITR-RLOC that is not the asker's.
+    requests_foreign_itr_rloc,
+    /// Map-Requests about a VN in which the asker has no grant.
+    requests_foreign_vn,
+    /// Map-Requests beyond the rate of their sender.
+    requests_rate_limited,
+    /// EIDs asked for again too soon after the answer.
+    requests_repeated,
+    /// Map-Replies with a mapping from a registration.
+    replies_registered,
+    /// Map-Replies with a mapping from a grant whose NVE has not registered.
+    replies_granted,
+    /// Negative Map-Replies.
+    replies_negative,
+    /// EIDs asked for that could not be answered yet.
+    unanswered,
+    /// UDP messages dropped because the transmit queue was full.
+    udp_dropped,
+    /// Registrations accepted.
+    registrations,
+    /// Registrations withdrawn by their NVE.
+    withdrawals,
+    /// Registrations withdrawn because their NVE was gone.
+    withdrawals_dead,
+    /// Registrations removed because a snapshot did not name them.
+    removed_by_snapshot,
+    /// Registrations of plain xTRs that timed out.
+    expired,
+    /// Mapping Notifications sent on sessions.
+    notifications,
+    /// Mapping Notifications saved because a newer change took their place before they were sent.
+    notifications_coalesced,
+    /// Mapping Notifications lost because their NVE stayed away too long.
+    notifications_dropped,
+    /// SMRs sent to plain xTRs.
+    smrs,
+    /// Askers forgotten because too many were remembered.
+    asks_evicted,
+    /// Askers forgotten because their answer's TTL ended.
+    asks_expired,
+    /// Frames on sessions.
+    frames,
+    /// Frames whose data were not those of their type.
+    frames_malformed,
+    /// Frames on a session that is not, or no longer, an NVE's.
+    frames_without_session,
+    /// Acknowledgements lost because a session did not take them.
+    controls_dropped,
+    /// VN digests that did not match.
+    digest_mismatches,
+    /// VNs or everything asked to be registered again.
+    refreshes,
+    /// Map-Registers over UDP that failed authentication.
+    register_bad_auth,
+    /// Map-Registers over UDP with a nonce that was used before.
+    register_replayed,
+    /// Map-Registers over UDP that repeat the last one and were acknowledged again.
+    register_repeated,
+    /// Echoes sent.
+    echoes,
+    /// Echoes answered.
+    echo_replies,
+    /// Events lost because nobody took them.
+    events_dropped,
+}
+
+impl Counters {
+    /// Registrations refused, by the name of the reason.
+    pub fn refusals(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        Refusal::NAMES.into_iter().zip(self.refused)
+    }
+
+    pub(crate) fn refuse(&mut self, reason: &Refusal) {
+        if let Some(count) = self.refused.get_mut(reason.index()) {
+            *count += 1;
+        }
+    }
+}
+
+impl PartialEq for Counters {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Counters {}
+
+impl Hash for Counters {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
+}

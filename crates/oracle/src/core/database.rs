@@ -1,0 +1,333 @@
+//! The mapping database: grants, and what their holders have registered.
+//!
+//! Every key leads to a TSI through an index of its own, so that no operation looks at more TSIs than it
+//! changes, however many there are.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+
+use weft_model::{Eid, Epoch, Grant, MacAddr, Rloc, Successor, TenantIp, Time, TsiId, Vni, XtrId};
+
+use super::output::SessionId;
+
+/// The most locators a record may have here.
+pub const MAX_LOCATORS: usize = 8;
+
+/// Where a registered mapping points to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Locator {
+    /// The RLOC.
+    pub rloc: Rloc,
+    /// Unicast priority, lower is better; 255: not to be used.
+    pub priority: u8,
+    /// Share of traffic among locators of one priority.
+    pub weight: u8,
+}
+
+impl Locator {
+    /// Priority of a locator that must not be used: the TSI is Associated, not Activated.
+    pub const UNUSABLE: u8 = 255;
+
+    /// What an answer from a grant says of an RLOC.
+    #[must_use]
+    pub const fn stored(rloc: Rloc) -> Self {
+        Self { rloc, priority: 1, weight: 100 }
+    }
+}
+
+/// A TSI's number in this shard: short, and free to copy on the request path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct TsiIx(u32);
+
+impl TsiIx {
+    pub(crate) const MIN: Self = Self(0);
+    pub(crate) const MAX: Self = Self(u32::MAX);
+}
+
+/// How a registration came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Via {
+    /// On a session; `round` says after which request to register everything.
+    Session { id: SessionId, round: u64 },
+    /// By UDP from a plain xTR; it must be refreshed before `expires`.
+    Udp { expires: Time },
+}
+
+/// What one NVE has registered for one TSI.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Registration {
+    pub(crate) nve: XtrId,
+    pub(crate) epoch: Epoch,
+    pub(crate) locators: Vec<Locator>,
+    pub(crate) ips: BTreeSet<TenantIp>,
+    pub(crate) since: Time,
+    pub(crate) via: Via,
+    /// Number of records, and the sum of their digests.
+    pub(crate) count: u32,
+    pub(crate) digest: u64,
+}
+
+impl Registration {
+    /// Whether the TSI is Activated: some locator may be used.
+    pub(crate) fn active(&self) -> bool {
+        self.locators.iter().any(|l| l.priority != Locator::UNUSABLE)
+    }
+}
+
+/// A granted TSI.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Tsi {
+    pub(crate) grant: Grant,
+    /// The grant's `next` has registered: it counts as the owner although the store does not say so yet.
+    pub(crate) claim: Option<Successor>,
+    /// Those of the owner and of its successor, at most one each.
+    pub(crate) registrations: Vec<Registration>,
+    /// It was registered and is no longer: askers were told so.
+    pub(crate) withdrawn: bool,
+}
+
+impl Tsi {
+    /// Who holds the TSI as far as is known here.
+    pub(crate) fn holder(&self) -> (XtrId, Epoch) {
+        self.claim.map_or((self.grant.owner, self.grant.epoch), |claim| (claim.nve, claim.epoch))
+    }
+
+    /// The registration that answers are made from: an active one before an inactive one (a successor
+    /// that is only Associated displaces nobody), then the higher epoch.
+    pub(crate) fn published(&self) -> Option<&Registration> {
+        self.registrations.iter().max_by_key(|r| (r.active(), r.epoch))
+    }
+
+    /// All EIDs of the grant, the MAC first.
+    pub(crate) fn eids(&self) -> impl Iterator<Item = Eid> + '_ {
+        std::iter::once(Eid::Mac(self.grant.mac.get())).chain(self.grant.ips.iter().map(|ip| Eid::Ip(*ip)))
+    }
+
+    pub(crate) fn registration(&self, nve: XtrId) -> Option<&Registration> {
+        self.registrations.iter().find(|r| r.nve == nve)
+    }
+}
+
+/// The TSIs of a shard with their indexes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Database {
+    tsis: BTreeMap<TsiIx, Tsi>,
+    next: u32,
+    by_name: BTreeMap<TsiId, TsiIx>,
+    by_eid: BTreeMap<(Vni, Eid), TsiIx>,
+    /// Whom grants name, as owner or successor.
+    by_nve: NodeIndex,
+    /// Who has registered.
+    registered: NodeIndex,
+}
+
+/// TSIs by node and VN. The VN is always there; `None` is what lies before the first.
+type NodeIndex = BTreeSet<(XtrId, Option<Vni>, TsiIx)>;
+
+impl Database {
+    pub(crate) fn get(&self, ix: TsiIx) -> Option<&Tsi> {
+        self.tsis.get(&ix)
+    }
+
+    pub(crate) fn lookup(&self, vni: Vni, eid: Eid) -> Option<(TsiIx, &Tsi)> {
+        let ix = *self.by_eid.get(&(vni, eid))?;
+        self.tsis.get(&ix).map(|tsi| (ix, tsi))
+    }
+
+    pub(crate) fn by_name(&self, id: &TsiId) -> Option<TsiIx> {
+        self.by_name.get(id).copied()
+    }
+
+    /// Whether a grant in `vni` names `nve`.
+    pub(crate) fn in_scope(&self, nve: XtrId, vni: Vni) -> bool {
+        within(&self.by_nve, nve, vni).next().is_some()
+    }
+
+    /// The TSIs whose grants name `nve`.
+    pub(crate) fn granted_to(&self, nve: XtrId) -> impl Iterator<Item = TsiIx> + '_ {
+        range_of(&self.by_nve, nve).map(|(_, ix)| ix)
+    }
+
+    /// What `nve` has registered, VN by VN.
+    pub(crate) fn registered_by(&self, nve: XtrId) -> impl Iterator<Item = (Vni, TsiIx)> + '_ {
+        range_of(&self.registered, nve)
+    }
+
+    /// What `nve` has registered in `vni`.
+    pub(crate) fn registered_in(&self, nve: XtrId, vni: Vni) -> impl Iterator<Item = TsiIx> + '_ {
+        within(&self.registered, nve, vni)
+    }
+
+    /// All TSIs of a VN, by EID order of the MAC first; all VNs without `vni`.
+    pub(crate) fn entries(&self, vni: Option<Vni>) -> impl Iterator<Item = (Vni, Eid, &Tsi)> + '_ {
+        let lowest = vni.map(|vni| (vni, Eid::Mac(MacAddr([0; 6]))));
+        self.by_eid
+            .range((lowest.map_or(Bound::Unbounded, Bound::Included), Bound::Unbounded))
+            .take_while(move |((v, _), _)| vni.is_none_or(|vni| vni == *v))
+            .filter_map(|((v, eid), ix)| self.tsis.get(ix).map(|tsi| (*v, *eid, tsi)))
+    }
+
+    /// Number of TSIs.
+    pub(crate) fn len(&self) -> usize {
+        self.tsis.len()
+    }
+
+    /// Adds a grant or replaces it, keeping the registrations that the new one still allows.
+    ///
+    /// Returns the TSI and the NVEs whose registrations were dropped.
+    pub(crate) fn put(&mut self, grant: Grant) -> (TsiIx, Vec<XtrId>) {
+        let ix = match self.by_name.get(&grant.tsi) {
+            Some(ix) => *ix,
+            None => {
+                let ix = TsiIx(self.next);
+                self.next = self.next.wrapping_add(1);
+                self.by_name.insert(grant.tsi.clone(), ix);
+                ix
+            }
+        };
+        let (mut claim, mut registrations, mut withdrawn) = (None, Vec::new(), false);
+        if let Some(old) = self.tsis.remove(&ix) {
+            self.unindex(ix, &old);
+            // A claim outlives changes of the grant for as long as that still names the claimant.
+            claim = old.claim.filter(|claim| grant.next == Some(*claim));
+            registrations = old.registrations;
+            withdrawn = old.withdrawn && (old.grant.owner, old.grant.epoch) == (grant.owner, grant.epoch);
+        }
+        let vni = grant.tsi.vni;
+        let mut dropped = Vec::new();
+        registrations.retain_mut(|r| {
+            let epoch = grant.epoch_of(r.nve).ok().filter(|epoch| claim.is_none_or(|c| *epoch >= c.epoch));
+            let Some(epoch) = epoch else {
+                dropped.push(r.nve);
+                return false;
+            };
+            r.epoch = epoch;
+            r.ips.retain(|ip| grant.ips.contains(ip));
+            true
+        });
+        for nve in &dropped {
+            self.registered.remove(&(*nve, Some(vni), ix));
+        }
+        let tsi = Tsi { grant, claim, registrations, withdrawn };
+        for eid in tsi.eids() {
+            self.by_eid.insert((vni, eid), ix);
+        }
+        self.by_nve.insert((tsi.grant.owner, Some(vni), ix));
+        if let Some(next) = tsi.grant.next {
+            self.by_nve.insert((next.nve, Some(vni), ix));
+        }
+        self.tsis.insert(ix, tsi);
+        (ix, dropped)
+    }
+
+    /// Removes a TSI.
+    pub(crate) fn remove(&mut self, ix: TsiIx) -> Option<Tsi> {
+        let tsi = self.tsis.remove(&ix)?;
+        self.unindex(ix, &tsi);
+        self.by_name.remove(&tsi.grant.tsi);
+        for r in &tsi.registrations {
+            self.registered.remove(&(r.nve, Some(tsi.grant.tsi.vni), ix));
+        }
+        Some(tsi)
+    }
+
+    fn unindex(&mut self, ix: TsiIx, tsi: &Tsi) {
+        let vni = tsi.grant.tsi.vni;
+        for eid in tsi.eids() {
+            // An address may have been granted to another TSI before this one's change arrived.
+            if self.by_eid.get(&(vni, eid)) == Some(&ix) {
+                self.by_eid.remove(&(vni, eid));
+            }
+        }
+        self.by_nve.remove(&(tsi.grant.owner, Some(vni), ix));
+        if let Some(next) = tsi.grant.next {
+            self.by_nve.remove(&(next.nve, Some(vni), ix));
+        }
+    }
+
+    /// Notes a registration that was found to be allowed. Those of lower epochs go when it is active.
+    ///
+    /// Returns the NVEs displaced, and whether the grant's successor has hereby become the holder.
+    pub(crate) fn register(&mut self, ix: TsiIx, registration: Registration) -> (Vec<XtrId>, bool) {
+        let Some(tsi) = self.tsis.get_mut(&ix) else { return (Vec::new(), false) };
+        let vni = tsi.grant.tsi.vni;
+        let (nve, epoch, active) = (registration.nve, registration.epoch, registration.active());
+        let mut displaced = Vec::new();
+        tsi.registrations.retain(|r| {
+            if r.nve == nve {
+                return false;
+            }
+            if active && r.epoch < epoch {
+                displaced.push(r.nve);
+            }
+            !(active && r.epoch < epoch)
+        });
+        for other in &displaced {
+            self.registered.remove(&(*other, Some(vni), ix));
+        }
+        let next = tsi.grant.next.filter(|next| active && next.nve == nve && tsi.claim != Some(*next));
+        if next.is_some() {
+            // Whoever held it is told, registered or not.
+            if tsi.grant.owner != nve && !displaced.contains(&tsi.grant.owner) {
+                displaced.push(tsi.grant.owner);
+            }
+            tsi.claim = next;
+        }
+        tsi.withdrawn = false;
+        tsi.registrations.push(registration);
+        self.registered.insert((nve, Some(vni), ix));
+        (displaced, next.is_some())
+    }
+
+    /// Removes what `nve` has registered for a TSI. False when it had not.
+    pub(crate) fn withdraw(&mut self, ix: TsiIx, nve: XtrId) -> bool {
+        let Some(tsi) = self.tsis.get_mut(&ix) else { return false };
+        let before = tsi.registrations.len();
+        tsi.registrations.retain(|r| r.nve != nve);
+        if tsi.registrations.len() == before {
+            return false;
+        }
+        // Who is left is an active one's inactive counterpart at most.
+        tsi.withdrawn = tsi.registrations.is_empty();
+        self.registered.remove(&(nve, Some(tsi.grant.tsi.vni), ix));
+        true
+    }
+}
+
+fn range_of(index: &NodeIndex, nve: XtrId) -> impl Iterator<Item = (Vni, TsiIx)> + '_ {
+    index
+        .range((nve, None, TsiIx::MIN)..)
+        .take_while(move |(n, _, _)| *n == nve)
+        .filter_map(|(_, vni, ix)| vni.map(|vni| (vni, *ix)))
+}
+
+fn within(index: &NodeIndex, nve: XtrId, vni: Vni) -> impl Iterator<Item = TsiIx> + '_ {
+    index.range((nve, Some(vni), TsiIx::MIN)..=(nve, Some(vni), TsiIx::MAX)).map(|(_, _, ix)| *ix)
+}
+
+/// What an EID leads to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Answer<'a> {
+    /// No grant: Negative.
+    Nothing,
+    /// A grant of an NVE whose RLOC nobody knows any more: no answer is true.
+    Unlocated,
+    /// A mapping.
+    At(Found<'a>),
+}
+
+/// A mapping found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Found<'a> {
+    pub(crate) tsi: &'a Tsi,
+    pub(crate) nve: XtrId,
+    pub(crate) epoch: Epoch,
+    pub(crate) source: Source<'a>,
+}
+
+/// Where a mapping's locators come from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Source<'a> {
+    Registration(&'a Registration),
+    Grant(&'a [Rloc]),
+}

@@ -1,0 +1,136 @@
+//! Losing a session is not losing a host: stale, echoed, and only then withdrawn.
+
+use std::time::Duration;
+
+use weft_model::{Rloc, Time, XtrId};
+
+use super::output::Event;
+use super::{Shard, Timer};
+
+/// What is known of an NVE whose session is lost.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Lost {
+    pub(crate) since: Time,
+    /// The echo that is out.
+    outstanding: Option<u64>,
+    /// Echoes in a row without an answer.
+    misses: u32,
+    /// The last echo was answered: the host lives, only the agent does not.
+    answered: bool,
+    /// What it had registered is withdrawn; when.
+    pub(crate) withdrawn: Option<Time>,
+}
+
+impl Lost {
+    pub(crate) const fn new(since: Time) -> Self {
+        Self { since, outstanding: None, misses: 0, answered: false, withdrawn: None }
+    }
+}
+
+impl Shard {
+    /// An NVE's session has been lost for some time: asks its host, or gives it up.
+    pub(crate) fn review_lost(&mut self, now: Time, nve: XtrId) {
+        let timing = self.config.timing.clone();
+        let Some(node) = self.nodes.get_mut(nve) else { return };
+        let Some(lost) = node.lost.as_mut().filter(|lost| lost.withdrawn.is_none()) else { return };
+        let down = now.since(lost.since);
+        if down < timing.grace {
+            let due = lost.since + timing.grace;
+            return self.arm(due, Timer::Liveness(nve));
+        }
+        if lost.outstanding.is_some() {
+            lost.misses = lost.misses.saturating_add(1);
+            lost.answered = false;
+        }
+        let dead = lost.misses >= timing.echo_misses.max(1) || down >= timing.give_up;
+        if dead && !self.too_many_lost(now) {
+            return self.withdraw_node(now, nve, down);
+        }
+        self.echo(nve);
+        self.arm(now + timing.echo_interval, Timer::Liveness(nve));
+    }
+
+    fn echo(&mut self, nve: XtrId) {
+        // An NVE without anything registered here has nothing that could be withdrawn.
+        let registered = self.db.registered_by(nve).next().is_some();
+        let nonce = self.nonces.draw();
+        let Some(node) = self.nodes.get_mut(nve) else { return };
+        let Some(lost) = node.lost.as_mut() else { return };
+        lost.outstanding = Some(nonce);
+        if registered && self.out.echoes.len() < self.config.limits.echoes {
+            for rloc in &node.rlocs {
+                self.out.echoes.push_back((*rloc, nonce));
+                self.counters.echoes += 1;
+            }
+        }
+    }
+
+    pub(crate) fn echo_replied(&mut self, now: Time, rloc: Rloc, nonce: u64) {
+        let mut nves = self
+            .nodes
+            .at(rloc)
+            .filter(|(_, node)| node.lost.as_ref().is_some_and(|lost| lost.outstanding == Some(nonce)));
+        let Some((nve, _)) = nves.next() else { return };
+        drop(nves);
+        self.counters.echo_replies += 1;
+        if let Some(lost) = self.nodes.get_mut(nve).and_then(|node| node.lost.as_mut()) {
+            lost.outstanding = None;
+            lost.misses = 0;
+            lost.answered = true;
+        }
+        self.review_alarm(now);
+    }
+
+    fn withdraw_node(&mut self, now: Time, nve: XtrId, after: Duration) {
+        let all: Vec<_> = self.db.registered_by(nve).collect();
+        if let Some(lost) = self.nodes.get_mut(nve).and_then(|node| node.lost.as_mut()) {
+            lost.withdrawn = Some(now);
+        }
+        for (_, ix) in &all {
+            self.drop_registration(now, *ix, nve);
+            self.counters.withdrawals_dead += 1;
+        }
+        self.event(Event::Withdrawn { nve, tsis: all.len(), after });
+    }
+
+    /// Whether so many NVEs are lost at once that the fault must be on this side.
+    ///
+    /// Lost are those without a session that the echo has not found alive, and those withdrawn within the
+    /// window: so a loss that is noticed NVE by NVE is seen as one.
+    fn too_many_lost(&mut self, now: Time) -> bool {
+        let (lost, of) = self.count_lost(now);
+        let many = lost >= self.config.timing.vanish_min.max(1) && lost * 3 > of;
+        if many && !self.alarmed {
+            self.alarmed = true;
+            self.event(Event::ManyNvesLost { lost, of });
+        } else if !many && self.alarmed {
+            self.alarmed = false;
+            self.event(Event::NvesBack);
+        }
+        many
+    }
+
+    /// Ends the alarm when enough NVEs are back.
+    pub(crate) fn review_alarm(&mut self, now: Time) {
+        if self.alarmed {
+            self.too_many_lost(now);
+        }
+    }
+
+    fn count_lost(&mut self, now: Time) -> (usize, usize) {
+        let window = self.config.timing.vanish_window;
+        let (mut lost, mut alive, mut long_gone) = (0, 0, Vec::new());
+        for nve in &self.nodes.lost {
+            match self.nodes.get(*nve).and_then(|node| node.lost.as_ref()) {
+                Some(Lost { withdrawn: Some(at), .. }) if now.since(*at) > window => long_gone.push(*nve),
+                Some(Lost { withdrawn: None, answered: true, .. }) => alive += 1,
+                Some(_) => lost += 1,
+                None => long_gone.push(*nve),
+            }
+        }
+        for nve in long_gone {
+            self.nodes.lost.remove(&nve);
+        }
+        (lost, lost + alive + self.nodes.sessions.len())
+    }
+}

@@ -1,0 +1,394 @@
+//! The Oracle's sans-IO core: grants, mapping database, Map-Server, Map-Resolver, conversations, liveness.
+//!
+//! A [`Shard`] holds the mapping database of a subset of the VNs and is owned by one thread. It knows no
+//! sockets, clocks or threads: time, datagrams, frames and durable facts are handed in, octets and events
+//! are taken out. The same inputs give the same outputs, whoever drives it: the daemon, the simulator, a
+//! model checker, a fuzzer.
+//!
+//! ```text
+//!   store ------ Fact ------> +-------+ -- Event ------> store, log, alarms
+//!   sessions --- frames ----> | Shard | -- Transmit ---> sessions, UDP 4342, echoes
+//!   UDP 4342 --- datagrams -> +-------+ -- views ------> /v1
+//! ```
+//!
+//! # Driving a shard
+//!
+//! After each `handle_*`, take everything from [`Shard::poll_event`], then from [`Shard::poll_transmit`],
+//! and call [`Shard::handle_timeout`] when the time of [`Shard::poll_timeout`] has come.
+//!
+//! ```
+//! use weft_oracle::core::{Fact, Shard, ShardConfig, peek_vni, shard_of};
+//! use weft_model::Time;
+//!
+//! let mut shard = Shard::new(ShardConfig::default(), Time::default());
+//! shard.handle_fact(Time::default(), Fact::FactsLoaded);
+//! let datagram = [0_u8; 12]; // what recv_from gave
+//! let of = peek_vni(&datagram).map_or(0, |vni| shard_of(vni, 1)); // to whom it goes
+//! assert_eq!(of, 0);
+//! let (from, at) = ("192.0.2.1:4342".parse()?, "192.0.2.9".parse()?);
+//! shard.handle_datagram(Time::from_millis(5), from, at, &datagram);
+//! let mut octets = Vec::new();
+//! while let Some(transmit) = shard.poll_transmit(&mut octets) {
+//!     println!("{transmit:?}: {} octets", octets.len());
+//! }
+//! # Ok::<(), std::net::AddrParseError>(())
+//! ```
+
+mod config;
+mod conversations;
+mod counters;
+mod database;
+mod digest;
+mod error;
+mod facts;
+mod limits;
+mod liveness;
+mod nodes;
+mod output;
+mod publish;
+mod resolver;
+mod server;
+mod views;
+mod wire;
+mod xtr;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use weft_lisp::tcp::{Body, Frame, RefreshScope, Signal};
+use weft_lisp::{Address, Ecm, MapRegister, MapRequest, MessageType};
+use weft_model::{Eid, Grant, Rloc, Time, VnSpec, Vni, XtrId};
+
+use conversations::{AskKey, Asks};
+use database::{Database, TsiIx};
+use limits::{Nonces, TokenBucket};
+use nodes::{Node, Nodes};
+use output::Outbox;
+use xtr::{PlainXtr, Solicit};
+
+pub use config::{Limits, RecordTtl, ShardConfig, Timing};
+pub use counters::Counters;
+pub use database::{Locator, MAX_LOCATORS};
+pub use digest::record_digest;
+pub use error::Refusal;
+pub use facts::{Fact, NveFact, XtrFact};
+pub use output::{Event, SessionId, Transmit};
+pub use server::SessionEvent;
+pub use views::{ConversationView, MappingView, MemberView, NodeView};
+
+/// Which shard a VN belongs to.
+#[must_use]
+pub fn shard_of(vni: u32, shards: usize) -> usize {
+    // Neighbouring VNIs spread evenly, and so do strided ones.
+    let shards = u64::try_from(shards.max(1)).unwrap_or(1);
+    usize::try_from(limits::mix(u64::from(vni)) % shards).unwrap_or(0)
+}
+
+/// The VNI that a datagram is about, to find its shard by; `None` when it is about none, or is nothing:
+/// any shard may then have it, to count it.
+#[must_use]
+pub fn peek_vni(datagram: &[u8]) -> Option<u32> {
+    let eid = match MessageType::of(datagram).ok()? {
+        MessageType::Ecm => {
+            let ecm = Ecm::decode(datagram).ok()?;
+            MapRequest::decode(ecm.message).ok()?.records.first()?.eid
+        }
+        MessageType::MapRegister => MapRegister::decode(datagram).ok()?.records.first()?.eid,
+        _ => return None,
+    };
+    iid(eid)
+}
+
+/// The VNI that a frame is about, to find its shard by; `None` when it concerns all shards.
+#[must_use]
+pub fn peek_frame_vni(frame: &Frame<'_>) -> Option<u32> {
+    match frame.body().ok()? {
+        Body::Registration(registration) => iid(registration.register().records.first()?.eid),
+        Body::Signal(Signal::VnDigest { vni, .. }) => Some(vni),
+        Body::RegistrationRefresh { scope: RefreshScope::Instance(prefix), .. } => iid(prefix.eid),
+        _ => None,
+    }
+}
+
+fn iid(eid: Address<'_>) -> Option<u32> {
+    match eid {
+        Address::InstanceId { iid, .. } => Some(iid),
+        _ => None,
+    }
+}
+
+/// What is due at some time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Timer {
+    Liveness(XtrId),
+    Digest(XtrId, SessionId),
+    Expiry(TsiIx, XtrId),
+    Smr(AskKey),
+}
+
+/// The mapping database of a subset of the VNs, with everything that protocol needs around it.
+///
+/// Equal shards behave alike; their [`Counters`] may differ.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Shard {
+    config: ShardConfig,
+    nonces: Nonces,
+    /// All facts have been named once.
+    loaded: bool,
+    vns: BTreeMap<Vni, VnSpec>,
+    db: Database,
+    nodes: Nodes,
+    asks: Asks,
+    /// Asks that had to make room, until who asked is told.
+    evicted: Vec<(AskKey, bool)>,
+    smrs: BTreeMap<AskKey, Solicit>,
+    timers: BTreeSet<(Time, Timer)>,
+    /// Too many NVEs are lost at once.
+    alarmed: bool,
+    frame_id: u32,
+    out: Outbox,
+    counters: Counters,
+}
+
+impl Shard {
+    /// An empty shard. It answers nothing until [`Fact::FactsLoaded`].
+    #[must_use]
+    pub fn new(config: ShardConfig, _now: Time) -> Self {
+        Self {
+            nonces: Nonces::new(config.seed),
+            config,
+            loaded: false,
+            vns: BTreeMap::new(),
+            db: Database::default(),
+            nodes: Nodes::default(),
+            asks: Asks::default(),
+            evicted: Vec::new(),
+            smrs: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            alarmed: false,
+            frame_id: 0,
+            out: Outbox::default(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Takes a durable fact. Facts come in the order of the store.
+    pub fn handle_fact(&mut self, now: Time, fact: Fact) {
+        match fact {
+            Fact::Vn(spec) if self.owns(spec.vni) => {
+                self.vns.insert(spec.vni, spec);
+            }
+            Fact::VnGone(vni) => {
+                self.vns.remove(&vni);
+                self.asks.remove_vn(vni);
+            }
+            Fact::Grant(grant) if self.owns(grant.tsi.vni) => self.put_grant(now, grant),
+            Fact::GrantGone(tsi) => {
+                if let Some(ix) = self.db.by_name(&tsi) {
+                    self.remove_grant(now, ix);
+                }
+            }
+            Fact::Nve(nve) => self.put_nve(now, nve),
+            Fact::NveGone(nve) => self.remove_node(now, nve),
+            Fact::Xtr(fact) => self.put_xtr(now, &fact),
+            Fact::FactsLoaded => {
+                if !std::mem::replace(&mut self.loaded, true) {
+                    self.event(Event::Ready);
+                }
+            }
+            // Another shard's.
+            Fact::Vn(_) | Fact::Grant(_) => {}
+        }
+    }
+
+    /// Takes what happened on a session.
+    pub fn handle_session(&mut self, now: Time, event: SessionEvent<'_>) {
+        self.on_session(now, event);
+    }
+
+    /// Takes a datagram that came from `src` to `dst`, port 4342: an ECM with a Map-Request, or a
+    /// Map-Register. For a Map-Request of an asker that is known, nothing is allocated.
+    pub fn handle_datagram(&mut self, now: Time, src: SocketAddr, dst: IpAddr, payload: &[u8]) {
+        self.counters.datagrams += 1;
+        match MessageType::of(payload) {
+            Ok(MessageType::Ecm) => match Ecm::decode(payload) {
+                Ok(ecm) if matches!(MessageType::of(ecm.message), Ok(MessageType::MapRequest)) => {
+                    self.on_request(now, src, dst, &ecm);
+                }
+                Ok(_) => self.counters.unsupported += 1,
+                Err(_) => self.counters.malformed += 1,
+            },
+            Ok(MessageType::MapRegister) => self.on_register(now, src, payload),
+            Ok(_) => self.counters.unsupported += 1,
+            Err(_) => self.counters.malformed += 1,
+        }
+    }
+
+    /// Takes the answer to a [`Transmit::Echo`].
+    pub fn handle_echo_reply(&mut self, now: Time, rloc: Rloc, nonce: u64) {
+        self.echo_replied(now, rloc, nonce);
+    }
+
+    /// Takes that the nonce of an [`Event::SaveNonce`] is durable. A [`Fact::Xtr`] with that nonce says
+    /// the same.
+    pub fn handle_nonce_saved(&mut self, _now: Time, xtr: XtrId, nonce: u64) {
+        self.nonce_saved(xtr, nonce);
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Time) {
+        while let Some((_, timer)) = self.timers.pop_first_if_due(now) {
+            match timer {
+                Timer::Liveness(nve) => self.review_lost(now, nve),
+                Timer::Digest(nve, session) => self.send_digests(now, nve, session),
+                Timer::Expiry(ix, nve) => self.review_expiry(now, ix, nve),
+                Timer::Smr(key) => self.review_smr(now, key),
+            }
+        }
+        if self.asks.next_expiry().is_some_and(|at| at <= now) {
+            self.counters.asks_expired += self.asks.expire(now);
+        }
+    }
+
+    /// When [`Shard::handle_timeout`] has something to do. Changes with every other call.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Time> {
+        let timer = self.timers.first().map(|(at, _)| *at);
+        [timer, self.asks.next_expiry()].into_iter().flatten().min()
+    }
+
+    /// Clears `octets`, fills it with what is to be sent next, and says where to. Call until `None`.
+    ///
+    /// Notifications are written when they are taken: a session from which nothing is taken has each EID
+    /// at most once waiting, with what is true then.
+    pub fn poll_transmit(&mut self, octets: &mut Vec<u8>) -> Option<Transmit> {
+        octets.clear();
+        if let Some(transmit) = self.out.pop_udp(octets) {
+            return Some(transmit);
+        }
+        if let Some((rloc, nonce)) = self.out.echoes.pop_front() {
+            return Some(Transmit::Echo { rloc, nonce });
+        }
+        self.poll_session(octets)
+    }
+
+    /// What happened. Call until `None`.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.out.pop_event()
+    }
+
+    /// Whether a VN is this shard's.
+    #[must_use]
+    pub fn owns(&self, vni: Vni) -> bool {
+        shard_of(vni.get(), self.config.shards) == self.config.index
+    }
+
+    fn event(&mut self, event: Event) {
+        if !self.out.event(self.config.limits.events.max(1), event) {
+            self.counters.events_dropped += 1;
+        }
+    }
+
+    fn arm(&mut self, at: Time, timer: Timer) {
+        self.timers.insert((at, timer));
+    }
+
+    fn put_grant(&mut self, now: Time, grant: Grant) {
+        let vni = grant.tsi.vni;
+        let mut eids: BTreeSet<Eid> = [Eid::Mac(grant.mac.get())].into();
+        eids.extend(grant.ips.iter().map(|ip| Eid::Ip(*ip)));
+        let old = self.db.by_name(&grant.tsi).and_then(|ix| self.db.get(ix));
+        let held = old.map(|tsi| tsi.holder().0);
+        if let Some(old) = old {
+            eids.extend(old.eids());
+        }
+        let before = self.before_eids(vni, eids.iter().copied());
+        let (ix, mut dropped) = self.db.put(grant);
+        self.publish(now, before);
+        let holder = self.db.get(ix).map(|tsi| tsi.holder().0);
+        dropped.extend(held.filter(|held| Some(*held) != holder && !dropped.contains(held)));
+        let eids: Vec<Eid> = eids.into_iter().collect();
+        for previous in dropped {
+            self.tell_previous(now, previous, vni, &eids);
+        }
+    }
+
+    fn remove_grant(&mut self, now: Time, ix: TsiIx) {
+        let Some(before) = self.before(ix) else { return };
+        self.db.remove(ix);
+        self.publish(now, before);
+    }
+
+    fn put_nve(&mut self, now: Time, nve: NveFact) {
+        let id = nve.xtr_id;
+        let bucket = TokenBucket::full(now, self.config.limits.request_burst);
+        self.change_rlocs(now, id, nve.rlocs, || Node::new(bucket));
+        if let Some(node) = self.nodes.get_mut(id) {
+            node.name = Some(nve.name);
+            node.plain = None;
+        }
+    }
+
+    fn put_xtr(&mut self, now: Time, fact: &XtrFact) {
+        let id = fact.xtr_id;
+        let bucket = TokenBucket::full(now, self.config.limits.request_burst);
+        self.change_rlocs(now, id, fact.rlocs.clone(), || Node::new(bucket));
+        if let Some(node) = self.nodes.get_mut(id) {
+            match &mut node.plain {
+                Some(plain) => plain.update(fact),
+                None => node.plain = Some(PlainXtr::new(fact)),
+            }
+        }
+        self.notify_saved(id);
+    }
+
+    /// Sets a node's RLOCs. What it registered with one that is gone no longer counts, and answers from
+    /// its grants change.
+    fn change_rlocs(&mut self, now: Time, id: XtrId, rlocs: Vec<Rloc>, new: impl FnOnce() -> Node) {
+        if self.nodes.get(id).is_some_and(|node| node.rlocs == rlocs) {
+            return;
+        }
+        let tsis: Vec<TsiIx> = self.db.granted_to(id).collect();
+        let before: Vec<_> = tsis.iter().filter_map(|ix| self.before(*ix)).collect();
+        let enrolled: BTreeSet<Rloc> = rlocs.iter().copied().collect();
+        self.nodes.put(id, rlocs, new);
+        for ix in tsis {
+            let registration = self.db.get(ix).and_then(|tsi| tsi.registration(id));
+            if registration.is_some_and(|r| r.locators.iter().any(|l| !enrolled.contains(&l.rloc))) {
+                self.db.withdraw(ix, id);
+            }
+        }
+        for before in before {
+            self.publish(now, before);
+        }
+    }
+
+    fn remove_node(&mut self, now: Time, id: XtrId) {
+        // Its RLOCs go with it, and so do answers that name them.
+        let tsis: BTreeSet<TsiIx> =
+            self.db.granted_to(id).chain(self.db.registered_by(id).map(|(_, ix)| ix)).collect();
+        let before: Vec<_> = tsis.iter().filter_map(|ix| self.before(*ix)).collect();
+        for ix in tsis {
+            self.db.withdraw(ix, id);
+        }
+        self.nodes.remove(id);
+        self.asks.remove_asker(id);
+        for before in before {
+            self.publish(now, before);
+        }
+    }
+}
+
+/// Takes the first timer when it is due.
+trait PopDue {
+    fn pop_first_if_due(&mut self, now: Time) -> Option<(Time, Timer)>;
+}
+
+impl PopDue for BTreeSet<(Time, Timer)> {
+    fn pop_first_if_due(&mut self, now: Time) -> Option<(Time, Timer)> {
+        if self.first()?.0 > now {
+            return None;
+        }
+        self.pop_first()
+    }
+}

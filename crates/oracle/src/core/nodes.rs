@@ -1,0 +1,162 @@
+//! Overlay nodes: enrolled NVEs and configured xTRs, with what waits to be sent to them.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+
+use weft_lisp as lisp;
+use weft_model::{Eid, NveName, Rloc, Time, Vni, XtrId};
+
+use super::limits::TokenBucket;
+use super::liveness::Lost;
+use super::output::SessionId;
+use super::xtr::PlainXtr;
+
+/// An NVE or a plain xTR.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Node {
+    pub(crate) name: Option<NveName>,
+    pub(crate) rlocs: Vec<Rloc>,
+    /// For a plain xTR: key, nonces.
+    pub(crate) plain: Option<PlainXtr>,
+    /// Its Map-Requests.
+    pub(crate) bucket: TokenBucket,
+    pub(crate) session: Option<Session>,
+    /// Set from the loss of the session to the next one.
+    pub(crate) lost: Option<Lost>,
+    /// What it must be told. Kept while it has no session: it is told when it comes back.
+    pub(crate) pending: BTreeMap<(Vni, Eid), Tell>,
+    /// It stands in [`Outbox::ready`](super::output::Outbox::ready).
+    pub(crate) queued: bool,
+    /// Which of our addresses it asks: SMRs come from there.
+    pub(crate) asked_at: Option<IpAddr>,
+}
+
+impl Node {
+    pub(crate) const fn new(bucket: TokenBucket) -> Self {
+        Self {
+            name: None,
+            rlocs: Vec::new(),
+            plain: None,
+            bucket,
+            session: None,
+            lost: None,
+            pending: BTreeMap::new(),
+            queued: false,
+            asked_at: None,
+        }
+    }
+}
+
+/// What to tell an asker about an EID.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Tell {
+    /// What there is when it is sent.
+    Current,
+    /// To forget the mapping and ask again: nobody will tell it of changes any more.
+    Forget,
+}
+
+/// A session of an NVE.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Session {
+    pub(crate) id: SessionId,
+    /// The other side has said hello, so it knows our own frames.
+    pub(crate) hello: bool,
+    /// Raised at each request to register again: what is registered belongs to a round.
+    pub(crate) round: u64,
+    /// VNs being registered again: the round that counts, and when it was asked for.
+    pub(crate) refreshing: BTreeMap<Vni, (u64, Time)>,
+    pub(crate) controls: VecDeque<Control>,
+    /// The I/O has said that it cannot take more.
+    pub(crate) congested: bool,
+}
+
+impl Session {
+    pub(crate) fn new(id: SessionId, round: u64) -> Self {
+        Self {
+            id,
+            hello: false,
+            round,
+            refreshing: BTreeMap::new(),
+            controls: VecDeque::new(),
+            congested: false,
+        }
+    }
+}
+
+/// A frame to be sent on a session, other than a notification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Control {
+    Hello,
+    Ack { id: u32, eid: Option<lisp::Eid> },
+    Reject { id: u32, reason: lisp::tcp::RejectReason, eid: Option<lisp::Eid> },
+    Refresh { vni: Option<Vni> },
+    Malformed { frame_type: u16, length: u16, id: u32 },
+    Unknown { frame_type: u16, length: u16, id: u32 },
+    Digest { vni: Vni },
+}
+
+/// All nodes, found by xTR-ID and by RLOC.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Nodes {
+    nodes: BTreeMap<XtrId, Node>,
+    by_rloc: BTreeSet<(Rloc, XtrId)>,
+    /// Sessions that are their node's current one.
+    pub(crate) sessions: BTreeMap<SessionId, XtrId>,
+    /// Nodes whose session is lost.
+    pub(crate) lost: BTreeSet<XtrId>,
+}
+
+impl Nodes {
+    pub(crate) fn get(&self, id: XtrId) -> Option<&Node> {
+        self.nodes.get(&id)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: XtrId) -> Option<&mut Node> {
+        self.nodes.get_mut(&id)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (XtrId, &Node)> + '_ {
+        self.nodes.iter().map(|(id, node)| (*id, node))
+    }
+
+    /// Who is at `rloc`: one, unless a host was enrolled twice.
+    pub(crate) fn at(&self, rloc: Rloc) -> impl Iterator<Item = (XtrId, &Node)> + '_ {
+        self.by_rloc
+            .range((rloc, XtrId([0; 16]))..=(rloc, XtrId([0xff; 16])))
+            .filter_map(|(_, id)| self.nodes.get(id).map(|node| (*id, node)))
+    }
+
+    /// Adds a node or changes its name and RLOCs.
+    pub(crate) fn put(&mut self, id: XtrId, rlocs: Vec<Rloc>, new: impl FnOnce() -> Node) -> &mut Node {
+        if let Some(node) = self.nodes.get(&id) {
+            for rloc in &node.rlocs {
+                self.by_rloc.remove(&(*rloc, id));
+            }
+        }
+        for rloc in &rlocs {
+            self.by_rloc.insert((*rloc, id));
+        }
+        let node = self.nodes.entry(id).or_insert_with(new);
+        node.rlocs = rlocs;
+        node
+    }
+
+    pub(crate) fn remove(&mut self, id: XtrId) -> Option<Node> {
+        let node = self.nodes.remove(&id)?;
+        for rloc in &node.rlocs {
+            self.by_rloc.remove(&(*rloc, id));
+        }
+        if let Some(session) = &node.session {
+            self.sessions.remove(&session.id);
+        }
+        self.lost.remove(&id);
+        Some(node)
+    }
+
+    /// The node of a session that is still its current one.
+    pub(crate) fn of_session(&mut self, session: SessionId) -> Option<(XtrId, &mut Node, SessionId)> {
+        let id = *self.sessions.get(&session)?;
+        self.nodes.get_mut(&id).map(|node| (id, node, session))
+    }
+}

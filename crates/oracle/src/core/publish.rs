@@ -1,0 +1,317 @@
+//! Whoever asked is told: what changed, and to whom it goes (blueprint of N8).
+
+use weft_lisp as lisp;
+use weft_lisp::tcp::{Body, EidPrefix, ErrorNotification, RefreshScope, Signal};
+use weft_lisp::{Address, EncodeOptions, Inner};
+use weft_model::{Eid, Epoch, MacAddr, Time, Vni, XtrId};
+
+use super::Shard;
+use super::conversations::{AskKey, Class};
+use super::database::{Answer, Database, Found, Locator, Source, TsiIx};
+use super::limits::TokenBucket;
+use super::nodes::{Control, Nodes, Tell};
+use super::output::Transmit;
+use super::wire::{Locators, record};
+
+/// Version of what we speak on sessions.
+pub(crate) const PROTOCOL_VERSION: u16 = 1;
+
+/// What askers of an EID have been told, or would be: compared before and after a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// That there is nothing.
+    Nothing,
+    /// A mapping.
+    At { registered: bool, mac: MacAddr, nve: XtrId, epoch: Epoch, locators: Vec<Locator> },
+}
+
+impl Told {
+    const fn registered(&self) -> bool {
+        matches!(self, Self::At { registered: true, .. })
+    }
+
+    /// Whether an asker who knows `self` already knows `other`.
+    fn same_records(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Nothing, Self::Nothing) => true,
+            (
+                Self::At { mac: m1, nve: n1, epoch: e1, locators: l1, .. },
+                Self::At { mac: m2, nve: n2, epoch: e2, locators: l2, .. },
+            ) => (m1, n1, e1, l1) == (m2, n2, e2, l2),
+            _ => false,
+        }
+    }
+}
+
+/// What was told about some EIDs of a VN.
+pub(crate) struct Before {
+    vni: Vni,
+    eids: Vec<(Eid, Told)>,
+}
+
+/// Finds what an EID leads to. Allocates nothing.
+pub(crate) fn answer<'a>(db: &'a Database, nodes: &'a Nodes, vni: Vni, eid: Eid) -> Answer<'a> {
+    let Some((_, tsi)) = db.lookup(vni, eid) else { return Answer::Nothing };
+    if let Some(registration) = tsi.published() {
+        let (nve, epoch) = (registration.nve, registration.epoch);
+        return Answer::At(Found { tsi, nve, epoch, source: Source::Registration(registration) });
+    }
+    let (nve, epoch) = tsi.holder();
+    match nodes.get(nve) {
+        Some(node) if !node.rlocs.is_empty() => {
+            Answer::At(Found { tsi, nve, epoch, source: Source::Grant(&node.rlocs) })
+        }
+        _ => Answer::Unlocated,
+    }
+}
+
+impl Shard {
+    /// What askers of an EID are told: unlike an answer, not where a withdrawn TSI is expected to come back.
+    pub(crate) fn told(&self, vni: Vni, eid: Eid) -> Told {
+        let Answer::At(found) = answer(&self.db, &self.nodes, vni, eid) else { return Told::Nothing };
+        let (registered, locators) = match found.source {
+            Source::Registration(registration) => {
+                if matches!(eid, Eid::Ip(ip) if !registration.ips.contains(&ip)) {
+                    return Told::Nothing;
+                }
+                (true, registration.locators.clone())
+            }
+            Source::Grant(_) if found.tsi.withdrawn => return Told::Nothing,
+            Source::Grant(rlocs) => (false, rlocs.iter().copied().map(Locator::stored).collect()),
+        };
+        let Found { tsi, nve, epoch, .. } = found;
+        Told::At { registered, mac: tsi.grant.mac.get(), nve, epoch, locators }
+    }
+
+    /// Takes down what is told about all EIDs of a TSI, to be compared after a change.
+    pub(crate) fn before(&self, ix: TsiIx) -> Option<Before> {
+        let tsi = self.db.get(ix)?;
+        let vni = tsi.grant.tsi.vni;
+        Some(Before { vni, eids: tsi.eids().map(|eid| (eid, self.told(vni, eid))).collect() })
+    }
+
+    /// As [`Shard::before`], for EIDs of one VN.
+    pub(crate) fn before_eids(&self, vni: Vni, eids: impl Iterator<Item = Eid>) -> Before {
+        Before { vni, eids: eids.map(|eid| (eid, self.told(vni, eid))).collect() }
+    }
+
+    /// Tells whoever asked what has changed since `before`.
+    pub(crate) fn publish(&mut self, now: Time, before: Before) {
+        for (eid, before_told) in before.eids {
+            let after = self.told(before.vni, eid);
+            if after != before_told {
+                self.publish_eid(now, before.vni, eid, &before_told, &after);
+            }
+        }
+    }
+
+    fn publish_eid(&mut self, now: Time, vni: Vni, eid: Eid, before: &Told, after: &Told) {
+        let changed = !before.same_records(after);
+        let askers: Vec<XtrId> = self.asks.askers(vni, eid).collect();
+        for asker in askers {
+            let key = AskKey { vni, eid, asker };
+            let Some(ask) = self.asks.get_mut(key) else { continue };
+            // Whoever asks now gets an answer at once.
+            ask.replies = TokenBucket::full(now, self.config.limits.reply_burst);
+            let tell = match after {
+                // A grant without a registration clears no Negative: the TSI is not there yet.
+                Told::At { .. } if ask.negative => after.registered(),
+                Told::At { .. } => changed,
+                Told::Nothing => !ask.negative,
+            };
+            if !tell {
+                continue;
+            }
+            match after {
+                Told::Nothing => ask.negative = true,
+                Told::At { mac, .. } => {
+                    self.remember(now, key, Class::Positive);
+                    if matches!(eid, Eid::Ip(_)) {
+                        // It gets R2 and needs R1 with it, and is then told when R1 changes.
+                        let r1 = AskKey { eid: Eid::Mac(*mac), ..key };
+                        let knows = self.asks.get_mut(r1).is_some_and(|ask| !ask.negative);
+                        self.remember(now, r1, Class::Positive);
+                        if !knows {
+                            self.tell(now, asker, vni, r1.eid, Tell::Current);
+                        }
+                    }
+                }
+            }
+            self.tell(now, asker, vni, eid, Tell::Current);
+        }
+    }
+
+    /// Remembers an ask; whoever is forgotten for it is told to ask again.
+    pub(crate) fn remember(&mut self, now: Time, key: AskKey, class: Class) {
+        let limits = (&self.config.limits, &self.config.ttl);
+        let evicted = &mut self.evicted;
+        self.asks.remember(now, key, class, limits, |key, ask| evicted.push((key, ask.negative)));
+        self.forget_evicted(now);
+    }
+
+    fn forget_evicted(&mut self, now: Time) {
+        while let Some((key, negative)) = self.evicted.pop() {
+            self.counters.asks_evicted += 1;
+            if !negative {
+                self.tell(now, key.asker, key.vni, key.eid, Tell::Forget);
+            }
+        }
+    }
+
+    /// Puts a message about an EID on a node's list, in the place of an older one about the same.
+    pub(crate) fn tell(&mut self, now: Time, nve: XtrId, vni: Vni, eid: Eid, what: Tell) {
+        let Some(node) = self.nodes.get_mut(nve) else { return };
+        if node.plain.is_some() {
+            self.solicit(now, nve, vni, eid);
+            return;
+        }
+        if node.pending.insert((vni, eid), what).is_some() {
+            self.counters.notifications_coalesced += 1;
+        }
+        // Only a node that stays away, or does not read, gets here.
+        if node.pending.len() > 2 * self.config.limits.asks_per_nve.max(1) {
+            node.pending.pop_first();
+            self.counters.notifications_dropped += 1;
+        }
+        self.wake(nve);
+    }
+
+    /// Tells a node that has lost a TSI who has it now. Without a session it learns that when it registers.
+    pub(crate) fn tell_previous(&mut self, now: Time, nve: XtrId, vni: Vni, eids: &[Eid]) {
+        if self.nodes.get(nve).is_some_and(|node| node.session.is_some()) {
+            for eid in eids {
+                self.tell(now, nve, vni, *eid, Tell::Current);
+            }
+        }
+    }
+
+    /// Has a node's session looked at by `poll_transmit`.
+    pub(crate) fn wake(&mut self, nve: XtrId) {
+        let Some(node) = self.nodes.get_mut(nve) else { return };
+        let Some(session) = &node.session else { return };
+        let idle = session.controls.is_empty() && node.pending.is_empty();
+        if !node.queued && !session.congested && !idle {
+            node.queued = true;
+            self.out.ready.push_back(nve);
+        }
+    }
+
+    /// Queues a frame that is not a notification.
+    pub(crate) fn control(&mut self, nve: XtrId, control: Control) {
+        let limit = self.config.limits.controls_per_session.max(1);
+        let Some(session) = self.nodes.get_mut(nve).and_then(|node| node.session.as_mut()) else { return };
+        if session.controls.len() >= limit {
+            self.counters.controls_dropped += 1;
+            return;
+        }
+        session.controls.push_back(control);
+        self.wake(nve);
+    }
+
+    /// Fills `out` with the next session's frames.
+    pub(crate) fn poll_session(&mut self, out: &mut Vec<u8>) -> Option<Transmit> {
+        while let Some(nve) = self.out.ready.pop_front() {
+            let Some(node) = self.nodes.get_mut(nve) else { continue };
+            node.queued = false;
+            let Some(session) = node.session.as_ref().filter(|session| !session.congested) else { continue };
+            let id = session.id;
+            while out.len() < self.config.limits.session_batch_octets.max(1) && self.write_next(nve, out) {}
+            self.wake(nve);
+            if !out.is_empty() {
+                return Some(Transmit::Session { id });
+            }
+        }
+        None
+    }
+
+    /// Appends the next frame to a node; false when there is none.
+    fn write_next(&mut self, nve: XtrId, out: &mut Vec<u8>) -> bool {
+        let Some(node) = self.nodes.get_mut(nve) else { return false };
+        let Some(session) = node.session.as_mut() else { return false };
+        if let Some(control) = session.controls.pop_front() {
+            self.write_control(nve, control, out);
+            return true;
+        }
+        let Some(((vni, eid), what)) = node.pending.pop_first() else { return false };
+        self.write_notification(vni, eid, what, out);
+        true
+    }
+
+    fn write_notification(&mut self, vni: Vni, eid: Eid, what: Tell, out: &mut Vec<u8>) {
+        let told = match what {
+            Tell::Current => self.told(vni, eid),
+            Tell::Forget => Told::Nothing,
+        };
+        let (registrant, ttl, epoch, locators) = match told {
+            Told::Nothing => {
+                let holder = self.db.lookup(vni, eid).map(|(_, tsi)| tsi.holder().0);
+                (
+                    holder.unwrap_or(XtrId([0; 16])),
+                    lisp::wire::TTL_REMOVE,
+                    None,
+                    Locators::collect([].into_iter()),
+                )
+            }
+            Told::At { mac, nve, epoch, locators, .. } => {
+                let locators = match eid {
+                    Eid::Mac(_) => Locators::collect(locators.into_iter()),
+                    Eid::Ip(_) => Locators::mac(mac),
+                };
+                (nve, self.config.ttl.positive, Some(epoch), locators)
+            }
+        };
+        let xtr = lisp::Xtr { xtr_id: registrant.0, site_id: 0 };
+        let record = record(vni, eid, ttl, epoch, &locators);
+        let id = self.next_frame_id();
+        // Such a record always has an encoding and fits a frame.
+        let body = Body::MappingNotification { xtr, record };
+        if body.encode(id, out, EncodeOptions::default()).is_ok() {
+            self.counters.notifications += 1;
+        }
+    }
+
+    fn write_control(&mut self, nve: XtrId, control: Control, out: &mut Vec<u8>) {
+        let prefix = |eid: Option<lisp::Eid>| {
+            eid.map_or(EidPrefix { mask_len: 0, eid: Address::NoAddress }, EidPrefix::from)
+        };
+        let (id, body) = match control {
+            Control::Hello => {
+                let boot_id = self.config.boot_id.0;
+                (self.next_frame_id(), Body::Signal(Signal::Hello { version: PROTOCOL_VERSION, boot_id }))
+            }
+            Control::Ack { id, eid } => (id, Body::RegistrationAck(prefix(eid))),
+            Control::Reject { id, reason, eid } => {
+                (id, Body::RegistrationReject { reason, prefix: prefix(eid) })
+            }
+            Control::Refresh { vni } => {
+                let scope = vni.map_or(RefreshScope::All, |vni| {
+                    let eid = Address::InstanceId { iid: vni.get(), mask_len: 32, inner: Inner::NoAddress };
+                    RefreshScope::Instance(EidPrefix { mask_len: 0, eid })
+                });
+                (self.next_frame_id(), Body::RegistrationRefresh { scope, rejected_only: false })
+            }
+            Control::Malformed { frame_type, length, id } => {
+                let code = ErrorNotification::MALFORMED;
+                let error = ErrorNotification { code, frame_type, length, id, data: &[] };
+                (self.next_frame_id(), Body::ErrorNotification(error))
+            }
+            Control::Unknown { frame_type, length, id } => {
+                let code = ErrorNotification::UNKNOWN_TYPE;
+                let error = ErrorNotification { code, frame_type, length, id, data: &[] };
+                (self.next_frame_id(), Body::ErrorNotification(error))
+            }
+            Control::Digest { vni } => {
+                let (count, digest) = self.vn_digest(nve, vni);
+                let signal = Signal::VnDigest { vni: vni.get(), count, digest };
+                (self.next_frame_id(), Body::Signal(signal))
+            }
+        };
+        // None of these can fail to be encoded.
+        let _ = body.encode(id, out, EncodeOptions::default());
+    }
+
+    fn next_frame_id(&mut self) -> u32 {
+        self.frame_id = self.frame_id.wrapping_add(1);
+        self.frame_id
+    }
+}

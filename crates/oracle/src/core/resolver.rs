@@ -1,0 +1,255 @@
+//! The Map-Resolver: Map-Requests and their answers. Nothing here allocates for an asker that is known
+//! already, nor waits for anything.
+
+use std::net::{IpAddr, SocketAddr};
+
+use weft_lisp as lisp;
+use weft_lisp::{Action, Ecm, EncodeOptions, MapReply, MapRequest, Record};
+use weft_model::{Eid, Rloc, Time, Vni, XtrId};
+
+use super::Shard;
+use super::conversations::{AskKey, Class};
+use super::counters::Counters;
+use super::database::{Answer, Source};
+use super::nodes::{Node, Tell};
+use super::output::Outbox;
+use super::publish::answer;
+use super::wire::{Locators, WireEid, from_lisp, from_lisp_host, record, to_lisp};
+
+/// A Map-Request that may be answered.
+struct Asked {
+    nve: XtrId,
+    nonce: u64,
+    to: SocketAddr,
+    from: Option<IpAddr>,
+    source: Option<(Vni, Eid)>,
+    /// D bit: the asker wants to be remembered, not answered.
+    silent: bool,
+}
+
+impl Shard {
+    /// Takes a Map-Request in an ECM (RFC 9301 section 8.2).
+    pub(crate) fn on_request(&mut self, now: Time, src: SocketAddr, dst: IpAddr, ecm: &Ecm<'_>) {
+        let Ok(request) = MapRequest::decode(ecm.message) else {
+            self.counters.malformed += 1;
+            return;
+        };
+        if request.probe || request.smr {
+            self.counters.unsupported += 1;
+            return;
+        }
+        let Ok(rloc) = Rloc::new(src.ip()) else {
+            self.counters.requests_from_strangers += 1;
+            return;
+        };
+        let Some(nve) = self.asker(rloc, &request) else { return };
+        let Some(itr_rloc) = itr_rloc(&request, dst) else {
+            self.counters.malformed += 1;
+            return;
+        };
+        let port = ecm.header.source_port().unwrap_or(src.port());
+        if port == 0 {
+            self.counters.malformed += 1;
+            return;
+        }
+        let limits = &self.config.limits;
+        let (rate, burst) = (limits.requests_per_second, limits.request_burst);
+        let records = limits.records_per_request.max(1);
+        let Some(node) = self.nodes.get_mut(nve) else { return };
+        node.asked_at = Some(dst);
+        if !node.bucket.take(now, rate, burst) {
+            self.counters.requests_rate_limited += 1;
+            return;
+        }
+        let source = match from_lisp_host(request.source_eid) {
+            WireEid::Host(vni, eid) => Some((vni, eid)),
+            _ => None,
+        };
+        let from = (itr_rloc.is_ipv4() == dst.is_ipv4()).then_some(dst);
+        let to = SocketAddr::new(itr_rloc, port);
+        let asked = Asked { nve, nonce: request.nonce, to, from, source, silent: request.dont_map_reply };
+        for wanted in request.records.iter().take(records) {
+            self.on_wanted(now, &asked, wanted.eid, wanted.mask_len);
+        }
+    }
+
+    /// Who asks: the node at the address the message came from, every ITR-RLOC being its own.
+    fn asker(&mut self, rloc: Rloc, request: &MapRequest<'_>) -> Option<XtrId> {
+        let mut known = false;
+        for (nve, node) in self.nodes.at(rloc) {
+            known = true;
+            if owns_itr_rlocs(node, request) {
+                return Some(nve);
+            }
+        }
+        if known {
+            self.counters.requests_foreign_itr_rloc += 1;
+        } else {
+            self.counters.requests_from_strangers += 1;
+        }
+        None
+    }
+
+    fn on_wanted(&mut self, now: Time, asked: &Asked, address: lisp::Address<'_>, mask_len: u8) {
+        let wanted = from_lisp(address, mask_len);
+        let vni = match wanted {
+            WireEid::Host(vni, _) | WireEid::Odd(vni, _) => vni,
+            WireEid::Unusable => {
+                self.counters.unsupported += 1;
+                return;
+            }
+        };
+        if !self.may_ask(asked.nve, vni) {
+            self.counters.requests_foreign_vn += 1;
+            return;
+        }
+        self.counters.requests += 1;
+        if !self.loaded {
+            // Whether it is granted cannot be known yet: any answer might be a lie.
+            self.counters.unanswered += 1;
+            return;
+        }
+        match wanted {
+            WireEid::Host(vni, eid) => self.on_host(now, asked, vni, eid),
+            // Nobody can ever have it, so nobody need be remembered.
+            WireEid::Odd(_, eid) => self.reply_negative(asked, eid, Class::NegativeOutside),
+            WireEid::Unusable => {}
+        }
+    }
+
+    fn on_host(&mut self, now: Time, asked: &Asked, vni: Vni, eid: Eid) {
+        let key = AskKey { vni, eid, asker: asked.nve };
+        let source = asked.source.and_then(|(v, eid)| (v == vni).then_some(eid));
+        let limits = &self.config.limits;
+        let (rate, burst, sources) = (limits.reply_rate, limits.reply_burst, limits.sources_per_ask);
+        let known = self.asks.get_mut(key);
+        let new = known.is_none();
+        if let Some(ask) = known {
+            if let Some(source) = source {
+                ask.note_source(now, source, sources);
+            }
+            if !ask.replies.take(now, rate, burst) {
+                self.counters.requests_repeated += 1;
+                return;
+            }
+        }
+        let Some((class, r1)) = self.reply(asked, vni, eid) else {
+            self.counters.unanswered += 1;
+            return;
+        };
+        self.remember(now, key, class);
+        if new && let Some(ask) = self.asks.get_mut(key) {
+            ask.replies.take(now, rate, burst);
+            if let Some(source) = source {
+                ask.note_source(now, source, sources);
+            }
+        }
+        self.holds_anew(key);
+        if let Some(r1) = r1 {
+            let key = AskKey { eid: r1, ..key };
+            self.remember(now, key, Class::Positive);
+            self.holds_anew(key);
+        }
+    }
+
+    /// The asker has just been given the mapping: an order to forget it, or an SMR about it, is void.
+    fn holds_anew(&mut self, key: AskKey) {
+        let at = (key.vni, key.eid);
+        if let Some(node) = self.nodes.get_mut(key.asker)
+            && node.pending.get(&at) == Some(&Tell::Forget)
+        {
+            node.pending.remove(&at);
+        }
+        self.end_solicit(key);
+    }
+
+    /// Whether a node may ask about a VN: it has, or is to get, a tenant system there.
+    fn may_ask(&self, nve: XtrId, vni: Vni) -> bool {
+        let plain = || self.nodes.get(nve).and_then(|node| node.plain.as_ref());
+        self.vns.contains_key(&vni)
+            && (self.db.in_scope(nve, vni) || plain().is_some_and(|plain| plain.vnis.contains(&vni)))
+    }
+
+    /// Answers, if there is a true answer. Returns the TTL class of it and, for an IP address, the MAC
+    /// whose record went with it.
+    fn reply(&mut self, asked: &Asked, vni: Vni, eid: Eid) -> Option<(Class, Option<Eid>)> {
+        let found = match answer(&self.db, &self.nodes, vni, eid) {
+            Answer::Unlocated => return None,
+            Answer::Nothing => {
+                let class = self.negative_class(vni, eid);
+                self.reply_negative(asked, to_lisp(vni, eid), class);
+                return Some((class, None));
+            }
+            Answer::At(found) => found,
+        };
+        let mac = found.tsi.grant.mac.get();
+        match found.source {
+            Source::Registration(_) => self.counters.replies_registered += 1,
+            Source::Grant(_) => self.counters.replies_granted += 1,
+        }
+        let (ttl, epoch) = (self.config.ttl.positive, Some(found.epoch));
+        let (r1, r2) = (Locators::of(&found), Locators::mac(mac));
+        let r1 = record(vni, Eid::Mac(mac), ttl, epoch, &r1);
+        let r2 = record(vni, eid, ttl, epoch, &r2);
+        let ip = matches!(eid, Eid::Ip(_));
+        let both = [r2, r1];
+        let records = if ip { both.as_slice() } else { both.get(1..).unwrap_or_default() };
+        send_reply(&mut self.out, &mut self.counters, self.config.limits.udp_queue_octets, asked, records);
+        Some((Class::Positive, ip.then_some(Eid::Mac(mac))))
+    }
+
+    /// RFC 9301 section 5.4 with ACT 3: the default, Natively-Forward, would let a tenant's packet out.
+    fn reply_negative(&mut self, asked: &Asked, eid: lisp::Eid, class: Class) {
+        self.counters.replies_negative += 1;
+        let negative = Record {
+            ttl: class.minutes(&self.config.ttl),
+            mask_len: eid.mask_len(),
+            action: Action::Drop,
+            eid: eid.address(),
+            ..Record::default()
+        };
+        let limit = self.config.limits.udp_queue_octets;
+        send_reply(&mut self.out, &mut self.counters, limit, asked, &[negative]);
+    }
+
+    fn negative_class(&self, vni: Vni, eid: Eid) -> Class {
+        match (eid, self.vns.get(&vni)) {
+            (Eid::Ip(ip), Some(vn)) if vn.subnets.containing(ip.get()).is_some() => Class::NegativeInside,
+            (Eid::Ip(_), _) => Class::NegativeOutside,
+            (Eid::Mac(_), _) => Class::NegativeInside,
+        }
+    }
+}
+
+fn send_reply(
+    out: &mut Outbox,
+    counters: &mut Counters,
+    limit: usize,
+    asked: &Asked,
+    records: &[Record<'_>],
+) {
+    if asked.silent {
+        return;
+    }
+    let reply = MapReply { nonce: asked.nonce, records: records.into(), ..MapReply::default() };
+    let queued =
+        out.udp(limit, asked.to, asked.from, |octets| reply.encode(octets, EncodeOptions::default()));
+    if !queued {
+        counters.udp_dropped += 1;
+    }
+}
+
+fn owns_itr_rlocs(node: &Node, request: &MapRequest<'_>) -> bool {
+    let own = |ip: IpAddr| node.rlocs.iter().any(|rloc| rloc.get() == ip);
+    request.itr_rlocs.iter().all(|address| address.as_ip().is_some_and(own))
+}
+
+/// Where the answer goes: the first ITR-RLOC of the family that the question came by, else the first.
+fn itr_rloc(request: &MapRequest<'_>, dst: IpAddr) -> Option<IpAddr> {
+    let mut rlocs = request.itr_rlocs.iter().filter_map(|address| address.as_ip());
+    let first = rlocs.next()?;
+    if first.is_ipv4() == dst.is_ipv4() {
+        return Some(first);
+    }
+    rlocs.find(|ip| ip.is_ipv4() == dst.is_ipv4()).or(Some(first))
+}

@@ -1,0 +1,506 @@
+//! The Map-Server: sessions of NVEs and what they register.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use weft_lisp as lisp;
+use weft_lisp::tcp::{Body, Frame, MIN_FRAME_LEN, RefreshScope, Signal};
+use weft_lisp::{Address, MapRegister, Record};
+use weft_model::{Eid, Rloc, TenantIp, Time, Vni, XtrId};
+
+use super::Shard;
+use super::database::{Locator, MAX_LOCATORS, Registration, TsiIx, Via};
+use super::digest::record_digest;
+use super::error::Refusal;
+use super::liveness::Lost;
+use super::nodes::{Control, Session};
+use super::output::{Event, SessionId};
+use super::wire::{WireEid, from_lisp};
+
+/// What happens on the session of an NVE.
+#[derive(Clone, Copy, Debug)]
+pub enum SessionEvent<'a> {
+    /// A session is up, its NVE known by its certificate. It takes the place of an older one.
+    Up {
+        /// The session.
+        session: SessionId,
+        /// Whose.
+        xtr_id: XtrId,
+    },
+    /// A frame came in.
+    Frame {
+        /// On this session.
+        session: SessionId,
+        /// The frame.
+        frame: Frame<'a>,
+    },
+    /// The session is lost.
+    Down {
+        /// The session.
+        session: SessionId,
+    },
+    /// The session's transmit queue is long: changes of one EID are to become one until it is
+    /// [`Writable`](SessionEvent::Writable).
+    Congested {
+        /// The session.
+        session: SessionId,
+    },
+    /// The session takes transmissions again.
+    Writable {
+        /// The session.
+        session: SessionId,
+    },
+}
+
+/// What one Map-Register says about one TSI.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    tsi: TsiIx,
+    epoch: weft_model::Epoch,
+    /// None when all its records are withdrawals.
+    locators: Option<Vec<Locator>>,
+    ips: BTreeSet<TenantIp>,
+    removed: BTreeSet<Eid>,
+    count: u32,
+    digest: u64,
+    /// The shortest TTL of its records, in minutes.
+    ttl: u32,
+}
+
+impl Claim {
+    fn new(tsi: TsiIx, epoch: weft_model::Epoch) -> Self {
+        Self {
+            tsi,
+            epoch,
+            locators: None,
+            ips: BTreeSet::new(),
+            removed: BTreeSet::new(),
+            count: 0,
+            digest: 0,
+            ttl: u32::MAX,
+        }
+    }
+
+    /// The shortest TTL of its records in minutes, if any says one.
+    pub(crate) const fn ttl(&self) -> Option<u32> {
+        if self.ttl == lisp::wire::TTL_RECEIVER_DECIDES { None } else { Some(self.ttl) }
+    }
+}
+
+impl Shard {
+    pub(crate) fn on_session(&mut self, now: Time, event: SessionEvent<'_>) {
+        match event {
+            SessionEvent::Up { session, xtr_id } => self.session_up(now, session, xtr_id),
+            SessionEvent::Frame { session, frame } => self.session_frame(now, session, &frame),
+            SessionEvent::Down { session } => self.session_down(now, session),
+            SessionEvent::Congested { session } => self.set_congested(session, true),
+            SessionEvent::Writable { session } => self.set_congested(session, false),
+        }
+    }
+
+    fn set_congested(&mut self, session: SessionId, congested: bool) {
+        let Some((nve, node, _)) = self.nodes.of_session(session) else { return };
+        if let Some(session) = &mut node.session {
+            session.congested = congested;
+        }
+        self.wake(nve);
+    }
+
+    fn session_up(&mut self, now: Time, id: SessionId, nve: XtrId) {
+        let Some(node) = self.nodes.get_mut(nve).filter(|node| node.plain.is_none()) else {
+            // Revoked, or not known yet: the I/O closes such sessions; nothing is remembered of them.
+            self.counters.frames_without_session += 1;
+            return;
+        };
+        // What an earlier session registered stays, and goes at the end of registration of this one.
+        let round = node.session.as_ref().map_or(0, |old| old.round);
+        let old = node.session.replace(Session::new(id, round + 1));
+        node.lost = None;
+        if let Some(old) = old {
+            self.nodes.sessions.remove(&old.id);
+        }
+        self.nodes.sessions.insert(id, nve);
+        self.nodes.lost.remove(&nve);
+        if self.config.index == 0 {
+            self.control(nve, Control::Hello);
+        }
+        self.arm(now + self.config.timing.digest_interval, super::Timer::Digest(nve, id));
+        self.wake(nve);
+        self.review_alarm(now);
+    }
+
+    fn session_down(&mut self, now: Time, id: SessionId) {
+        let Some((nve, node, _)) = self.nodes.of_session(id) else { return };
+        node.session = None;
+        node.lost = Some(Lost::new(now));
+        self.nodes.sessions.remove(&id);
+        self.nodes.lost.insert(nve);
+        let tsis = self.db.registered_by(nve).count();
+        self.arm(now + self.config.timing.grace, super::Timer::Liveness(nve));
+        self.event(Event::Stale { nve, tsis });
+    }
+
+    fn session_frame(&mut self, now: Time, id: SessionId, frame: &Frame<'_>) {
+        self.counters.frames += 1;
+        let Some((nve, ..)) = self.nodes.of_session(id) else {
+            self.counters.frames_without_session += 1;
+            return;
+        };
+        let length = u16::try_from(frame.data.len() + usize::from(MIN_FRAME_LEN)).unwrap_or(u16::MAX);
+        let Ok(body) = frame.body() else {
+            self.counters.frames_malformed += 1;
+            let (frame_type, id) = (frame.frame_type, frame.id);
+            return self.control(nve, Control::Malformed { frame_type, length, id });
+        };
+        match body {
+            Body::Registration(registration) => {
+                self.session_register(now, nve, frame.id, registration.register());
+            }
+            Body::Signal(Signal::Hello { .. }) => {
+                if let Some(session) = self.nodes.get_mut(nve).and_then(|node| node.session.as_mut()) {
+                    session.hello = true;
+                }
+            }
+            Body::Signal(Signal::EndOfRegistration { count, digest }) => {
+                self.end_of_registration(now, nve, count, digest);
+            }
+            Body::Signal(Signal::VnDigest { vni, count, digest }) => {
+                self.digest_received(now, nve, vni, count, digest);
+            }
+            Body::RegistrationRefresh { scope, .. } => {
+                // A server registers nothing.
+                let _: RefreshScope<'_> = scope;
+                self.counters.unsupported += 1;
+            }
+            // A complaint about one of our own frames.
+            Body::ErrorNotification(_) => self.counters.unsupported += 1,
+            _ => {
+                self.counters.unsupported += 1;
+                let (frame_type, id) = (frame.frame_type, frame.id);
+                self.control(nve, Control::Unknown { frame_type, length, id });
+            }
+        }
+    }
+
+    fn session_register(&mut self, now: Time, nve: XtrId, id: u32, register: &MapRegister<'_>) {
+        let first = register.records.first();
+        let eid = first.and_then(|record| lisp::Eid::from_wire(record.eid, record.mask_len).ok());
+        let named = register.xtr.map_or(nve, |xtr| XtrId(xtr.xtr_id));
+        let claims = if named == nve {
+            self.claims(nve, register, false)
+        } else {
+            Err(Refusal::WrongXtrId { named, nve })
+        };
+        match claims {
+            Ok(claims) => {
+                let session = self.nodes.get(nve).and_then(|node| node.session.as_ref());
+                let Some(via) = session.map(|s| Via::Session { id: s.id, round: s.round }) else { return };
+                for claim in claims {
+                    self.apply(now, nve, claim, via, false);
+                }
+                self.control(nve, Control::Ack { id, eid });
+            }
+            Err(reason) => {
+                let code = reason.reject_reason();
+                self.refuse(Some(nve), reason);
+                self.control(nve, Control::Reject { id, reason: code, eid });
+            }
+        }
+    }
+
+    /// Counts and reports a refused registration.
+    pub(crate) fn refuse(&mut self, nve: Option<XtrId>, reason: Refusal) {
+        self.counters.refuse(&reason);
+        self.event(Event::Refused { nve, reason });
+    }
+
+    /// Checks every record of a Map-Register. All or nothing: one wrong record refuses the whole message.
+    /// With `several`, records of several TSIs may stand in it, as plain xTRs send them.
+    pub(crate) fn claims(
+        &self,
+        nve: XtrId,
+        register: &MapRegister<'_>,
+        several: bool,
+    ) -> Result<Vec<Claim>, Refusal> {
+        if !self.loaded {
+            return Err(Refusal::NotReady);
+        }
+        let (count, max) = (register.records.len(), self.config.limits.records_per_register.max(1));
+        if count == 0 || count > max {
+            return Err(Refusal::Records { count, max });
+        }
+        let mut claims = BTreeMap::new();
+        for record in register.records {
+            self.claim(nve, &record, several, &mut claims)?;
+        }
+        let claims: Vec<Claim> = claims.into_values().collect();
+        for claim in &claims {
+            let known = several && self.db.get(claim.tsi).is_some_and(|t| t.registration(nve).is_some());
+            if claim.locators.is_none()
+                && !known
+                && let Some(ip) = claim.ips.first()
+            {
+                return Err(Refusal::NoRloc { eid: Eid::Ip(*ip) });
+            }
+        }
+        Ok(claims)
+    }
+
+    fn claim(
+        &self,
+        nve: XtrId,
+        record: &Record<'_>,
+        several: bool,
+        claims: &mut BTreeMap<TsiIx, Claim>,
+    ) -> Result<(), Refusal> {
+        let (vni, eid) = match from_lisp(record.eid, record.mask_len) {
+            WireEid::Host(vni, eid) => (vni, eid),
+            _ => return Err(Refusal::BadEid(format!("{:?}/{}", record.eid, record.mask_len))),
+        };
+        let withdrawal = record.ttl == lisp::wire::TTL_REMOVE;
+        let Some((ix, tsi)) = self.db.lookup(vni, eid) else {
+            // The grant went before the withdrawal arrived: what it asks for is done already.
+            return if withdrawal { Ok(()) } else { Err(self.not_granted(nve, vni, eid)) };
+        };
+        if !self.vns.contains_key(&vni) {
+            return Err(Refusal::UnknownVn(vni));
+        }
+        let epoch = match (tsi.grant.epoch_of(nve), tsi.claim) {
+            (Ok(epoch), Some(claim)) if claim.nve != nve && !withdrawal => {
+                let _ = epoch;
+                let (owner, epoch) = (claim.nve, claim.epoch);
+                return Err(Refusal::Superseded { vni, eid, owner, epoch, nve });
+            }
+            (Ok(epoch), _) => epoch,
+            // Nothing of this NVE's can be registered: the withdrawal has no object.
+            (Err(_), _) if withdrawal => return Ok(()),
+            (Err(_), _) if !self.db.in_scope(nve, vni) => return Err(Refusal::VnOutOfScope { vni, nve }),
+            (Err(_), _) => {
+                let (owner, epoch) = tsi.holder();
+                return Err(Refusal::HeldBy { vni, eid, owner, epoch, nve });
+            }
+        };
+        if !several && !claims.is_empty() && !claims.contains_key(&ix) {
+            return Err(Refusal::MixedTsis { eid });
+        }
+        let claim = claims.entry(ix).or_insert_with(|| Claim::new(ix, epoch));
+        if withdrawal {
+            claim.removed.insert(eid);
+            return Ok(());
+        }
+        claim.count += 1;
+        claim.digest = claim.digest.wrapping_add(record_digest(record));
+        claim.ttl = claim.ttl.min(record.ttl);
+        let max = self.config.limits.locators_per_record.clamp(1, MAX_LOCATORS);
+        if record.locators.is_empty() || record.locators.len() > max {
+            return Err(Refusal::Locators { eid, count: record.locators.len(), max });
+        }
+        let mac = tsi.grant.mac;
+        if let Eid::Ip(ip) = eid {
+            claim.ips.insert(ip);
+            if let (1, Some(Address::Mac(octets))) =
+                (record.locators.len(), record.locators.first().map(|l| l.rloc))
+            {
+                if octets != mac.octets() {
+                    let mac_found = weft_model::MacAddr(octets).to_string();
+                    return Err(Refusal::WrongMac { eid, granted: mac, mac: mac_found });
+                }
+                return Ok(());
+            }
+        }
+        claim.locators = Some(self.own_locators(nve, eid, record)?);
+        Ok(())
+    }
+
+    fn not_granted(&self, nve: XtrId, vni: Vni, eid: Eid) -> Refusal {
+        if !self.vns.contains_key(&vni) {
+            Refusal::UnknownVn(vni)
+        } else if self.db.in_scope(nve, vni) {
+            Refusal::NotGranted { vni, eid }
+        } else {
+            Refusal::VnOutOfScope { vni, nve }
+        }
+    }
+
+    /// The locators of a record, each of which must be enrolled for the NVE.
+    fn own_locators(&self, nve: XtrId, eid: Eid, record: &Record<'_>) -> Result<Vec<Locator>, Refusal> {
+        let enrolled = self.nodes.get(nve).map(|node| node.rlocs.as_slice()).unwrap_or_default();
+        let mut locators = Vec::with_capacity(record.locators.len());
+        for locator in record.locators {
+            let rloc = locator.rloc.as_ip().and_then(|ip| Rloc::new(ip).ok());
+            let Some(rloc) = rloc.filter(|rloc| enrolled.contains(rloc)) else {
+                let rloc = match locator.rloc.as_ip() {
+                    Some(ip) => ip.to_string(),
+                    None => format!("{:?}", locator.rloc),
+                };
+                return Err(Refusal::ForeignRloc { eid, rloc, nve });
+            };
+            locators.push(Locator { rloc, priority: locator.priority, weight: locator.weight });
+        }
+        Ok(locators)
+    }
+
+    /// Does what a checked Map-Register says about one TSI. With `merge`, it adds to what is registered
+    /// (RFC 9301); without, it replaces it, as on sessions.
+    pub(crate) fn apply(&mut self, now: Time, nve: XtrId, claim: Claim, via: Via, merge: bool) {
+        let Some(before) = self.before(claim.tsi) else { return };
+        let Some(tsi) = self.db.get(claim.tsi) else { return };
+        let old = tsi.registration(nve);
+        let mac = Eid::Mac(tsi.grant.mac.get());
+        let mut ips = claim.ips;
+        let mut locators = claim.locators;
+        let (mut count, mut digest) = (claim.count, claim.digest);
+        let keeps = |r: &&Registration| merge || (locators.is_none() && ips.is_empty() && r.nve == nve);
+        if let Some(old) = old.filter(keeps) {
+            // Withdrawals alone, or a plain xTR's part: the rest stays as it was.
+            ips.extend(old.ips.iter().copied());
+            locators = locators.or_else(|| Some(old.locators.clone()));
+            count = count.max(old.count);
+            digest = if claim.count == 0 { old.digest } else { digest };
+        }
+        let since = old.map_or(now, |old| old.since);
+        ips.retain(|ip| !claim.removed.contains(&Eid::Ip(*ip)));
+        let locators = locators.filter(|_| !claim.removed.contains(&mac));
+        let direct = self.nodes.get(nve).is_some_and(|node| node.plain.is_some());
+        let Some(locators) = locators.filter(|_| !(direct && ips.is_empty() && claim.count == 0)) else {
+            if self.db.withdraw(claim.tsi, nve) {
+                self.counters.withdrawals += 1;
+                self.publish(now, before);
+            }
+            return;
+        };
+        if !claim.removed.is_empty() {
+            // What is left is no longer what the digest was made of; the next full registration sets it.
+            count = count.saturating_sub(u32::try_from(claim.removed.len()).unwrap_or(u32::MAX));
+        }
+        let registration = Registration { nve, epoch: claim.epoch, locators, ips, since, via, count, digest };
+        let eids: Vec<Eid> = tsi.eids().collect();
+        let vni = tsi.grant.tsi.vni;
+        let id = tsi.grant.tsi.clone();
+        let epoch = claim.epoch;
+        let (displaced, succeeded) = self.db.register(claim.tsi, registration);
+        self.counters.registrations += 1;
+        if let Via::Udp { expires } = via {
+            self.arm(expires, super::Timer::Expiry(claim.tsi, nve));
+        }
+        self.publish(now, before);
+        for previous in displaced {
+            self.tell_previous(now, previous, vni, &eids);
+        }
+        if succeeded {
+            self.event(Event::SuccessorActive { tsi: id, nve, epoch });
+        }
+    }
+
+    /// Everything the NVE has is registered: what it did not name in this round is gone.
+    fn end_of_registration(&mut self, now: Time, nve: XtrId, count: u32, digest: u64) {
+        let Some(round) = self.nodes.get(nve).and_then(|n| n.session.as_ref()).map(|s| s.round) else {
+            return;
+        };
+        let all: Vec<(Vni, TsiIx)> = self.db.registered_by(nve).collect();
+        let (named, rest): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|(_, ix)| self.is_named(nve, *ix, round));
+        let (mut have, mut sum) = (0_u32, 0_u64);
+        for (_, ix) in &named {
+            if let Some(r) = self.db.get(*ix).and_then(|tsi| tsi.registration(nve)) {
+                (have, sum) = (have + r.count, sum.wrapping_add(r.digest));
+            }
+        }
+        // With several shards each sees a part of what the count is about; a digest of 0 says that the
+        // sender computes none. The session lost nothing on the way in either case.
+        if self.config.shards <= 1 && digest != 0 && (have, sum) != (count, digest) {
+            self.counters.digest_mismatches += 1;
+            self.ask_refresh(now, nve, None);
+            return;
+        }
+        let removed = rest.len();
+        for (_, ix) in rest {
+            self.drop_registration(now, ix, nve);
+            self.counters.removed_by_snapshot += 1;
+        }
+        self.event(Event::EndOfRegistration { nve, registered: named.len(), removed });
+    }
+
+    fn is_named(&self, nve: XtrId, ix: TsiIx, round: u64) -> bool {
+        let session = self.nodes.get(nve).and_then(|node| node.session.as_ref()).map(|s| s.id);
+        let registration = self.db.get(ix).and_then(|tsi| tsi.registration(nve));
+        registration.is_some_and(
+            |r| matches!(r.via, Via::Session { id, round: r } if Some(id) == session && r >= round),
+        )
+    }
+
+    /// Removes a registration and tells who asked.
+    pub(crate) fn drop_registration(&mut self, now: Time, ix: TsiIx, nve: XtrId) {
+        let Some(before) = self.before(ix) else { return };
+        if self.db.withdraw(ix, nve) {
+            self.publish(now, before);
+        }
+    }
+
+    /// Number and digest of the records that `nve` has registered in a VN.
+    pub(crate) fn vn_digest(&self, nve: XtrId, vni: Vni) -> (u32, u64) {
+        let registrations =
+            self.db.registered_in(nve, vni).filter_map(|ix| self.db.get(ix)?.registration(nve));
+        registrations.fold((0, 0), |(count, digest), r| (count + r.count, digest.wrapping_add(r.digest)))
+    }
+
+    /// The NVE says what it has registered in a VN: every 30 s, and when it has registered a VN again.
+    fn digest_received(&mut self, now: Time, nve: XtrId, vni: u32, count: u32, digest: u64) {
+        let Ok(vni) = Vni::new(vni) else { return };
+        if !self.owns(vni) || self.vn_digest(nve, vni) == (count, digest) {
+            return;
+        }
+        self.counters.digest_mismatches += 1;
+        let refreshing = self.nodes.get(nve).and_then(|n| n.session.as_ref()?.refreshing.get(&vni).copied());
+        if let Some((round, _)) = refreshing {
+            let named = |ix: &TsiIx| self.is_named(nve, *ix, round);
+            let rest: Vec<TsiIx> = self.db.registered_in(nve, vni).filter(|ix| !named(ix)).collect();
+            for ix in rest {
+                self.drop_registration(now, ix, nve);
+                self.counters.removed_by_snapshot += 1;
+            }
+            if self.vn_digest(nve, vni) == (count, digest) {
+                if let Some(session) = self.nodes.get_mut(nve).and_then(|node| node.session.as_mut()) {
+                    session.refreshing.remove(&vni);
+                }
+                return;
+            }
+        }
+        self.ask_refresh(now, nve, Some(vni));
+    }
+
+    /// Asks an NVE to register a VN, or everything, again; not more often than the interval says.
+    fn ask_refresh(&mut self, now: Time, nve: XtrId, vni: Option<Vni>) {
+        let interval = self.config.timing.refresh_interval;
+        let known = vni.is_none_or(|vni| self.vns.contains_key(&vni));
+        let Some(session) = self.nodes.get_mut(nve).and_then(|node| node.session.as_mut()) else { return };
+        if let Some(vni) = vni {
+            let recent = session.refreshing.get(&vni).is_some_and(|(_, at)| now.since(*at) < interval);
+            // An unknown VN has nothing that could be registered in it.
+            if recent || !known {
+                return;
+            }
+            session.round += 1;
+            session.refreshing.insert(vni, (session.round, now));
+        } else {
+            session.round += 1;
+        }
+        self.counters.refreshes += 1;
+        self.control(nve, Control::Refresh { vni });
+    }
+
+    /// Sends the digest of each VN in which the NVE has registered something.
+    pub(crate) fn send_digests(&mut self, now: Time, nve: XtrId, id: SessionId) {
+        let Some(session) = self.nodes.get(nve).and_then(|n| n.session.as_ref()).filter(|s| s.id == id)
+        else {
+            return;
+        };
+        if session.hello {
+            let mut vnis: Vec<Vni> = self.db.registered_by(nve).map(|(vni, _)| vni).collect();
+            vnis.dedup();
+            for vni in vnis {
+                self.control(nve, Control::Digest { vni });
+            }
+        }
+        self.arm(now + self.config.timing.digest_interval, super::Timer::Digest(nve, id));
+    }
+}
