@@ -1,0 +1,258 @@
+//! Why the registry refuses.
+
+use crate::store::StoreError;
+use core::net::IpAddr;
+use weft_api::Code;
+use weft_model::{
+    Epoch, IpNet, Learning, MacAddr, NveName, Reply, Rloc, TenantIp, TsMac, TsiName, VnName, Vni, XtrId,
+};
+
+/// Why an operation was refused. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RegistryError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No such VN.
+    #[error("there is no VN '{0}'; `weft get vns` lists them")]
+    NoVn(VnName),
+    /// A VN of that name exists.
+    #[error("a VN '{name}' exists already (VNID {vni}); choose another name")]
+    VnTaken {
+        /// The name.
+        name: VnName,
+        /// Its VNID.
+        vni: Vni,
+    },
+    /// A VN with that VNID exists.
+    #[error("VNID {vni} belongs to VN '{holder}'; choose another or leave the choice to the Oracle")]
+    VniTaken {
+        /// The VNID.
+        vni: Vni,
+        /// The VN that has it.
+        holder: VnName,
+    },
+    /// All 2^24 - 1 VNIDs are taken.
+    #[error("all VNIDs are taken; delete a VN")]
+    NoVniLeft,
+    /// This version cannot do it.
+    #[error("learning '{0}' is not supported yet; use 'oracle'")]
+    Learning(Learning),
+    /// This version cannot do it.
+    #[error("reply '{0}' is not supported yet; use 'proxy'")]
+    Reply(Reply),
+    /// Tenant systems are in the VN.
+    #[error("VN '{vn}' has {count} tenant systems in it ({}{}); detach them first", first.join(", "), if *count > first.len() { ", ..." } else { "" })]
+    VnInUse {
+        /// The VN.
+        vn: VnName,
+        /// How many.
+        count: usize,
+        /// Up to three of their names.
+        first: Vec<String>,
+    },
+    /// The token limits the NVE to other VNs.
+    #[error("NVE '{nve}' may not hold tenant systems in VN '{vn}': its join token was limited to others")]
+    OutOfScope {
+        /// The NVE.
+        nve: NveName,
+        /// The VN.
+        vn: VnName,
+    },
+    /// No such grant.
+    #[error("there is no tenant system '{tsi}' in VN '{vn}'; `weft get tsis` lists them")]
+    NoTsi {
+        /// The VN.
+        vn: VnName,
+        /// The name.
+        tsi: TsiName,
+    },
+    /// Another NVE holds it.
+    #[error(
+        "'{tsi}' in VN '{vn}' is granted to NVE '{owner}' (epoch {epoch}); detach it there, or release it by force"
+    )]
+    GrantedElsewhere {
+        /// The VN.
+        vn: VnName,
+        /// The tenant system.
+        tsi: TsiName,
+        /// Who holds it.
+        owner: NveName,
+        /// At which epoch.
+        epoch: Epoch,
+    },
+    /// The caller holds it with another MAC address.
+    #[error("'{tsi}' in VN '{vn}' has MAC address {has}, not {asked}; detach it to change that")]
+    MacMismatch {
+        /// The VN.
+        vn: VnName,
+        /// The tenant system.
+        tsi: TsiName,
+        /// Its MAC address.
+        has: TsMac,
+        /// The one asked for.
+        asked: TsMac,
+    },
+    /// The caller holds it without that address.
+    #[error(
+        "'{tsi}' in VN '{vn}' exists without address {asked}; take it through its addresses, or detach it first"
+    )]
+    IpMismatch {
+        /// The VN.
+        vn: VnName,
+        /// The tenant system.
+        tsi: TsiName,
+        /// The one asked for.
+        asked: TenantIp,
+    },
+    /// Another tenant system has the MAC address.
+    #[error("MAC address {mac} in VN '{vn}' belongs to '{holder}' on NVE '{nve}'; choose another or none")]
+    MacTaken {
+        /// The VN.
+        vn: VnName,
+        /// The address.
+        mac: MacAddr,
+        /// The tenant system that has it.
+        holder: TsiName,
+        /// Where that is.
+        nve: NveName,
+    },
+    /// Another tenant system has the IP address.
+    #[error("address {ip} in VN '{vn}' belongs to '{holder}' on NVE '{nve}'; choose another or none")]
+    AddressTaken {
+        /// The VN.
+        vn: VnName,
+        /// The address.
+        ip: TenantIp,
+        /// The tenant system that has it.
+        holder: TsiName,
+        /// Where that is.
+        nve: NveName,
+    },
+    /// Not a host address of the VN.
+    #[error("{ip} is no host address in a subnet of VN '{vn}' ({}); choose one inside", list(subnets))]
+    OutsideSubnets {
+        /// The VN.
+        vn: VnName,
+        /// The address.
+        ip: IpAddr,
+        /// The VN's subnets.
+        subnets: Vec<IpNet>,
+    },
+    /// No address is left.
+    #[error(
+        "every host address of {} in VN '{vn}' is taken; add a subnet or detach tenant systems",
+        list(subnets)
+    )]
+    SubnetFull {
+        /// The VN.
+        vn: VnName,
+        /// Its subnets of that family.
+        subnets: Vec<IpNet>,
+    },
+    /// More addresses than a tenant system may have.
+    #[error("'{tsi}' may have at most {max} {what}")]
+    TooManyAddresses {
+        /// The tenant system.
+        tsi: TsiName,
+        /// The limit.
+        max: usize,
+        /// Of what.
+        what: &'static str,
+    },
+    /// No MAC address could be made up that is free.
+    #[error("no free MAC address was found for '{0}'; name one")]
+    NoMac(TsiName),
+    /// No such NVE.
+    #[error("there is no NVE '{0}'; `weft get nves` lists them")]
+    NoNve(NveName),
+    /// The caller's NVE was removed.
+    #[error("NVE {0} has been removed from this fabric; join again with a new token")]
+    Revoked(XtrId),
+    /// An NVE of that name exists.
+    #[error("an NVE '{0}' has joined already; choose another name with --name, or remove that one first")]
+    NveTaken(NveName),
+    /// An NVE has that RLOC.
+    #[error("RLOC {rloc} belongs to NVE '{holder}'; remove that one first, or name another RLOC")]
+    RlocTaken {
+        /// The address.
+        rloc: Rloc,
+        /// Who has it.
+        holder: NveName,
+    },
+    /// An NVE without an underlay address.
+    #[error("an NVE needs at least one RLOC; name one with --rloc")]
+    NoRloc,
+    /// No such token.
+    #[error("the join token is not known here; make one with `weft oracle token`")]
+    TokenUnknown,
+    /// Used up.
+    #[error("the join token has been used already; make a new one with `weft oracle token`")]
+    TokenUsed,
+    /// Too old.
+    #[error("the join token expired {0} s ago; make a new one with `weft oracle token`")]
+    TokenExpired(u64),
+    /// The token is limited to other RLOCs.
+    #[error("the join token does not allow RLOC {0}; name one it allows, or make another token")]
+    TokenRloc(Rloc),
+    /// The token is limited to another name.
+    #[error("the join token is for NVE '{allowed}', not '{asked}'")]
+    TokenName {
+        /// The name in the token.
+        allowed: NveName,
+        /// The name asked for.
+        asked: NveName,
+    },
+    /// A token that nobody could use.
+    #[error("a join token needs 1 to 100000 uses and 1 to 31536000 s; got {uses} uses, {ttl_s} s")]
+    TokenLimits {
+        /// Joins.
+        uses: u32,
+        /// Lifetime.
+        ttl_s: u64,
+    },
+    /// The operation needs another role.
+    #[error("{0}")]
+    Forbidden(String),
+    /// The request contradicts itself.
+    #[error("{0}")]
+    Bad(String),
+}
+
+fn list(nets: &[IpNet]) -> String {
+    if nets.is_empty() {
+        return "it has none".to_owned();
+    }
+    nets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+impl RegistryError {
+    /// The code that `/v1` answers with.
+    #[must_use]
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::Store(_) => Code::StoreFailed,
+            Self::NoVn(_) | Self::NoTsi { .. } | Self::NoNve(_) => Code::NotFound,
+            Self::VnTaken { .. } => Code::VnTaken,
+            Self::VniTaken { .. } | Self::NoVniLeft => Code::VniTaken,
+            Self::Learning(_) | Self::Reply(_) => Code::NotSupported,
+            Self::VnInUse { .. } => Code::VnInUse,
+            Self::OutOfScope { .. } | Self::Forbidden(_) => Code::Forbidden,
+            Self::GrantedElsewhere { .. } => Code::GrantedElsewhere,
+            Self::MacMismatch { .. } | Self::IpMismatch { .. } => Code::AddressMismatch,
+            Self::MacTaken { .. } | Self::NoMac(_) => Code::MacTaken,
+            Self::AddressTaken { .. } => Code::AddressTaken,
+            Self::OutsideSubnets { .. } => Code::OutsideSubnets,
+            Self::SubnetFull { .. } => Code::SubnetFull,
+            Self::TooManyAddresses { .. } => Code::TooManyAddresses,
+            Self::Revoked(_) => Code::Revoked,
+            Self::NveTaken(_) => Code::NveTaken,
+            Self::RlocTaken { .. } => Code::RlocTaken,
+            Self::TokenUnknown => Code::TokenUnknown,
+            Self::TokenUsed => Code::TokenUsed,
+            Self::TokenExpired(_) => Code::TokenExpired,
+            Self::TokenRloc(_) | Self::TokenName { .. } => Code::Forbidden,
+            Self::NoRloc | Self::TokenLimits { .. } | Self::Bad(_) => Code::BadRequest,
+        }
+    }
+}

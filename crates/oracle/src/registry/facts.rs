@@ -1,0 +1,35 @@
+//! From the store's changes to the mapping database's facts.
+
+use super::{Kind, NveRecord, decode};
+use crate::{
+    core::{Fact, NveFact},
+    store::{Change, StoreError},
+};
+use weft_api::GrantView;
+use weft_model::VnSpec;
+
+/// The fact that a change means, if it is one for the mapping database.
+///
+/// # Errors
+/// [`StoreError::Damaged`].
+pub fn fact(change: &Change) -> Result<Option<Fact>, StoreError> {
+    let Some(kind) = Kind::of(&change.key) else { return Ok(None) };
+    let key = &change.key;
+    let fact = match (&change.after, &change.before) {
+        (Some(now), _) => match kind {
+            Kind::Vn => Fact::Vn(decode::<VnSpec>(key, now)?),
+            Kind::Grant => Fact::Grant(decode::<GrantView>(key, now)?.grant),
+            Kind::Nve => {
+                let NveRecord { name, xtr_id, rlocs, .. } = decode(key, now)?;
+                Fact::Nve(NveFact { xtr_id, name, rlocs: rlocs.into_iter().collect() })
+            }
+        },
+        (None, Some(was)) => match kind {
+            Kind::Vn => Fact::VnGone(decode::<VnSpec>(key, was)?.vni),
+            Kind::Grant => Fact::GrantGone(decode::<GrantView>(key, was)?.grant.tsi),
+            Kind::Nve => Fact::NveGone(decode::<NveRecord>(key, was)?.xtr_id),
+        },
+        (None, None) => return Ok(None),
+    };
+    Ok(Some(fact))
+}

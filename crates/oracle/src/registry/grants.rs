@@ -1,0 +1,346 @@
+//! Grants and the addresses they take.
+
+use super::{
+    Caller, Registry, RegistryError, keys, nves,
+    pool::{self, Pools, VnPools},
+    read, vns, write,
+};
+use crate::store::{Revision, StoreError, Transaction};
+use core::net::IpAddr;
+use sha2::{Digest, Sha256};
+use std::{collections::BTreeSet, sync::Mutex};
+use weft_api::GrantView;
+use weft_model::{
+    Epoch, Grant, IpNet, NveName, Subnets, TenantIp, TsMac, TsiId, TsiName, VnName, VnSpec, Vni, XtrId,
+};
+
+/// IP addresses of one tenant system: what one registration can carry with room to spare.
+pub const MAX_IPS: usize = 32;
+/// Link-local IPv6 addresses of one tenant system.
+pub const MAX_LINK_LOCALS: usize = 2;
+
+/// A wish for a grant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// The VN.
+    pub vn: VnName,
+    /// The tenant system.
+    pub tsi: TsiName,
+    /// Its MAC address, or any.
+    pub mac: Option<TsMac>,
+    /// Its IP addresses; of a family without one here, any one.
+    pub ips: BTreeSet<TenantIp>,
+    /// Who is to hold it.
+    pub owner: XtrId,
+}
+
+/// A grant that was made or found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Granted {
+    /// The grant with its names.
+    pub view: GrantView,
+    /// Its VN.
+    pub vn: VnSpec,
+    /// Whether it was made just now.
+    pub created: bool,
+}
+
+impl Registry {
+    /// Grants a tenant system and its addresses, or finds the grant its owner has already.
+    ///
+    /// # Errors
+    /// Whatever stands in the way, by name: see [`RegistryError`].
+    pub async fn grant(&self, wish: Wish) -> Result<(Granted, Revision), RegistryError> {
+        let pools = self.pools.clone();
+        self.run(move |tx| grant(tx, &pools, &wish)).await
+    }
+
+    /// Takes one more address for a tenant system.
+    ///
+    /// # Errors
+    /// Whatever stands in the way, by name: see [`RegistryError`].
+    pub async fn take_address(
+        &self,
+        vn: VnName,
+        tsi: TsiName,
+        ip: TenantIp,
+        caller: Caller,
+    ) -> Result<(Granted, Revision), RegistryError> {
+        let pools = self.pools.clone();
+        self.run(move |tx| {
+            let vn = vns::find(tx, &vn)?;
+            let mut view = held_by(tx, &vn, &tsi, &caller)?;
+            if view.grant.ips.contains(&ip) {
+                return Ok(Granted { view, vn: vn.clone(), created: false });
+            }
+            free_ip(tx, &vn, ip)?;
+            view.grant.ips.insert(ip);
+            count_ips(&tsi, &view.grant.ips)?;
+            write(tx, keys::ip(vn.vni, ip.get()), &tsi)?;
+            write(tx, keys::grant(vn.vni, &tsi), &view)?;
+            with_pools(tx, &pools, &vn, |p| p.mark(ip.get()))?;
+            Ok(Granted { view, vn: vn.clone(), created: true })
+        })
+        .await
+    }
+
+    /// Gives a tenant system back: by its owner, or by an operator who says `force`.
+    ///
+    /// # Errors
+    /// [`RegistryError::NoTsi`], [`RegistryError::GrantedElsewhere`] or [`RegistryError::Forbidden`].
+    pub async fn release(
+        &self,
+        vn: VnName,
+        tsi: TsiName,
+        caller: Caller,
+        force: bool,
+    ) -> Result<(GrantView, Revision), RegistryError> {
+        let pools = self.pools.clone();
+        self.run(move |tx| {
+            if caller == Caller::Operator && !force {
+                return Err(RegistryError::Forbidden(format!(
+                    "'{tsi}' in VN '{vn}' is its NVE's to release; an operator must say ?force=true"
+                )));
+            }
+            let vn = vns::find(tx, &vn)?;
+            let view = held_by(tx, &vn, &tsi, &caller)?;
+            remove(tx, &pools, &vn, &view)?;
+            Ok(view)
+        })
+        .await
+    }
+
+    /// Writes down that the grant's successor has become its holder. Nothing happens if the grant
+    /// has changed meanwhile.
+    ///
+    /// # Errors
+    /// [`RegistryError::Store`].
+    pub async fn succeed(&self, tsi: TsiId, nve: XtrId, epoch: Epoch) -> Result<(), RegistryError> {
+        self.run(move |tx| {
+            let key = keys::grant(tsi.vni, &tsi.name);
+            let Some(mut view) = read::<GrantView>(tx, &key)? else { return Ok(()) };
+            if view.grant.next.is_none_or(|next| next.nve != nve || next.epoch != epoch) {
+                return Ok(());
+            }
+            let Some(record) = nves::find(tx, nve)? else { return Ok(()) };
+            tx.delete(keys::held_one(view.grant.owner, tsi.vni, &tsi.name));
+            view.nve = record.name;
+            view.grant.owner = nve;
+            view.grant.epoch = epoch;
+            view.grant.next = None;
+            write(tx, key, &view)?;
+            Ok(())
+        })
+        .await
+        .map(|_| ())
+    }
+}
+
+fn grant(tx: &mut dyn Transaction, pools: &Mutex<Pools>, wish: &Wish) -> Result<Granted, RegistryError> {
+    let Wish { tsi, owner, .. } = wish;
+    let vn = vns::find(tx, &wish.vn)?;
+    let nve = nves::find(tx, *owner)?.ok_or(RegistryError::Revoked(*owner))?;
+    if nve.vns.as_ref().is_some_and(|scope| !scope.contains(&vn.name)) {
+        return Err(RegistryError::OutOfScope { nve: nve.name, vn: vn.name });
+    }
+    let key = keys::grant(vn.vni, tsi);
+    if let Some(view) = read::<GrantView>(tx, &key)? {
+        return found(view, vn, wish);
+    }
+    for ip in &wish.ips {
+        free_ip(tx, &vn, *ip)?;
+    }
+    let mac = match wish.mac {
+        Some(mac) => free_mac(tx, &vn, mac)?,
+        None => choose_mac(tx, &vn, tsi)?,
+    };
+    let mut ips = wish.ips.clone();
+    let named = |v4: bool| wish.ips.iter().any(|ip| ip.get().is_ipv4() == v4 && !ip.is_link_local());
+    for v4 in [true, false] {
+        let has = vn.subnets.iter().any(|net| matches!(net, IpNet::V4(_)) == v4);
+        if has && !named(v4) {
+            ips.insert(choose_ip(tx, pools, &vn, v4)?);
+        }
+    }
+    count_ips(tsi, &ips)?;
+    let epoch = read(tx, &keys::floor(vn.vni))?.unwrap_or(Epoch::FIRST);
+    for ip in &ips {
+        write(tx, keys::ip(vn.vni, ip.get()), tsi)?;
+    }
+    write(tx, keys::mac(vn.vni, mac.get()), tsi)?;
+    tx.put(keys::held_one(*owner, vn.vni, tsi), Vec::new());
+    let id = TsiId { vni: vn.vni, name: tsi.clone() };
+    let grant = Grant { tsi: id, mac, ips, owner: *owner, epoch, next: None };
+    let view = GrantView { vn: vn.name.clone(), nve: nve.name, grant };
+    write(tx, key, &view)?;
+    // Last of all: nothing can fail from here on but the store itself.
+    with_pools(tx, pools, &vn, |p| view.grant.ips.iter().for_each(|ip| p.mark(ip.get())))?;
+    Ok(Granted { view, vn, created: true })
+}
+
+/// The grant that is there already, if it is the caller's and has what is asked for.
+fn found(view: GrantView, vn: VnSpec, wish: &Wish) -> Result<Granted, RegistryError> {
+    let Grant { owner, epoch, next, mac, ref ips, .. } = view.grant;
+    let (vn_name, tsi) = (vn.name.clone(), wish.tsi.clone());
+    if owner != wish.owner && next.is_none_or(|next| next.nve != wish.owner) {
+        return Err(RegistryError::GrantedElsewhere { vn: vn_name, tsi, owner: view.nve, epoch });
+    }
+    if let Some(asked) = wish.mac.filter(|asked| *asked != mac) {
+        return Err(RegistryError::MacMismatch { vn: vn_name, tsi, has: mac, asked });
+    }
+    if let Some(asked) = wish.ips.difference(ips).next() {
+        return Err(RegistryError::IpMismatch { vn: vn_name, tsi, asked: *asked });
+    }
+    Ok(Granted { view, vn, created: false })
+}
+
+/// The grant of `tsi`, if `caller` may change it.
+fn held_by(
+    tx: &dyn Transaction,
+    vn: &VnSpec,
+    tsi: &TsiName,
+    caller: &Caller,
+) -> Result<GrantView, RegistryError> {
+    let view: GrantView = read(tx, &keys::grant(vn.vni, tsi))?
+        .ok_or_else(|| RegistryError::NoTsi { vn: vn.name.clone(), tsi: tsi.clone() })?;
+    match caller {
+        Caller::Nve { xtr_id, .. } if view.grant.owner != *xtr_id => Err(RegistryError::GrantedElsewhere {
+            vn: vn.name.clone(),
+            tsi: tsi.clone(),
+            owner: view.nve,
+            epoch: view.grant.epoch,
+        }),
+        _ => Ok(view),
+    }
+}
+
+/// Removes a grant with all that points to it, and raises the VN's epoch floor above it.
+pub(super) fn remove(
+    tx: &mut dyn Transaction,
+    pools: &Mutex<Pools>,
+    vn: &VnSpec,
+    view: &GrantView,
+) -> Result<(), StoreError> {
+    let Grant { tsi, mac, ips, owner, epoch, next } = &view.grant;
+    for ip in ips {
+        tx.delete(keys::ip(tsi.vni, ip.get()));
+    }
+    tx.delete(keys::mac(tsi.vni, mac.get()));
+    tx.delete(keys::held_one(*owner, tsi.vni, &tsi.name));
+    if let Some(next) = next {
+        tx.delete(keys::held_one(next.nve, tsi.vni, &tsi.name));
+    }
+    tx.delete(keys::grant(tsi.vni, &tsi.name));
+    let highest = next.map_or(*epoch, |next| next.epoch.max(*epoch));
+    let floor = read(tx, &keys::floor(tsi.vni))?.unwrap_or(Epoch::FIRST);
+    write(tx, keys::floor(tsi.vni), &floor.max(highest.next()))?;
+    with_pools(tx, pools, vn, |p| ips.iter().for_each(|ip| p.unmark(ip.get())))
+}
+
+fn count_ips(tsi: &TsiName, ips: &BTreeSet<TenantIp>) -> Result<(), RegistryError> {
+    let too_many = |max, what| RegistryError::TooManyAddresses { tsi: tsi.clone(), max, what };
+    if ips.iter().filter(|ip| ip.is_link_local()).count() > MAX_LINK_LOCALS {
+        return Err(too_many(MAX_LINK_LOCALS, "link-local addresses"));
+    }
+    if ips.len() > MAX_IPS {
+        return Err(too_many(MAX_IPS, "IP addresses"));
+    }
+    Ok(())
+}
+
+fn free_ip(tx: &dyn Transaction, vn: &VnSpec, ip: TenantIp) -> Result<(), RegistryError> {
+    if !ip.is_link_local() && vn.subnets.host_subnet(ip.get()).is_none() {
+        let subnets = vn.subnets.iter().collect();
+        return Err(RegistryError::OutsideSubnets { vn: vn.name.clone(), ip: ip.get(), subnets });
+    }
+    match read::<TsiName>(tx, &keys::ip(vn.vni, ip.get()))? {
+        None => Ok(()),
+        Some(holder) => {
+            let nve = holder_nve(tx, vn.vni, &holder)?;
+            Err(RegistryError::AddressTaken { vn: vn.name.clone(), ip, holder, nve })
+        }
+    }
+}
+
+fn free_mac(tx: &dyn Transaction, vn: &VnSpec, mac: TsMac) -> Result<TsMac, RegistryError> {
+    match read::<TsiName>(tx, &keys::mac(vn.vni, mac.get()))? {
+        None => Ok(mac),
+        Some(holder) => {
+            let nve = holder_nve(tx, vn.vni, &holder)?;
+            Err(RegistryError::MacTaken { vn: vn.name.clone(), mac: mac.get(), holder, nve })
+        }
+    }
+}
+
+fn holder_nve(tx: &dyn Transaction, vni: Vni, tsi: &TsiName) -> Result<NveName, RegistryError> {
+    let key = keys::grant(vni, tsi);
+    let view = read::<GrantView>(tx, &key)?.ok_or_else(|| StoreError::Damaged {
+        key: String::from_utf8_lossy(&key).into_owned(),
+        reason: "an address points to it, but it is not there".to_owned(),
+    })?;
+    Ok(view.nve)
+}
+
+/// A MAC address made from the tenant system's name: the same one whenever it is attached again,
+/// so that its peers' neighbour caches stay right.
+fn choose_mac(tx: &dyn Transaction, vn: &VnSpec, tsi: &TsiName) -> Result<TsMac, RegistryError> {
+    for attempt in 0..64u8 {
+        let digest = Sha256::new()
+            .chain_update(vn.vni.get().to_be_bytes())
+            .chain_update([attempt])
+            .chain_update(tsi.as_str())
+            .finalize();
+        let seed = digest.iter().take(8).fold(0, |seed, b| seed << 8 | u64::from(*b));
+        let mac = TsMac::local(seed);
+        if tx.get(&keys::mac(vn.vni, mac.get()))?.is_none() {
+            return Ok(mac);
+        }
+    }
+    Err(RegistryError::NoMac(tsi.clone()))
+}
+
+fn choose_ip(
+    tx: &dyn Transaction,
+    pools: &Mutex<Pools>,
+    vn: &VnSpec,
+    v4: bool,
+) -> Result<TenantIp, RegistryError> {
+    loop {
+        let next = with_pools(tx, pools, vn, |p| p.next(v4))?;
+        let Some(ip) = next else {
+            let subnets = vn.subnets.iter().filter(|net| matches!(net, IpNet::V4(_)) == v4).collect();
+            return Err(RegistryError::SubnetFull { vn: vn.name.clone(), subnets });
+        };
+        match TenantIp::new(ip) {
+            // The pool is only a hint: another Oracle may have taken it.
+            Ok(tenant) if tx.get(&keys::ip(vn.vni, ip))?.is_none() => return Ok(tenant),
+            _ => with_pools(tx, pools, vn, |p| p.mark(ip))?,
+        }
+    }
+}
+
+/// Runs `f` on the VN's pools, which are read from the store at first.
+fn with_pools<R>(
+    tx: &dyn Transaction,
+    pools: &Mutex<Pools>,
+    vn: &VnSpec,
+    f: impl FnOnce(&mut VnPools) -> R,
+) -> Result<R, StoreError> {
+    let mut pools = pool::lock(pools);
+    if pools.get(&vn.vni).is_none_or(|p| p.subnets != vn.subnets) {
+        pools.insert(vn.vni, load(tx, vn.vni, &vn.subnets)?);
+    }
+    let fresh = || VnPools::new(&vn.subnets, std::iter::empty());
+    Ok(f(pools.entry(vn.vni).or_insert_with(fresh)))
+}
+
+fn load(tx: &dyn Transaction, vni: Vni, subnets: &Subnets) -> Result<VnPools, StoreError> {
+    let prefix = keys::ips(vni);
+    let mut used: Vec<IpAddr> = Vec::new();
+    tx.scan(&prefix, &mut |key, _| {
+        let text = key.get(prefix.len()..).and_then(|t| core::str::from_utf8(t).ok());
+        used.extend(text.and_then(|t| t.parse::<IpAddr>().ok()));
+        true
+    })?;
+    Ok(VnPools::new(subnets, used.into_iter()))
+}

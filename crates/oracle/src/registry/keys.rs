@@ -1,0 +1,103 @@
+//! The keys of the store. Text, so that a backup can be read; numbers have a fixed width.
+
+use core::net::IpAddr;
+use weft_model::{MacAddr, Name, TsiName, Vni, XtrId};
+
+/// The kinds of objects that facts and watches are about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Vn,
+    Grant,
+    Nve,
+}
+
+impl Kind {
+    /// What the keys of this kind begin with.
+    pub(crate) const fn prefix(self) -> &'static [u8] {
+        match self {
+            Self::Vn => b"vn/",
+            Self::Grant => b"grant/",
+            Self::Nve => b"nve/",
+        }
+    }
+
+    /// The kind a key is of.
+    pub(crate) fn of(key: &[u8]) -> Option<Self> {
+        [Self::Vn, Self::Grant, Self::Nve].into_iter().find(|kind| key.starts_with(kind.prefix()))
+    }
+}
+
+pub(super) fn vn(name: &Name) -> Vec<u8> {
+    format!("vn/{name}").into_bytes()
+}
+
+pub(super) fn vni(vni: Vni) -> Vec<u8> {
+    format!("vni/{:06x}", vni.get()).into_bytes()
+}
+
+/// Where the search for a free VNID goes on.
+pub(super) const VNI_CURSOR: &[u8] = b"cursor/vni";
+
+pub(super) fn grants(vni: Vni) -> Vec<u8> {
+    format!("grant/{:06x}/", vni.get()).into_bytes()
+}
+
+pub(super) fn grant(vni: Vni, tsi: &TsiName) -> Vec<u8> {
+    format!("grant/{:06x}/{tsi}", vni.get()).into_bytes()
+}
+
+/// The lowest epoch a new grant of the VNID may have. Outlives the VN.
+pub(super) fn floor(vni: Vni) -> Vec<u8> {
+    format!("floor/{:06x}", vni.get()).into_bytes()
+}
+
+pub(super) fn ips(vni: Vni) -> Vec<u8> {
+    format!("ip/{:06x}/", vni.get()).into_bytes()
+}
+
+pub(super) fn ip(vni: Vni, ip: IpAddr) -> Vec<u8> {
+    format!("ip/{:06x}/{ip}", vni.get()).into_bytes()
+}
+
+pub(super) fn mac(vni: Vni, mac: MacAddr) -> Vec<u8> {
+    format!("mac/{:06x}/{mac}", vni.get()).into_bytes()
+}
+
+pub(super) fn nve(id: XtrId) -> Vec<u8> {
+    format!("nve/{id}").into_bytes()
+}
+
+pub(super) fn nve_name(name: &Name) -> Vec<u8> {
+    format!("nve-name/{name}").into_bytes()
+}
+
+pub(super) fn rloc(rloc: IpAddr) -> Vec<u8> {
+    format!("rloc/{rloc}").into_bytes()
+}
+
+/// Every grant of an NVE, as owner or successor.
+pub(super) fn held(nve: XtrId) -> Vec<u8> {
+    format!("held/{nve}/").into_bytes()
+}
+
+pub(super) fn held_in(nve: XtrId, vni: Vni) -> Vec<u8> {
+    format!("held/{nve}/{:06x}/", vni.get()).into_bytes()
+}
+
+pub(super) fn held_one(nve: XtrId, vni: Vni, tsi: &TsiName) -> Vec<u8> {
+    format!("held/{nve}/{:06x}/{tsi}", vni.get()).into_bytes()
+}
+
+pub(super) const TOKENS: &[u8] = b"token/";
+
+pub(super) fn token(hash: &str) -> Vec<u8> {
+    format!("token/{hash}").into_bytes()
+}
+
+pub(super) fn joins(token: &str) -> Vec<u8> {
+    format!("join/{token}/").into_bytes()
+}
+
+pub(super) fn join(token: &str, csr: &str) -> Vec<u8> {
+    format!("join/{token}/{csr}").into_bytes()
+}

@@ -1,0 +1,250 @@
+//! NVEs, and the tokens by which they become known.
+
+use super::{
+    NveRecord, Registry, RegistryError, TokenRecord, decode, grants, keys, read, records::JoinRecord, vns,
+    write,
+};
+use crate::store::{Revision, StoreError, Transaction};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
+use weft_api::{GrantView, NewToken};
+use weft_model::{NveName, Rloc, VnName, XtrId};
+
+/// A join that was made or found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Joined {
+    /// The NVE's identity.
+    pub xtr_id: XtrId,
+    /// Its certificate, PEM.
+    pub certificate: String,
+}
+
+/// A wish to be enrolled, with the certificate to be given if it comes true.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Enrolment {
+    /// The token's secret.
+    pub secret: String,
+    /// SHA-256 of the certificate signing request, hexadecimal.
+    pub csr: String,
+    /// The NVE.
+    pub name: NveName,
+    /// Its underlay addresses.
+    pub rlocs: BTreeSet<Rloc>,
+    /// The identity drawn for it.
+    pub xtr_id: XtrId,
+    /// Its certificate, PEM.
+    pub certificate: String,
+}
+
+/// Longest token lifetime: a year.
+const MAX_TTL_S: u64 = 31_536_000;
+/// Most joins with one token.
+const MAX_USES: u32 = 100_000;
+
+pub(super) fn find(tx: &dyn Transaction, id: XtrId) -> Result<Option<NveRecord>, StoreError> {
+    read(tx, &keys::nve(id))
+}
+
+fn hash(secret: &str) -> String {
+    hex::encode(Sha256::digest(secret))
+}
+
+impl Registry {
+    /// Stores a token under the hash of `secret` and forgets those that have expired. Gives its id.
+    ///
+    /// # Errors
+    /// [`RegistryError::TokenLimits`] or [`RegistryError::NoVn`].
+    pub async fn create_token(
+        &self,
+        new: NewToken,
+        secret: &str,
+        now: u64,
+    ) -> Result<(TokenRecord, String), RegistryError> {
+        let NewToken { uses, ttl_s, vns, rlocs, name } = new;
+        if uses == 0 || uses > MAX_USES || ttl_s == 0 || ttl_s > MAX_TTL_S {
+            return Err(RegistryError::TokenLimits { uses, ttl_s });
+        }
+        let vns: Option<BTreeSet<VnName>> = vns.map(|v| v.into_iter().collect());
+        let record = TokenRecord { uses_left: uses, expires_at: now.saturating_add(ttl_s), vns, rlocs, name };
+        let hash = hash(secret);
+        let id = id(&hash);
+        let made = self
+            .run(move |tx| {
+                for vn in record.vns.iter().flatten() {
+                    vns::find(tx, vn)?;
+                }
+                for old in expired(tx, now)? {
+                    forget(tx, &old)?;
+                }
+                write(tx, keys::token(&hash), &record)?;
+                Ok(record.clone())
+            })
+            .await?;
+        Ok((made.0, id))
+    }
+
+    /// The tokens by id, expired ones included until the next one is made.
+    ///
+    /// # Errors
+    /// [`RegistryError::Store`].
+    pub fn tokens(&self) -> Result<Vec<(String, TokenRecord)>, RegistryError> {
+        let tx = self.snapshot()?;
+        tokens(&*tx)
+            .map(|all| all.into_iter().map(|(hash, record)| (id(&hash), record)).collect())
+            .map_err(Into::into)
+    }
+
+    /// Whether `secret` could be used now: cheap, and asked before anything is computed for a stranger.
+    ///
+    /// # Errors
+    /// [`RegistryError::TokenUnknown`] or [`RegistryError::TokenExpired`].
+    pub fn know_token(&self, secret: &str, now: u64) -> Result<(), RegistryError> {
+        let record: TokenRecord =
+            read(&*self.snapshot()?, &keys::token(&hash(secret)))?.ok_or(RegistryError::TokenUnknown)?;
+        fresh(&record, now)
+    }
+
+    /// Spends a token and records the NVE, or finds what the same request was answered before.
+    ///
+    /// # Errors
+    /// What is wrong with the token, or who has the name or RLOC: see [`RegistryError`].
+    pub async fn join(&self, wish: Enrolment, now: u64) -> Result<Joined, RegistryError> {
+        self.run(move |tx| join(tx, &wish, now)).await.map(|(joined, _)| joined)
+    }
+
+    /// Removes an NVE, whose certificate counts no more from then on. With `release` its grants go
+    /// too; otherwise they stay, and their number is told.
+    ///
+    /// # Errors
+    /// [`RegistryError::NoNve`].
+    pub async fn remove_nve(
+        &self,
+        name: NveName,
+        release: bool,
+    ) -> Result<((NveRecord, usize), Revision), RegistryError> {
+        let pools = self.pools.clone();
+        self.run(move |tx| {
+            let none = || RegistryError::NoNve(name.clone());
+            let id: XtrId = read(tx, &keys::nve_name(&name))?.ok_or_else(none)?;
+            let record = find(tx, id)?.ok_or_else(none)?;
+            let held = held(tx, id)?;
+            let count = held.iter().filter(|view| view.grant.owner == id).count();
+            for mut view in held {
+                let tsi = view.grant.tsi.clone();
+                if view.grant.owner == id {
+                    if release {
+                        let vn = vns::find(tx, &view.vn)?;
+                        grants::remove(tx, &pools, &vn, &view)?;
+                    }
+                } else {
+                    // It will not come: the move is off.
+                    view.grant.next = None;
+                    tx.delete(keys::held_one(id, tsi.vni, &tsi.name));
+                    write(tx, keys::grant(tsi.vni, &tsi.name), &view)?;
+                }
+            }
+            tx.delete(keys::nve(id));
+            tx.delete(keys::nve_name(&name));
+            for rloc in &record.rlocs {
+                tx.delete(keys::rloc(rloc.get()));
+            }
+            Ok((record, count))
+        })
+        .await
+    }
+}
+
+/// Every grant that names `id`.
+pub(super) fn held(tx: &dyn Transaction, id: XtrId) -> Result<Vec<GrantView>, StoreError> {
+    let prefix = keys::held(id);
+    let mut found = Vec::new();
+    tx.scan(&prefix, &mut |key, _| {
+        let mut grant = b"grant/".to_vec();
+        grant.extend_from_slice(key.get(prefix.len()..).unwrap_or_default());
+        found.push(grant);
+        true
+    })?;
+    found.iter().filter_map(|key| read(tx, key).transpose()).collect()
+}
+
+fn join(tx: &mut dyn Transaction, wish: &Enrolment, now: u64) -> Result<Joined, RegistryError> {
+    let hash = hash(&wish.secret);
+    let mut token: TokenRecord = read(tx, &keys::token(&hash))?.ok_or(RegistryError::TokenUnknown)?;
+    fresh(&token, now)?;
+    let key = keys::join(&hash, &wish.csr);
+    if let Some(JoinRecord { xtr_id, certificate }) = read(tx, &key)?
+        && find(tx, xtr_id)?.is_some_and(|nve| nve.name == wish.name)
+    {
+        return Ok(Joined { xtr_id, certificate });
+    }
+    token.uses_left = token.uses_left.checked_sub(1).ok_or(RegistryError::TokenUsed)?;
+    if let Some(allowed) = token.name.as_ref().filter(|name| **name != wish.name) {
+        return Err(RegistryError::TokenName { allowed: allowed.clone(), asked: wish.name.clone() });
+    }
+    if wish.rlocs.is_empty() {
+        return Err(RegistryError::NoRloc);
+    }
+    if let Some(other) = token.rlocs.as_ref().and_then(|allowed| wish.rlocs.difference(allowed).next()) {
+        return Err(RegistryError::TokenRloc(*other));
+    }
+    if tx.get(&keys::nve_name(&wish.name))?.is_some() {
+        return Err(RegistryError::NveTaken(wish.name.clone()));
+    }
+    for rloc in &wish.rlocs {
+        if let Some(holder) = read(tx, &keys::rloc(rloc.get()))? {
+            return Err(RegistryError::RlocTaken { rloc: *rloc, holder });
+        }
+    }
+    let Enrolment { name, rlocs, xtr_id, certificate, .. } = wish.clone();
+    for rloc in &rlocs {
+        write(tx, keys::rloc(rloc.get()), &name)?;
+    }
+    write(tx, keys::nve_name(&name), &xtr_id)?;
+    write(tx, keys::nve(xtr_id), &NveRecord { name, xtr_id, rlocs, vns: token.vns.clone() })?;
+    write(tx, keys::token(&hash), &token)?;
+    write(tx, key, &JoinRecord { xtr_id, certificate: certificate.clone() })?;
+    Ok(Joined { xtr_id, certificate })
+}
+
+/// What lists call a token: a beginning of its hash, which gives nothing away.
+fn id(hash: &str) -> String {
+    hash.chars().take(12).collect()
+}
+
+fn fresh(token: &TokenRecord, now: u64) -> Result<(), RegistryError> {
+    match now.checked_sub(token.expires_at) {
+        Some(ago) => Err(RegistryError::TokenExpired(ago)),
+        None => Ok(()),
+    }
+}
+
+fn tokens(tx: &dyn Transaction) -> Result<Vec<(String, TokenRecord)>, StoreError> {
+    let mut found = Vec::new();
+    let mut damaged = None;
+    tx.scan(keys::TOKENS, &mut |key, value| {
+        let hash = key.get(keys::TOKENS.len()..).unwrap_or_default();
+        match decode(key, value) {
+            Ok(record) => found.push((String::from_utf8_lossy(hash).into_owned(), record)),
+            Err(e) => damaged = Some(e),
+        }
+        damaged.is_none()
+    })?;
+    damaged.map_or(Ok(found), Err)
+}
+
+/// Tokens expired for a day: until then a late joiner is told so.
+fn expired(tx: &dyn Transaction, now: u64) -> Result<Vec<String>, StoreError> {
+    let old = |record: &TokenRecord| record.expires_at.saturating_add(86_400) < now;
+    Ok(tokens(tx)?.into_iter().filter(|(_, record)| old(record)).map(|(hash, _)| hash).collect())
+}
+
+fn forget(tx: &mut dyn Transaction, hash: &str) -> Result<(), StoreError> {
+    let mut joins = Vec::new();
+    tx.scan(&keys::joins(hash), &mut |key, _| {
+        joins.push(key.to_vec());
+        true
+    })?;
+    joins.into_iter().for_each(|key| tx.delete(key));
+    tx.delete(keys::token(hash));
+    Ok(())
+}

@@ -1,0 +1,460 @@
+//! Operations one by one, and any sequence of them against a model, across crashes.
+
+use super::*;
+use crate::store::{MemoryStore, RedbStore};
+use proptest::prelude::*;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+use weft_api::{NewToken, NewVn};
+use weft_model::{Epoch, NveName, Subnets, TenantIp, TsiName, VnName, XtrId};
+
+fn block<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+fn memory() -> Registry {
+    Registry::new(Arc::new(MemoryStore::new(64)))
+}
+
+fn n(name: &str) -> VnName {
+    VnName::new(name).unwrap()
+}
+
+fn new_vn(name: &str, vni: Option<u32>, subnets: &[&str]) -> NewVn {
+    let nets = subnets.iter().map(|s| s.parse().unwrap()).collect();
+    NewVn {
+        name: n(name),
+        vni: vni.map(|v| v.try_into().unwrap()),
+        subnets: Subnets::new(nets).unwrap(),
+        learning: Default::default(),
+        reply: Default::default(),
+    }
+}
+
+fn enrol(r: &Registry, id: u8) -> XtrId {
+    let secret = format!("secret{id}");
+    block(r.create_token(NewToken::default(), &secret, 0)).unwrap();
+    let wish = enrolment(&secret, id);
+    block(r.join(wish, 1)).unwrap().xtr_id
+}
+
+fn enrolment(secret: &str, id: u8) -> Enrolment {
+    Enrolment {
+        secret: secret.into(),
+        csr: format!("csr{id}"),
+        name: NveName::new(format!("nve{id}")).unwrap(),
+        rlocs: BTreeSet::from([format!("192.0.2.{id}").parse().unwrap()]),
+        xtr_id: XtrId([id; 16]),
+        certificate: format!("cert{id}"),
+    }
+}
+
+fn wish(vn: &str, tsi: &str, owner: XtrId, ips: &[&str]) -> Wish {
+    Wish { vn: n(vn), tsi: n(tsi), mac: None, ips: ips.iter().map(|i| i.parse().unwrap()).collect(), owner }
+}
+
+fn nve(id: u8) -> Caller {
+    Caller::Nve { xtr_id: XtrId([id; 16]), name: NveName::new(format!("nve{id}")).unwrap() }
+}
+
+fn texts(ips: &BTreeSet<TenantIp>) -> Vec<String> {
+    ips.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn vns() {
+    let r = memory();
+    let (red, _) = block(r.create_vn(new_vn("red", Some(7), &["10.0.0.0/24"]))).unwrap();
+    assert_eq!(red.vni.get(), 7);
+    let taken = block(r.create_vn(new_vn("red", Some(8), &[]))).unwrap_err();
+    assert_eq!(taken.to_string(), "a VN 'red' exists already (VNID 7); choose another name");
+    assert!(
+        matches!(block(r.create_vn(new_vn("blue", Some(7), &[]))), Err(RegistryError::VniTaken { holder, .. }) if holder == n("red"))
+    );
+    let (a, _) = block(r.create_vn(new_vn("a", None, &[]))).unwrap();
+    let (b, _) = block(r.create_vn(new_vn("b", None, &[]))).unwrap();
+    assert_eq!((a.vni.get(), b.vni.get()), (4097, 4098));
+    block(r.delete_vn(n("b"))).unwrap();
+    assert_eq!(block(r.create_vn(new_vn("c", None, &[]))).unwrap().0.vni.get(), 4099, "a VNID rests");
+    let mut flood = new_vn("f", None, &[]);
+    flood.learning = weft_model::Learning::Flood;
+    assert!(matches!(block(r.create_vn(flood)), Err(RegistryError::Learning(_))));
+    assert!(matches!(block(r.delete_vn(n("none"))), Err(RegistryError::NoVn(_))));
+
+    let x = enrol(&r, 1);
+    for tsi in ["web1", "web2", "web3", "web4"] {
+        block(r.grant(wish("red", tsi, x, &[]))).unwrap();
+    }
+    let in_use = block(r.delete_vn(n("red"))).unwrap_err();
+    assert_eq!(
+        in_use.to_string(),
+        "VN 'red' has 4 tenant systems in it (web1, web2, web3, ...); detach them first"
+    );
+}
+
+#[test]
+fn grants() {
+    let r = memory();
+    let (x, y) = (enrol(&r, 1), enrol(&r, 2));
+    block(r.create_vn(new_vn("red", None, &["10.0.0.0/29", "fd00::/64"]))).unwrap();
+    let (first, _) = block(r.grant(wish("red", "web1", x, &[]))).unwrap();
+    let g = &first.view.grant;
+    assert_eq!(texts(&g.ips), ["10.0.0.1", "fd00::1"]);
+    assert_eq!((g.mac.octets()[0], g.epoch, g.owner, first.created), (2, Epoch::FIRST, x, true));
+
+    // Again: the same grant. With what it has not, or by another: refused, naming the holder.
+    let (again, _) = block(r.grant(wish("red", "web1", x, &["10.0.0.1"]))).unwrap();
+    assert_eq!((&again.view, again.created), (&first.view, false));
+    assert!(matches!(
+        block(r.grant(wish("red", "web1", x, &["10.0.0.2"]))),
+        Err(RegistryError::IpMismatch { .. })
+    ));
+    let elsewhere = block(r.grant(wish("red", "web1", y, &[]))).unwrap_err();
+    assert!(elsewhere.to_string().contains("granted to NVE 'nve1' (epoch 1)"), "{elsewhere}");
+    let taken = block(r.grant(wish("red", "web2", y, &["10.0.0.1"]))).unwrap_err();
+    assert_eq!(
+        taken.to_string(),
+        "address 10.0.0.1 in VN 'red' belongs to 'web1' on NVE 'nve1'; choose another or none"
+    );
+    let mut same_mac = wish("red", "web2", y, &[]);
+    same_mac.mac = Some(g.mac);
+    assert!(
+        matches!(block(r.grant(same_mac)), Err(RegistryError::MacTaken { holder, .. }) if holder == n("web1"))
+    );
+
+    // Named of one family: the other is assigned. Outside, network, broadcast: refused.
+    let (second, _) = block(r.grant(wish("red", "web2", y, &["10.0.0.6"]))).unwrap();
+    assert_eq!(texts(&second.view.grant.ips), ["10.0.0.6", "fd00::2"]);
+    for bad in ["10.0.0.0", "10.0.0.7", "10.0.1.1", "fd00::", "fd01::1"] {
+        let refused = block(r.grant(wish("red", "web3", y, &[bad])));
+        assert!(matches!(refused, Err(RegistryError::OutsideSubnets { .. })), "{bad}");
+    }
+
+    // Full, and the failed attempt took nothing.
+    for tsi in ["a", "b", "c", "d"] {
+        block(r.grant(wish("red", tsi, x, &[]))).unwrap();
+    }
+    let full = block(r.grant(wish("red", "e", x, &[]))).unwrap_err();
+    assert!(matches!(full, RegistryError::SubnetFull { .. }));
+    let (v6, _) = block(r.release(n("red"), n("d"), nve(1), false)).unwrap();
+    assert_eq!(texts(&v6.grant.ips), ["10.0.0.5", "fd00::6"]);
+    let (e, _) = block(r.grant(wish("red", "e", x, &[]))).unwrap();
+    assert_eq!(texts(&e.view.grant.ips), ["10.0.0.5", "fd00::7"]);
+    assert_eq!(e.view.grant.epoch.get(), 2, "the floor rose with the release");
+
+    // Release: by the owner, or by an operator on purpose.
+    assert!(matches!(
+        block(r.release(n("red"), n("e"), nve(2), false)),
+        Err(RegistryError::GrantedElsewhere { .. })
+    ));
+    assert!(matches!(
+        block(r.release(n("red"), n("e"), Caller::Operator, false)),
+        Err(RegistryError::Forbidden(_))
+    ));
+    block(r.release(n("red"), n("e"), Caller::Operator, true)).unwrap();
+    assert!(matches!(block(r.release(n("red"), n("e"), nve(1), false)), Err(RegistryError::NoTsi { .. })));
+
+    // The same name gets the same MAC again.
+    let mac = e.view.grant.mac;
+    assert_eq!(block(r.grant(wish("red", "e", y, &[]))).unwrap().0.view.grant.mac, mac);
+}
+
+#[test]
+fn more_addresses() {
+    let r = memory();
+    let x = enrol(&r, 1);
+    block(r.create_vn(new_vn("red", None, &["fd00::/64"]))).unwrap();
+    block(r.grant(wish("red", "web1", x, &[]))).unwrap();
+    block(r.grant(wish("red", "web2", x, &[]))).unwrap();
+    let take = |tsi: &str, ip: &str, who| block(r.take_address(n("red"), n(tsi), ip.parse().unwrap(), who));
+    let (got, revision) = take("web1", "fe80::1", nve(1)).unwrap();
+    assert_eq!(texts(&got.view.grant.ips), ["fd00::1", "fe80::1"]);
+    assert_eq!(take("web1", "fe80::1", nve(1)).unwrap().1, revision, "again changes nothing");
+    assert!(
+        matches!(take("web2", "fe80::1", nve(1)), Err(RegistryError::AddressTaken { holder, .. }) if holder == n("web1"))
+    );
+    take("web1", "fe80::2", nve(1)).unwrap();
+    assert!(matches!(take("web1", "fe80::3", nve(1)), Err(RegistryError::TooManyAddresses { max: 2, .. })));
+    assert!(matches!(take("web1", "fd01::1", nve(1)), Err(RegistryError::OutsideSubnets { .. })));
+    assert!(matches!(take("web1", "fd00::9", nve(2)), Err(RegistryError::GrantedElsewhere { .. })));
+    assert!(matches!(take("web9", "fd00::9", nve(1)), Err(RegistryError::NoTsi { .. })));
+    // Taken by name, so never handed out.
+    take("web1", "fd00::3", nve(1)).unwrap();
+    let (third, _) = block(r.grant(wish("red", "web3", x, &[]))).unwrap();
+    assert_eq!(texts(&third.view.grant.ips), ["fd00::4"]);
+    // A link-local address alone does not stand for the family.
+    let (fourth, _) = block(r.grant(wish("red", "web4", x, &["fe80::4"]))).unwrap();
+    assert_eq!(texts(&fourth.view.grant.ips), ["fd00::5", "fe80::4"]);
+}
+
+#[test]
+fn joining() {
+    let r = memory();
+    let scope = NewToken {
+        vns: Some(vec![n("red")]),
+        rlocs: Some(BTreeSet::from(["192.0.2.1".parse().unwrap()])),
+        name: Some(NveName::new("nve1").unwrap()),
+        ..NewToken::default()
+    };
+    assert!(matches!(block(r.create_token(scope.clone(), "s", 100)), Err(RegistryError::NoVn(_))));
+    block(r.create_vn(new_vn("red", None, &["10.0.0.0/24"]))).unwrap();
+    block(r.create_vn(new_vn("blue", None, &["10.0.0.0/24"]))).unwrap();
+    block(r.create_token(scope, "s", 100)).unwrap();
+    for limits in [NewToken { uses: 0, ..Default::default() }, NewToken { ttl_s: 0, ..Default::default() }] {
+        assert!(matches!(block(r.create_token(limits, "t", 1)), Err(RegistryError::TokenLimits { .. })));
+    }
+    assert!(matches!(r.know_token("x", 100), Err(RegistryError::TokenUnknown)));
+    assert!(matches!(r.know_token("s", 3700), Err(RegistryError::TokenExpired(0))));
+    r.know_token("s", 3699).unwrap();
+
+    let good = enrolment("s", 1);
+    let join = |e: &Enrolment| block(r.join(e.clone(), 101));
+    let with = |f: fn(&mut Enrolment)| {
+        let mut e = enrolment("s", 1);
+        f(&mut e);
+        join(&e).unwrap_err()
+    };
+    assert_eq!(with(|e| e.secret = "x".into()), RegistryError::TokenUnknown);
+    assert!(matches!(with(|e| e.name = NveName::new("nve2").unwrap()), RegistryError::TokenName { .. }));
+    assert!(matches!(
+        with(|e| e.rlocs = BTreeSet::from(["192.0.2.9".parse().unwrap()])),
+        RegistryError::TokenRloc(_)
+    ));
+    assert_eq!(with(|e| e.rlocs = BTreeSet::new()), RegistryError::NoRloc);
+    let joined = join(&good).unwrap();
+    // The answer was lost and the NVE asks again: another identity was drawn, the first one counts.
+    let mut again = good.clone();
+    (again.xtr_id, again.certificate) = (XtrId([9; 16]), "other".into());
+    assert_eq!(join(&again).unwrap(), joined);
+    let mut other = good.clone();
+    other.csr = "another".into();
+    assert_eq!(join(&other).unwrap_err(), RegistryError::TokenUsed);
+
+    // Its scope holds.
+    block(r.grant(wish("red", "web1", joined.xtr_id, &[]))).unwrap();
+    assert!(matches!(
+        block(r.grant(wish("blue", "web1", joined.xtr_id, &[]))),
+        Err(RegistryError::OutOfScope { .. })
+    ));
+
+    // Names and RLOCs are unique, until their NVE is removed.
+    block(r.create_token(NewToken { uses: 9, ..NewToken::default() }, "u", 100)).unwrap();
+    let mut e = enrolment("u", 2);
+    e.name = good.name.clone();
+    assert_eq!(join(&e).unwrap_err(), RegistryError::NveTaken(good.name.clone()));
+    let mut e = enrolment("u", 2);
+    e.rlocs = good.rlocs.clone();
+    assert!(matches!(join(&e), Err(RegistryError::RlocTaken { holder, .. }) if holder == good.name));
+    let ((_, left), _) = block(r.remove_nve(good.name.clone(), false)).unwrap();
+    assert_eq!(left, 1);
+    join(&e).unwrap();
+    assert!(matches!(block(r.remove_nve(good.name, false)), Err(RegistryError::NoNve(_))));
+    assert_eq!(
+        block(r.grant(wish("red", "web2", joined.xtr_id, &[]))).unwrap_err(),
+        RegistryError::Revoked(joined.xtr_id)
+    );
+    // What it held can be released by force; with `release` it goes along.
+    block(r.release(n("red"), n("web1"), Caller::Operator, true)).unwrap();
+    let x = e.xtr_id;
+    block(r.grant(wish("red", "web1", x, &[]))).unwrap();
+    block(r.remove_nve(e.name, true)).unwrap();
+    block(r.delete_vn(n("red"))).unwrap();
+    // Expired tokens are forgotten when the next is made.
+    assert_eq!(r.tokens().unwrap().len(), 2);
+    block(r.create_token(NewToken::default(), "v", 1_000_000)).unwrap();
+    assert_eq!(r.tokens().unwrap().len(), 1);
+}
+
+#[test]
+fn succession() {
+    let r = memory();
+    let (x, y) = (enrol(&r, 1), enrol(&r, 2));
+    block(r.create_vn(new_vn("red", None, &["10.0.0.0/24"]))).unwrap();
+    let (granted, _) = block(r.grant(wish("red", "web1", x, &[]))).unwrap();
+    let id = granted.view.grant.tsi.clone();
+    let second = Epoch::FIRST.next();
+    block(r.succeed(id.clone(), y, second)).unwrap();
+    let now = |r: &Registry| {
+        let tx = r.snapshot().unwrap();
+        read::<weft_api::GrantView>(&*tx, &keys::grant(id.vni, &id.name)).unwrap().unwrap().grant
+    };
+    assert_eq!(now(&r), granted.view.grant, "nobody had named it");
+    let mut moving = granted.view.clone();
+    moving.grant.next = Some(weft_model::Successor { nve: y, epoch: second });
+    let id2 = id.clone();
+    block(r.run(move |tx| {
+        tx.put(keys::held_one(y, id2.vni, &id2.name), vec![]);
+        Ok(write(tx, keys::grant(id2.vni, &id2.name), &moving)?)
+    }))
+    .unwrap();
+    block(r.succeed(id.clone(), y, second)).unwrap();
+    assert_eq!((now(&r).owner, now(&r).epoch, now(&r).next), (y, second, None));
+    block(r.release(n("red"), n("web1"), nve(2), false)).unwrap();
+    assert_eq!(block(r.grant(wish("red", "web1", x, &[]))).unwrap().0.view.grant.epoch.get(), 3);
+}
+
+/// What the registry should be, without its indices.
+#[derive(Default)]
+struct Model {
+    /// (VN, TSI) to owner, addresses, epoch.
+    grants: BTreeMap<(String, String), (XtrId, BTreeSet<TenantIp>, Epoch)>,
+    floors: BTreeMap<String, Epoch>,
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Grant { vn: u8, tsi: u8, nve: u8, named: Option<u8> },
+    Release { vn: u8, tsi: u8 },
+    RemoveNve { nve: u8 },
+    Crash,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        8 => (0u8..2, 0u8..12, 1u8..4, prop::option::weighted(0.3, 0u8..16))
+            .prop_map(|(vn, tsi, nve, named)| Op::Grant { vn, tsi, nve, named }),
+        5 => (0u8..2, 0u8..12).prop_map(|(vn, tsi)| Op::Release { vn, tsi }),
+        1 => (1u8..4).prop_map(|nve| Op::RemoveNve { nve }),
+        2 => Just(Op::Crash),
+    ]
+}
+
+/// The files as a power cut would leave them: copied while they are open.
+fn crash_copy(from: &Path, to: &Path) {
+    for file in std::fs::read_dir(from).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
+    }
+}
+
+fn check(r: &Registry, model: &Model) {
+    let tx = r.snapshot().unwrap();
+    let mut seen = BTreeMap::new();
+    let mut ips = BTreeMap::new();
+    tx.scan(b"grant/", &mut |k, v| {
+        let view: weft_api::GrantView = decode(k, v).unwrap();
+        for ip in &view.grant.ips {
+            let other = ips.insert((view.grant.tsi.vni, *ip), view.grant.tsi.name.clone());
+            assert_eq!(other, None, "{ip} is held twice");
+            assert_eq!(
+                read::<TsiName>(&*tx, &keys::ip(view.grant.tsi.vni, ip.get())).unwrap().as_ref(),
+                Some(&view.grant.tsi.name)
+            );
+        }
+        let g = view.grant;
+        seen.insert((view.vn.to_string(), g.tsi.name.to_string()), (g.owner, g.ips, g.epoch));
+        true
+    })
+    .unwrap();
+    assert_eq!(seen, model.grants);
+    for (prefix, expected) in [(&b"ip/"[..], ips.len()), (b"mac/", seen.len()), (b"held/", seen.len())] {
+        let mut count = 0;
+        tx.scan(prefix, &mut |_, _| {
+            count += 1;
+            true
+        })
+        .unwrap();
+        assert_eq!(count, expected, "index {}", String::from_utf8_lossy(prefix));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    /// No address is ever held twice, no epoch falls, no index is left over, whatever happens.
+    #[test]
+    fn any_history(ops in prop::collection::vec(op(), 1..60)) {
+        let mut dir = tempfile::tempdir().unwrap();
+        let mut r = Registry::new(Arc::new(RedbStore::open(dir.path(), 64).unwrap()));
+        let mut model = Model::default();
+        let vns = ["red", "blue"];
+        let nets = [Subnets::new(vec!["10.0.0.0/29".parse().unwrap(), "fd00::/64".parse().unwrap()]).unwrap(),
+            Subnets::new(vec!["10.0.0.0/28".parse().unwrap()]).unwrap()];
+        for (vn, subnets) in vns.iter().zip(&nets) {
+            let mut new = new_vn(vn, None, &[]);
+            new.subnets = subnets.clone();
+            block(r.create_vn(new)).unwrap();
+        }
+        let mut enrolled: BTreeMap<u8, XtrId> = (1..4).map(|id| (id, enrol(&r, id))).collect();
+        for op in ops {
+            match op {
+                Op::Grant { vn, tsi, nve, named } => {
+                    let (vn_name, tsi) = (vns[usize::from(vn)], format!("t{tsi}"));
+                    let key = (vn_name.to_owned(), tsi.clone());
+                    let named = named.map(|h| format!("10.0.0.{h}"));
+                    let named: Vec<&str> = named.iter().map(String::as_str).collect();
+                    let owner = enrolled[&nve];
+                    let result = block(r.grant(wish(vn_name, &tsi, owner, &named)));
+                    let used: BTreeSet<TenantIp> = model.grants.iter()
+                        .filter(|((v, _), _)| v == vn_name).flat_map(|(_, (_, ips, _))| ips.clone()).collect();
+                    match (result, model.grants.get(&key)) {
+                        (Ok((g, _)), Some((holder, ips, epoch))) => {
+                            prop_assert!(!g.created && *holder == owner);
+                            prop_assert_eq!((&g.view.grant.ips, g.view.grant.epoch), (ips, *epoch));
+                        }
+                        (Ok((g, _)), None) => {
+                            let grant = g.view.grant;
+                            prop_assert!(used.is_disjoint(&grant.ips));
+                            for ip in &grant.ips {
+                                prop_assert!(nets[usize::from(vn)].host_subnet(ip.get()).is_some());
+                            }
+                            prop_assert_eq!(grant.epoch, *model.floors.get(vn_name).unwrap_or(&Epoch::FIRST));
+                            prop_assert_eq!(grant.ips.len(), if vn == 0 { 2 } else { 1 });
+                            model.grants.insert(key, (owner, grant.ips, grant.epoch));
+                        }
+                        (Err(RegistryError::GrantedElsewhere { .. }), held) =>
+                            prop_assert!(held.is_some_and(|(holder, ..)| *holder != owner)),
+                        (Err(RegistryError::IpMismatch { asked, .. }), held) =>
+                            prop_assert!(held.is_some_and(|(_, ips, _)| !ips.contains(&asked))),
+                        (Err(RegistryError::AddressTaken { ip, .. }), _) => prop_assert!(used.contains(&ip)),
+                        (Err(RegistryError::OutsideSubnets { ip, .. }), _) =>
+                            prop_assert!(nets[usize::from(vn)].host_subnet(ip).is_none()),
+                        (Err(RegistryError::SubnetFull { .. }), _) => {
+                            let v4 = used.iter().filter(|ip| ip.get().is_ipv4()).count();
+                            prop_assert_eq!(v4, if vn == 0 { 6 } else { 14 });
+                        }
+                        (Err(e), _) => prop_assert!(false, "{e}"),
+                    }
+                }
+                Op::Release { vn, tsi } => {
+                    let (vn, tsi) = (vns[usize::from(vn)], format!("t{tsi}"));
+                    let result = block(r.release(n(vn), n(&tsi), Caller::Operator, true));
+                    match model.grants.remove(&(vn.to_owned(), tsi)) {
+                        Some((_, _, epoch)) => {
+                            result.unwrap();
+                            let floor = model.floors.entry(vn.to_owned()).or_insert(Epoch::FIRST);
+                            *floor = (*floor).max(epoch.next());
+                        }
+                        None => prop_assert!(result.is_err()),
+                    }
+                }
+                Op::RemoveNve { nve } => {
+                    let name = r.snapshot().unwrap();
+                    let name = nves::find(&*name, enrolled[&nve]).unwrap().unwrap().name;
+                    block(r.remove_nve(name, true)).unwrap();
+                    let gone = enrolled[&nve];
+                    for ((vn, _), (_, _, epoch)) in model.grants.iter().filter(|(_, (o, ..))| *o == gone) {
+                        let floor = model.floors.entry(vn.clone()).or_insert(Epoch::FIRST);
+                        *floor = (*floor).max(epoch.next());
+                    }
+                    model.grants.retain(|_, (owner, ..)| *owner != gone);
+                    let secret = format!("again{}", model.floors.len());
+                    block(r.create_token(NewToken { uses: 99, ..NewToken::default() }, &secret, 0)).unwrap();
+                    let mut e = enrolment(&secret, nve);
+                    e.csr = format!("{}", r.snapshot().unwrap().revision());
+                    e.xtr_id.0[15] = e.xtr_id.0[15].wrapping_add(16);
+                    e.xtr_id.0[14] = u8::try_from(r.snapshot().unwrap().revision() % 251).unwrap();
+                    enrolled.insert(nve, block(r.join(e, 1)).unwrap().xtr_id);
+                }
+                Op::Crash => {
+                    let next = tempfile::tempdir().unwrap();
+                    crash_copy(dir.path(), next.path());
+                    r = Registry::new(Arc::new(RedbStore::open(next.path(), 64).unwrap()));
+                    dir = next;
+                }
+            }
+            check(&r, &model);
+        }
+    }
+}

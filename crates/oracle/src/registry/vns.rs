@@ -1,0 +1,95 @@
+//! Virtual networks.
+
+use super::{Registry, RegistryError, keys, pool, read, write};
+use crate::store::{Revision, Transaction};
+use weft_api::NewVn;
+use weft_model::{Learning, Reply, VnName, VnSpec, Vni};
+
+/// The first VNID that is chosen for a VN: past the VLAN IDs, with which small ones get confused.
+const FIRST_CHOSEN: u32 = 4097;
+
+impl Registry {
+    /// Creates a VN.
+    ///
+    /// # Errors
+    /// [`RegistryError::VnTaken`], [`RegistryError::VniTaken`], [`RegistryError::NoVniLeft`], and
+    /// for what this version cannot do [`RegistryError::Learning`] and [`RegistryError::Reply`].
+    pub async fn create_vn(&self, new: NewVn) -> Result<(VnSpec, Revision), RegistryError> {
+        self.run(move |tx| create(tx, &new)).await
+    }
+
+    /// Deletes a VN without tenant systems.
+    ///
+    /// # Errors
+    /// [`RegistryError::NoVn`] or [`RegistryError::VnInUse`].
+    pub async fn delete_vn(&self, name: VnName) -> Result<(VnSpec, Revision), RegistryError> {
+        let pools = self.pools.clone();
+        self.run(move |tx| {
+            let vn = find(tx, &name)?;
+            let mut first = Vec::new();
+            let mut count = 0;
+            let prefix = keys::grants(vn.vni);
+            tx.scan(&prefix, &mut |key, _| {
+                if count < 3 {
+                    let tsi = key.get(prefix.len()..).unwrap_or_default();
+                    first.push(String::from_utf8_lossy(tsi).into_owned());
+                }
+                count += 1;
+                true
+            })?;
+            if count > 0 {
+                return Err(RegistryError::VnInUse { vn: name.clone(), count, first });
+            }
+            tx.delete(keys::vn(&name));
+            tx.delete(keys::vni(vn.vni));
+            pool::lock(&pools).remove(&vn.vni);
+            Ok(vn)
+        })
+        .await
+    }
+}
+
+/// The VN called `name`.
+pub(super) fn find(tx: &dyn Transaction, name: &VnName) -> Result<VnSpec, RegistryError> {
+    read(tx, &keys::vn(name))?.ok_or_else(|| RegistryError::NoVn(name.clone()))
+}
+
+fn create(tx: &mut dyn Transaction, new: &NewVn) -> Result<VnSpec, RegistryError> {
+    if new.learning != Learning::Oracle {
+        return Err(RegistryError::Learning(new.learning));
+    }
+    if new.reply != Reply::Proxy {
+        return Err(RegistryError::Reply(new.reply));
+    }
+    if let Some(VnSpec { name, vni, .. }) = read(tx, &keys::vn(&new.name))? {
+        return Err(RegistryError::VnTaken { name, vni });
+    }
+    let vni = match new.vni {
+        Some(vni) => {
+            if let Some(holder) = read(tx, &keys::vni(vni))? {
+                return Err(RegistryError::VniTaken { vni, holder });
+            }
+            vni
+        }
+        None => choose(tx)?,
+    };
+    let NewVn { name, subnets, learning, reply, .. } = new.clone();
+    let spec = VnSpec { name, vni, subnets, learning, reply };
+    write(tx, keys::vn(&spec.name), &spec)?;
+    write(tx, keys::vni(vni), &spec.name)?;
+    Ok(spec)
+}
+
+/// A free VNID after the one chosen last: one of a deleted VN rests as long as possible.
+fn choose(tx: &mut dyn Transaction) -> Result<Vni, RegistryError> {
+    let start: u32 = read(tx, keys::VNI_CURSOR)?.unwrap_or(FIRST_CHOSEN);
+    for vni in (start..=Vni::MAX).chain(1..start) {
+        let Ok(vni) = Vni::new(vni) else { continue };
+        if tx.get(&keys::vni(vni))?.is_none() {
+            let next = if vni.get() == Vni::MAX { 1 } else { vni.get() + 1 };
+            write(tx, keys::VNI_CURSOR.to_vec(), &next)?;
+            return Ok(vni);
+        }
+    }
+    Err(RegistryError::NoVniLeft)
+}
