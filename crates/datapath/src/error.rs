@@ -2,6 +2,7 @@
 
 use crate::IfIndex;
 use std::{io, path::PathBuf};
+use weft_model::Rloc;
 
 /// Why an operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -16,7 +17,7 @@ pub enum DatapathError {
     #[error("not permitted to {doing}; run as root (CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN)")]
     NotPermitted {
         /// What was refused.
-        doing: &'static str,
+        doing: String,
     },
     /// No kernel type information.
     #[error(
@@ -32,7 +33,7 @@ pub enum DatapathError {
         source: io::Error,
     },
     /// Pins are named by the kernel's rules.
-    #[error("{path} cannot be a pin directory: a name on a BPF file system has no dots", path = .0.display())]
+    #[error("{path} cannot be a pin directory: it must be absolute, and names on a BPF file system have no dots", path = .0.display())]
     PinName(PathBuf),
     /// Two agents, one directory.
     #[error("{path} is in use by another process; stop it or choose another pin directory", path = .0.display())]
@@ -86,6 +87,9 @@ pub enum DatapathError {
     /// The device is not there (any more).
     #[error("device {index} does not exist", index = .0.0)]
     NoDevice(IfIndex),
+    /// More than one address to tunnel from.
+    #[error("{0} and {1} are RLOCs of one family; name one of each")]
+    TwoRlocs(Rloc, Rloc),
     /// A table is full.
     #[error("map {map} is full ({limit} entries); raise its limit and restart after uninstalling")]
     Full {

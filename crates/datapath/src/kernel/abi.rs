@@ -1,0 +1,302 @@
+//! The structures of `bpf/abi.h`, octet for octet, and what they mean in the tables' terms.
+
+use crate::{IfIndex, Location, Neighbour, Path, Peer, PuntReason, Vap, VapKind};
+use core::net::{IpAddr, Ipv6Addr};
+use std::collections::BTreeSet;
+use weft_model::{Epoch, MacAddr, Rloc, TenantIp, TsMac, Vni};
+
+pub(crate) const ABI_VERSION: u32 = 1;
+
+/// An address, IPv4 as IPv4-mapped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(4))]
+pub(crate) struct Ip(pub(crate) [u8; 16]);
+
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(crate) struct ConfigValue {
+    pub(crate) vxlan_ifindex: u32,
+    pub(crate) families: u32,
+    pub(crate) rloc4: Ip,
+    pub(crate) rloc6: Ip,
+    pub(crate) netns: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(crate) struct VapValue {
+    pub(crate) vni: u32,
+    pub(crate) mac: [u8; 6],
+    pub(crate) mtu: u16,
+    pub(crate) kind: u8,
+    pub(crate) path: u8,
+    pub(crate) flags: u8,
+    pub(crate) pad: [u8; 5],
+    pub(crate) punt_interval: u64,
+    pub(crate) punt_window: u64,
+    pub(crate) punt_tat: u64,
+    pub(crate) icmp_tat: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(crate) struct ScopedIp {
+    pub(crate) scope: u32,
+    pub(crate) ip: Ip,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(crate) struct VnMac {
+    pub(crate) vni: u32,
+    pub(crate) mac: [u8; 6],
+    pub(crate) pad: [u8; 2],
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(crate) struct LocationValue {
+    pub(crate) kind: u32,
+    pub(crate) ifindex: u32,
+    pub(crate) rloc: Ip,
+    pub(crate) epoch: u32,
+    pub(crate) pad: u32,
+    pub(crate) last_used: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(crate) struct NeighbourValue {
+    pub(crate) mac: [u8; 6],
+    pub(crate) known: u8,
+    pub(crate) pad: u8,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(crate) struct CountKey {
+    pub(crate) vni: u32,
+    pub(crate) reason: u16,
+    pub(crate) path: u8,
+    pub(crate) direction: u8,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(crate) struct CountValue {
+    pub(crate) packets: u64,
+    pub(crate) bytes: u64,
+}
+
+/// The fixed part of a punt record; the frame follows.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub(crate) struct PuntValue {
+    pub(crate) ifindex: u32,
+    pub(crate) vni: u32,
+    pub(crate) reason: u32,
+    pub(crate) len: u32,
+    pub(crate) dst: [u8; 6],
+    pub(crate) pad: [u8; 2],
+    pub(crate) frame: [u8; 128],
+}
+
+macro_rules! pod {
+    ($($type:ty),*) => {
+        $(
+            // SAFETY: repr(C) with every octet a field (the layout test compares sizes and offsets
+            // with the C header, which pads by hand), and every bit pattern legal.
+            unsafe impl aya::Pod for $type {}
+        )*
+    };
+}
+
+pod!(Ip, ConfigValue, VapValue, ScopedIp, VnMac, LocationValue, NeighbourValue, CountKey, CountValue);
+
+impl From<IpAddr> for Ip {
+    fn from(ip: IpAddr) -> Self {
+        match ip {
+            IpAddr::V4(v4) => Self(v4.to_ipv6_mapped().octets()),
+            IpAddr::V6(v6) => Self(v6.octets()),
+        }
+    }
+}
+
+impl From<Ip> for IpAddr {
+    fn from(ip: Ip) -> Self {
+        Self::V6(Ipv6Addr::from(ip.0)).to_canonical()
+    }
+}
+
+impl VnMac {
+    pub(crate) const fn new(vni: Vni, mac: MacAddr) -> Self {
+        Self { vni: vni.get(), mac: mac.0, pad: [0; 2] }
+    }
+}
+
+impl VapValue {
+    pub(crate) fn new(vap: &Vap, (punt_interval, punt_window): (u64, u64), old: Option<&Self>) -> Self {
+        Self {
+            vni: vap.vni.get(),
+            mac: vap.mac.octets(),
+            mtu: vap.mtu,
+            kind: match vap.kind {
+                VapKind::Veth => 0,
+                VapKind::Tap => 1,
+            },
+            path: path_code(vap.path),
+            flags: u8::from(vap.activated),
+            pad: [0; 5],
+            punt_interval,
+            punt_window,
+            punt_tat: old.map_or(0, |old| old.punt_tat),
+            icmp_tat: old.map_or(0, |old| old.icmp_tat),
+        }
+    }
+
+    /// What it says; none for octets that [`VapValue::new`] never writes.
+    pub(crate) fn meaning(&self, ips: BTreeSet<TenantIp>) -> Option<Vap> {
+        Some(Vap {
+            vni: Vni::new(self.vni).ok()?,
+            mac: TsMac::new(MacAddr(self.mac)).ok()?,
+            ips,
+            kind: match self.kind {
+                0 => VapKind::Veth,
+                1 => VapKind::Tap,
+                _ => return None,
+            },
+            path: path_of(self.path)?,
+            mtu: self.mtu,
+            activated: self.flags & 1 == 1,
+        })
+    }
+}
+
+impl LocationValue {
+    pub(crate) fn new(location: Location, last_used: u64) -> Self {
+        let empty = Self { last_used, ..Self::default() };
+        match location {
+            Location::Nowhere => empty,
+            Location::Local(IfIndex(ifindex)) => Self { kind: 1, ifindex, ..empty },
+            Location::Remote { rloc, epoch } => {
+                Self { kind: 2, rloc: rloc.get().into(), epoch: epoch.get(), ..empty }
+            }
+        }
+    }
+
+    pub(crate) fn meaning(&self) -> Option<Location> {
+        match self.kind {
+            0 => Some(Location::Nowhere),
+            1 => Some(Location::Local(IfIndex(self.ifindex))),
+            2 => Some(Location::Remote {
+                rloc: Rloc::new(self.rloc.into()).ok()?,
+                epoch: Epoch::new(self.epoch)?,
+            }),
+            _ => None,
+        }
+    }
+}
+
+impl From<Neighbour> for NeighbourValue {
+    fn from(neighbour: Neighbour) -> Self {
+        match neighbour {
+            Neighbour::Nobody => Self::default(),
+            Neighbour::At(mac) => Self { mac: mac.0, known: 1, pad: 0 },
+        }
+    }
+}
+
+impl From<NeighbourValue> for Neighbour {
+    fn from(value: NeighbourValue) -> Self {
+        if value.known == 0 { Self::Nobody } else { Self::At(MacAddr(value.mac)) }
+    }
+}
+
+pub(crate) fn peer_code(peer: Peer) -> u32 {
+    u32::from(peer.nve) | u32::from(peer.oracle) << 1
+}
+
+pub(crate) const fn peer_of(code: u32) -> Peer {
+    Peer { nve: code & 1 != 0, oracle: code & 2 != 0 }
+}
+
+pub(crate) const fn path_code(path: Path) -> u8 {
+    match path {
+        Path::Direct => 0,
+        Path::Device => 1,
+    }
+}
+
+pub(crate) const fn path_of(code: u8) -> Option<Path> {
+    match code {
+        0 => Some(Path::Direct),
+        1 => Some(Path::Device),
+        _ => None,
+    }
+}
+
+pub(crate) const fn punt_reason(code: u32) -> Option<PuntReason> {
+    match code {
+        1 => Some(PuntReason::ArpMiss),
+        2 => Some(PuntReason::NdMiss),
+        3 => Some(PuntReason::LinkLocalClaim),
+        4 => Some(PuntReason::UnknownMac),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::mem::{offset_of, size_of};
+    use std::{fmt::Write as _, process::Command};
+
+    macro_rules! layout {
+        ($($type:ident = $c:literal { $($field:ident),* })*) => {{
+            let mut ours = String::new();
+            let mut program = String::from("#include <stddef.h>\n#include <stdio.h>\n#include \"abi.h\"\nint main(void) {\n");
+            $(
+                writeln!(ours, "{} {}", $c, size_of::<$type>()).unwrap();
+                writeln!(program, "printf(\"%s %zu\\n\", \"{0}\", sizeof(struct {0}));", $c).unwrap();
+                $(
+                    writeln!(ours, "{}.{} {}", $c, stringify!($field), offset_of!($type, $field)).unwrap();
+                    writeln!(program, "printf(\"%s %zu\\n\", \"{0}.{1}\", offsetof(struct {0}, {1}));", $c, stringify!($field)).unwrap();
+                )*
+            )*
+            program.push_str("return 0; }\n");
+            (ours, program)
+        }};
+    }
+
+    #[test]
+    fn layouts_are_those_of_the_header() {
+        let (ours, program) = layout! {
+            Ip = "weft_ip" {}
+            ConfigValue = "weft_config" { vxlan_ifindex, families, rloc4, rloc6, netns }
+            VapValue = "weft_vap" { vni, mac, mtu, kind, path, flags, pad, punt_interval, punt_window, punt_tat, icmp_tat }
+            ScopedIp = "weft_scoped_ip" { scope, ip }
+            VnMac = "weft_vn_mac" { vni, mac, pad }
+            LocationValue = "weft_location" { kind, ifindex, rloc, epoch, pad, last_used }
+            NeighbourValue = "weft_neighbour" { mac, known, pad }
+            CountKey = "weft_count_key" { vni, reason, path, direction }
+            CountValue = "weft_count" { packets, bytes }
+            PuntValue = "weft_punt" { ifindex, vni, reason, len, dst, pad, frame }
+        };
+        let dir = std::env::temp_dir().join(format!("weft-abi-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let (source, binary) = (dir.join("layout.c"), dir.join("layout"));
+        std::fs::write(&source, program).unwrap();
+        let bpf = concat!(env!("CARGO_MANIFEST_DIR"), "/bpf");
+        let cc = Command::new("cc").args(["-I", bpf, "-o"]).args([&binary, &source]).output().unwrap();
+        assert!(cc.status.success(), "{}", String::from_utf8_lossy(&cc.stderr));
+        let theirs = Command::new(&binary).output().unwrap().stdout;
+        std::fs::remove_dir_all(&dir).unwrap();
+        assert_eq!(String::from_utf8(theirs).unwrap(), ours);
+    }
+
+    #[test]
+    fn version_is_that_of_the_header() {
+        let line = format!("#define WEFT_ABI_VERSION {ABI_VERSION}\n");
+        assert!(include_str!("../../bpf/abi.h").contains(&line));
+    }
+}

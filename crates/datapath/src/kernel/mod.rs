@@ -1,0 +1,603 @@
+//! The data plane in the kernel: loads the programs, owns the maps, attaches to devices, and leaves
+//! all of it running when its process ends.
+
+mod abi;
+mod maps;
+mod netlink;
+mod pins;
+mod punts;
+mod sys;
+mod vxlan;
+
+use crate::{
+    Config, Counter, Datapath, DatapathError, Direction, Idle, IfIndex, Ingress, Op, Path, Reason, Tables,
+    Vap,
+};
+use abi::{ConfigValue, Ip, LocationValue, ScopedIp, VapValue, VnMac};
+use core::{fmt, net::IpAddr, time::Duration};
+use maps::Maps;
+use netlink::Netlink;
+use pins::{Pins, Role};
+pub use punts::Punts;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::fs::MetadataExt as _,
+    },
+    path::PathBuf,
+    sync::Arc,
+};
+use weft_model::{MacAddr, Rloc, TenantIp, Vni};
+
+/// Sizes of the maps. Changing one needs an uninstall first: pinned maps keep theirs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// VAPs, and VNs, at this NVE.
+    pub vaps: u32,
+    /// IP addresses of all VAPs together.
+    pub vap_ips: u32,
+    /// MAC locations.
+    pub locations: u32,
+    /// ARP and ND answers.
+    pub neighbours: u32,
+    /// Underlay addresses that may send here.
+    pub peers: u32,
+    /// Unknown MACs remembered as asked for; the oldest is forgotten first.
+    pub asked: u32,
+    /// Counters: VNs here times what happens in them.
+    pub counters: u32,
+    /// Octets of the punt ring, a power of two and at least a page.
+    pub ring_bytes: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            vaps: 4_096,
+            vap_ips: 32_768,
+            locations: 262_144,
+            neighbours: 262_144,
+            peers: 65_536,
+            asked: 8_192,
+            counters: 16_384,
+            ring_bytes: 262_144,
+        }
+    }
+}
+
+/// How to open a data plane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenOptions {
+    /// Where maps and links are pinned: an absolute path without dots. Where it is not on a BPF file
+    /// system one is mounted: at /sys/fs/bpf for paths under it, else at the path itself.
+    pub pin_dir: PathBuf,
+    /// Name of the VXLAN device of the device path, at most 15 octets.
+    pub vxlan_device: String,
+    /// Frames per second that one VAP may hand to the agent.
+    pub punt_rate: u32,
+    /// And how many at once.
+    pub punt_burst: u32,
+    /// Sizes of the maps.
+    pub limits: Limits,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self {
+            pin_dir: PathBuf::from("/sys/fs/bpf/weft"),
+            vxlan_device: "weft-vxlan".into(),
+            punt_rate: 100,
+            punt_burst: 200,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// The kernel's data plane of one network namespace.
+///
+/// Every call must come from a thread that is in the namespace [`Kernel::open`] was called in.
+/// Dropping it leaves everything forwarding; the next open adopts it. [`Kernel::uninstall`] ends it.
+pub struct Kernel {
+    pins: Pins,
+    maps: Maps,
+    punts: Option<Punts>,
+    from_vap: Arc<OwnedFd>,
+    from_underlay: Arc<OwnedFd>,
+    from_overlay: Arc<OwnedFd>,
+    netlink: Netlink,
+    packet: OwnedFd,
+    vxlan: IfIndex,
+    limits: Limits,
+    bucket: (u64, u64),
+    /// What the VAP maps hold: no other process writes them while we have the lock.
+    vaps: BTreeMap<IfIndex, (Vni, BTreeSet<TenantIp>)>,
+}
+
+/// The part of adding a VAP that takes 8 to 24 ms: attaching the program to its device.
+/// [`Kernel::prepare`] returns it; run it on any thread of the same network namespace, before
+/// anything else is done about that VAP.
+#[must_use = "frames from the tenant system are not taken until it is attached"]
+#[derive(Debug)]
+pub struct Attachment {
+    program: Arc<OwnedFd>,
+    device: IfIndex,
+    path: PathBuf,
+}
+
+impl Attachment {
+    /// Attaches. The program sees every frame that comes after.
+    ///
+    /// # Errors
+    /// [`DatapathError::NoDevice`], or what the kernel says.
+    pub fn run(self) -> Result<(), DatapathError> {
+        pins::attach(self.program.as_fd(), self.device, &self.path)
+    }
+}
+
+/// What a program did with a frame in [`Kernel::dry_run`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DryRun {
+    /// Its decision. Of [`crate::Action::Tunnel`] the RLOC is the one in the outer header, and on the
+    /// device path, where that is not written yet, the one the tables name.
+    pub did: Did,
+    /// What it counted the frame as; none for [`Did::Pass`].
+    pub reason: Option<Reason>,
+    /// The frame as it would leave. MAC addresses and source port of the underlay included only
+    /// as far as the programs write them.
+    pub frame: Vec<u8>,
+}
+
+/// A program's decision, as it reports it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Did {
+    /// [`crate::Action::Drop`].
+    Drop,
+    /// [`crate::Action::Pass`].
+    Pass,
+    /// [`crate::Action::Deliver`].
+    Deliver(IfIndex),
+    /// [`crate::Action::Reply`].
+    Reply,
+    /// [`crate::Action::Tunnel`], out of this device.
+    Direct(IfIndex),
+    /// [`crate::Action::Tunnel`] by the VXLAN device.
+    Device,
+    /// [`crate::Action::Punt`].
+    Punt(crate::PuntReason),
+}
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weft.o"));
+
+impl Kernel {
+    /// Creates the data plane, or adopts the one an earlier process left: maps and their contents,
+    /// and every attached program, replaced by this version's between two frames. What belongs to
+    /// devices that are gone is removed.
+    ///
+    /// # Errors
+    /// [`DatapathError`]; nothing that forwards already is touched before the maps are checked.
+    pub fn open(options: &OpenOptions) -> Result<Self, DatapathError> {
+        check_host()?;
+        let limits = options.limits.clone();
+        let pins = Pins::open(&options.pin_dir)?;
+        let netns = std::fs::metadata("/proc/thread-self/ns/net")
+            .map_err(|e| sys::refused("look at the network namespace", e))?
+            .ino();
+        maps::check(&pins.maps(), &limits)?;
+        let pinned = maps::pinned_config(&pins.maps())?.filter(|c| c.netns != 0);
+        if let Some(other) = pinned.filter(|c| c.netns != netns) {
+            if pins.list()?.iter().any(|link| link.alive.is_some()) {
+                let path = pins.root().to_owned();
+                return Err(DatapathError::OtherNamespace { path, netns: other.netns });
+            }
+            pins.clear()?;
+        }
+        let netlink = Netlink::open()?;
+        let vxlan = IfIndex(vxlan::ensure(&netlink, &options.vxlan_device)?);
+        let mut ebpf = load(&pins, &limits)?;
+        let mut program = |name: &str| -> Result<Arc<OwnedFd>, DatapathError> {
+            let failed = |e: &dyn fmt::Display| DatapathError::Load(format!("{name}: {e}"));
+            let program: &mut aya::programs::SchedClassifier = ebpf
+                .program_mut(name)
+                .ok_or_else(|| failed(&"not in the object"))?
+                .try_into()
+                .map_err(|e: aya::programs::ProgramError| failed(&e))?;
+            program.load().map_err(|e| load_failed(name, &e))?;
+            let fd = program.fd().map_err(|e| failed(&e))?;
+            let fd = fd.as_fd().try_clone_to_owned().map_err(|e| sys::refused("keep a program", e))?;
+            Ok(Arc::new(fd))
+        };
+        let (from_vap, from_underlay, from_overlay) =
+            (program("from_vap")?, program("from_underlay")?, program("from_overlay")?);
+        let (maps, ring) = Maps::take(&mut ebpf, &limits)?;
+        let packet = sys::socket(libc::AF_PACKET, libc::SOCK_RAW, 0)
+            .map_err(|e| sys::refused("open a packet socket", e))?;
+        let mut kernel = Self {
+            punts: Some(Punts::new(ring)?),
+            bucket: bucket(options.punt_rate, options.punt_burst),
+            vaps: BTreeMap::new(),
+            pins,
+            maps,
+            from_vap,
+            from_underlay,
+            from_overlay,
+            netlink,
+            packet,
+            vxlan,
+            limits,
+        };
+        let config = kernel.maps.config()?;
+        kernel.maps.set_config(ConfigValue { vxlan_ifindex: vxlan.0, netns, ..config })?;
+        kernel.adopt()?;
+        Ok(kernel)
+    }
+
+    /// Takes over what is attached and forgets what cannot be any more.
+    fn adopt(&mut self) -> Result<(), DatapathError> {
+        let mut attached = BTreeSet::new();
+        for link in self.pins.list()? {
+            let wanted = link.role != Role::Overlay || link.device == self.vxlan;
+            let Some(fd) = link.alive.filter(|_| wanted) else {
+                self.pins.unlink(link.role, link.device)?;
+                continue;
+            };
+            sys::replace(fd.as_fd(), self.program(link.role).as_fd())?;
+            attached.insert((link.role, link.device));
+        }
+        if !attached.contains(&(Role::Overlay, self.vxlan)) {
+            self.attach(Role::Overlay, self.vxlan)?;
+        }
+        for (index, value) in self.maps.vaps.all()? {
+            if let Ok(vni) = Vni::new(value.vni) {
+                self.vaps.insert(IfIndex(index), (vni, BTreeSet::new()));
+            }
+        }
+        for (key, _) in self.maps.vap_ips.all()? {
+            match (self.vaps.get_mut(&IfIndex(key.scope)), TenantIp::new(key.ip.into())) {
+                (Some((_, ips)), Ok(ip)) => {
+                    ips.insert(ip);
+                }
+                _ => self.maps.vap_ips.remove(&key)?,
+            }
+        }
+        let gone: Vec<IfIndex> =
+            self.vaps.keys().copied().filter(|d| !attached.contains(&(Role::Vap, *d))).collect();
+        for device in gone {
+            self.remove_vap(device)?;
+        }
+        Ok(())
+    }
+
+    fn program(&self, role: Role) -> &Arc<OwnedFd> {
+        match role {
+            Role::Vap => &self.from_vap,
+            Role::Uplink => &self.from_underlay,
+            Role::Overlay => &self.from_overlay,
+        }
+    }
+
+    fn attachment(&self, role: Role, device: IfIndex) -> Attachment {
+        let path = self.pins.link_path(role, device);
+        Attachment { program: Arc::clone(self.program(role)), device, path }
+    }
+
+    fn attach(&self, role: Role, device: IfIndex) -> Result<(), DatapathError> {
+        self.attachment(role, device).run()
+    }
+
+    /// The quick half of [`Op::SetVap`]: when this returns, frames to the VAP are delivered. Frames
+    /// from it are taken once the returned [`Attachment`] has run; none means that they are already.
+    /// So an agent registers the tenant system while the attachment runs on another thread.
+    ///
+    /// # Errors
+    /// [`DatapathError::NoDevice`], [`DatapathError::Full`], or what the kernel says.
+    pub fn prepare(&mut self, device: IfIndex, vap: &Vap) -> Result<Option<Attachment>, DatapathError> {
+        let attached = self.pins.is_attached(Role::Vap, device)?;
+        if !attached && !self.netlink.exists(device)? {
+            return Err(DatapathError::NoDevice(device));
+        }
+        let old = self.maps.vaps.get(&device.0)?;
+        let key = |ip: TenantIp| ScopedIp { scope: device.0, ip: Ip::from(ip.get()) };
+        let (old_vni, mut had) = self.vaps.remove(&device).unwrap_or((vap.vni, BTreeSet::new()));
+        // Noted before each write, so that what a failure leaves behind is known.
+        for ip in &vap.ips {
+            if had.insert(*ip) {
+                self.maps.vap_ips.set(&key(*ip), &1)?;
+            }
+        }
+        self.maps.vaps.set(&device.0, &VapValue::new(vap, self.bucket, old.as_ref()))?;
+        for ip in had.difference(&vap.ips) {
+            self.maps.vap_ips.remove(&key(*ip))?;
+        }
+        self.vaps.insert(device, (vap.vni, vap.ips.clone()));
+        for vni in BTreeSet::from([old_vni, vap.vni]) {
+            self.count_vn(vni)?;
+        }
+        Ok((!attached).then(|| self.attachment(Role::Vap, device)))
+    }
+
+    /// Takes the punt ring; none if it was taken already.
+    pub fn punts(&mut self) -> Option<Punts> {
+        self.punts.take()
+    }
+
+    /// Runs a program over a frame and says what it did, without anything leaving. Counters, rate
+    /// limits and the punt ring see the frame as if it were real. Frames up to some 3,500 octets;
+    /// no segmentation offload.
+    ///
+    /// # Errors
+    /// [`DatapathError::FrameLength`], or what the kernel says; a device has to exist.
+    pub fn dry_run(&self, ingress: Ingress, frame: &[u8]) -> Result<DryRun, DatapathError> {
+        let (program, device) = match ingress {
+            Ingress::Vap(device) => (&self.from_vap, device),
+            Ingress::Underlay(device) => (&self.from_underlay, device),
+            Ingress::Overlay { .. } => (&self.from_overlay, self.vxlan),
+        };
+        if frame.len() < 15 {
+            return Err(DatapathError::FrameLength(frame.len()));
+        }
+        let (frame, ctx) = sys::test_run(program.as_fd(), device, frame)?;
+        let [did, reason, target] = [ctx[sys::CTX_CB], ctx[sys::CTX_CB + 1], ctx[sys::CTX_CB + 2]];
+        let unknown = || DatapathError::Load(format!("a program reports the unknown action {did}"));
+        let did = match did {
+            1 => Did::Drop,
+            2 => Did::Pass,
+            3 => Did::Deliver(IfIndex(target)),
+            4 => Did::Reply,
+            5 => Did::Direct(IfIndex(target)),
+            6 => Did::Device,
+            7 => Did::Punt(abi::punt_reason(target).ok_or_else(unknown)?),
+            _ => return Err(unknown()),
+        };
+        let reason = u16::try_from(reason).ok().and_then(Reason::from_code);
+        Ok(DryRun { did, reason, frame })
+    }
+
+    /// Index of the VXLAN device.
+    #[must_use]
+    pub const fn vxlan_device(&self) -> IfIndex {
+        self.vxlan
+    }
+
+    /// Detaches every program, removes every map and the VXLAN device. A mounted BPF file system stays.
+    ///
+    /// # Errors
+    /// The first of what failed, after trying everything.
+    pub fn uninstall(self) -> Result<(), DatapathError> {
+        let mut first = Ok(());
+        let mut note = |result: Result<(), DatapathError>| {
+            if first.is_ok() {
+                first = result;
+            }
+        };
+        match self.pins.list() {
+            Ok(links) => {
+                for link in links {
+                    if let Some(fd) = link.alive {
+                        note(sys::detach(fd.as_fd()));
+                    }
+                    note(self.pins.unlink(link.role, link.device));
+                }
+            }
+            Err(e) => note(Err(e)),
+        }
+        note(self.netlink.delete(self.vxlan.0));
+        note(self.pins.remove());
+        first
+    }
+
+    /// Writes how many VAPs a VN has here; none, and the VN is unknown.
+    fn count_vn(&mut self, vni: Vni) -> Result<(), DatapathError> {
+        let vaps = self.vaps.values().filter(|(v, _)| *v == vni).count();
+        match u32::try_from(vaps).unwrap_or(u32::MAX) {
+            0 => self.maps.vns.remove(&vni.get()),
+            n => self.maps.vns.set(&vni.get(), &n),
+        }
+    }
+
+    fn remove_vap(&mut self, device: IfIndex) -> Result<(), DatapathError> {
+        self.maps.vaps.remove(&device.0)?;
+        if let Some((vni, ips)) = self.vaps.get(&device).cloned() {
+            for ip in ips {
+                self.maps.vap_ips.remove(&ScopedIp { scope: device.0, ip: ip.get().into() })?;
+            }
+            self.vaps.remove(&device);
+            self.count_vn(vni)?;
+        }
+        self.pins.unlink(Role::Vap, device)
+    }
+
+    fn set_config(&mut self, config: &Config) -> Result<(), DatapathError> {
+        let of = |v4: bool| {
+            let mut family = config.rlocs.iter().filter(|rloc| rloc.get().is_ipv4() == v4);
+            match (family.next(), family.next()) {
+                (Some(a), Some(b)) => Err(DatapathError::TwoRlocs(*a, *b)),
+                (one, _) => Ok(one.map(|rloc| rloc.get())),
+            }
+        };
+        let (v4, v6) = (of(true)?, of(false)?);
+        let ip = |address: Option<IpAddr>| address.map_or_else(Ip::default, Ip::from);
+        let value = ConfigValue {
+            families: u32::from(v4.is_some()) | u32::from(v6.is_some()) << 1,
+            rloc4: ip(v4),
+            rloc6: ip(v6),
+            ..self.maps.config()?
+        };
+        self.maps.set_config(value)?;
+        for link in self.pins.list()?.into_iter().filter(|link| link.role == Role::Uplink) {
+            if link.alive.is_none() || !config.uplinks.contains(&link.device) {
+                self.pins.unlink(Role::Uplink, link.device)?;
+            }
+        }
+        for device in &config.uplinks {
+            if !self.pins.is_attached(Role::Uplink, *device)? {
+                self.attach(Role::Uplink, *device)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_host() -> Result<(), DatapathError> {
+    let found = sys::release();
+    let mut numbers = found.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse::<u32>().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if version < (6, 6) {
+        return Err(DatapathError::OldKernel { found });
+    }
+    if !std::path::Path::new("/sys/kernel/btf/vmlinux").exists() {
+        return Err(DatapathError::NoBtf);
+    }
+    Ok(())
+}
+
+/// ns between two tokens, and how far a burst may run ahead.
+fn bucket(rate: u32, burst: u32) -> (u64, u64) {
+    let interval = 1_000_000_000 / u64::from(rate.max(1));
+    (interval, interval * u64::from(burst.max(1)))
+}
+
+fn load(pins: &Pins, limits: &Limits) -> Result<aya::Ebpf, DatapathError> {
+    let mut loader = aya::EbpfLoader::new();
+    loader.default_map_pin_directory(pins.maps());
+    for (map, _, _, entries) in maps::shapes(limits) {
+        loader.map_max_entries(map, entries);
+    }
+    loader.load(OBJECT).map_err(|e| load_failed("the object", &e))
+}
+
+/// aya nests its errors; the innermost one says what the kernel said.
+fn load_failed(what: &str, error: &dyn std::error::Error) -> DatapathError {
+    let mut text = format!("{what}: {error}");
+    let mut inner = error.source();
+    while let Some(cause) = inner {
+        if let Some(io) = cause.downcast_ref::<std::io::Error>()
+            && matches!(io.raw_os_error(), Some(libc::EPERM | libc::EACCES))
+            && !text.contains("verifier")
+        {
+            return DatapathError::NotPermitted { doing: format!("load {what}") };
+        }
+        text = format!("{text}: {cause}");
+        inner = cause.source();
+    }
+    DatapathError::Load(text)
+}
+
+impl Datapath for Kernel {
+    fn apply(&mut self, op: &Op) -> Result<(), DatapathError> {
+        match op {
+            Op::Config(config) => self.set_config(config),
+            Op::SetVap(device, vap) => {
+                let is_new = !self.vaps.contains_key(device);
+                let Some(attachment) = self.prepare(*device, vap)? else { return Ok(()) };
+                let attached = attachment.run();
+                if attached.is_err() && is_new {
+                    self.remove_vap(*device)?;
+                }
+                attached
+            }
+            Op::RemoveVap(device) => self.remove_vap(*device),
+            Op::SetLocation(vni, mac, location) => {
+                let key = VnMac::new(*vni, *mac);
+                let used = self.maps.fdb.get(&key)?.map_or(0, |old| old.last_used);
+                self.maps.fdb.set(&key, &LocationValue::new(*location, used))
+            }
+            Op::RemoveLocation(vni, mac) => self.maps.fdb.remove(&VnMac::new(*vni, *mac)),
+            Op::SetNeighbour(vni, ip, neighbour) => {
+                let key = ScopedIp { scope: vni.get(), ip: ip.get().into() };
+                self.maps.neighbours.set(&key, &(*neighbour).into())
+            }
+            Op::RemoveNeighbour(vni, ip) => {
+                self.maps.neighbours.remove(&ScopedIp { scope: vni.get(), ip: ip.get().into() })
+            }
+            Op::SetPeer(ip, peer) => self.maps.peers.set(&(*ip).into(), &abi::peer_code(*peer)),
+            Op::RemovePeer(ip) => self.maps.peers.remove(&(*ip).into()),
+        }
+    }
+
+    fn observed(&self) -> Result<Tables, DatapathError> {
+        let mut tables = Tables::default();
+        let mut attached = BTreeSet::new();
+        for link in self.pins.list()?.into_iter().filter(|link| link.alive.is_some()) {
+            match link.role {
+                Role::Uplink => {
+                    tables.config.uplinks.insert(link.device);
+                }
+                Role::Vap => {
+                    attached.insert(link.device);
+                }
+                Role::Overlay => {}
+            }
+        }
+        let config = self.maps.config()?;
+        for (family, rloc) in [(1, config.rloc4), (2, config.rloc6)] {
+            if config.families & family != 0 {
+                tables.config.rlocs.extend(Rloc::new(rloc.into()).ok());
+            }
+        }
+        let mut ips = BTreeMap::<IfIndex, BTreeSet<TenantIp>>::new();
+        for (key, _) in self.maps.vap_ips.all()? {
+            ips.entry(IfIndex(key.scope)).or_default().extend(TenantIp::new(key.ip.into()).ok());
+        }
+        for (index, value) in self.maps.vaps.all()? {
+            let device = IfIndex(index);
+            let vap = value.meaning(ips.remove(&device).unwrap_or_default());
+            tables.vaps.extend(vap.filter(|_| attached.contains(&device)).map(|vap| (device, vap)));
+        }
+        for (key, value) in self.maps.fdb.all()? {
+            let known = Vni::new(key.vni).ok().zip(value.meaning());
+            tables.fdb.extend(known.map(|(vni, at)| ((vni, MacAddr(key.mac)), at)));
+        }
+        for (key, value) in self.maps.neighbours.all()? {
+            let known = Vni::new(key.scope).ok().zip(TenantIp::new(key.ip.into()).ok());
+            tables.neighbours.extend(known.map(|key| (key, value.into())));
+        }
+        tables.peers.extend(
+            self.maps.peers.all()?.into_iter().map(|(ip, code)| (IpAddr::from(ip), abi::peer_of(code))),
+        );
+        Ok(tables)
+    }
+
+    fn counters(&self) -> Result<Vec<Counter>, DatapathError> {
+        let counter = |(key, value): (abi::CountKey, abi::CountValue)| {
+            Some(Counter {
+                vni: Vni::new(key.vni).ok(),
+                reason: Reason::from_code(key.reason)?,
+                path: abi::path_of(key.path).unwrap_or(Path::Direct),
+                direction: if key.direction == 0 { Direction::Out } else { Direction::In },
+                packets: value.packets,
+                bytes: value.bytes,
+            })
+        };
+        let mut counters: Vec<_> = self.maps.counts()?.into_iter().filter_map(counter).collect();
+        counters.sort();
+        Ok(counters)
+    }
+
+    fn last_used(&self, vni: Vni, mac: MacAddr) -> Result<Option<Idle>, DatapathError> {
+        let at = self.maps.fdb.get(&VnMac::new(vni, mac))?.map(|value| value.last_used);
+        let idle = |at| Duration::from_nanos(sys::monotonic().saturating_sub(at));
+        Ok(at.filter(|at| *at != 0).map(idle))
+    }
+
+    fn inject(&mut self, vap: IfIndex, frame: &[u8]) -> Result<(), DatapathError> {
+        if !(14..=65_535).contains(&frame.len()) {
+            return Err(DatapathError::FrameLength(frame.len()));
+        }
+        sys::send_frame(self.packet.as_fd(), vap, frame).map_err(|e| match e.raw_os_error() {
+            Some(libc::ENODEV | libc::ENXIO) => DatapathError::NoDevice(vap),
+            _ => sys::refused(format!("send a frame to device {}", vap.0), e),
+        })
+    }
+}
+
+impl fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kernel")
+            .field("pins", &self.pins.root())
+            .field("vxlan", &self.vxlan)
+            .field("limits", &self.limits)
+            .field("vaps", &self.vaps)
+            .finish_non_exhaustive()
+    }
+}

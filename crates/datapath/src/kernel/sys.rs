@@ -1,0 +1,317 @@
+//! The few system calls that neither the standard library nor aya offers: tcx links by ifindex,
+//! test runs, mounts, packet sockets.
+
+use crate::{DatapathError, IfIndex};
+use std::{
+    ffi::CString,
+    io,
+    os::{
+        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
+};
+
+const BPF_OBJ_PIN: libc::c_long = 6;
+const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_PROG_TEST_RUN: libc::c_long = 10;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_LINK_CREATE: libc::c_long = 28;
+const BPF_LINK_UPDATE: libc::c_long = 29;
+const BPF_LINK_DETACH: libc::c_long = 34;
+const BPF_TCX_INGRESS: u32 = 46;
+const BPF_LINK_TYPE_TCX: u32 = 11;
+const BPF_FS_MAGIC: libc::c_long = 0xcafe_4a11;
+
+/// The errno of the last call as an error of ours.
+pub(super) fn failed(doing: impl Into<String>) -> DatapathError {
+    refused(doing, io::Error::last_os_error())
+}
+
+pub(super) fn refused(doing: impl Into<String>, source: io::Error) -> DatapathError {
+    match source.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => DatapathError::NotPermitted { doing: doing.into() },
+        _ => DatapathError::System { doing: doing.into(), source },
+    }
+}
+
+pub(super) fn c_path(path: &Path) -> Result<CString, DatapathError> {
+    let nul = |_| DatapathError::PinName(path.to_owned());
+    CString::new(path.as_os_str().as_bytes()).map_err(nul)
+}
+
+/// One bpf(2) call. `T` is the command's part of `union bpf_attr`; what is not given reads as zero.
+fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<RawFd> {
+    // SAFETY: the kernel reads, and for some commands writes, exactly size_of::<T>() octets at a
+    // valid exclusive reference; pointers inside it are the callers' duty.
+    let ret = unsafe { libc::syscall(libc::SYS_bpf, command, core::ptr::from_mut(attr), size_of::<T>()) };
+    if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(RawFd::try_from(ret).unwrap_or(-1)) }
+}
+
+/// Takes a descriptor the kernel has just made.
+fn own(fd: RawFd) -> OwnedFd {
+    // SAFETY: a fresh descriptor that nobody else holds.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+fn number(fd: BorrowedFd<'_>) -> u32 {
+    u32::try_from(fd.as_raw_fd()).unwrap_or(u32::MAX)
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct Pin {
+    path: u64,
+    fd: u32,
+    flags: u32,
+}
+
+/// Pins an object. `EEXIST` if something is there.
+pub(super) fn pin(fd: BorrowedFd<'_>, path: &Path) -> Result<(), DatapathError> {
+    let text = c_path(path)?;
+    let mut attr = Pin { path: text.as_ptr() as u64, fd: number(fd), flags: 0 };
+    bpf(BPF_OBJ_PIN, &mut attr).map_err(|e| refused(format!("pin {}", path.display()), e))?;
+    Ok(())
+}
+
+/// Opens a pin.
+pub(super) fn open_pin(path: &Path) -> Result<OwnedFd, DatapathError> {
+    let text = c_path(path)?;
+    let mut attr = Pin { path: text.as_ptr() as u64, ..Pin::default() };
+    bpf(BPF_OBJ_GET, &mut attr).map(own).map_err(|e| refused(format!("open {}", path.display()), e))
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct LinkCreate {
+    program: u32,
+    ifindex: u32,
+    attach_type: u32,
+    flags: u32,
+    relative: u32,
+    pad: u32,
+    revision: u64,
+}
+
+/// Attaches a program to a device's tcx ingress, after those that are there. Blocks for an RCU
+/// grace period, 8 to 24 ms; the program sees frames before this returns.
+pub(super) fn attach(program: BorrowedFd<'_>, device: IfIndex) -> Result<OwnedFd, DatapathError> {
+    let mut attr = LinkCreate {
+        program: number(program),
+        ifindex: device.0,
+        attach_type: BPF_TCX_INGRESS,
+        ..LinkCreate::default()
+    };
+    bpf(BPF_LINK_CREATE, &mut attr).map(own).map_err(|e| match e.raw_os_error() {
+        Some(libc::ENODEV) => DatapathError::NoDevice(device),
+        _ => refused(format!("attach to device {}", device.0), e),
+    })
+}
+
+#[repr(C)]
+struct LinkUpdate {
+    link: u32,
+    program: u32,
+    flags: u32,
+    old: u32,
+}
+
+/// Replaces a link's program between two frames.
+pub(super) fn replace(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> Result<(), DatapathError> {
+    let mut attr = LinkUpdate { link: number(link), program: number(program), flags: 0, old: 0 };
+    bpf(BPF_LINK_UPDATE, &mut attr).map_err(|e| refused("replace a program", e))?;
+    Ok(())
+}
+
+/// Detaches a link now, and not when its last holder lets go.
+pub(super) fn detach(link: BorrowedFd<'_>) -> Result<(), DatapathError> {
+    let mut attr = number(link);
+    bpf(BPF_LINK_DETACH, &mut attr).map_err(|e| refused("detach a program", e))?;
+    Ok(())
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct LinkInfo {
+    kind: u32,
+    id: u32,
+    program: u32,
+    pad: u32,
+    ifindex: u32,
+    attach_type: u32,
+}
+
+#[repr(C)]
+struct Info {
+    fd: u32,
+    len: u32,
+    info: u64,
+}
+
+/// The device a tcx link is attached to; none when that is gone.
+pub(super) fn attached_to(link: BorrowedFd<'_>) -> Result<Option<IfIndex>, DatapathError> {
+    let mut info = LinkInfo::default();
+    let len = u32::try_from(size_of::<LinkInfo>()).unwrap_or(0);
+    let mut attr = Info { fd: number(link), len, info: core::ptr::from_mut(&mut info) as u64 };
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr).map_err(|e| refused("query a link", e))?;
+    Ok((info.kind == BPF_LINK_TYPE_TCX && info.ifindex != 0).then_some(IfIndex(info.ifindex)))
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct TestRun {
+    program: u32,
+    ret: u32,
+    size_in: u32,
+    size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+    ctx_size_in: u32,
+    ctx_size_out: u32,
+    ctx_in: u64,
+    ctx_out: u64,
+    flags: u32,
+    cpu: u32,
+    batch: u32,
+    pad: u32,
+}
+
+/// `struct __sk_buff` as words.
+pub(super) const CTX_WORDS: usize = 48;
+/// The word of `ifindex`.
+pub(super) const CTX_IFINDEX: usize = 10;
+/// The first word of `cb`.
+pub(super) const CTX_CB: usize = 12;
+
+/// Runs a program over a frame without sending what comes out: that, and the context afterwards.
+pub(super) fn test_run(
+    program: BorrowedFd<'_>,
+    device: IfIndex,
+    frame: &[u8],
+) -> Result<(Vec<u8>, [u32; CTX_WORDS]), DatapathError> {
+    let mut ctx = [0_u32; CTX_WORDS];
+    ctx[CTX_IFINDEX] = device.0;
+    let mut after = [0_u32; CTX_WORDS];
+    let mut out = vec![0; frame.len() + 256];
+    let size = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let mut attr = TestRun {
+        program: number(program),
+        size_in: size(frame.len()),
+        size_out: size(out.len()),
+        data_in: frame.as_ptr() as u64,
+        data_out: out.as_mut_ptr() as u64,
+        repeat: 1,
+        ctx_size_in: size(size_of_val(&ctx)),
+        ctx_size_out: size(size_of_val(&after)),
+        ctx_in: ctx.as_ptr() as u64,
+        ctx_out: after.as_mut_ptr() as u64,
+        ..TestRun::default()
+    };
+    bpf(BPF_PROG_TEST_RUN, &mut attr).map_err(|e| refused("test-run a program", e))?;
+    out.truncate(usize::try_from(attr.size_out).unwrap_or(0));
+    Ok((out, after))
+}
+
+/// Whether a path is on a BPF file system.
+pub(super) fn is_bpffs(path: &Path) -> Result<bool, DatapathError> {
+    let text = c_path(path)?;
+    // SAFETY: all zero is a legal statfs.
+    let mut stat: libc::statfs = unsafe { core::mem::zeroed() };
+    // SAFETY: a C string and an exclusive reference, both alive during the call.
+    if unsafe { libc::statfs(text.as_ptr(), &raw mut stat) } != 0 {
+        return Err(failed(format!("look at {}", path.display())));
+    }
+    Ok(stat.f_type == BPF_FS_MAGIC)
+}
+
+/// Mounts a BPF file system.
+pub(super) fn mount_bpffs(path: &Path) -> Result<(), DatapathError> {
+    let text = c_path(path)?;
+    // SAFETY: C strings alive during the call; no data.
+    let ret = unsafe {
+        libc::mount(c"bpf".as_ptr(), text.as_ptr(), c"bpf".as_ptr(), libc::MS_NOSUID, core::ptr::null())
+    };
+    if ret == 0 {
+        return Ok(());
+    }
+    let source = io::Error::last_os_error();
+    match source.raw_os_error() {
+        Some(libc::EPERM) => Err(DatapathError::NotPermitted { doing: "mount a BPF file system".into() }),
+        _ => Err(DatapathError::NoBpffs { path: path.to_owned(), source }),
+    }
+}
+
+/// Takes an exclusive lock that ends with the process. False if somebody has it.
+pub(super) fn lock(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    // SAFETY: a plain call on a descriptor that is open.
+    if unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+        return Ok(true);
+    }
+    let error = io::Error::last_os_error();
+    if error.raw_os_error() == Some(libc::EWOULDBLOCK) { Ok(false) } else { Err(error) }
+}
+
+/// Version of the running kernel.
+pub(super) fn release() -> String {
+    // SAFETY: all zero is a legal utsname.
+    let mut name: libc::utsname = unsafe { core::mem::zeroed() };
+    // SAFETY: an exclusive reference, alive during the call.
+    unsafe { libc::uname(&raw mut name) };
+    name.release.iter().take_while(|c| **c != 0).map(|c| char::from(c.cast_unsigned())).collect()
+}
+
+/// CLOCK_MONOTONIC in ns, as bpf_ktime_get_coarse_ns reads it.
+pub(super) fn monotonic() -> u64 {
+    let mut at = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: an exclusive reference, alive during the call; the clock exists since Linux 2.6.32.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut at) };
+    u64::try_from(at.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(at.tv_nsec).unwrap_or(0)
+}
+
+/// A socket of the calling thread's network namespace.
+pub(super) fn socket(family: i32, kind: i32, protocol: i32) -> io::Result<OwnedFd> {
+    // SAFETY: a plain call.
+    let fd = unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, protocol) };
+    if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(own(fd)) }
+}
+
+/// Sends a frame out of a device by a packet socket.
+pub(super) fn send_frame(socket: BorrowedFd<'_>, device: IfIndex, frame: &[u8]) -> io::Result<()> {
+    // SAFETY: all zero is a legal sockaddr_ll.
+    let mut to: libc::sockaddr_ll = unsafe { core::mem::zeroed() };
+    to.sll_family = u16::try_from(libc::AF_PACKET).unwrap_or(0);
+    to.sll_ifindex = i32::try_from(device.0).unwrap_or(-1);
+    to.sll_protocol = u16::from_be_bytes([frame[12], frame[13]]).to_be();
+    let len = libc::socklen_t::try_from(size_of_val(&to)).unwrap_or(0);
+    // SAFETY: pointer and length of a live slice, and of a live address of the family it names.
+    let sent = unsafe {
+        libc::sendto(socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0, (&raw const to).cast(), len)
+    };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Sends one message.
+pub(super) fn send(socket: BorrowedFd<'_>, message: &[u8]) -> io::Result<()> {
+    // SAFETY: pointer and length of a live slice.
+    let sent = unsafe { libc::send(socket.as_raw_fd(), message.as_ptr().cast(), message.len(), 0) };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Receives one message.
+pub(super) fn receive(socket: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: pointer and length of a live exclusive slice.
+    let got = unsafe { libc::recv(socket.as_raw_fd(), into.as_mut_ptr().cast(), into.len(), 0) };
+    usize::try_from(got).map_err(|_| io::Error::last_os_error())
+}
+
+/// Waits until a descriptor is readable; false after `millis`.
+pub(super) fn readable(fd: BorrowedFd<'_>, millis: i32) -> io::Result<bool> {
+    let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one live pollfd.
+    match unsafe { libc::poll(&raw mut poll, 1, millis) } {
+        n if n < 0 => Err(io::Error::last_os_error()),
+        n => Ok(n > 0),
+    }
+}

@@ -1,0 +1,1 @@
+//! Raw frames for tests: built here, sent and received by packet sockets.
