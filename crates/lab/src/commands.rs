@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use std::{
     ffi::OsString,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     path::{Path, PathBuf},
 };
 use weft_model::MacAddr;
@@ -21,8 +21,33 @@ pub const HTTP_PORT: u16 = 4344;
 pub const VXLAN_PORT: u16 = 4789;
 /// Where BPF maps and links are pinned.
 pub const BPF_FS: &str = "/sys/fs/bpf";
-/// The path of the readiness probe, of the Oracle and the NVE.
-pub const READY_PATH: &str = "/readyz";
+/// The path of the Oracle's readiness probe: 200 when it is ready.
+pub const ORACLE_READY: &str = "/readyz";
+/// The path of the NVE's state on its unix socket: a JSON object with a boolean `ready`.
+pub const NVE_STATUS: &str = "/v1/status";
+
+/// Where the NVE's local API takes attachments.
+pub const NVE_TSIS: &str = "/v1/tsis";
+
+/// The body of a `POST` to [`NVE_TSIS`]; the answer is [`Attached`].
+#[must_use]
+pub fn attach_body(name: &str, device: &str, tenant: &TenantSpec) -> serde_json::Value {
+    let mut body = serde_json::json!({"vn": tenant.vn, "name": name, "device": device, "ips": tenant.ips});
+    if let (Some(mac), Some(body)) = (tenant.mac, body.as_object_mut()) {
+        body.insert("mac".to_owned(), mac.to_string().into());
+    }
+    body
+}
+
+/// Whether the NVE that answered `body` to [`NVE_STATUS`] is ready.
+#[must_use]
+pub fn nve_ready(body: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Status {
+        ready: bool,
+    }
+    serde_json::from_slice::<Status>(body).is_ok_and(|status| status.ready)
+}
 
 /// Files of a node inside a lab's run directory.
 #[derive(Clone, Debug)]
@@ -72,8 +97,7 @@ fn args(words: &[&dyn AsRef<std::ffi::OsStr>]) -> Vec<OsString> {
 pub fn oracle(files: &Files, name: &str, addrs: &[IpAddr]) -> Vec<OsString> {
     let mut line = args(&[&"oracle", &"--data-dir", &files.data(name)]);
     for addr in addrs {
-        line.extend(args(&[&"--listen", &SocketAddr::new(*addr, LISP_PORT).to_string()]));
-        line.extend(args(&[&"--api-listen", &SocketAddr::new(*addr, API_PORT).to_string()]));
+        line.extend(args(&[&"--listen", &addr.to_string()]));
     }
     line.extend(args(&[&"--http-listen", &format!("127.0.0.1:{HTTP_PORT}")]));
     line

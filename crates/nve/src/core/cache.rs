@@ -1,9 +1,12 @@
 //! The map cache: what the NVE knows of addresses that are not attached to it.
 
-use ::core::{net::IpAddr, time::Duration};
+use ::core::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use weft_datapath::IfIndex;
-use weft_model::{MacAddr, Origin, Rloc, TenantIp, Time, Vni};
+use weft_model::{Eid, MacAddr, Origin, Rloc, TenantIp, Time, Vni};
 
 /// Map-Versions wrap at 4095, 0 meaning "none" (RFC 9302 section 6).
 const VERSIONS: u16 = 4095;
@@ -66,6 +69,8 @@ pub struct MapCache {
     /// Negative entries by the VAP that asked, oldest end first: the bound of what one TS can make
     /// the NVE remember.
     absent: BTreeMap<IfIndex, BTreeSet<(Time, AbsentKey)>>,
+    /// All of them, oldest end first: what makes room for what exists.
+    by_end: BTreeSet<(Time, AbsentKey)>,
 }
 
 /// The key of a negative entry.
@@ -75,6 +80,23 @@ pub enum AbsentKey {
     Ip(Vni, TenantIp),
     /// A MAC address.
     Mac(Vni, MacAddr),
+}
+
+impl AbsentKey {
+    /// The VN.
+    pub const fn vni(self) -> Vni {
+        match self {
+            Self::Ip(vni, _) | Self::Mac(vni, _) => vni,
+        }
+    }
+
+    /// The address.
+    pub const fn eid(self) -> Eid {
+        match self {
+            Self::Ip(_, ip) => Eid::Ip(ip),
+            Self::Mac(_, mac) => Eid::Mac(mac),
+        }
+    }
 }
 
 impl MapCache {
@@ -88,16 +110,14 @@ impl MapCache {
         limit: usize,
     ) -> Vec<AbsentKey> {
         self.forget(key);
-        let mine = self.absent.entry(asker).or_default();
         let mut evicted = Vec::new();
-        while mine.len() >= limit.max(1) {
-            let Some((_, old)) = mine.pop_first() else { break };
+        while self.absent_of(asker) >= limit.max(1) {
+            let Some(old) = self.oldest_of(asker) else { break };
+            self.forget(old);
             evicted.push(old);
         }
-        mine.insert((expires, key));
-        for old in &evicted {
-            self.drop_entry(*old);
-        }
+        self.absent.entry(asker).or_default().insert((expires, key));
+        self.by_end.insert((expires, key));
         let absent = Absent { expires, asker };
         match key {
             AbsentKey::Ip(vni, ip) => {
@@ -108,6 +128,23 @@ impl MapCache {
             }
         }
         evicted
+    }
+
+    /// The negative entry to give up for another one: the asker's own that ends first, or anybody's
+    /// for what exists.
+    pub fn to_evict(&self, asker: Option<IfIndex>) -> Option<AbsentKey> {
+        match asker {
+            Some(asker) => self.oldest_of(asker),
+            None => self.by_end.first().map(|(_, key)| *key),
+        }
+    }
+
+    fn oldest_of(&self, asker: IfIndex) -> Option<AbsentKey> {
+        self.absent.get(&asker)?.first().map(|(_, key)| *key)
+    }
+
+    fn absent_of(&self, asker: IfIndex) -> usize {
+        self.absent.get(&asker).map_or(0, BTreeSet::len)
     }
 
     /// Remembers where a MAC address is.
@@ -132,6 +169,7 @@ impl MapCache {
             AbsentKey::Mac(vni, mac) => self.macs.get(&(vni, mac)).and_then(Entry::absent),
         };
         let Some(absent) = entry else { return };
+        self.by_end.remove(&(absent.expires, key));
         if let Some(mine) = self.absent.get_mut(&absent.asker) {
             mine.remove(&(absent.expires, key));
             if mine.is_empty() {
@@ -146,6 +184,20 @@ impl MapCache {
             AbsentKey::Ip(vni, ip) => drop(self.ips.remove(&(vni, ip))),
             AbsentKey::Mac(vni, mac) => drop(self.macs.remove(&(vni, mac))),
         }
+    }
+
+    /// Every address of a VN that anything is known of.
+    pub fn eids_of(&self, vni: Vni) -> Vec<Eid> {
+        // The ends of the order of legal addresses: IPv4 comes before IPv6.
+        let (Ok(lowest), Ok(highest)) = (
+            TenantIp::new(Ipv4Addr::new(1, 0, 0, 0).into()),
+            TenantIp::new(Ipv6Addr::from_bits(!(1 << 120)).into()),
+        ) else {
+            return Vec::new();
+        };
+        let macs = self.macs.range((vni, MacAddr([0; 6]))..=(vni, MacAddr::BROADCAST));
+        let ips = self.ips.range((vni, lowest)..=(vni, highest));
+        macs.map(|((_, mac), _)| Eid::Mac(*mac)).chain(ips.map(|((_, ip), _)| Eid::Ip(*ip))).collect()
     }
 
     /// How many entries there are, both kinds.

@@ -79,6 +79,8 @@ pub struct Timing {
     pub grace: Duration,
     /// How long an attach waits for an Oracle to acknowledge its registration.
     pub acknowledge: Duration,
+    /// Between two comparisons of what is registered with what an Oracle has.
+    pub digest: Duration,
 }
 
 impl Default for Limits {
@@ -106,6 +108,7 @@ impl Default for Timing {
             refresh_gap: Duration::from_millis(1),
             grace: Duration::from_secs(60),
             acknowledge: Duration::from_secs(5),
+            digest: Duration::from_secs(30),
         }
     }
 }

@@ -96,7 +96,7 @@ pub enum ApiCall {
     },
     /// Give the grant back.
     Release {
-        /// Whose call this is for; none when the device was gone.
+        /// Whose call this is for; the core numbers its own from `u64::MAX` downwards.
         call: Option<CallId>,
         /// The VN.
         vn: VnName,
@@ -257,4 +257,13 @@ pub enum Notice {
     ClaimRefused(TsiId, TenantIp, String),
     /// The data plane refused a change that nobody waits for.
     Datapath(String),
+    /// An Oracle speaks a version too far from ours.
+    Version {
+        /// Which Oracle.
+        oracle: usize,
+        /// Its version.
+        theirs: u16,
+        /// This NVE's.
+        ours: u16,
+    },
 }

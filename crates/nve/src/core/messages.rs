@@ -4,10 +4,10 @@
 use ::core::net::{IpAddr, SocketAddr};
 use std::collections::BTreeSet;
 use weft_lisp::{
-    Address, AuthData, Ecm, EcmHeader, Eid as WireEid, EidAddr, EidRecord, EncodeError, EncodeOptions, List,
+    Address, AuthData, Ecm, EcmHeader, Eid as WireEid, EidAddr, EidRecord, EncodeError, EncodeOptions, Inner, List,
     Locator, MapRegister, MapReply, MapRequest, MapVersion, Record, Xtr,
 };
-use weft_model::{Eid, Grant, MacAddr, Rloc, TenantIp, Vni, XtrId};
+use weft_model::{Eid, Grant, MacAddr, Rloc, TenantIp, Vni, XtrId, digest::Digest};
 
 /// Registrations on a session live with it: the receiver decides when they end.
 const TTL_SESSION: u32 = u32::MAX;
@@ -77,6 +77,8 @@ fn address(ip: IpAddr) -> Address<'static> {
 ///
 /// # Errors
 /// When a tenant system has more addresses than a message holds.
+///
+/// Gives the digest of the records.
 pub fn map_register(
     grant: &Grant,
     me: XtrId,
@@ -84,7 +86,7 @@ pub fn map_register(
     nonce: u64,
     what: Registering,
     out: &mut Vec<u8>,
-) -> Result<(), EncodeError> {
+) -> Result<Digest, EncodeError> {
     let (ttl, priority) = match what {
         Registering::Activated => (TTL_SESSION, 1),
         Registering::Associated => (TTL_SESSION, UNUSABLE),
@@ -112,6 +114,13 @@ pub fn map_register(
     if what != Registering::Associated {
         records.extend(grant.ips.iter().map(|ip| record(Eid::Ip(*ip), List::new(&owner))));
     }
+    let mut digest = Digest::default();
+    let mut octets = Vec::with_capacity(64);
+    for record in &records {
+        octets.clear();
+        record.encode(&mut octets, EncodeOptions::default())?;
+        digest.add_record(&octets);
+    }
     MapRegister {
         proxy_reply: true,
         want_notify: true,
@@ -121,7 +130,8 @@ pub fn map_register(
         xtr: Some(Xtr { xtr_id: me.0, site_id: 0 }),
         ..MapRegister::default()
     }
-    .encode(out, EncodeOptions::default())
+    .encode(out, EncodeOptions::default())?;
+    Ok(digest)
 }
 
 /// A Map-Request for `wanted`, asked on behalf of `source`, inside an ECM from this NVE's `from` to the
@@ -154,38 +164,63 @@ pub fn map_request(
     })
 }
 
-/// What `record` says, or nothing when it is about no VN or address of ours (counted by the caller).
+/// What `record` says; nothing when it is about no VN or address of ours (counted by the caller).
 #[must_use]
-pub fn said(record: &Record<'_>) -> Option<Said> {
-    let wire = WireEid::from_wire(record.eid, record.mask_len).ok().filter(WireEid::is_host)?;
-    let vni = Vni::new(wire.iid()).ok()?;
+pub fn said(record: &Record<'_>) -> Vec<Said> {
+    if let Some((vni, ip, mac)) = literal(record.eid) {
+        // Both halves of <VNID, IP, MAC> at once.
+        let whole = [
+            located(record, vni, mac),
+            match record.ttl {
+                TTL_WITHDRAW => Said::Withdrawn { vni, eid: Eid::Ip(ip) },
+                ttl => Said::Bound { vni, ip, mac, version: record.map_version.get(), ttl },
+            },
+        ];
+        return whole.to_vec();
+    }
+    let wire = WireEid::from_wire(record.eid, record.mask_len).ok().filter(WireEid::is_host);
+    let Some((vni, eid)) = wire.and_then(model_eid) else { return Vec::new() };
+    let (ttl, version) = (record.ttl, record.map_version.get());
+    let said = match eid {
+        _ if ttl == TTL_WITHDRAW => Said::Withdrawn { vni, eid },
+        _ if record.locators.is_empty() => Said::Absent { vni, eid, ttl },
+        Eid::Mac(mac) => located(record, vni, mac),
+        Eid::Ip(ip) => match record.locators.iter().find_map(|l| owner_of(l.rloc)) {
+            Some(mac) => Said::Bound { vni, ip, mac, version, ttl },
+            None => return Vec::new(),
+        },
+    };
+    vec![said]
+}
+
+/// Where a record says that a MAC is: nowhere, if no locator is to be used.
+fn located(record: &Record<'_>, vni: Vni, mac: MacAddr) -> Said {
+    let (ttl, version) = (record.ttl, record.map_version.get());
+    let usable = record.locators.iter().filter(|l| l.priority != UNUSABLE && l.reachable);
+    // Lowest priority value first (RFC 9301 section 5.4).
+    let best = usable.filter_map(|l| Some((l.priority, Rloc::new(l.rloc.as_ip()?).ok()?))).min();
+    match best {
+        Some((_, rloc)) if ttl != TTL_WITHDRAW => Said::Located { vni, mac, rloc, version, ttl },
+        _ => Said::Withdrawn { vni, eid: Eid::Mac(mac) },
+    }
+}
+
+/// The EID `<VNID, IP, MAC>` written as one: an AFI-List in an Instance ID.
+fn literal(eid: Address<'_>) -> Option<(Vni, TenantIp, MacAddr)> {
+    let Address::InstanceId { iid, inner: Inner::AfiList(list), .. } = eid else { return None };
+    let ip = list.iter().find_map(|a| a.as_ip())?;
+    let mac = list.iter().find_map(|a| a.as_mac())?;
+    Some((Vni::new(iid).ok()?, TenantIp::new(ip).ok()?, MacAddr(mac)))
+}
+
+/// A host EID in a VN in the vocabulary of the model.
+pub fn model_eid(wire: WireEid) -> Option<(Vni, Eid)> {
     let eid = match wire.addr() {
         EidAddr::Mac(mac) => Eid::Mac(MacAddr(mac)),
         EidAddr::Ipv4(ip) => Eid::Ip(TenantIp::new(ip.into()).ok()?),
         EidAddr::Ipv6(ip) => Eid::Ip(TenantIp::new(ip.into()).ok()?),
     };
-    let (ttl, version) = (record.ttl, record.map_version.get());
-    if ttl == TTL_WITHDRAW {
-        return Some(Said::Withdrawn { vni, eid });
-    }
-    if record.locators.is_empty() {
-        return Some(Said::Absent { vni, eid, ttl });
-    }
-    match eid {
-        Eid::Mac(mac) => {
-            let usable = record.locators.iter().filter(|l| l.priority != UNUSABLE && l.reachable);
-            // Lowest priority value first (RFC 9301 section 5.4).
-            let best = usable.filter_map(|l| Some((l.priority, Rloc::new(l.rloc.as_ip()?).ok()?))).min();
-            Some(match best {
-                Some((_, rloc)) => Said::Located { vni, mac, rloc, version, ttl },
-                None => Said::Withdrawn { vni, eid },
-            })
-        }
-        Eid::Ip(ip) => {
-            let owner = record.locators.iter().find_map(|l| owner_of(l.rloc))?;
-            Some(Said::Bound { vni, ip, mac: owner, version, ttl })
-        }
-    }
+    Some((Vni::new(wire.iid()).ok()?, eid))
 }
 
 /// The MAC in the locator of an IP record: alone, or in an AFI-List behind an RLOC.
@@ -203,18 +238,12 @@ fn owner_of(locator: Address<'_>) -> Option<MacAddr> {
 /// When it is malformed.
 pub fn map_reply(octets: &[u8]) -> Result<(u64, Vec<Said>), weft_lisp::DecodeError> {
     let reply = MapReply::decode(octets)?;
-    Ok((reply.nonce, reply.records.iter().filter_map(|r| said(&r)).collect()))
+    Ok((reply.nonce, reply.records.iter().flat_map(|r| said(&r)).collect()))
 }
 
 /// The EID a Solicit-Map-Request asks the receiver to ask for anew (RFC 9301 section 6.1).
 #[must_use]
 pub fn solicited(request: &MapRequest<'_>) -> Option<(Vni, Eid)> {
-    let wire = WireEid::host_from_wire(request.source_eid).ok()?;
-    let vni = Vni::new(wire.iid()).ok()?;
-    let eid = match wire.addr() {
-        EidAddr::Mac(mac) => Eid::Mac(MacAddr(mac)),
-        EidAddr::Ipv4(ip) => Eid::Ip(TenantIp::new(ip.into()).ok()?),
-        EidAddr::Ipv6(ip) => Eid::Ip(TenantIp::new(ip.into()).ok()?),
-    };
-    request.smr.then_some((vni, eid))
+    let eid = model_eid(WireEid::host_from_wire(request.source_eid).ok()?)?;
+    request.smr.then_some(eid)
 }

@@ -11,13 +11,17 @@
 //! ```
 
 mod adopt;
+mod attach;
 mod cache;
 mod config;
 mod event;
 mod messages;
 mod proxy;
+mod release;
 mod resolver;
 mod session;
+#[cfg(test)]
+mod tests;
 mod timers;
 mod tsi;
 mod views;
@@ -30,14 +34,20 @@ pub use event::{
 pub use views::{CacheEntry, Counters, TsiState, TsiView};
 
 use ::core::net::IpAddr;
+use attach::Call;
 use cache::MapCache;
+use ::core::time::Duration;
+use release::Releases;
 use resolver::Resolver;
 use session::OracleState;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry};
 use timers::Timers;
-use tsi::{Call, Tsi};
+use tsi::Tsi;
 use weft_datapath::{IfIndex, Op, Peer, Tables};
-use weft_model::{Eid, MacAddr, Rloc, TenantIp, Time, TsiId, VnSpec, Vni, XtrId};
+use weft_model::{Eid, MacAddr, Rloc, TenantIp, Time, TsiId, TsiName, VnName, VnSpec, Vni, XtrId};
+
+/// No timer sets itself again at the very moment it fires, whatever the configuration says.
+const LEAST_WAIT: Duration = Duration::from_millis(100);
 
 /// A deadline.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,26 +64,43 @@ enum Timer {
     Grace(TsiId),
     /// An attach is answered though no Oracle acknowledged.
     Acknowledge(TsiId),
+    /// An Oracle could not take a registration: once more.
+    Register(TsiId),
+    /// A grant that could not be given back: once more.
+    Release(VnName, TsiName),
+    /// What is registered is compared with what an Oracle has.
+    Digest(usize),
 }
 
 /// The core of one NVE.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Core {
     config: Config,
+    /// When something last happened; for deadlines set by what comes without a time.
+    now: Time,
     /// State of the nonce generator.
     random: u64,
     vns: BTreeMap<Vni, VnSpec>,
     nves: BTreeMap<XtrId, BTreeSet<Rloc>>,
+    /// How many NVEs have an RLOC: while an address changes hands it may be two.
+    rlocs: BTreeMap<Rloc, usize>,
     /// Peers found in the kernel at the start, until the list of NVEs is known.
     adopted_peers: BTreeSet<IpAddr>,
     oracles: Vec<OracleState>,
     tsis: BTreeMap<TsiId, Tsi>,
-    /// TSIs by VAP.
+    by_name: BTreeMap<(VnName, TsiName), TsiId>,
+    /// By device, also while it is gone.
+    by_device: BTreeMap<String, TsiId>,
+    /// By device, those that are there.
     vaps: BTreeMap<IfIndex, TsiId>,
-    /// TSIs by address: what is here is never asked for.
+    members: BTreeMap<Vni, BTreeSet<TsiId>>,
+    /// Those Activated by address: what is here is never asked for.
     local_macs: BTreeMap<(Vni, MacAddr), TsiId>,
     local_ips: BTreeMap<(Vni, TenantIp), TsiId>,
     calls: BTreeMap<CallId, Call>,
+    releases: Releases,
+    /// Whether what is attached changed since it was last handed to the disk.
+    unsaved: bool,
     next_ticket: u64,
     tickets: BTreeMap<Ticket, TsiId>,
     cache: MapCache,
@@ -90,16 +117,23 @@ impl Core {
     #[must_use]
     pub fn new(config: Config) -> Self {
         let mut core = Self {
+            now: Time::default(),
             random: config.seed,
             vns: BTreeMap::new(),
             nves: BTreeMap::new(),
+            rlocs: BTreeMap::new(),
             adopted_peers: BTreeSet::new(),
             oracles: config.oracles.iter().map(|_| OracleState::default()).collect(),
             tsis: BTreeMap::new(),
+            by_name: BTreeMap::new(),
+            by_device: BTreeMap::new(),
             vaps: BTreeMap::new(),
+            members: BTreeMap::new(),
             local_macs: BTreeMap::new(),
             local_ips: BTreeMap::new(),
             calls: BTreeMap::new(),
+            releases: Releases::default(),
+            unsaved: false,
             next_ticket: 0,
             tickets: BTreeMap::new(),
             cache: MapCache::default(),
@@ -113,7 +147,7 @@ impl Core {
         let shared =
             weft_datapath::Config { rlocs: core.config.rlocs.clone(), uplinks: core.config.uplinks.clone() };
         core.apply(Op::Config(shared));
-        let resolvers: Vec<IpAddr> = core.config.oracles.iter().map(|o| o.resolver.ip()).collect();
+        let resolvers: Vec<IpAddr> = core.config.oracles.iter().map(|o| o.resolver.ip().to_canonical()).collect();
         for ip in resolvers {
             core.set_peer(ip, |peer| peer.oracle = true);
         }
@@ -128,6 +162,9 @@ impl Core {
 
     /// The next thing to do. Call until there is none after every `handle_*`.
     pub fn poll_output(&mut self) -> Option<Output> {
+        if self.outputs.is_empty() {
+            self.save();
+        }
         self.outputs.pop_front()
     }
 
@@ -139,14 +176,18 @@ impl Core {
 
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Time) {
+        self.now = now;
         while let Some(timer) = self.timers.pop_due(now) {
             match timer {
                 Timer::Retry(vni, eid) => self.retry(now, vni, eid),
                 Timer::Hold(vni, eid) => self.resolver.end_hold(vni, eid),
                 Timer::Refresh(vni, eid) => self.refresh(now, vni, eid),
                 Timer::Absent(vni, eid) => self.end_absent(vni, eid),
-                Timer::Grace(tsi) => self.release_gone(&tsi),
-                Timer::Acknowledge(tsi) => self.finish_attach(&tsi, true),
+                Timer::Grace(tsi) => self.end_grace(now, &tsi),
+                Timer::Acknowledge(tsi) => self.acknowledged(&tsi),
+                Timer::Register(tsi) => self.register_again(&tsi),
+                Timer::Release(vn, tsi) => self.retry_release(now, vn, tsi),
+                Timer::Digest(oracle) => self.send_digests(now, oracle),
             }
         }
     }
@@ -159,6 +200,7 @@ impl Core {
             }
             Fact::VnGone(vni) => {
                 self.vns.remove(&vni);
+                self.forget_vn(vni);
             }
             Fact::Nve(xtr, rlocs) => self.set_nve(xtr, rlocs),
             Fact::NveGone(xtr) => self.set_nve(xtr, BTreeSet::new()),
@@ -179,14 +221,16 @@ impl Core {
         }
         let old =
             if rlocs.is_empty() { self.nves.remove(&xtr) } else { self.nves.insert(xtr, rlocs.clone()) };
-        for gone in old.unwrap_or_default().difference(&rlocs) {
+        let old = old.unwrap_or_default();
+        for new in rlocs.difference(&old) {
+            *self.rlocs.entry(*new).or_default() += 1;
+            self.set_peer(new.get(), |peer| peer.nve = true);
+        }
+        for gone in old.difference(&rlocs) {
             // Another NVE may have been given the address in between.
-            if !self.nves.values().any(|others| others.contains(gone)) {
+            if decrement(&mut self.rlocs, *gone) == 0 {
                 self.set_peer(gone.get(), |peer| peer.nve = false);
             }
-        }
-        for rloc in rlocs {
-            self.set_peer(rloc.get(), |peer| peer.nve = true);
         }
     }
 
@@ -221,5 +265,20 @@ impl Core {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
+    }
+}
+
+/// Counts one less; gives what is left. A key without a count is not kept.
+fn decrement<K: Ord>(counts: &mut BTreeMap<K, usize>, key: K) -> usize {
+    match counts.entry(key) {
+        Entry::Occupied(mut count) if *count.get() > 1 => {
+            *count.get_mut() -= 1;
+            *count.get()
+        }
+        Entry::Occupied(count) => {
+            count.remove();
+            0
+        }
+        Entry::Vacant(_) => 0,
     }
 }

@@ -24,6 +24,13 @@ impl<K: Ord + Clone> Timers<K> {
         self.by_key.insert(key, at);
     }
 
+    /// Sets the deadline of `key` unless there is an earlier one.
+    pub fn advance(&mut self, key: K, at: Time) {
+        if self.by_key.get(&key).is_none_or(|old| *old > at) {
+            self.set(key, at);
+        }
+    }
+
     /// Forgets the deadline of `key`.
     pub fn cancel(&mut self, key: &K) {
         if let Some(at) = self.by_key.remove(key) {

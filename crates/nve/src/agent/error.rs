@@ -1,0 +1,136 @@
+//! Why an NVE cannot start or join.
+
+use std::{io, net::SocketAddr, path::PathBuf};
+use weft_api::{ClientError, TlsError, TokenError};
+use weft_datapath::DatapathError;
+use weft_model::{NameError, NveName, Rloc};
+
+/// Why an NVE cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum NveError {
+    /// Another agent runs with this data directory.
+    #[error("{path} is in use by another weft nve; stop that one or choose another --data-dir")]
+    DataDirInUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Another agent serves this socket.
+    #[error("{path} is served by another weft nve; stop that one or choose another --socket")]
+    SocketInUse {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// A file cannot be read or written.
+    #[error("cannot {action} {path}: {source}")]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A file does not hold what it should.
+    #[error("{path} is damaged ({reason}); move it away to start afresh")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// An address cannot be listened on.
+    #[error("cannot listen on {what} {addr}: {source}")]
+    Listen {
+        /// What for.
+        what: &'static str,
+        /// The address.
+        addr: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// No identity and no token.
+    #[error(
+        "this host has not joined yet: run `weft oracle token` at the Oracle and start `weft nve --join TOKEN` here"
+    )]
+    NotJoined,
+    /// The token is no token.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// The host's name cannot be an NVE's.
+    #[error("the host's name cannot name this NVE ({0}); choose one with --name")]
+    HostName(NameError),
+    /// The Oracle did not enrol this NVE.
+    #[error("cannot join: {0}")]
+    Join(ClientError),
+    /// An answer to a join that cannot be used.
+    #[error("the Oracle's answer names {what} '{value}', which is no address this host can use")]
+    Address {
+        /// What for.
+        what: &'static str,
+        /// The offending value.
+        value: String,
+    },
+    /// A client for /v1 cannot be made.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// Certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// A key or request for a certificate cannot be made.
+    #[error("cannot make a key: {0}")]
+    Key(#[from] rcgen::Error),
+    /// The data plane cannot be used.
+    #[error(transparent)]
+    Datapath(#[from] DatapathError),
+    /// The kernel's links cannot be read.
+    #[error("cannot read the host's links: {0}")]
+    Netlink(String),
+    /// No RLOC could be found.
+    #[error("no route to the Oracle at {oracle}: {source}; give the underlay address with --rloc")]
+    NoRloc {
+        /// The Oracle.
+        oracle: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// No device has the RLOC.
+    #[error("no device has the address {rloc}; give the underlay device with --uplink")]
+    NoUplink {
+        /// The address.
+        rloc: Rloc,
+    },
+    /// An uplink does not exist.
+    #[error("there is no device '{0}'; --uplink takes the name of an existing one")]
+    UnknownUplink(String),
+    /// The underlay is too small for tunnels.
+    #[error(
+        "device {device} has MTU {mtu}: too small for VXLAN; tenants need at least {least} octets behind {overhead} of encapsulation"
+    )]
+    Mtu {
+        /// The device.
+        device: String,
+        /// Its MTU.
+        mtu: u32,
+        /// The least a tenant needs.
+        least: u16,
+        /// What encapsulation takes.
+        overhead: u16,
+    },
+    /// The operating system gave no random numbers.
+    #[error("no random numbers from the operating system: {0}")]
+    Random(getrandom::Error),
+    /// A name that the join request needs is taken or refused.
+    #[error("the name {0} was given on the command line but this host joined as {1}; leave --name away")]
+    OtherName(NveName, NveName),
+    /// A part of the agent ended.
+    #[error("{0} ended unexpectedly; restart the agent, tenants keep their connectivity meanwhile")]
+    Ended(&'static str),
+}
+
+impl NveError {
+    /// For `map_err`: what was tried on which file.
+    pub(super) fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { action, path, source }
+    }
+}

@@ -1,0 +1,248 @@
+//! The local API: what hypervisors, container runtimes and `weft` on this host ask of the NVE, as
+//! HTTP/JSON on a unix socket of mode 0600 whose peers are root or the agent's own user.
+
+use super::driver::{Input, LocalCall};
+use super::{NveError, devices::Links};
+use crate::core::{Attach, Attached, Refused};
+use axum::{
+    Json, Router,
+    extract::{DefaultBodyLimit, Path as Parts, Query, State, rejection::JsonRejection},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::{delete, get},
+    serve::Listener,
+};
+use serde::Deserialize;
+use std::{
+    fs, io,
+    os::unix::{fs::PermissionsExt, net::UnixStream as StdStream},
+    path::{Path, PathBuf},
+};
+use tokio::{
+    net::{UnixListener, UnixStream, unix::SocketAddr},
+    sync::{mpsc, oneshot},
+};
+use weft_api::{Code, ErrorBody, Message, local};
+use weft_datapath::VapKind;
+use weft_model::{TsiName, VnName};
+
+/// Largest request body, octets.
+const BODY: usize = 64 * 1024;
+
+/// What handlers share.
+#[derive(Clone)]
+pub(super) struct Local {
+    pub(super) inputs: mpsc::Sender<Input>,
+    pub(super) links: Links,
+    /// Devices that cannot be a tenant's: the agent's own.
+    pub(super) reserved: Vec<String>,
+}
+
+/// A refusal on its way to the caller.
+pub(super) struct Refusal(Code, String);
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.0.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (status, Json(ErrorBody { error: self.0, message: self.1 })).into_response()
+    }
+}
+
+impl From<Refused> for Refusal {
+    fn from(refused: Refused) -> Self {
+        let code = match &refused {
+            Refused::DeviceTaken { .. } => Code::DeviceTaken,
+            Refused::AlreadyAttached { .. } => Code::AlreadyAttached,
+            Refused::Busy { .. } | Refused::TooManyCalls { .. } => Code::TooManyRequests,
+            Refused::NotAttached { .. } => Code::NotFound,
+            Refused::Oracle { code, .. } => {
+                serde_json::from_value(serde_json::Value::String(code.clone())).unwrap_or(Code::Unknown)
+            }
+            Refused::Registration { .. } => Code::Forbidden,
+            Refused::Datapath { .. } => Code::Internal,
+        };
+        Self(code, refused.to_string())
+    }
+}
+
+impl From<JsonRejection> for Refusal {
+    fn from(rejection: JsonRejection) -> Self {
+        // axum's own text spans lines when serde's does.
+        Self(Code::BadRequest, rejection.body_text().replace('\n', " "))
+    }
+}
+
+/// Takes the socket's place, unless another agent serves it.
+pub(super) fn listen(path: &Path) -> Result<PeerChecked, NveError> {
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir).map_err(NveError::file("create", dir))?;
+    }
+    match StdStream::connect(path) {
+        Ok(_) => return Err(NveError::SocketInUse { path: path.to_owned() }),
+        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).map_err(NveError::file("remove", path))?;
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(source) => return Err(NveError::File { action: "connect to", path: path.to_owned(), source }),
+    }
+    let listener = UnixListener::bind(path).map_err(NveError::file("listen on", path))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(NveError::file("protect", path))?;
+    Ok(PeerChecked { listener, path: path.to_owned() })
+}
+
+/// A unix listener that hangs up on other users' processes.
+pub(super) struct PeerChecked {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Listener for PeerChecked {
+    type Io = UnixStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (UnixStream, SocketAddr) {
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, addr)) => {
+                    let uid = stream.peer_cred().map(|cred| cred.uid());
+                    match uid {
+                        Ok(uid) if uid == 0 || uid == nix::unistd::geteuid().as_raw() => {
+                            return (stream, addr);
+                        }
+                        other => tracing::warn!(?other, "refused a caller of the local API: not root"),
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, path = %self.path.display(), "cannot accept on the local API");
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// The API's routes.
+pub(super) fn router(local: Local) -> Router {
+    Router::new()
+        .route("/v1/tsis", get(tsis).post(attach))
+        .route("/v1/tsis/{vn}/{name}", delete(detach))
+        .route("/v1/mappings", get(mappings))
+        .route("/v1/drops", get(drops))
+        .route("/v1/counters", get(counters))
+        .route("/v1/status", get(status))
+        .layer(DefaultBodyLimit::max(BODY))
+        .with_state(local)
+}
+
+impl Local {
+    /// Asks the driver and waits for its answer.
+    async fn ask<T>(&self, call: impl FnOnce(oneshot::Sender<T>) -> LocalCall) -> Result<T, Refusal> {
+        let gone = || Refusal(Code::NotReady, "the NVE is stopping; try again once it is back".to_owned());
+        let (answer, wait) = oneshot::channel();
+        self.inputs.send(Input::Local(call(answer))).await.map_err(|_| gone())?;
+        wait.await.map_err(|_| gone())
+    }
+}
+
+async fn attach(
+    State(local): State<Local>,
+    body: Result<Json<local::Attach>, JsonRejection>,
+) -> Result<Response, Refusal> {
+    let Json(body) = body?;
+    let no_device = || {
+        Refusal(
+            Code::NotFound,
+            format!("there is no device '{}'; `ip link` shows what there is", body.device),
+        )
+    };
+    if local.reserved.contains(&body.device) {
+        let text = format!("{} is the NVE's own device; a tenant system needs one of its own", body.device);
+        return Err(Refusal(Code::BadRequest, text));
+    }
+    let mut device = local.links.by_name(&body.device).await.ok_or_else(no_device)?.device();
+    if let Some(kind) = body.kind {
+        device.kind = match kind {
+            local::DeviceKind::Veth => VapKind::Veth,
+            local::DeviceKind::Tap => VapKind::Tap,
+        };
+    }
+    tracing::info!(vn = %body.vn, tsi = %body.name, device = %body.device, request = ?body.request_id, "attach");
+    let attach = Attach { vn: body.vn, name: body.name, device, mac: body.mac, ips: body.ips };
+    let attached = local.ask(|answer| LocalCall::Attach(attach, answer)).await??;
+    let status = if attached.already { StatusCode::OK } else { StatusCode::CREATED };
+    Ok((status, Json(view(&body.device, attached))).into_response())
+}
+
+fn view(device: &str, attached: Attached) -> local::Tsi {
+    local::Tsi {
+        vn: attached.vn,
+        tsi: attached.grant.tsi.name,
+        device: device.to_owned(),
+        mac: attached.grant.mac,
+        ips: attached.grant.ips,
+        vni: attached.grant.tsi.vni,
+        mtu: attached.mtu,
+        state: local::State::Activated,
+        epoch: Some(attached.grant.epoch),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Force {
+    #[serde(default)]
+    force: bool,
+}
+
+async fn detach(
+    State(local): State<Local>,
+    Parts((vn, name)): Parts<(String, String)>,
+    Query(force): Query<Force>,
+) -> Result<Json<Message>, Refusal> {
+    let bad = |e: weft_model::NameError| Refusal(Code::BadRequest, e.to_string());
+    let (vn, name) = (VnName::new(vn).map_err(bad)?, TsiName::new(name).map_err(bad)?);
+    tracing::info!(%vn, tsi = %name, force = force.force, "detach");
+    let message = format!("{vn}/{name} detached");
+    local.ask(|answer| LocalCall::Detach(vn, name, force.force, answer)).await??;
+    Ok(Json(Message { message }))
+}
+
+async fn tsis(State(local): State<Local>) -> Result<Json<local::Items<local::Tsi>>, Refusal> {
+    local.ask(LocalCall::Tsis).await.map(|items| Json(local::Items { items }))
+}
+
+async fn mappings(State(local): State<Local>) -> Result<Json<local::Items<local::CacheEntry>>, Refusal> {
+    local.ask(LocalCall::Mappings).await.map(|items| Json(local::Items { items }))
+}
+
+async fn drops(State(local): State<Local>) -> Result<Json<local::Items<local::Drop>>, Refusal> {
+    local.ask(LocalCall::Drops).await.map(|items| Json(local::Items { items }))
+}
+
+async fn counters(State(local): State<Local>) -> Result<Json<weft_api::Counters>, Refusal> {
+    local.ask(LocalCall::Counters).await.map(|counters| Json(weft_api::Counters { counters }))
+}
+
+async fn status(State(local): State<Local>) -> Result<Json<local::Status>, Refusal> {
+    local.ask(LocalCall::Status).await.map(Json)
+}
+
+/// Serves the API until the agent ends; removes the socket then.
+pub(super) async fn serve(listener: PeerChecked, router: Router) -> io::Result<()> {
+    let guard = Remove(listener.path.clone());
+    let result = axum::serve(listener, router).await;
+    drop(guard);
+    result
+}
+
+struct Remove(PathBuf);
+
+impl Drop for Remove {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}

@@ -1,0 +1,114 @@
+//! The data plane as the driver holds it. Changes of tables are single system calls, made in line
+//! and in order; attaching a program waits for the kernel (8 to 24 ms) and is done beside the driver.
+
+use super::driver::Input;
+use crate::core::Ticket;
+use std::{path::PathBuf, time::Duration};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::mpsc,
+};
+use weft_datapath::{
+    Counter, Datapath, DatapathError, IfIndex, Kernel, Op, OpenOptions, Punt, Punts, Tables,
+};
+use weft_model::{MacAddr, Vni};
+
+/// Punts taken at once: a flood must not starve everything else.
+const BATCH: usize = 64;
+
+/// The kernel's data plane.
+pub(super) struct Plane {
+    kernel: Kernel,
+    punts: Option<AsyncFd<Punts>>,
+}
+
+impl Plane {
+    /// Opens, or adopts what is pinned. Blocks; call [`Plane::listen`] on the runtime afterwards.
+    pub(super) fn open(pin_dir: PathBuf, vxlan_device: String) -> Result<Self, DatapathError> {
+        let kernel = Kernel::open(&OpenOptions { pin_dir, vxlan_device, ..OpenOptions::default() })?;
+        Ok(Self { kernel, punts: None })
+    }
+
+    /// Begins to hear punts.
+    pub(super) fn listen(&mut self) -> std::io::Result<()> {
+        if let Some(punts) = self.kernel.punts() {
+            // Deprecated for types whose descriptor may change or close under it; the ring's lives as
+            // long as `Punts`, which the AsyncFd owns.
+            #[allow(deprecated)]
+            let punts = AsyncFd::with_interest(punts, Interest::READABLE)?;
+            self.punts = Some(punts);
+        }
+        Ok(())
+    }
+
+    /// Makes a change now, to its end.
+    pub(super) fn apply(&mut self, op: &Op) -> Result<(), DatapathError> {
+        self.kernel.apply(op)
+    }
+
+    /// Makes a change. None: it is being finished beside the driver, and whoever has the ticket hears
+    /// of it as an input.
+    pub(super) fn apply_beside(
+        &mut self,
+        op: &Op,
+        ticket: Option<Ticket>,
+        inputs: &mpsc::Sender<Input>,
+    ) -> Option<Result<(), DatapathError>> {
+        let Op::SetVap(device, vap) = op else { return Some(self.kernel.apply(op)) };
+        let attachment = match self.kernel.prepare(*device, vap) {
+            Ok(Some(attachment)) => attachment,
+            Ok(None) => return Some(Ok(())),
+            Err(error) => return Some(Err(error)),
+        };
+        let inputs = inputs.clone();
+        tokio::task::spawn_blocking(move || {
+            let result = attachment.run();
+            match ticket {
+                Some(ticket) => {
+                    drop(inputs.blocking_send(Input::Applied(ticket, result.map_err(|e| e.to_string()))));
+                }
+                None => {
+                    if let Err(error) = result {
+                        tracing::error!(%error, "cannot attach to a tenant's device");
+                    }
+                }
+            }
+        });
+        None
+    }
+
+    /// What the kernel holds.
+    pub(super) fn observed(&self) -> Result<Tables, DatapathError> {
+        self.kernel.observed()
+    }
+
+    /// Every counter that is not zero.
+    pub(super) fn counters(&self) -> Result<Vec<Counter>, DatapathError> {
+        self.kernel.counters()
+    }
+
+    /// How long no frame was sent there.
+    pub(super) fn last_used(&self, vni: Vni, mac: MacAddr) -> Option<Duration> {
+        self.kernel.last_used(vni, mac).ok().flatten()
+    }
+
+    /// Hands a frame to a tenant system.
+    pub(super) fn inject(&mut self, vap: IfIndex, frame: &[u8]) -> Result<(), DatapathError> {
+        self.kernel.inject(vap, frame)
+    }
+
+    /// Waits for frames the data plane could not decide about.
+    pub(super) async fn punts(&mut self) -> std::io::Result<Vec<Punt>> {
+        let Some(punts) = &mut self.punts else { return std::future::pending().await };
+        loop {
+            let mut ready = punts.readable_mut().await?;
+            let batch = ready.get_inner_mut().drain(BATCH);
+            if batch.len() < BATCH {
+                ready.clear_ready();
+            }
+            if !batch.is_empty() {
+                return Ok(batch);
+            }
+        }
+    }
+}

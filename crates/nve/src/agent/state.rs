@@ -1,0 +1,106 @@
+//! Files that outlive the agent: written whole or not at all.
+
+use super::NveError;
+use crate::core::Attachment;
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+use weft_model::VnSpec;
+
+/// The data directory, locked for as long as this lives.
+#[derive(Debug)]
+pub(super) struct DataDir {
+    path: PathBuf,
+    _lock: Flock<File>,
+}
+
+/// What an NVE remembers of its tenant systems, to serve them before any Oracle answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Saved {
+    pub(super) attachments: Vec<Attachment>,
+    pub(super) vns: Vec<VnSpec>,
+}
+
+impl DataDir {
+    /// Makes the directory if need be and takes its lock.
+    pub(super) fn open(path: &Path) -> Result<Self, NveError> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(NveError::file("create", path))?;
+        let lock = path.join("lock");
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&lock)
+            .map_err(NveError::file("open", &lock))?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(NveError::DataDirInUse { path: path.to_owned() }),
+            Err((_, e)) => Err(NveError::File { action: "lock", path: lock, source: e.into() }),
+        }
+    }
+
+    /// A file in it.
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+}
+
+/// Reads a JSON file; none when it does not exist.
+pub(super) fn load<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, NveError> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(NveError::File { action: "read", path: path.to_owned(), source }),
+    };
+    serde_json::from_slice(&text)
+        .map(Some)
+        .map_err(|e| NveError::Damaged { path: path.to_owned(), reason: e.to_string() })
+}
+
+/// Writes a JSON file, 0600, by way of a new file and a rename, so that a crash leaves the old or the new.
+pub(super) fn save<T: Serialize>(path: &Path, value: &T) -> Result<(), NveError> {
+    let text = serde_json::to_vec_pretty(value)
+        .map_err(|e| NveError::Damaged { path: path.to_owned(), reason: e.to_string() })?;
+    let new = path.with_extension("new");
+    let write = || {
+        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
+        file.write_all(&text)?;
+        file.sync_all()?;
+        fs::rename(&new, path)?;
+        // The rename itself is durable once the directory is.
+        path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+    };
+    write().map_err(NveError::file("write", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn second_lock_is_refused_and_files_round_trip() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("nve");
+        let first = DataDir::open(&path).unwrap();
+        assert!(matches!(DataDir::open(&path), Err(NveError::DataDirInUse { .. })));
+        let file = first.file("state.json");
+        assert_eq!(load::<Saved>(&file).unwrap(), None);
+        save(&file, &Saved::default()).unwrap();
+        assert_eq!(load::<Saved>(&file).unwrap(), Some(Saved::default()));
+        fs::write(&file, "{").unwrap();
+        assert!(matches!(load::<Saved>(&file), Err(NveError::Damaged { .. })));
+        drop(first);
+        DataDir::open(&path).unwrap();
+    }
+}

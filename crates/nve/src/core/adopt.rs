@@ -1,0 +1,66 @@
+//! What a restarted agent finds in the kernel and keeps: traffic goes on while it learns again.
+
+use super::cache::{Bound, Located};
+use super::{Core, Timer};
+use ::core::net::IpAddr;
+use weft_datapath::{Location, Neighbour, Op, Peer, Tables};
+use weft_model::{Eid, Origin, Rloc, Time, VnSpec};
+
+impl Core {
+    /// Takes over VN Contexts saved by an earlier run and the remote entries and peers that the
+    /// data plane was observed to hold. They count as learned now and are asked for anew as soon
+    /// as there is a session; negative entries are not taken over. Call after [`Core::restore`].
+    pub fn adopt(&mut self, now: Time, vns: Vec<VnSpec>, observed: &Tables) {
+        self.now = now;
+        for vn in vns {
+            if self.members.contains_key(&vn.vni) {
+                self.vns.insert(vn.vni, vn);
+            }
+        }
+        let expires = now + self.config.timing.ttl;
+        for ((vni, mac), location) in &observed.fdb {
+            if let Location::Remote { rloc, epoch } = location
+                && self.members.contains_key(vni)
+                && !self.is_local(*vni, Eid::Mac(*mac))
+                && !self.config.rlocs.contains(rloc)
+                && self.cache.len() < self.config.limits.cache.max(1)
+            {
+                let version = epoch.map_version();
+                let located = Located { rloc: *rloc, version, origin: Origin::Reply, learned: now, expires };
+                self.cache.set_located(*vni, *mac, located);
+                self.apply(Op::SetLocation(*vni, *mac, *location));
+                self.timers.set(Timer::Refresh(*vni, Eid::Mac(*mac)), expires);
+            }
+        }
+        for ((vni, ip), neighbour) in &observed.neighbours {
+            if let Neighbour::At(mac) = neighbour
+                && self.cache.macs.contains_key(&(*vni, *mac))
+                && !self.is_local(*vni, Eid::Ip(*ip))
+                && self.cache.len() < self.config.limits.cache.max(1)
+            {
+                // The table has no version of a binding; any record may replace it.
+                let bound = Bound { mac: *mac, version: 0, origin: Origin::Reply, learned: now, expires };
+                self.cache.set_bound(*vni, *ip, bound);
+                self.apply(Op::SetNeighbour(*vni, *ip, *neighbour));
+                self.timers.set(Timer::Refresh(*vni, Eid::Ip(*ip)), expires);
+            }
+        }
+        for (ip, peer) in &observed.peers {
+            if peer.nve {
+                self.adopted_peers.insert(*ip);
+                self.set_peer(*ip, |peer: &mut Peer| peer.nve = true);
+            }
+        }
+    }
+
+    /// The list of NVEs is complete: peers taken over that nobody has any more are dropped.
+    pub(super) fn drop_adopted_peers(&mut self) {
+        let gone: Vec<IpAddr> = std::mem::take(&mut self.adopted_peers)
+            .into_iter()
+            .filter(|ip| !Rloc::new(*ip).is_ok_and(|rloc| self.rlocs.contains_key(&rloc)))
+            .collect();
+        for ip in gone {
+            self.set_peer(ip, |peer| peer.nve = false);
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! Local calls: attach and detach, with the Oracle's and the data plane's part in them; and devices that
+//! come and go.
+
+use super::tsi::{State, Tsi, Waiting};
+use super::{ApiCall, Attach, Attached, CallId, Core, Device, Granted, Notice, Output, Refused, Ticket, Timer};
+use std::collections::BTreeSet;
+use weft_datapath::IfIndex;
+use weft_model::{Time, TsiId, TsiName, VnName};
+
+/// A local call under way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Call {
+    Attach(Attach),
+    Detach { vn: VnName, tsi: TsiId },
+}
+
+impl Core {
+    /// A local call to attach; answered by [`Output::Attached`].
+    pub fn handle_attach(&mut self, call: CallId, attach: Attach) {
+        match self.check_attach(&attach) {
+            Ok(None) => {
+                self.outputs.push_back(Output::Call(ApiCall::Grant {
+                    call,
+                    vn: attach.vn.clone(),
+                    name: attach.name.clone(),
+                    mac: attach.mac,
+                    ips: attach.ips.clone(),
+                }));
+                self.calls.insert(call, Call::Attach(attach));
+            }
+            Ok(Some(attached)) => self.outputs.push_back(Output::Attached(call, Ok(attached))),
+            Err(refused) => self.outputs.push_back(Output::Attached(call, Err(refused))),
+        }
+    }
+
+    /// What is attached already just as asked for, or nothing if it may be.
+    fn check_attach(&self, attach: &Attach) -> Result<Option<Attached>, Refused> {
+        let busy = || Refused::Busy { vn: attach.vn.clone(), name: attach.name.clone() };
+        let device = &attach.device;
+        let claimed = |c: &Call| {
+            matches!(c, Call::Attach(a) if a.device.index == device.index || a.device.name == device.name)
+        };
+        if self.is_busy(&attach.vn, &attach.name) || self.calls.values().any(claimed) {
+            return Err(busy());
+        }
+        // Also while its device is gone: when it comes back under its name it is the VAP again.
+        let holder = [self.by_device.get(&device.name), self.vaps.get(&device.index)];
+        for id in holder.into_iter().flatten() {
+            let other = self.tsis.get(id).is_some_and(|t| {
+                !t.lost && (t.vn != attach.vn || t.grant.tsi.name != attach.name)
+            });
+            if other {
+                return Err(Refused::DeviceTaken { device: device.name.clone(), tsi: id.clone() });
+            }
+        }
+        if let Some(tsi) = self.find(&attach.vn, &attach.name).filter(|t| t.present && !t.lost) {
+            let same = tsi.device == *device
+                && tsi.state == State::Activated
+                && attach.mac.is_none_or(|m| m == tsi.grant.mac)
+                && attach.ips.is_subset(&tsi.grant.ips);
+            return if same {
+                Ok(Some(self.attached(tsi, true)))
+            } else {
+                Err(Refused::AlreadyAttached {
+                    vn: attach.vn.clone(),
+                    name: attach.name.clone(),
+                    device: tsi.device.name.clone(),
+                })
+            };
+        }
+        let limit = self.config.limits.calls;
+        if self.calls.len() >= limit.max(1) { Err(Refused::TooManyCalls { limit }) } else { Ok(None) }
+    }
+
+    /// An Oracle's answer to [`ApiCall::Grant`].
+    pub fn handle_granted(&mut self, now: Time, call: CallId, answer: Result<Granted, Refused>) {
+        self.now = now;
+        let Some(Call::Attach(_)) = self.calls.get(&call) else { return };
+        let Some(Call::Attach(attach)) = self.calls.remove(&call) else { return };
+        let Granted { grant, vn, revision } = match answer {
+            Ok(granted) => granted,
+            Err(refused) => {
+                self.outputs.push_back(Output::Attached(call, Err(refused)));
+                return;
+            }
+        };
+        let id = grant.tsi.clone();
+        // It may be there still, waiting out its grace time or lost and granted again; and what is lost
+        // may still have the device.
+        let name = (attach.vn.clone(), attach.name.clone());
+        let replaced: BTreeSet<TsiId> = [
+            self.tsis.contains_key(&id).then(|| id.clone()),
+            self.by_name.get(&name).cloned(),
+            self.by_device.get(&attach.device.name).cloned(),
+            self.vaps.get(&attach.device.index).cloned(),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        for old in replaced {
+            self.remove_tsi(&old);
+        }
+        self.cancel_release(&attach.vn, &attach.name);
+        self.vns.insert(vn.vni, vn);
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        self.tickets.insert(ticket, id.clone());
+        let mut tsi = Tsi::new(attach.vn, grant, revision, attach.device, true);
+        tsi.waiting = Some(Waiting {
+            call,
+            ticket,
+            applied: false,
+            acknowledged: false,
+            rejected: BTreeSet::new(),
+        });
+        self.insert_tsi(tsi);
+        self.timers.set(Timer::Acknowledge(id.clone()), now + self.config.timing.acknowledge);
+        self.save();
+        self.activate(&id, Some(ticket));
+    }
+
+    /// The data plane's answer to a change with a ticket.
+    pub fn handle_applied(&mut self, ticket: Ticket, result: Result<(), String>) {
+        let Some(id) = self.tickets.remove(&ticket) else { return };
+        match result {
+            Ok(()) => {
+                if let Some(waiting) = self.tsis.get_mut(&id).and_then(|t| t.waiting.as_mut()) {
+                    waiting.applied = true;
+                }
+                self.finish_attach(&id);
+            }
+            Err(reason) => self.fail_attach(&id, Refused::Datapath { reason }),
+        }
+    }
+
+    /// Answers the attach that waits for `id` if nothing is missing any more.
+    pub(super) fn finish_attach(&mut self, id: &TsiId) {
+        let no_session = !self.oracles.iter().any(|o| o.up);
+        let Some(tsi) = self.tsis.get_mut(id) else { return };
+        if !tsi.waiting.as_ref().is_some_and(|w| w.applied && (w.acknowledged || no_session)) {
+            return;
+        }
+        let Some(waiting) = tsi.waiting.take() else { return };
+        self.timers.cancel(&Timer::Acknowledge(id.clone()));
+        if let Some(tsi) = self.tsis.get(id) {
+            let attached = self.attached(tsi, false);
+            let epoch = tsi.grant.epoch;
+            self.save();
+            self.notice(Notice::Activated(id.clone(), epoch));
+            self.outputs.push_back(Output::Attached(waiting.call, Ok(attached)));
+        }
+    }
+
+    /// An Oracle acknowledged the registration of `id`, or none did in time: the grant is durable and
+    /// registered again with every session, so the attach need not wait any longer.
+    pub(super) fn acknowledged(&mut self, id: &TsiId) {
+        if let Some(waiting) = self.tsis.get_mut(id).and_then(|t| t.waiting.as_mut()) {
+            waiting.acknowledged = true;
+            self.finish_attach(id);
+        }
+    }
+
+    /// Takes back an attach that cannot be finished; the grant is released, so nothing is half done.
+    pub(super) fn fail_attach(&mut self, id: &TsiId, refused: Refused) {
+        if !self.tsis.get(id).is_some_and(|t| t.waiting.is_some()) {
+            return;
+        }
+        let Some(tsi) = self.remove_tsi(id) else { return };
+        self.save();
+        if let Some(waiting) = tsi.waiting {
+            self.outputs.push_back(Output::Attached(waiting.call, Err(refused)));
+        }
+        if !tsi.lost {
+            self.release(tsi.vn, id.clone());
+        }
+    }
+
+    /// A local call to detach; answered by [`Output::Detached`]. With `force` the NVE lets go though
+    /// no Oracle can be reached, and goes on trying to give the grant back.
+    pub fn handle_detach(&mut self, call: CallId, vn: VnName, name: TsiName, force: bool) {
+        // A call to detach that hangs is overtaken by force.
+        let detaching = self.is_detaching(&vn, &name);
+        let busy = self.is_busy(&vn, &name) && !(force && detaching);
+        let found = self.find(&vn, &name).map(|t| (t.grant.tsi.clone(), t.lost));
+        let (id, lost) = match found {
+            Some(found) if !busy => found,
+            Some(_) => {
+                self.outputs.push_back(Output::Detached(call, Err(Refused::Busy { vn, name })));
+                return;
+            }
+            None => {
+                let refused =
+                    if busy { Refused::Busy { vn, name } } else { Refused::NotAttached { vn, name } };
+                self.outputs.push_back(Output::Detached(call, Err(refused)));
+                return;
+            }
+        };
+        if force || lost {
+            self.remove_tsi(&id);
+            self.save();
+            // What is somebody else's is not ours to give back.
+            if !lost && !detaching {
+                self.release(vn, id);
+            }
+            self.outputs.push_back(Output::Detached(call, Ok(())));
+            return;
+        }
+        // Traffic stops only once the grant is given back: a refusal changes nothing.
+        self.calls.insert(call, Call::Detach { vn: vn.clone(), tsi: id.clone() });
+        self.outputs.push_back(Output::Call(ApiCall::Release { call: Some(call), vn, tsi: id }));
+    }
+
+    /// An Oracle's answer to [`ApiCall::Release`].
+    pub fn handle_released(&mut self, call: CallId, answer: Result<(), Refused>) {
+        if self.own_release_answered(call, &answer) {
+            return;
+        }
+        let Some(Call::Detach { .. }) = self.calls.get(&call) else { return };
+        let Some(Call::Detach { vn, tsi }) = self.calls.remove(&call) else { return };
+        // A grant that is gone already is what was asked for.
+        let answer = match answer {
+            Err(Refused::Oracle { code, .. }) if code == super::release::NOT_FOUND => Ok(()),
+            other => other,
+        };
+        if answer.is_ok() {
+            self.remove_tsi(&tsi);
+            self.save();
+        } else if !self.tsis.contains_key(&tsi) {
+            // Overtaken by force: what failed is tried again.
+            self.release(vn, tsi);
+        }
+        self.outputs.push_back(Output::Detached(call, answer));
+    }
+
+    /// A device is gone: Deactivate at once, De-Associate after the grace time (requirement H8).
+    pub fn handle_device_gone(&mut self, now: Time, index: IfIndex) {
+        self.now = now;
+        let Some(id) = self.vaps.get(&index).cloned() else { return };
+        self.deactivate(&id);
+        self.vaps.remove(&index);
+        let Some(tsi) = self.tsis.get_mut(&id) else { return };
+        tsi.present = false;
+        let name = tsi.device.name.clone();
+        if tsi.waiting.is_some() {
+            self.fail_attach(&id, Refused::Datapath { reason: format!("device {name} went away") });
+        } else {
+            self.notice(Notice::DeviceGone(id.clone(), name));
+            self.timers.set(Timer::Grace(id), now + self.config.timing.grace);
+        }
+    }
+
+    /// A device is there (again), maybe with another index.
+    pub fn handle_device(&mut self, device: &Device) {
+        let Some(id) = self.by_device.get(&device.name).cloned() else { return };
+        let Some(tsi) = self.tsis.get(&id) else { return };
+        if tsi.present && tsi.device == *device {
+            return;
+        }
+        let (waiting, old) = (tsi.waiting.is_some(), tsi.device.index);
+        if waiting {
+            let reason = format!("device {} was replaced by another of its name", device.name);
+            self.fail_attach(&id, Refused::Datapath { reason });
+            return;
+        }
+        self.deactivate(&id);
+        if self.vaps.get(&old) == Some(&id) {
+            self.vaps.remove(&old);
+        }
+        let Some(tsi) = self.tsis.get_mut(&id) else { return };
+        tsi.device = device.clone();
+        tsi.present = true;
+        let lost = tsi.lost;
+        self.vaps.insert(device.index, id.clone());
+        self.timers.cancel(&Timer::Grace(id.clone()));
+        if !lost {
+            self.activate(&id, None);
+        }
+        self.unsaved = true;
+    }
+
+    /// The grace time of a device that is gone is over.
+    pub(super) fn end_grace(&mut self, now: Time, id: &TsiId) {
+        let Some(tsi) = self.tsis.get(id).filter(|t| !t.present) else { return };
+        if self.is_busy(&tsi.vn, &tsi.grant.tsi.name) {
+            // An attach at another device, or a detach: its end decides.
+            let again = self.config.timing.grace.max(super::LEAST_WAIT);
+            self.timers.set(Timer::Grace(id.clone()), now + again);
+            return;
+        }
+        let Some(tsi) = self.remove_tsi(id) else { return };
+        self.notice(Notice::Released(id.clone()));
+        if !tsi.lost {
+            self.release(tsi.vn, id.clone());
+        }
+    }
+
+    pub(super) fn is_busy(&self, vn: &VnName, name: &TsiName) -> bool {
+        let called = self.calls.values().any(|call| match call {
+            Call::Attach(a) => a.vn == *vn && a.name == *name,
+            Call::Detach { vn: v, tsi } => v == vn && tsi.name == *name,
+        });
+        called || self.is_releasing(vn, name) || self.find(vn, name).is_some_and(|t| t.waiting.is_some())
+    }
+
+    fn is_detaching(&self, vn: &VnName, name: &TsiName) -> bool {
+        let detach = |call: &Call| matches!(call, Call::Detach { vn: v, tsi } if v == vn && tsi.name == *name);
+        self.calls.values().any(detach)
+    }
+}

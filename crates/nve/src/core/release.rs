@@ -1,0 +1,130 @@
+//! Grants: giving back those that are no longer wanted until an Oracle has taken them, and following what
+//! the store says of those that are.
+
+use super::tsi::State;
+use super::{ApiCall, CallId, Core, Notice, Output, Refused, Timer};
+use ::core::time::Duration;
+use std::collections::BTreeMap;
+use weft_model::{Grant, Time, TsiId, TsiName, VnName};
+
+/// The first wait before a grant is given back again; each later one is twice as long.
+const RETRY: Duration = Duration::from_millis(500);
+/// The longest.
+const RETRY_MAX: Duration = Duration::from_secs(30);
+/// Codes of /v1 that say that there is nothing, or nothing of ours, to give back.
+pub(super) const NOT_FOUND: &str = "not_found";
+const FINAL: [&str; 5] = [NOT_FOUND, "forbidden", "revoked", "granted_elsewhere", "bad_request"];
+/// Calls of the core's own are numbered downwards from here, those of the agent upwards from 0.
+const OWN_CALLS: u64 = u64::MAX;
+
+/// A grant nobody here wants any more.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Release {
+    tsi: TsiId,
+    /// The call under way; none while waiting for the next try.
+    call: Option<CallId>,
+    wait: Duration,
+}
+
+/// All of them, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Releases {
+    by_name: BTreeMap<(VnName, TsiName), Release>,
+    by_call: BTreeMap<CallId, (VnName, TsiName)>,
+    made: u64,
+}
+
+impl Core {
+    /// Gives a grant back, now and again until an Oracle has it or says that it is not ours.
+    pub(super) fn release(&mut self, vn: VnName, tsi: TsiId) {
+        let name = (vn, tsi.name.clone());
+        self.releases.by_name.insert(name.clone(), Release { tsi, call: None, wait: RETRY });
+        self.call_release(name);
+    }
+
+    fn call_release(&mut self, name: (VnName, TsiName)) {
+        let releases = &mut self.releases;
+        let Some(release) = releases.by_name.get_mut(&name) else { return };
+        let call = CallId(OWN_CALLS - releases.made);
+        releases.made += 1;
+        release.call = Some(call);
+        let tsi = release.tsi.clone();
+        let vn = name.0.clone();
+        releases.by_call.insert(call, name);
+        self.outputs.push_back(Output::Call(ApiCall::Release { call: Some(call), vn, tsi }));
+    }
+
+    /// Whether `call` was one of the core's own; then its answer is dealt with.
+    pub(super) fn own_release_answered(&mut self, call: CallId, answer: &Result<(), Refused>) -> bool {
+        let Some(name) = self.releases.by_call.remove(&call) else { return false };
+        let Some(release) = self.releases.by_name.get_mut(&name).filter(|r| r.call == Some(call)) else {
+            return true;
+        };
+        release.call = None;
+        match answer {
+            Err(Refused::Oracle { code, .. }) if !FINAL.contains(&code.as_str()) => {
+                let wait = release.wait;
+                release.wait = (wait * 2).min(RETRY_MAX);
+                self.timers.set(Timer::Release(name.0, name.1), self.now + wait);
+            }
+            _ => drop(self.releases.by_name.remove(&name)),
+        }
+        true
+    }
+
+    pub(super) fn retry_release(&mut self, now: Time, vn: VnName, name: TsiName) {
+        if self.is_busy(&vn, &name) {
+            // Being attached again: if that succeeds the grant is wanted after all.
+            self.timers.set(Timer::Release(vn, name), now + RETRY_MAX);
+        } else {
+            self.call_release((vn, name));
+        }
+    }
+
+    /// Whether a grant is being given back at this moment.
+    pub(super) fn is_releasing(&self, vn: &VnName, name: &TsiName) -> bool {
+        let key = (vn.clone(), name.clone());
+        self.releases.by_name.get(&key).is_some_and(|r| r.call.is_some())
+    }
+
+    /// The grant is wanted again.
+    pub(super) fn cancel_release(&mut self, vn: &VnName, name: &TsiName) {
+        if self.releases.by_name.remove(&(vn.clone(), name.clone())).is_some() {
+            self.timers.cancel(&Timer::Release(vn.clone(), name.clone()));
+        }
+    }
+
+    /// Compares what is attached with what the store grants: what is granted elsewhere or to
+    /// nobody is Deactivated, what gained addresses gets them, what is granted again is Activated again.
+    ///
+    /// A list older than what is known of an interface says nothing about it: it may have been read
+    /// before the grant was written.
+    pub(super) fn reconcile_grants(&mut self, revision: u64, grants: Vec<Grant>) {
+        let ours: BTreeMap<_, _> = grants.into_iter().map(|g| (g.tsi.clone(), g)).collect();
+        let older = self.tsis.iter().filter(|(_, t)| t.revision <= revision);
+        let mine: Vec<TsiId> = older.map(|(id, _)| id.clone()).collect();
+        for id in mine {
+            match ours.get(&id) {
+                Some(grant) => self.update_grant(&id, grant.clone(), revision),
+                None => self.lose_grant(&id),
+            }
+        }
+    }
+
+    /// The grant of `id` is somebody else's now, or nobody's.
+    pub(super) fn lose_grant(&mut self, id: &TsiId) {
+        let Some(tsi) = self.tsis.get_mut(id).filter(|t| !t.lost) else { return };
+        tsi.lost = true;
+        tsi.claims.clear();
+        self.unsaved = true;
+        let activated = tsi.state == State::Activated;
+        if tsi.waiting.is_some() {
+            self.fail_attach(id, Refused::Registration { tsi: id.clone() });
+            return;
+        }
+        self.deactivate(id);
+        if activated {
+            self.notice(Notice::LostGrant(id.clone()));
+        }
+    }
+}

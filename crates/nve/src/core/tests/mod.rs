@@ -1,0 +1,1 @@
+//! The core against its intended tables and a scripted Oracle.

@@ -1,0 +1,443 @@
+//! What a user may type.
+
+use crate::output::Format;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::{
+    net::{IpAddr, SocketAddr},
+    num::NonZeroUsize,
+    path::PathBuf,
+};
+use weft_model::{IpNet, Learning, NveName, Reply, Rloc, TenantIp, TsMac, TsiName, VnName, Vni};
+
+/// Where the Oracle keeps its data unless told otherwise; its operator context is in it.
+pub(crate) const ORACLE_DATA: &str = "/var/lib/weft/oracle";
+/// Where an NVE keeps its data unless told otherwise.
+pub(crate) const NVE_DATA: &str = "/var/lib/weft/nve";
+
+/// Overlay networking for virtual machines and containers, in which nothing is flooded.
+#[derive(Debug, Parser)]
+#[command(name = "weft", version, max_term_width = 100, after_help = "Examples:
+  weft oracle --data-dir /var/lib/weft/oracle      run the Oracle
+  weft oracle token                                print the line to run on each host
+  weft nve --join TOKEN                            run this host's NVE
+  weft vn create red --subnet 10.0.0.0/24 --subnet fd00::/64
+  weft tsi attach --vn red --name web1 --device tap0
+  weft get mappings")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the Oracle, or make its join tokens, backups and credentials.
+    #[command(args_conflicts_with_subcommands = true, after_help = "Examples:
+  weft oracle --data-dir /var/lib/weft/oracle --listen 192.0.2.1
+  weft oracle token --uses 3
+  weft oracle backup /root/weft.backup")]
+    Oracle(OracleArgs),
+    /// Run this host's NVE, or remove an NVE from the fabric.
+    #[command(args_conflicts_with_subcommands = true, after_help = "Examples:
+  weft nve --join weft1.eyJ...                     the first start: join, then run
+  weft nve                                         every later start
+  weft nve remove h3                               at an operator's: revoke h3 at once")]
+    Nve(NveArgs),
+    /// Create, delete and list virtual networks.
+    #[command(subcommand)]
+    Vn(VnCommand),
+    /// Attach, detach and list tenant system interfaces of this host.
+    #[command(subcommand)]
+    Tsi(TsiCommand),
+    /// Show what there is, as a table, JSON or YAML.
+    #[command(after_help = "Examples:
+  weft get tsis
+  weft get mappings --vn red -o json
+  weft get mappings --socket /run/weft/nve.sock    the map cache of this host's NVE
+  weft get drops --watch                           what this host's data plane drops")]
+    Get(GetArgs),
+    /// A data centre of network namespaces on this machine.
+    #[command(subcommand)]
+    Lab(weft_lab::LabCommand),
+    /// Show the versions of this program and of the Oracle.
+    Version {
+        #[command(flatten)]
+        access: Access,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Print completions for a shell.
+    #[command(after_help = "Example: weft completions bash > /etc/bash_completion.d/weft")]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// How to reach the Oracle.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Access {
+    /// Credentials for the Oracle; it writes an operator's at its first start.
+    #[arg(long, env = "WEFT_CONTEXT", default_value_os_t = PathBuf::from(ORACLE_DATA).join("operator.json"))]
+    pub(crate) context: PathBuf,
+}
+
+/// How to reach this host's NVE.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Socket {
+    /// The NVE's local API.
+    #[arg(long, env = "WEFT_SOCKET", default_value = weft_api::NVE_SOCKET)]
+    pub(crate) socket: PathBuf,
+}
+
+/// How to show answers.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Output {
+    /// How to show the answer.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OracleArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<OracleCommand>,
+    #[command(flatten)]
+    pub(crate) run: OracleRun,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OracleRun {
+    /// Where everything durable is kept.
+    #[arg(long, default_value = ORACLE_DATA)]
+    pub(crate) data_dir: PathBuf,
+    /// An address to listen on, of this host; may be repeated [default: all].
+    #[arg(long)]
+    pub(crate) listen: Vec<IpAddr>,
+    /// Port of sessions (TCP).
+    #[arg(long, default_value_t = weft_api::SESSION_PORT)]
+    pub(crate) session_port: u16,
+    /// Port of LISP (UDP).
+    #[arg(long, default_value_t = weft_api::LISP_PORT)]
+    pub(crate) lisp_port: u16,
+    /// Port of the /v1 API (HTTPS).
+    #[arg(long, default_value_t = weft_api::API_PORT)]
+    pub(crate) api_port: u16,
+    /// Metrics and health (plain HTTP); keep it on loopback.
+    #[arg(long, default_value = "127.0.0.1:4344")]
+    pub(crate) http_listen: SocketAddr,
+    /// This Oracle's name.
+    #[arg(long, default_value = "oracle")]
+    pub(crate) name: NveName,
+    /// Threads of the mapping database [default: the number of processors, at most 4].
+    #[arg(long)]
+    pub(crate) shards: Option<NonZeroUsize>,
+    /// A host name or address NVEs reach this Oracle by, beside those listened on; may be repeated.
+    #[arg(long)]
+    pub(crate) advertise: Vec<String>,
+    /// Append TLS secrets to this file, to decode captures. Never in production.
+    #[arg(long, hide = true)]
+    pub(crate) tls_key_log: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) log: Log,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Log {
+    /// Log as JSON, one object a line.
+    #[arg(long)]
+    pub(crate) log_json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum OracleCommand {
+    /// Print a join token: the one line to run on each host.
+    Token {
+        #[command(flatten)]
+        access: Access,
+        /// How many NVEs may join with it.
+        #[arg(long, default_value_t = 1)]
+        uses: u32,
+        /// How long it is good for, seconds.
+        #[arg(long, default_value_t = 3600)]
+        ttl: u64,
+        /// Only for NVEs that will serve these VNs; may be repeated.
+        #[arg(long)]
+        vn: Vec<VnName>,
+        /// Only for an NVE with these underlay addresses; may be repeated.
+        #[arg(long)]
+        rloc: Vec<Rloc>,
+        /// Only for an NVE of this name.
+        #[arg(long)]
+        name: Option<NveName>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Write a consistent copy of the store to a file, while the Oracle runs.
+    Backup {
+        /// The file; must not exist.
+        file: PathBuf,
+        #[command(flatten)]
+        access: Access,
+    },
+    /// Make a data directory from a backup; the Oracle must not run.
+    Restore {
+        /// The backup.
+        file: PathBuf,
+        /// The directory to make; must not hold a store.
+        #[arg(long, default_value = ORACLE_DATA)]
+        data_dir: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NveArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<NveCommand>,
+    #[command(flatten)]
+    pub(crate) run: NveRun,
+}
+
+/// How frames cross the underlay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Tunnel {
+    /// eBPF writes and strips the VXLAN header.
+    Direct,
+    /// The kernel's VXLAN device does.
+    Device,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NveRun {
+    /// The join token, needed at the first start.
+    #[arg(long)]
+    pub(crate) join: Option<String>,
+    /// The name to join under [default: the host's].
+    #[arg(long)]
+    pub(crate) name: Option<NveName>,
+    /// Where identity and attachments are kept.
+    #[arg(long, default_value = NVE_DATA)]
+    pub(crate) data_dir: PathBuf,
+    /// The local API.
+    #[arg(long, env = "WEFT_SOCKET", default_value = weft_api::NVE_SOCKET)]
+    pub(crate) socket: PathBuf,
+    /// An underlay address; may be repeated [default: the source address towards the Oracle].
+    #[arg(long)]
+    pub(crate) rloc: Vec<Rloc>,
+    /// A device that leads to other NVEs; may be repeated [default: those with an underlay address].
+    #[arg(long)]
+    pub(crate) uplink: Vec<String>,
+    /// Metrics and health (plain HTTP); keep it on loopback.
+    #[arg(long, default_value = "127.0.0.1:4345")]
+    pub(crate) http_listen: SocketAddr,
+    /// Where eBPF maps and programs are pinned; no dots in it.
+    #[arg(long, default_value = "/sys/fs/bpf/weft/nve")]
+    pub(crate) pin_dir: PathBuf,
+    /// Name of the VXLAN device.
+    #[arg(long, default_value = "weft0")]
+    pub(crate) vxlan_device: String,
+    /// How frames of veth tenants leave.
+    #[arg(long, value_enum, default_value = "direct")]
+    pub(crate) veth_tunnel: Tunnel,
+    /// How frames of TAP tenants leave.
+    #[arg(long, value_enum, default_value = "direct")]
+    pub(crate) tap_tunnel: Tunnel,
+    /// Largest IP packet of tenants [default: the underlay's MTU less 50 (IPv4) or 70 (IPv6)].
+    #[arg(long)]
+    pub(crate) tenant_mtu: Option<u16>,
+    /// Append TLS secrets to this file, to decode captures. Never in production.
+    #[arg(long, hide = true)]
+    pub(crate) tls_key_log: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) log: Log,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NveCommand {
+    /// Remove an NVE from the fabric: its certificate is refused at once.
+    Remove {
+        /// Its name.
+        name: NveName,
+        /// Release the grants it still holds.
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        access: Access,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum VnCommand {
+    /// Create a virtual network.
+    #[command(after_help = "Example: weft vn create red --subnet 10.0.0.0/24 --subnet fd00::/64 --learning oracle")]
+    Create {
+        /// Its name.
+        name: VnName,
+        /// A subnet of it, IPv4 or IPv6; may be repeated.
+        #[arg(long)]
+        subnet: Vec<IpNet>,
+        /// Its VNID, 1 to 16777215 [default: the next free one].
+        #[arg(long)]
+        vni: Option<Vni>,
+        /// How its NVEs learn where a MAC address is.
+        #[arg(long, value_parser = words::<Learning>, default_value = "oracle")]
+        learning: Learning,
+        /// Who answers Map-Requests.
+        #[arg(long, value_parser = words::<Reply>, default_value = "proxy")]
+        reply: Reply,
+        #[command(flatten)]
+        access: Access,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Delete a virtual network without tenant systems.
+    Delete {
+        /// Its name.
+        name: VnName,
+        #[command(flatten)]
+        access: Access,
+    },
+    /// List the virtual networks.
+    List {
+        #[command(flatten)]
+        access: Access,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+/// A word that serde knows the variants of: `flood`, `proxy`.
+fn words<T: serde::de::DeserializeOwned>(word: &str) -> Result<T, String> {
+    serde_json::from_value(serde_json::Value::String(word.to_owned())).map_err(|e| e.to_string())
+}
+
+/// What a tenant system's device is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kind {
+    /// The host's end of a veth pair.
+    Veth,
+    /// A TAP.
+    Tap,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TsiCommand {
+    /// Attach a device of this host to a virtual network.
+    #[command(after_help = "Examples:
+  weft tsi attach --vn red --name web1 --device tap0                   addresses assigned and printed
+  weft tsi attach --vn red --name web2 --device veth7 --mac 02:00:00:00:00:07 --ip 10.0.0.7 --ip fd00::7")]
+    Attach {
+        /// The virtual network.
+        #[arg(long)]
+        vn: VnName,
+        /// The interface's name in it.
+        #[arg(long)]
+        name: TsiName,
+        /// The device on this host.
+        #[arg(long)]
+        device: String,
+        /// What the device is [default: asked of the kernel].
+        #[arg(long, value_enum)]
+        kind: Option<Kind>,
+        /// The tenant's MAC address [default: assigned].
+        #[arg(long)]
+        mac: Option<TsMac>,
+        /// An IP address of the tenant; may be repeated [default: one of each family assigned].
+        #[arg(long, value_parser = tenant_ip)]
+        ip: Vec<TenantIp>,
+        #[command(flatten)]
+        socket: Socket,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Detach an interface: its addresses are free again.
+    Detach {
+        /// The virtual network.
+        #[arg(long)]
+        vn: VnName,
+        /// The interface.
+        #[arg(long)]
+        name: TsiName,
+        /// Let go at once, also while no Oracle answers; the grant is released when one does.
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// List what is attached to this host.
+    List {
+        #[command(flatten)]
+        socket: Socket,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+fn tenant_ip(text: &str) -> Result<TenantIp, String> {
+    let ip: IpAddr = text.parse().map_err(|_| format!("'{text}' is no IP address"))?;
+    TenantIp::new(ip).map_err(|e| e.to_string())
+}
+
+/// What `weft get` shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kinds {
+    /// Virtual networks.
+    Vns,
+    /// Network Virtualization Edges.
+    Nves,
+    /// Tenant system interfaces, on all hosts; with --socket on this one.
+    Tsis,
+    /// Where every address is; with --socket what this host's NVE knows.
+    Mappings,
+    /// Who asked for whom.
+    Conversations,
+    /// What this host's data plane dropped or passed, by reason.
+    Drops,
+    /// Counters of the Oracle; with --socket of this host's NVE.
+    Counters,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GetArgs {
+    /// What to show.
+    #[arg(value_enum)]
+    pub(crate) what: Kinds,
+    /// Only of this virtual network.
+    #[arg(long)]
+    pub(crate) vn: Option<VnName>,
+    /// Show it again whenever it changed.
+    #[arg(long)]
+    pub(crate) watch: bool,
+    /// Ask the NVE at this socket, not the Oracle.
+    #[arg(long)]
+    pub(crate) socket: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) access: Access,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+impl Cli {
+    /// How errors are shown.
+    pub(crate) fn format(&self) -> Format {
+        let output = match &self.command {
+            Command::Version { output, .. }
+            | Command::Vn(VnCommand::Create { output, .. } | VnCommand::List { output, .. })
+            | Command::Tsi(TsiCommand::Attach { output, .. } | TsiCommand::List { output, .. })
+            | Command::Oracle(OracleArgs { command: Some(OracleCommand::Token { output, .. }), .. }) => output,
+            Command::Get(get) => &get.output,
+            _ => return Format::Table,
+        };
+        output.output
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,68 @@
+//! Why a command failed: one line each.
+
+use std::{io, path::PathBuf};
+use weft_api::{ClientError, ContextError};
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CommandError {
+    /// An Oracle or the NVE refused, or cannot be reached.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The NVE's socket does not answer.
+    #[error("no NVE answers at {path}: {reason}; is `weft nve` running? another socket is named with --socket")]
+    NoNve {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// Credentials cannot be read.
+    #[error(transparent)]
+    Context(#[from] ContextError),
+    /// The Oracle cannot run.
+    #[error(transparent)]
+    Oracle(#[from] weft_oracle::OracleError),
+    /// The NVE cannot run.
+    #[error(transparent)]
+    Nve(#[from] weft_nve::NveError),
+    /// The lab.
+    #[error(transparent)]
+    Lab(#[from] weft_lab::LabError),
+    /// The runtime cannot start.
+    #[error("cannot start: {0}")]
+    Runtime(io::Error),
+    /// A file cannot be written.
+    #[error("cannot write {path}: {source}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// What was to be shown cannot be.
+    #[error("cannot show the answer: {0}")]
+    Show(String),
+    /// A value that cannot be.
+    #[error("{0}")]
+    Refused(String),
+    /// Options that exclude each other in a way the parser cannot tell.
+    #[error("{0}")]
+    Usage(&'static str),
+}
+
+impl CommandError {
+    /// For programs.
+    pub(crate) fn code(&self) -> String {
+        match self {
+            Self::Client(ClientError::Api(api)) => serde_json::to_value(api.code)
+                .ok()
+                .and_then(|value| value.as_str().map(str::to_owned))
+                .unwrap_or_else(|| "unknown".to_owned()),
+            Self::Client(_) | Self::NoNve { .. } => "unreachable".to_owned(),
+            Self::Context(_) => "context".to_owned(),
+            Self::Usage(_) | Self::Refused(_) => "usage".to_owned(),
+            _ => "failed".to_owned(),
+        }
+    }
+}
