@@ -165,7 +165,7 @@ static __always_inline void set_ce(struct __sk_buff *skb, bool inner4)
 	bpf_skb_store_bytes(skb, ETH_LEN, &is, 2, 0);
 }
 
-/* A UDP datagram for our RLOC's VXLAN port. `grow` is what the tunnel added to the frame. */
+/* A UDP datagram for our RLOC's VXLAN port. */
 static __always_inline int tunnelled(struct __sk_buff *skb, struct weft_config *cfg, const struct weft_ip *from,
 				     bool v6, __u32 udp_len, bool ce)
 {
@@ -206,6 +206,8 @@ static __always_inline int tunnelled(struct __sk_buff *skb, struct weft_config *
 	if (in.to->path == WEFT_PATH_DEVICE || (!inner4 && inner.h_proto != bpf_htons(ETH_P_IPV6)) ||
 	    (in.to->kind == WEFT_KIND_TAP && skb->gso_size))
 		return pass(skb); /* by the VXLAN device to from_overlay, which counts */
+	if (skb->len < off + 8 + ETH_LEN + (inner4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr)))
+		return drop(skb, w, WEFT_MALFORMED); /* adjust_room would refuse it */
 	if (ce && !may_carry_ce(skb, off + 8 + ETH_LEN, inner4))
 		return drop(skb, w, WEFT_ECN_LOST);
 	if (v6)

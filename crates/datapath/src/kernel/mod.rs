@@ -322,8 +322,8 @@ impl Kernel {
     }
 
     /// Runs a program over a frame and says what it did, without anything leaving. Counters, rate
-    /// limits and the punt ring see the frame as if it were real. Frames up to some 3,500 octets;
-    /// no segmentation offload.
+    /// limits and the punt ring see the frame as if it were real. Frames up to some 3,500 octets, IP ones
+    /// with a whole IP header; no segmentation offload.
     ///
     /// # Errors
     /// [`DatapathError::FrameLength`], or what the kernel says; a device has to exist.
@@ -333,7 +333,13 @@ impl Kernel {
             Ingress::Underlay(device) => (&self.from_underlay, device),
             Ingress::Overlay { .. } => (&self.from_overlay, self.vxlan),
         };
-        if frame.len() < 15 {
+        // The kernel's own conditions.
+        let shortest = match frame.get(12..14) {
+            Some([0x08, 0x00]) => 34,
+            Some([0x86, 0xdd]) => 54,
+            _ => 15,
+        };
+        if frame.len() < shortest {
             return Err(DatapathError::FrameLength(frame.len()));
         }
         let (frame, ctx) = sys::test_run(program.as_fd(), device, frame)?;

@@ -155,6 +155,9 @@ pub(super) fn from_underlay(tables: &Tables, frame: &[u8]) -> Verdict {
     if to.path == Path::Device || !v4 && ethertype(inner) != Some(IPV6) {
         return PASS;
     }
+    if inner.len() < ETH + if v4 { 20 } else { 40 } {
+        return drop(Reason::Malformed, Some(vni), path);
+    }
     let mut inner = inner.to_vec();
     if outer.ce && !carry_ce(&mut inner, v4) {
         return drop(Reason::EcnLost, Some(vni), path);

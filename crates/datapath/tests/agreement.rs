@@ -1,0 +1,420 @@
+//! The programs and the software model decide alike: random tables, random frames, both ingresses,
+//! the same verdict and reason, and every octet that leaves.
+
+mod common;
+
+use common::{Ns, frames::*, options, rloc, vni};
+use proptest::{
+    prelude::*,
+    test_runner::{TestError, TestRunner},
+};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+use weft_datapath::{
+    Action, Config, Datapath as _, DatapathError, Did, IfIndex, Ingress, Kernel, Location, Neighbour, Path,
+    Peer, PuntReason, Punts, Reason, Tables, Vap, VapKind, Verdict, decide, echo,
+};
+use weft_model::{Epoch, MacAddr, Rloc, TenantIp, TsMac};
+
+/// Draws choices from octets; zeros once they are used up, so that shrinking simplifies.
+struct Dice<'a>(std::slice::Iter<'a, u8>);
+
+impl Dice<'_> {
+    fn octet(&mut self) -> u8 {
+        self.0.next().copied().unwrap_or(0)
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        usize::from(self.octet()) % n
+    }
+
+    /// One time in `n`, and never for a zero.
+    fn rarely(&mut self, n: usize) -> bool {
+        self.below(n) == n - 1
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())]
+    }
+
+    fn number(&mut self) -> u16 {
+        u16::from_be_bytes([self.octet(), self.octet()])
+    }
+}
+
+const VNIS: [u32; 3] = [7001, 7002, 0xff_ffff];
+
+fn mac(n: u8) -> Mac {
+    [2, 0, 0, 0, 0, n]
+}
+
+/// Owners of small numbers are VAPs, of larger ones somebody else.
+fn any_mac(d: &mut Dice) -> Mac {
+    match d.below(12) {
+        10 => BROADCAST,
+        11 => [0x33, 0x33, 0, 0, 0, 1],
+        n => mac(u8::try_from(n).unwrap()),
+    }
+}
+
+fn any_v4(d: &mut Dice) -> Ipv4Addr {
+    match d.below(10) {
+        9 => Ipv4Addr::UNSPECIFIED,
+        n => Ipv4Addr::new(10, 0, 0, u8::try_from(n).unwrap()),
+    }
+}
+
+fn any_v6(d: &mut Dice) -> Ipv6Addr {
+    match d.below(16) {
+        n @ 9..=12 => Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, u16::try_from(n).unwrap() - 9),
+        13 => Ipv6Addr::UNSPECIFIED,
+        14 => Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1),
+        n => Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, u16::try_from(n).unwrap()),
+    }
+}
+
+fn any_ip(d: &mut Dice) -> Option<TenantIp> {
+    let ip: IpAddr = if d.rarely(2) { any_v6(d).into() } else { any_v4(d).into() };
+    TenantIp::new(ip).ok()
+}
+
+/// On the uplink's subnet, so that the kernel has a route.
+fn any_rloc(d: &mut Dice) -> Rloc {
+    let v6 = d.rarely(2);
+    rloc(1 + d.below(3), v6)
+}
+
+fn tables(d: &mut Dice, uplink: IfIndex, devices: &[IfIndex]) -> Tables {
+    let mut t = Tables::default();
+    t.config = Config { rlocs: BTreeSet::new(), uplinks: [uplink].into() };
+    for v6 in [false, true] {
+        if !d.rarely(6) {
+            t.config.rlocs.insert(rloc(0, v6));
+        }
+    }
+    for (i, device) in devices.iter().enumerate() {
+        let vap = Vap {
+            vni: vni(VNIS[d.below(2)]),
+            mac: TsMac::new(MacAddr(mac(u8::try_from(i).unwrap()))).unwrap(),
+            ips: (0..d.below(12)).filter_map(|_| any_ip(d)).collect(),
+            kind: d.pick(&[VapKind::Veth, VapKind::Tap]),
+            path: d.pick(&[Path::Direct, Path::Device]),
+            mtu: d.pick(&[1450, 1280, 600]),
+            activated: !d.rarely(12),
+        };
+        t.vaps.insert(*device, vap);
+    }
+    for _ in 0..d.below(40) {
+        let at = match d.below(8) {
+            0 => Location::Nowhere,
+            1..4 => Location::Local(d.pick(devices)),
+            4 => Location::Local(uplink),
+            _ => Location::Remote { rloc: any_rloc(d), epoch: Epoch::new(1 + d.octet() as u32).unwrap() },
+        };
+        t.fdb.insert((vni(VNIS[d.below(2)]), MacAddr(any_mac(d))), at);
+    }
+    for _ in 0..d.below(24) {
+        let neighbour = if d.rarely(4) { Neighbour::Nobody } else { Neighbour::At(MacAddr(any_mac(d))) };
+        let key = vni(VNIS[d.below(2)]);
+        t.neighbours.extend(any_ip(d).map(|ip| ((key, ip), neighbour)));
+    }
+    for n in 1..4 {
+        for v6 in [false, true] {
+            let peer = Peer { nve: !d.rarely(4), oracle: d.rarely(2) };
+            if !d.rarely(5) {
+                t.peers.insert(rloc(n, v6).get(), peer);
+            }
+        }
+    }
+    t
+}
+
+fn any_options(d: &mut Dice) -> Vec<u8> {
+    let mut all = Vec::new();
+    for _ in 0..d.below(5) {
+        all.extend(match d.below(5) {
+            0 | 1 => lla(1, mac(d.octet() % 3)),
+            2 => lla(2, mac(d.octet() % 3)),
+            3 => [&[14, 1][..], &[d.octet(); 6]].concat(),
+            _ => [&[d.octet(), d.octet() % 4][..], &[7; 14]].concat(),
+        });
+    }
+    all
+}
+
+fn any_v6_payload(d: &mut Dice, padding: usize) -> (u8, Vec<u8>) {
+    let mut chain: Vec<(u8, Vec<u8>)> = Vec::new();
+    let last = match d.below(6) {
+        0 => (17, udp(d.pick(&[546, 547, 9]), 9, &vec![1; padding])),
+        1 => (6, vec![2; 20 + padding]),
+        2 => (58, [&[d.pick(&[128, 133, 134, 137, 143, 130, 1, 2])][..], &vec![0; 7 + padding]].concat()),
+        3 => (58, vec![135, 0, 0, 0, 0, 0, 0, 0]),
+        4 => (59, vec![]),
+        _ => (58, vec![d.octet(); 8]),
+    };
+    let links = if d.rarely(2) { d.below(7) } else { 0 };
+    for _ in 0..links {
+        let next = d.pick(&[0, 43, 60, 44, 51]);
+        chain.push((
+            next,
+            match next {
+                44 => vec![0, 0, d.pick(&[0, 0, 1]), d.pick(&[0, 1]), 0, 0, 0, 1],
+                51 => [&[0, 1][..], &[0; 10]].concat(),
+                _ => vec![0, 0, 5, 2, 0, 0, 1, 0],
+            },
+        ));
+    }
+    let (mut next, mut payload) = last;
+    for (kind, mut header) in chain.into_iter().rev() {
+        header[0] = next;
+        header.extend(payload);
+        (next, payload) = (kind, header);
+    }
+    (next, payload)
+}
+
+/// What a tenant system might send, from the well-formed to the odd.
+fn tenant_frame(d: &mut Dice) -> Vec<u8> {
+    let src = mac(d.octet() % 3);
+    let dst = any_mac(d);
+    let padding = if d.rarely(4) { 1_300 + d.below(160) } else { d.below(40) };
+    let mut frame = match d.below(12) {
+        0..3 => {
+            let sha = if d.rarely(8) { any_mac(d) } else { src };
+            let (op, dst) = (d.pick(&[1, 1, 1, 2, 3]), if d.rarely(3) { dst } else { BROADCAST });
+            [arp(dst, src, op, sha, any_v4(d), any_v4(d)), vec![0xaa; d.pick(&[0, 18])]].concat()
+        }
+        3..6 => {
+            let target = any_v6(d);
+            let (group, to) = solicited_node(target);
+            let dst = if d.rarely(3) { dst } else { group };
+            let kind = d.pick(&[135, 135, 135, 136]);
+            let options = if d.rarely(2) { any_options(d) } else { lla(kind - 134, src) };
+            let options = if d.rarely(3) { vec![] } else { options };
+            let mut f = eth(dst, src, 0x86dd, &nd(kind, any_v6(d), to, target, &options));
+            if d.rarely(8) {
+                f[21] = 254;
+            }
+            f
+        }
+        6..9 => {
+            let (proto, payload) = match d.below(4) {
+                0 => (17, udp(d.pick(&[67, 68, 9]), d.pick(&[67, 68, 9]), &vec![3; padding])),
+                1 => (1, [&[d.pick(&[8, 3, 11])][..], &vec![0; 7 + padding]].concat()),
+                2 => (6, vec![4; 20 + padding]),
+                _ => (17, vec![0; d.below(6)]),
+            };
+            let frag = d.pick(&[0x4000, 0, 0, 0x2000, 0x2001, 1]);
+            let to = if d.rarely(3) { dst } else { mac(d.octet() % 9) };
+            eth(to, src, 0x0800, &ipv4(any_v4(d), any_v4(d), proto, d.octet(), frag, &payload))
+        }
+        9 | 10 => {
+            let (next, payload) = any_v6_payload(d, padding);
+            let to = if d.rarely(3) { dst } else { mac(d.octet() % 9) };
+            eth(to, src, 0x86dd, &ipv6(any_v6(d), any_v6(d), next, 64, d.octet(), &payload))
+        }
+        _ => eth(dst, src, d.pick(&[0x8100, 0x88a8, 0x88cc, 0x1234, 0x0100]), &vec![5; 30 + padding]),
+    };
+    spoil(d, &mut frame);
+    frame
+}
+
+/// Sometimes a wrong octet or a lost tail.
+fn spoil(d: &mut Dice, frame: &mut Vec<u8>) {
+    if d.rarely(6) {
+        let at = d.below(frame.len().min(90));
+        frame[at] ^= d.octet();
+    }
+    if d.rarely(10) {
+        frame.truncate(15 + d.below(frame.len() - 14));
+    }
+}
+
+fn underlay_frame(d: &mut Dice) -> Vec<u8> {
+    let v6 = d.rarely(2);
+    let from = rloc(1 + d.below(4), v6).get();
+    let to = if d.rarely(10) { rloc(9, v6) } else { rloc(0, v6) }.get();
+    let tos = if d.rarely(4) { 3 } else { d.octet() };
+    let port = if d.rarely(12) { 4790 } else { 4789 };
+    let payload = if d.rarely(5) {
+        let mut e = echo::request(d.octet().into()).to_vec();
+        if d.rarely(4) {
+            let at = d.below(e.len());
+            e[at] ^= 1;
+        }
+        e
+    } else {
+        let flags = if d.rarely(12) { d.octet() } else { 8 };
+        let mut inner = tenant_frame(d);
+        // Mostly for somebody here, from somebody elsewhere.
+        if !d.rarely(4) {
+            inner[5] = d.octet() % 3;
+            inner[..5].copy_from_slice(&mac(0)[..5]);
+            inner[11] = 3 + d.octet() % 6;
+        }
+        vxlan(flags, d.pick(&[VNIS[0], VNIS[1], VNIS[0], VNIS[1], VNIS[2], 0]), &inner)
+    };
+    let mut udp = udp(50_000, port, &payload);
+    if d.rarely(3) {
+        let check = d.number();
+        udp[6..8].copy_from_slice(&check.to_be_bytes());
+    }
+    let mut frame = datagram(mac(100), mac(101), from, to, tos, &udp);
+    spoil(d, &mut frame);
+    frame
+}
+
+struct Bench {
+    kernel: Kernel,
+    punts: Punts,
+    uplink: IfIndex,
+    vaps: Vec<IfIndex>,
+    /// A device that is no VAP.
+    bare: IfIndex,
+    asked: BTreeSet<(u32, Mac)>,
+    seen: BTreeSet<String>,
+}
+
+impl Bench {
+    fn set(&mut self, wanted: &Tables) {
+        let observed = self.kernel.observed().unwrap();
+        for op in wanted.diff(&observed) {
+            self.kernel.apply(&op).unwrap_or_else(|e| panic!("{op:?}: {e}"));
+        }
+        assert_eq!(self.kernel.observed().unwrap(), *wanted);
+    }
+
+    fn compare(&mut self, tables: &Tables, ingress: Ingress, frame: &[u8]) -> Result<(), TestCaseError> {
+        self.compare_quietly(tables, ingress, frame).map_err(|e| {
+            let hex: String = frame.iter().map(|b| format!("{b:02x}")).collect();
+            TestCaseError::fail(format!("{e}\n{ingress:?}\n{hex}\n{tables:?}"))
+        })
+    }
+
+    fn compare_quietly(
+        &mut self,
+        tables: &Tables,
+        ingress: Ingress,
+        frame: &[u8],
+    ) -> Result<(), TestCaseError> {
+        let expected = decide(tables, ingress, frame);
+        let got = match self.kernel.dry_run(ingress, frame) {
+            Err(DatapathError::FrameLength(_)) => return Ok(()), // the kernel runs no such test
+            got => got.map_err(|e| TestCaseError::fail(e.to_string()))?,
+        };
+        self.seen.insert(format!("{:?} {:?}", expected.reason, std::mem::discriminant(&expected.action)));
+        let wanted = match expected.action {
+            Action::Drop => Did::Drop,
+            Action::Pass => Did::Pass,
+            Action::Deliver(to) => Did::Deliver(to),
+            Action::Reply => Did::Reply,
+            Action::Tunnel { path: Path::Direct, .. } => Did::Direct(self.uplink),
+            Action::Tunnel { path: Path::Device, .. } => Did::Device,
+            Action::Punt(why) => Did::Punt(why),
+        };
+        if expected.action == Action::Punt(PuntReason::UnknownMac)
+            && !self.asked.insert((expected.vni.unwrap().get(), frame[..6].try_into().unwrap()))
+            && got.did == Did::Drop
+            && got.reason == Some(Reason::UnknownMac)
+        {
+            return Ok(()); // the model knows no time
+        }
+        prop_assert_eq!(got.did, wanted, "{:?} {:?}", got.reason, expected);
+        prop_assert_eq!(got.reason, expected.reason);
+        self.punted(&expected, frame)?;
+        let Some(out) = expected.frames.first() else { return Ok(()) };
+        let mut left = got.frame;
+        if let Did::Direct(_) = got.did {
+            let port = if left[12..14] == [8, 0] { 34 } else { 54 };
+            let source = u16::from_be_bytes([left[port], left[port + 1]]);
+            prop_assert!((49_152..=65_535).contains(&source));
+            left[port..port + 2].fill(0);
+            left[..12].fill(0);
+        }
+        prop_assert_eq!(&left, out);
+        Ok(())
+    }
+
+    fn punted(&mut self, expected: &Verdict, frame: &[u8]) -> Result<(), TestCaseError> {
+        let records = self.punts.drain(16);
+        let Action::Punt(reason) = expected.action else {
+            prop_assert_eq!(records, vec![]);
+            return Ok(());
+        };
+        prop_assert_eq!(records.len(), 1);
+        prop_assert_eq!(records[0].reason, reason);
+        prop_assert_eq!(Some(records[0].vni), expected.vni);
+        prop_assert_eq!(records[0].dst.octets(), &frame[..6]);
+        prop_assert_eq!(&records[0].frame, &frame[..frame.len().min(128)]);
+        Ok(())
+    }
+}
+
+#[test]
+fn programs_and_model_agree() {
+    let ns = Ns::new("agree");
+    ns.ip("link add up0 type veth peer name up1
+           addr add 192.0.2.1/24 dev up0
+           addr add 2001:db8::1/64 dev up0 nodad
+           link set up1 up
+           link set up0 up");
+    for n in 0..4 {
+        ns.ip(&format!("link add v{n} type veth peer name w{n}"));
+    }
+    let vaps: Vec<IfIndex> = (0..3).map(|n| ns.index(&format!("v{n}"))).collect();
+    let (uplink, bare) = (ns.index("up0"), ns.index("v3"));
+    ns.run(|| {
+        let mut options = options();
+        options.punt_rate = u32::MAX; // no limit: the model has none
+        let mut kernel = Kernel::open(&options).unwrap();
+        let punts = kernel.punts().unwrap();
+        let (asked, seen) = (BTreeSet::new(), BTreeSet::new());
+        let bench = std::cell::RefCell::new(Bench { kernel, punts, uplink, vaps, bare, asked, seen });
+        let entropy = |n| proptest::collection::vec(any::<u8>(), n);
+        let cases = (entropy(400), proptest::collection::vec((any::<bool>(), 0..40_u8, entropy(120)), 1..40));
+        let config = ProptestConfig { cases: 1_500, failure_persistence: None, ..ProptestConfig::default() };
+        let result = TestRunner::new(config).run(&cases, |(table, frames)| {
+            let bench = &mut *bench.borrow_mut();
+            let tables = tables(&mut Dice(table.iter()), uplink, &bench.vaps.clone());
+            bench.set(&tables);
+            for (inward, from, octets) in frames {
+                let mut d = Dice(octets.iter());
+                if inward {
+                    bench.compare(&tables, Ingress::Underlay(uplink), &underlay_frame(&mut d))?;
+                } else {
+                    let mut frame = tenant_frame(&mut d);
+                    let n = usize::from(from % 3);
+                    if from < 30 {
+                        frame[6..12].copy_from_slice(&mac(from % 3));
+                    }
+                    let device = if from == 39 { bench.bare } else { bench.vaps[n] };
+                    bench.compare(&tables, Ingress::Vap(device), &frame)?;
+                }
+            }
+            Ok(())
+        });
+        let bench = bench.into_inner();
+        bench.kernel.uninstall().unwrap();
+        match result {
+            Err(TestError::Fail(why, _)) => panic!("{why}"),
+            other => other.unwrap(),
+        }
+        // The frames reach every decision that one frame can.
+        let all = bench.seen.iter().cloned().collect::<Vec<_>>().join("\n");
+        for reason in Reason::ALL {
+            let elsewhere = [
+                Reason::SrcMoved,
+                Reason::UnknownMac,
+                Reason::PuntLimited,
+                Reason::PuntRingFull,
+                Reason::Kernel,
+            ];
+            assert!(
+                elsewhere.contains(reason) || all.contains(&format!("{reason:?}")),
+                "no {reason} in\n{all}"
+            );
+        }
+    });
+}
