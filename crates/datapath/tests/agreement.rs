@@ -304,7 +304,11 @@ impl Bench {
             Err(DatapathError::FrameLength(_)) => return Ok(()), // the kernel runs no such test
             got => got.map_err(|e| TestCaseError::fail(e.to_string()))?,
         };
-        self.seen.insert(format!("{:?} {:?}", expected.reason, std::mem::discriminant(&expected.action)));
+        self.seen.insert(format!("{:?}", expected.reason));
+        if expected.action == Action::Reply {
+            let family = if frame[12..14] == [0x86, 0xdd] { 6 } else { 4 };
+            self.seen.insert(format!("{:?} answer to {family}", expected.reason));
+        }
         let wanted = match expected.action {
             Action::Drop => Did::Drop,
             Action::Pass => Did::Pass,
@@ -400,6 +404,11 @@ fn programs_and_model_agree() {
         match result {
             Err(TestError::Fail(why, _)) => panic!("{why}"),
             other => other.unwrap(),
+        }
+        for kind in
+            ["Answered", "TooBig", "Echoed"].map(|r| [4, 6].map(|f| format!("Some({r}) answer to {f}")))
+        {
+            assert!(kind.iter().all(|k| bench.seen.contains(k)), "{kind:?}");
         }
         // The frames reach every decision that one frame can.
         let all = bench.seen.iter().cloned().collect::<Vec<_>>().join("\n");

@@ -1,0 +1,355 @@
+//! The data plane outlives its agent, and its agent outlives its devices.
+
+mod common;
+
+use common::{How, Lab, Ns, enter, options, rloc, ts_ips, ts_mac, vni, wait_for};
+use std::{
+    io::{BufRead as _, BufReader},
+    net::UdpSocket,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::Duration,
+};
+use weft_datapath::{Datapath as _, DatapathError, IfIndex, Kernel, Op, OpenOptions, Path, Reason, VapKind};
+
+/// Run by [`agent_process`] as a process of its own: adopts the data plane, says so, waits for its end.
+#[test]
+#[ignore = "a part of another test"]
+fn agent() {
+    let (Ok(ns), Ok(dir)) = (std::env::var("WEFT_TEST_NETNS"), std::env::var("WEFT_TEST_PINS")) else {
+        return;
+    };
+    enter(&ns);
+    let options = OpenOptions { pin_dir: PathBuf::from(dir), ..options() };
+    let _kernel = Kernel::open(&options).unwrap();
+    println!("\nadopted");
+    loop {
+        std::thread::park();
+    }
+}
+
+fn agent_process(ns: &Ns, options: &OpenOptions) -> Child {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "--nocapture", "agent"])
+        .env("WEFT_TEST_NETNS", &ns.0)
+        .env("WEFT_TEST_PINS", &options.pin_dir)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.map_while(Result::ok).any(|l| l == "adopted"), "the agent did not come up");
+    child
+}
+
+/// Agents are killed and replaced under traffic; not one datagram is lost.
+#[test]
+fn kill_and_adopt_loses_nothing() {
+    for path in [Path::Direct, Path::Device] {
+        let how = How { kind: VapKind::Veth, path, v6: false };
+        let mut lab = Lab::new();
+        lab.attach(0, 1, how);
+        lab.attach(1, 2, how);
+        assert!(lab.tss[0].ping(lab.tss[1].ip(false)));
+        let before = lab.nves[1].with(|k| k.observed().unwrap());
+        // The process that set it up goes first.
+        lab.nves[1].punts = None;
+        lab.nves[1].kernel = None;
+
+        let to = lab.tss[1].ns.run(|| UdpSocket::bind((lab.tss[1].ip(false), 0)).unwrap());
+        to.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let from = lab.tss[0].ns.run(|| UdpSocket::bind((lab.tss[0].ip(false), 0)).unwrap());
+        from.connect(to.local_addr().unwrap()).unwrap();
+        let (stop, sent) = (AtomicBool::new(false), AtomicU64::new(0));
+        let lost = std::thread::scope(|scope| {
+            let sender = scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let n = sent.fetch_add(1, Ordering::Relaxed);
+                    from.send(&n.to_be_bytes()).unwrap();
+                    pause(Duration::from_micros(200));
+                }
+                for _ in 0..20 {
+                    from.send(&u64::MAX.to_be_bytes()).unwrap();
+                }
+            });
+            let receiver = scope.spawn(|| {
+                let (mut buffer, mut next, mut lost) = ([0; 8], 0, 0);
+                loop {
+                    assert_eq!(to.recv(&mut buffer).unwrap(), 8);
+                    match u64::from_be_bytes(buffer) {
+                        u64::MAX => break lost + sent.load(Ordering::Relaxed) - next,
+                        n => {
+                            lost += n - next;
+                            next = n + 1;
+                        }
+                    }
+                }
+            });
+            for _ in 0..6 {
+                let mut agent = agent_process(&lab.nves[1].ns, &lab.nves[1].options);
+                let mark = sent.load(Ordering::Relaxed) + 200;
+                wait_for("traffic", || (sent.load(Ordering::Relaxed) > mark).then_some(()));
+                agent.kill().unwrap(); // SIGKILL
+                agent.wait().unwrap();
+            }
+            stop.store(true, Ordering::Relaxed);
+            sender.join().unwrap();
+            receiver.join().unwrap()
+        });
+        assert_eq!(lost, 0, "of {} over {path:?}", sent.load(Ordering::Relaxed));
+        lab.nves[1].open();
+        assert_eq!(lab.nves[1].with(|k| k.observed().unwrap()), before);
+        assert!(lab.tss[0].ping(lab.tss[1].ip(true)));
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "paces a sender")]
+fn pause(span: Duration) {
+    std::thread::sleep(span);
+}
+
+#[test]
+fn a_device_that_is_made_again() {
+    let how = How { kind: VapKind::Veth, path: Path::Direct, v6: true };
+    let mut lab = Lab::new();
+    lab.attach(0, 1, how);
+    lab.attach(1, 2, how);
+    assert!(lab.tss[0].ping(lab.tss[1].ip(false)));
+    let gone = lab.tss.pop().unwrap();
+    lab.nves[1].ns.ip("link del ts2");
+    let observed = lab.nves[1].with(|k| k.observed().unwrap());
+    assert_eq!(observed.vaps.len(), 0, "its program went with it");
+    drop(gone);
+    let ts = lab.plug(1, 2, how);
+    lab.tell(1, &ts, how);
+    lab.tss.push(ts);
+    assert!(lab.tss[0].ping(lab.tss[1].ip(false)), "{}", lab.dump());
+
+    // The same under the same index, as a fresh namespace may number it.
+    let index = lab.tss[1].device;
+    let gone = lab.tss.pop().unwrap();
+    lab.nves[1].ns.ip("link del ts2");
+    drop(gone);
+    lab.nves[1].ns.ip(&format!("link add ts2 index {} type veth peer name other2", index.0));
+    let vap = Lab::vap(2, how);
+    lab.nves[1].apply(&[Op::SetVap(index, vap.clone())]);
+    assert_eq!(lab.nves[1].with(|k| k.observed().unwrap()).vaps.get(&index), Some(&vap));
+
+    // While the agent is away: what is left behind goes at the next open.
+    lab.nves[1].punts = None;
+    lab.nves[1].kernel = None;
+    lab.nves[1].ns.ip("link del ts2
+                       link del weft-vxlan");
+    lab.nves[1].open();
+    let observed = lab.nves[1].with(|k| k.observed().unwrap());
+    assert_eq!(observed.vaps.len(), 0);
+    assert_eq!(observed.config.rlocs, [rloc(1, false), rloc(1, true)].into());
+    let ts = lab.plug(1, 2, How { path: Path::Device, ..how });
+    lab.tell(1, &ts, How { path: Path::Device, ..how });
+    lab.tss.push(ts);
+    assert!(lab.tss[0].ping(lab.tss[1].ip(false)), "{}", lab.dump());
+}
+
+#[test]
+fn what_is_observed_is_what_was_applied() {
+    let how = How { kind: VapKind::Veth, path: Path::Direct, v6: false };
+    let mut lab = Lab::new();
+    lab.attach(0, 1, how);
+    lab.attach(1, 2, how);
+    let wanted = lab.nves[0].with(|k| k.observed().unwrap());
+    assert_eq!(wanted.vaps[&lab.tss[0].device], Lab::vap(1, how));
+    assert_eq!(wanted.neighbours.len(), 4);
+    assert_eq!(wanted.fdb.len(), 2);
+    assert_eq!(wanted.diff(&wanted), []);
+    // An empty wish removes everything, once and twice.
+    let nothing = weft_datapath::Tables::default();
+    let ops = nothing.diff(&wanted);
+    lab.nves[0].apply(&ops);
+    lab.nves[0].apply(&ops);
+    assert_eq!(lab.nves[0].with(|k| k.observed().unwrap()), nothing);
+    lab.nves[0].apply(&wanted.diff(&nothing));
+    assert_eq!(lab.nves[0].with(|k| k.observed().unwrap()), wanted);
+    assert!(lab.tss[0].ping(lab.tss[1].ip(false)));
+}
+
+/// Frames are delivered to a VAP whose own program is still being attached.
+#[test]
+fn delivery_does_not_wait_for_the_attachment() {
+    let how = How { kind: VapKind::Veth, path: Path::Direct, v6: false };
+    let mut lab = Lab::new();
+    lab.attach(0, 1, how);
+    let ts = lab.plug(1, 2, how);
+    let mac = ts_mac(2).get();
+    let at = weft_datapath::Location::Remote { rloc: rloc(1, false), epoch: weft_model::Epoch::FIRST };
+    lab.nves[0].apply(&[Op::SetLocation(vni(7001), mac, at)]);
+    lab.nves[0]
+        .apply(&ts_ips(2).map(|ip| Op::SetNeighbour(vni(7001), ip, weft_datapath::Neighbour::At(mac))));
+    let attachment = lab.nves[1].with(|k| k.prepare(ts.device, &Lab::vap(2, how)).unwrap().unwrap());
+    lab.nves[1].apply(&[Op::SetLocation(vni(7001), mac, weft_datapath::Location::Local(ts.device))]);
+    let heard = ts.ns.run(|| UdpSocket::bind((ts.ip(false), 0)).unwrap());
+    heard.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let from = lab.tss[0].ns.run(|| UdpSocket::bind((lab.tss[0].ip(false), 0)).unwrap());
+    from.send_to(b"early", heard.local_addr().unwrap()).unwrap();
+    let mut buffer = [0; 8];
+    assert_eq!(heard.recv(&mut buffer).unwrap(), 5);
+    assert_eq!(lab.nves[1].with(|k| k.observed().unwrap()).vaps.len(), 0);
+    lab.nves[1].ns.run(|| attachment.run()).unwrap();
+    assert_eq!(lab.nves[1].with(|k| k.observed().unwrap()).vaps.len(), 1);
+    assert!(lab.nves[1].with(|k| k.prepare(ts.device, &Lab::vap(2, how)).unwrap()).is_none());
+    lab.tell(1, &ts, how);
+    let peer = lab.tss[0].ip(false);
+    let mac = ts_mac(1).get();
+    let at = weft_datapath::Location::Remote { rloc: rloc(0, false), epoch: weft_model::Epoch::FIRST };
+    lab.nves[1].apply(&[Op::SetLocation(vni(7001), mac, at)]);
+    lab.nves[1]
+        .apply(&ts_ips(1).map(|ip| Op::SetNeighbour(vni(7001), ip, weft_datapath::Neighbour::At(mac))));
+    assert!(ts.ping(peer), "{}", lab.dump());
+}
+
+#[test]
+fn refusals_to_open() {
+    let ns = Ns::new("open");
+    let other = Ns::new("other");
+    let options = options();
+    let open = |ns: &Ns, options: &OpenOptions| ns.run(|| Kernel::open(options));
+    let kernel = open(&ns, &options).unwrap();
+    let error = open(&ns, &options).unwrap_err();
+    assert!(matches!(error, DatapathError::InUse(_)), "{error}");
+
+    let dotted = OpenOptions { pin_dir: "/sys/fs/bpf/a.b".into(), ..options.clone() };
+    let error = open(&ns, &dotted).unwrap_err();
+    assert!(matches!(error, DatapathError::PinName(_)), "{error}");
+
+    // Somebody else has the port.
+    let second =
+        OpenOptions { pin_dir: common::options().pin_dir, vxlan_device: "second".into(), ..options.clone() };
+    let error = open(&ns, &second).unwrap_err();
+    assert!(matches!(error, DatapathError::PortTaken { port: 4789 }), "{error}");
+    assert!(!common::try_run(&format!("ip -n {} link show second", ns.0)).status.success());
+
+    // Or the name.
+    other.ip("link add weft-vxlan type veth peer name x");
+    let taken = OpenOptions { pin_dir: second.pin_dir.clone(), ..options.clone() };
+    let error = open(&other, &taken).unwrap_err();
+    assert!(matches!(&error, DatapathError::OtherDevice { found, .. } if found == "veth"), "{error}");
+    other.ip("link del weft-vxlan");
+
+    drop(kernel);
+    // Pins of a namespace where they are alive are nobody else's.
+    let error = open(&other, &options).unwrap_err();
+    assert!(matches!(error, DatapathError::OtherNamespace { .. }), "{error}");
+
+    let mut bigger = options.clone();
+    bigger.limits.peers *= 2;
+    let error = open(&ns, &bigger).unwrap_err();
+    assert!(
+        matches!(error, DatapathError::OtherMap { map: "peers", what: "size", found: 1_024, wanted: 2_048 }),
+        "{error}"
+    );
+
+    let future = options.pin_dir.join("abi_99");
+    std::fs::create_dir(&future).unwrap();
+    let error = open(&ns, &options).unwrap_err();
+    assert!(matches!(&error, DatapathError::OtherAbi { found, .. } if found == "99"), "{error}");
+    std::fs::remove_dir(&future).unwrap();
+
+    let mut kernel = open(&ns, &options).unwrap();
+    let absent = IfIndex(60_000);
+    let how = How { kind: VapKind::Veth, path: Path::Direct, v6: false };
+    let error = ns.run(|| kernel.apply(&Op::SetVap(absent, Lab::vap(1, how)))).unwrap_err();
+    assert!(matches!(error, DatapathError::NoDevice(device) if device == absent), "{error}");
+    let error = ns.run(|| kernel.inject(absent, &[0; 60])).unwrap_err();
+    assert!(matches!(error, DatapathError::NoDevice(_)), "{error}");
+    assert_eq!(ns.run(|| kernel.observed()).unwrap(), weft_datapath::Tables::default());
+
+    // Full is said so.
+    let error = ns.run(|| {
+        (0..=u16::MAX).find_map(|n| {
+            let ip = std::net::Ipv4Addr::new(198, 18, n.to_be_bytes()[0], n.to_be_bytes()[1]);
+            kernel.apply(&Op::SetPeer(ip.into(), weft_datapath::Peer::default())).err()
+        })
+    });
+    assert!(matches!(error, Some(DatapathError::Full { map: "peers", limit: 1_024 })), "{error:?}");
+
+    // Uninstalled is as if it had never been.
+    ns.run(|| kernel.uninstall()).unwrap();
+    assert!(!options.pin_dir.exists());
+    assert!(!common::try_run(&format!("ip -n {} link show weft-vxlan", ns.0)).status.success());
+    for dir in [&second.pin_dir] {
+        let kernel = open(&ns, &OpenOptions { pin_dir: dir.clone(), ..options.clone() }).unwrap();
+        ns.run(|| kernel.uninstall()).unwrap();
+    }
+}
+
+/// A pin directory whose devices and namespace are all gone belongs to whoever comes next.
+#[test]
+fn pins_of_a_dead_namespace_are_taken_over() {
+    let options = options();
+    let first = Ns::new("first");
+    let mut kernel = first.run(|| Kernel::open(&options)).unwrap();
+    kernel.apply(&Op::SetPeer("192.0.2.9".parse().unwrap(), weft_datapath::Peer::default())).unwrap();
+    drop(kernel);
+    drop(first);
+    let second = Ns::new("second");
+    let kernel = wait_for("the first to be gone", || match second.run(|| Kernel::open(&options)) {
+        Ok(kernel) => Some(kernel),
+        Err(DatapathError::OtherNamespace { .. }) => None,
+        Err(e) => panic!("{e}"),
+    });
+    assert_eq!(second.run(|| kernel.observed()).unwrap(), weft_datapath::Tables::default());
+    second.run(|| kernel.uninstall()).unwrap();
+}
+
+/// A pin directory off every BPF file system gets one of its own.
+#[test]
+fn a_private_file_system() {
+    let ns = Ns::new("private");
+    let dir = PathBuf::from("/run").join(common::unique("bpffs"));
+    let options = OpenOptions { pin_dir: dir.clone(), ..options() };
+    let kernel = ns.run(|| Kernel::open(&options)).unwrap();
+    drop(kernel);
+    let kernel = ns.run(|| Kernel::open(&options)).unwrap();
+    ns.run(|| kernel.uninstall()).unwrap();
+    common::run(&format!("umount {}", dir.display()));
+    std::fs::remove_dir(&dir).unwrap();
+}
+
+/// Loopback RLOCs, reached by routes over the uplink.
+#[test]
+fn loopback_rlocs() {
+    for v6 in [false, true] {
+        let how = How { kind: VapKind::Veth, path: Path::Direct, v6 };
+        let mut lab = Lab::new();
+        lab.attach(0, 1, how);
+        lab.attach(1, 2, how);
+        let own = |n: usize| -> weft_model::Rloc {
+            if v6 { format!("2001:db8:ff::{}", n + 1) } else { format!("198.51.100.{}", n + 1) }
+                .parse()
+                .unwrap()
+        };
+        for n in 0..2 {
+            let (there, via) = (own(1 - n), rloc(1 - n, v6));
+            let bits = if v6 { 128 } else { 32 };
+            lab.nves[n].ns.ip(&format!(
+                "addr add {}/{bits} dev lo
+                 route add {there}/{bits} via {via}",
+                own(n)
+            ));
+            let uplinks = [lab.nves[n].ns.index("up0")].into();
+            let config = weft_datapath::Config { rlocs: [own(n)].into(), uplinks };
+            let peer = weft_datapath::Peer { nve: true, oracle: false };
+            let at = weft_datapath::Location::Remote { rloc: there, epoch: weft_model::Epoch::FIRST };
+            let mac = ts_mac(if n == 0 { 2 } else { 1 }).get();
+            lab.nves[n].apply(&[
+                Op::Config(config),
+                Op::SetPeer(there.get(), peer),
+                Op::SetLocation(vni(7001), mac, at),
+            ]);
+        }
+        assert!(lab.tss[0].ping(lab.tss[1].ip(false)), "{}", lab.dump());
+        assert!(lab.tss[1].ping(lab.tss[0].ip(true)), "{}", lab.dump());
+        let counters = lab.nves[0].counters();
+        let sent = counters.iter().filter(|c| c.reason == Reason::Encapsulated);
+        assert!(sent.into_iter().all(|c| c.path == Path::Direct), "{}", lab.dump());
+    }
+}

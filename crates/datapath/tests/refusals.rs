@@ -1,0 +1,207 @@
+//! What is dropped, and that it is counted as what it is.
+
+mod common;
+
+use common::{How, Lab, frames::*, rloc, ts_mac, vni, wait_for};
+use std::net::{Ipv4Addr, Ipv6Addr};
+use weft_datapath::{Datapath as _, Direction, Location, Op, Path, Peer, Reason, VapKind};
+use weft_model::Epoch;
+
+const A: Mac = [2, 0, 0, 0, 0, 1];
+const B: Mac = [2, 0, 0, 0, 0, 2];
+const OTHER: Mac = [2, 0, 0, 0, 0, 9];
+
+fn lab(path: Path) -> Lab {
+    let how = How { kind: VapKind::Veth, path, v6: false };
+    let mut lab = Lab::new();
+    lab.attach(0, 1, how);
+    lab.attach(1, 2, how);
+    for ts in &lab.tss {
+        ts.ns.ip("addr flush dev eth0");
+    }
+    lab
+}
+
+#[test]
+fn spoofed_and_rogue_frames() {
+    let a4: Ipv4Addr = "10.0.0.1".parse().unwrap();
+    let b4: Ipv4Addr = "10.0.0.2".parse().unwrap();
+    let c4: Ipv4Addr = "10.0.0.3".parse().unwrap();
+    let a6: Ipv6Addr = "fd00::1".parse().unwrap();
+    let b6: Ipv6Addr = "fd00::2".parse().unwrap();
+    let c6: Ipv6Addr = "fd00::3".parse().unwrap();
+    let all: Ipv6Addr = "ff02::1".parse().unwrap();
+    let (group, node) = solicited_node(b6);
+    let data = udp(1, 2, b"x");
+    let ra = [&[134, 0, 0, 0, 64, 0, 0, 0][..], &[0; 8]].concat();
+    let dhcp = |src, dst| udp(src, dst, &[0; 20]);
+    let v4 = |dst, src, packet: &[u8]| eth(dst, src, 0x0800, packet);
+    let v6 = |dst, src, packet: &[u8]| eth(dst, src, 0x86dd, packet);
+    let cases = [
+        (Reason::SpoofedMac, v4(B, OTHER, &ipv4(a4, b4, 17, 0, 0, &data))),
+        (Reason::SpoofedIp, v4(B, A, &ipv4(c4, b4, 17, 0, 0, &data))),
+        (Reason::SpoofedIp, v6(B, A, &ipv6(c6, b6, 17, 64, 0, &data))),
+        (Reason::SpoofedArp, arp(BROADCAST, A, 1, OTHER, a4, b4)),
+        (Reason::SpoofedArp, arp(BROADCAST, A, 1, A, c4, b4)),
+        (Reason::SpoofedArp, arp(B, A, 2, A, c4, b4)),
+        (Reason::SpoofedNd, v6(B, A, &nd(135, a6, b6, b6, &lla(1, OTHER)))),
+        (Reason::SpoofedNd, v6(B, A, &nd(136, a6, b6, c6, &lla(2, A)))),
+        (Reason::SpoofedNd, v6(B, A, &nd(136, a6, b6, a6, &lla(2, OTHER)))),
+        (Reason::Announcement, arp(BROADCAST, A, 1, A, a4, a4)),
+        (Reason::Announcement, arp(BROADCAST, A, 2, A, a4, a4)),
+        (Reason::Announcement, v6([0x33, 0x33, 0, 0, 0, 1], A, &nd(136, a6, all, a6, &lla(2, A)))),
+        (Reason::OwnAddress, arp(BROADCAST, A, 1, A, Ipv4Addr::UNSPECIFIED, a4)),
+        (Reason::RogueRouter, v6([0x33, 0x33, 0, 0, 0, 1], A, &icmpv6(a6, all, &ra))),
+        (Reason::RogueDhcp, v4(B, A, &ipv4(a4, b4, 17, 0, 0, &dhcp(67, 68)))),
+        (Reason::RogueDhcp, v6(B, A, &ipv6(a6, b6, 17, 64, 0, &dhcp(547, 546)))),
+        (
+            Reason::BumOff,
+            v4(BROADCAST, A, &ipv4(Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST, 17, 0, 0, &dhcp(68, 67))),
+        ),
+        (
+            Reason::BumOff,
+            v6(
+                [0x33, 0x33, 0, 0, 0, 2],
+                A,
+                &icmpv6(a6, "ff02::2".parse().unwrap(), &[133, 0, 0, 0, 0, 0, 0, 0]),
+            ),
+        ),
+        (
+            Reason::HiddenL4,
+            v6(group, A, &ipv6(a6, node, 44, 255, 0, &[58, 0, 0, 1, 0, 0, 0, 1, 135, 0, 0, 0, 0, 0, 0, 0])),
+        ),
+        (Reason::VlanTagged, eth(B, A, 0x8100, &[0, 5, 8, 0, 0, 0])),
+        (Reason::ToSelf, v4(A, A, &ipv4(a4, b4, 17, 0, 0, &data))),
+        (Reason::Malformed, v4(B, A, &[0x44; 30])),
+    ];
+    for path in [Path::Direct, Path::Device] {
+        let mut lab = lab(path);
+        let wire = Wire::new(&lab.tss[0].ns, "eth0");
+        for (reason, frame) in &cases {
+            let before = lab.nves[0].count(*reason);
+            wire.send(frame);
+            wait_for(reason.as_str(), || (lab.nves[0].count(*reason) == before + 1).then_some(()));
+        }
+        assert_eq!(lab.nves[0].count(Reason::Encapsulated), 0, "{}", lab.dump());
+        let counters = lab.nves[0].counters();
+        let own = counters.iter().filter(|c| c.reason.is_drop());
+        for c in own {
+            assert_eq!((c.vni, c.path, c.direction), (Some(vni(7001)), path, Direction::Out), "{c:?}");
+        }
+        // Unicast ARP and ND of the owner cross the overlay (RFC 1122 section 2.3.2.1, RFC 4861 section 7.3).
+        wire.send(&arp(B, A, 1, A, a4, b4));
+        wire.send(&v6(B, A, &nd(135, a6, b6, b6, &lla(1, A))));
+        let there = Wire::new(&lab.tss[1].ns, "eth0");
+        wire.send(&arp(B, A, 2, A, a4, b4));
+        assert_eq!(
+            there.receive("a unicast ARP reply", |f| f[12..14] == [8, 6] && f[21] == 2),
+            arp(B, A, 2, A, a4, b4)
+        );
+        assert_eq!(lab.nves[0].count(Reason::Encapsulated), 3, "{}", lab.dump());
+        wait_for("delivery", || (lab.nves[1].count(Reason::Delivered) == 3).then_some(()));
+    }
+}
+
+/// Frames put on the underlay by hand: as the NVE, as a stranger, well-formed and not.
+#[test]
+fn what_the_underlay_brings() {
+    let inner = |dst, src| {
+        let packet =
+            ipv4("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap(), 17, 0, 0, &udp(1, 2, b"hello"));
+        eth(dst, src, 0x0800, &packet)
+    };
+    let good = inner(B, A);
+    let cases = [
+        (Reason::BadVxlan, vxlan(0, 7001, &good)),
+        (Reason::BadVxlan, vxlan(8, 0, &good)),
+        (Reason::UnknownVni, vxlan(8, 7002, &good)),
+        (Reason::InnerGroup, vxlan(8, 7001, &inner(BROADCAST, A))),
+        (Reason::VlanTagged, vxlan(8, 7001, &eth(B, A, 0x8100, &[0, 1, 8, 0, 0]))),
+        (Reason::Fenced, vxlan(8, 7001, &inner(B, B))),
+        (Reason::NoSuchTs, vxlan(8, 7001, &inner(OTHER, A))),
+        (Reason::SrcMoved, vxlan(8, 7001, &good)),
+    ];
+    for family in [false, true] {
+        for path in [Path::Direct, Path::Device] {
+            let mut lab = lab(path);
+            let (a, b) = (rloc(0, family).get(), rloc(1, family).get());
+            let elsewhere = Location::Remote { rloc: rloc(7, family), epoch: Epoch::FIRST };
+            lab.nves[1].apply(&[Op::SetLocation(vni(7001), ts_mac(1).get(), elsewhere)]);
+            let socket = lab.nves[0].ns.run(|| std::net::UdpSocket::bind((a, 0)).unwrap());
+            let there = Wire::new(&lab.tss[1].ns, "eth0");
+            for (reason, payload) in &cases {
+                let before = lab.nves[1].count(*reason);
+                socket.send_to(payload, (b, 4789)).unwrap();
+                wait_for(reason.as_str(), || (lab.nves[1].count(*reason) == before + 1).then_some(()));
+            }
+            assert_eq!(there.receive("the one good frame", |f| f[12..14] == [8, 0]), good);
+            assert_eq!(lab.nves[1].count(Reason::Delivered), 1, "{}", lab.dump());
+
+            // Not Activated is not there.
+            let mut vap = Lab::vap(2, How { kind: VapKind::Veth, path, v6: false });
+            vap.activated = false;
+            let device = lab.tss[1].device;
+            lab.nves[1].apply(&[Op::SetVap(device, vap)]);
+            socket.send_to(&vxlan(8, 7001, &good), (b, 4789)).unwrap();
+            wait_for("not activated", || (lab.nves[1].count(Reason::NotActivated) == 1).then_some(()));
+
+            // A node that is no NVE, or nobody.
+            for op in [Op::SetPeer(a, Peer { nve: false, oracle: true }), Op::RemovePeer(a)] {
+                let before = lab.nves[1].count(Reason::ForeignRloc);
+                lab.nves[1].apply(&[op]);
+                socket.send_to(&vxlan(8, 7001, &good), (b, 4789)).unwrap();
+                wait_for("foreign", || (lab.nves[1].count(Reason::ForeignRloc) == before + 1).then_some(()));
+            }
+            let dump = lab.dump();
+            let unknown = lab.nves[1].counters().into_iter().find(|c| c.reason == Reason::UnknownVni);
+            assert_eq!(unknown.map(|c| c.vni), Some(None), "{dump}");
+        }
+    }
+}
+
+/// The VXLAN device makes the same decisions about what reaches it past the uplink's program.
+#[test]
+fn the_device_path_refuses_alike() {
+    let mut lab = lab(Path::Device);
+    let (a, b) = (rloc(0, false).get(), rloc(1, false).get());
+    let config = weft_datapath::Config { rlocs: [rloc(1, false), rloc(1, true)].into(), uplinks: [].into() };
+    lab.nves[1].apply(&[Op::Config(config), Op::RemovePeer(a)]);
+    let socket = lab.nves[0].ns.run(|| std::net::UdpSocket::bind((a, 0)).unwrap());
+    let frame = eth(B, A, 0x0800, &[0x45; 40]);
+    socket.send_to(&vxlan(8, 7001, &frame), (b, 4789)).unwrap();
+    wait_for("foreign", || (lab.nves[1].count(Reason::ForeignRloc) == 1).then_some(()));
+    lab.nves[1].apply(&[Op::SetPeer(a, Peer { nve: true, oracle: false })]);
+    for (reason, payload) in [
+        (Reason::UnknownVni, vxlan(8, 7002, &frame)),
+        (Reason::InnerGroup, vxlan(8, 7001, &eth(BROADCAST, A, 0x0800, &[0x45; 40]))),
+        (Reason::Fenced, vxlan(8, 7001, &eth(B, B, 0x0800, &[0x45; 40]))),
+        (Reason::NoSuchTs, vxlan(8, 7001, &eth(OTHER, A, 0x0800, &[0x45; 40]))),
+        (Reason::VlanTagged, vxlan(8, 7001, &eth(B, A, 0x8100, &[&[0, 5, 8, 0][..], &[0x45; 40]].concat()))),
+        (Reason::Delivered, vxlan(8, 7001, &frame)),
+    ] {
+        socket.send_to(&payload, (b, 4789)).unwrap();
+        wait_for(reason.as_str(), || (lab.nves[1].count(reason) == 1).then_some(()));
+    }
+    let counters = lab.nves[1].counters();
+    assert!(
+        counters.iter().all(|c| c.path == Path::Device || c.direction == Direction::Out),
+        "{}",
+        lab.dump()
+    );
+}
+
+#[test]
+fn use_of_a_location_is_noted() {
+    let mut lab = lab(Path::Direct);
+    let mac = ts_mac(2).get();
+    assert_eq!(lab.nves[0].with(|k| k.last_used(vni(7001), mac).unwrap()), None);
+    let wire = Wire::new(&lab.tss[0].ns, "eth0");
+    wire.send(&arp(B, A, 2, A, "10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap()));
+    let idle = wait_for("use", || lab.nves[0].with(|k| k.last_used(vni(7001), mac).unwrap()));
+    assert!(idle < std::time::Duration::from_secs(30));
+    // Setting it again does not make it new.
+    let at = Location::Remote { rloc: rloc(1, true), epoch: Epoch::FIRST.next() };
+    lab.nves[0].apply(&[Op::SetLocation(vni(7001), mac, at)]);
+    assert!(lab.nves[0].with(|k| k.last_used(vni(7001), mac).unwrap()).is_some());
+    assert_eq!(lab.nves[0].with(|k| k.last_used(vni(7001), ts_mac(200).get()).unwrap()), None);
+}
