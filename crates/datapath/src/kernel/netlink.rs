@@ -117,8 +117,8 @@ impl Netlink {
             Err(e) if e.raw_os_error() == Some(libc::ENODEV) => return Ok(None),
             Err(e) => return Err(sys::refused("query a device", e)),
         };
-        let mut link = Link::default();
-        link.index = body.get(4..8).and_then(|i| i.try_into().ok()).map_or(0, u32::from_ne_bytes);
+        let index = body.get(4..8).and_then(|i| i.try_into().ok()).map_or(0, u32::from_ne_bytes);
+        let mut link = Link { index, ..Link::default() };
         let info = attributes(body.get(16..).unwrap_or_default());
         for (kind, payload) in info.iter().filter(|a| a.0 == IFLA_LINKINFO).flat_map(|a| attributes(a.1)) {
             match kind {

@@ -82,12 +82,15 @@ pub fn decide(tables: &Tables, ingress: Ingress, frame: &[u8]) -> Verdict {
     }
 }
 
+/// What frames are counted by; the value is packets and octets.
+type Counted = (Option<Vni>, Reason, Path, Direction);
+
 /// A data plane of tables and counters only, for simulations and tests of whoever drives one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Model {
     tables: Tables,
     now: Time,
-    counters: BTreeMap<(Option<Vni>, Reason, Path, Direction), (u64, u64)>,
+    counters: BTreeMap<Counted, (u64, u64)>,
     used: BTreeMap<(Vni, MacAddr), Time>,
     injected: Vec<(IfIndex, Vec<u8>)>,
 }
@@ -147,7 +150,7 @@ impl Datapath for Model {
     }
 
     fn counters(&self) -> Result<Vec<Counter>, DatapathError> {
-        let counter = |(key, value): (&(Option<Vni>, Reason, Path, Direction), &(u64, u64))| Counter {
+        let counter = |(key, value): (&Counted, &(u64, u64))| Counter {
             vni: key.0,
             reason: key.1,
             path: key.2,

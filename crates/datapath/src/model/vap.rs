@@ -106,7 +106,9 @@ fn examine4(vap: &Vap, frame: &[u8]) -> Result<L4, Stop> {
         ports = (port(l4.off)?, port(l4.off + 2)?);
     }
     let src = ipv4(frame, ETH + 12).ok_or_else(malformed)?;
-    if !owns(vap, src) && !(src.is_unspecified() && ports == (68, 67)) {
+    // A DHCP client that has no address yet (RFC 2131 section 4.1).
+    let discovering = src.is_unspecified() && ports == (68, 67);
+    if !owns(vap, src) && !discovering {
         return Err(Stop::Drop(Reason::SpoofedIp));
     }
     if ports.0 == 67 {
