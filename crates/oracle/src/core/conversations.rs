@@ -13,6 +13,9 @@ use weft_model::{Eid, Time, Vni, XtrId};
 use super::config::{Limits, RecordTtl};
 use super::limits::TokenBucket;
 
+/// What an answer may be under way before its TTL starts at the asker.
+const MARGIN: Duration = Duration::from_secs(5);
+
 /// What was asked for and by whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct AskKey {
@@ -43,8 +46,9 @@ impl Class {
         }
     }
 
+    /// How long the ask is remembered: a little longer than the answer lives, which has yet to arrive.
     fn span(self, ttl: &RecordTtl) -> Duration {
-        Duration::from_secs(60 * u64::from(self.minutes(ttl)))
+        Duration::from_secs(60 * u64::from(self.minutes(ttl))) + MARGIN
     }
 }
 
@@ -386,11 +390,11 @@ mod tests {
         let mut asks = Asks::default();
         asks.remember(Time(0), key(1, 1, 1), Class::NegativeInside, (&limits, &ttl), |_, _| ());
         asks.remember(Time(0), key(1, 2, 1), Class::Positive, (&limits, &ttl), |_, _| ());
-        assert_eq!(asks.next_expiry(), Some(Time::from_secs(60)));
-        assert_eq!(asks.expire(Time::from_secs(59)), 0);
-        assert_eq!(asks.expire(Time::from_secs(60)), 1);
-        assert_eq!(asks.next_expiry(), Some(Time::from_secs(900)));
-        assert_eq!(asks.expire(Time::from_secs(900)), 1);
+        assert_eq!(asks.next_expiry(), Some(Time::from_secs(65)));
+        assert_eq!(asks.expire(Time::from_secs(64)), 0);
+        assert_eq!(asks.expire(Time::from_secs(65)), 1);
+        assert_eq!(asks.next_expiry(), Some(Time::from_secs(905)));
+        assert_eq!(asks.expire(Time::from_secs(905)), 1);
         assert_eq!((asks.len(), asks.next_expiry()), (0, None));
     }
 

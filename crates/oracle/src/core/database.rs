@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
+use weft_model::digest::Digest;
 use weft_model::{Eid, Epoch, Grant, MacAddr, Rloc, Successor, TenantIp, Time, TsiId, Vni, XtrId};
 
 use super::output::SessionId;
@@ -59,18 +60,27 @@ pub(crate) struct Registration {
     pub(crate) nve: XtrId,
     pub(crate) epoch: Epoch,
     pub(crate) locators: Vec<Locator>,
-    pub(crate) ips: BTreeSet<TenantIp>,
+    /// Digest of the MAC's record, if it was registered.
+    pub(crate) mac: Option<u64>,
+    /// The IP addresses, with the digests of their records.
+    pub(crate) ips: BTreeMap<TenantIp, u64>,
     pub(crate) since: Time,
     pub(crate) via: Via,
-    /// Number of records, and the sum of their digests.
-    pub(crate) count: u32,
-    pub(crate) digest: u64,
 }
 
 impl Registration {
     /// Whether the TSI is Activated: some locator may be used.
     pub(crate) fn active(&self) -> bool {
         self.locators.iter().any(|l| l.priority != Locator::UNUSABLE)
+    }
+
+    /// Number and digest of its records.
+    pub(crate) fn digest(&self) -> Digest {
+        let mut digest = Digest::default();
+        for sum in self.mac.iter().chain(self.ips.values()) {
+            digest.add(Digest { count: 1, sum: *sum });
+        }
+        digest
     }
 }
 
@@ -202,7 +212,7 @@ impl Database {
                 return false;
             };
             r.epoch = epoch;
-            r.ips.retain(|ip| grant.ips.contains(ip));
+            r.ips.retain(|ip, _| grant.ips.contains(ip));
             true
         });
         for nve in &dropped {

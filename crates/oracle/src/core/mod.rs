@@ -48,6 +48,8 @@ mod output;
 mod publish;
 mod resolver;
 mod server;
+#[cfg(test)]
+mod tests;
 mod views;
 mod wire;
 mod xtr;

@@ -23,8 +23,9 @@ pub(crate) struct Node {
     pub(crate) session: Option<Session>,
     /// Set from the loss of the session to the next one.
     pub(crate) lost: Option<Lost>,
-    /// What it must be told. Kept while it has no session: it is told when it comes back.
-    pub(crate) pending: BTreeMap<(Vni, Eid), Tell>,
+    /// What it must be told about: of each, what there is when it is sent. Kept while it has no session, for
+    /// when it comes back.
+    pub(crate) pending: BTreeSet<(Vni, Eid)>,
     /// It stands in [`Outbox::ready`](super::output::Outbox::ready).
     pub(crate) queued: bool,
     /// Which of our addresses it asks: SMRs come from there.
@@ -40,20 +41,11 @@ impl Node {
             bucket,
             session: None,
             lost: None,
-            pending: BTreeMap::new(),
+            pending: BTreeSet::new(),
             queued: false,
             asked_at: None,
         }
     }
-}
-
-/// What to tell an asker about an EID.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Tell {
-    /// What there is when it is sent.
-    Current,
-    /// To forget the mapping and ask again: nobody will tell it of changes any more.
-    Forget,
 }
 
 /// A session of an NVE.
@@ -64,8 +56,12 @@ pub(crate) struct Session {
     pub(crate) hello: bool,
     /// Raised at each request to register again: what is registered belongs to a round.
     pub(crate) round: u64,
+    /// The round since which everything must have been named by an end of registration.
+    pub(crate) snapshot: u64,
     /// VNs being registered again: the round that counts, and when it was asked for.
     pub(crate) refreshing: BTreeMap<Vni, (u64, Time)>,
+    /// When everything was last asked for again.
+    pub(crate) refreshed: Option<Time>,
     pub(crate) controls: VecDeque<Control>,
     /// The I/O has said that it cannot take more.
     pub(crate) congested: bool,
@@ -77,7 +73,9 @@ impl Session {
             id,
             hello: false,
             round,
+            snapshot: round,
             refreshing: BTreeMap::new(),
+            refreshed: None,
             controls: VecDeque::new(),
             congested: false,
         }

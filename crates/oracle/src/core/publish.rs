@@ -3,13 +3,14 @@
 use weft_lisp as lisp;
 use weft_lisp::tcp::{Body, EidPrefix, ErrorNotification, RefreshScope, Signal};
 use weft_lisp::{Address, EncodeOptions, Inner};
+use weft_model::digest::Digest;
 use weft_model::{Eid, Epoch, MacAddr, Time, Vni, XtrId};
 
 use super::Shard;
 use super::conversations::{AskKey, Class};
 use super::database::{Answer, Database, Found, Locator, Source, TsiIx};
 use super::limits::TokenBucket;
-use super::nodes::{Control, Nodes, Tell};
+use super::nodes::{Control, Nodes};
 use super::output::Transmit;
 use super::wire::{Locators, record};
 
@@ -21,13 +22,28 @@ pub(crate) const PROTOCOL_VERSION: u16 = 1;
 pub(crate) enum Told {
     /// That there is nothing.
     Nothing,
-    /// A mapping.
-    At { registered: bool, mac: MacAddr, nve: XtrId, epoch: Epoch, locators: Vec<Locator> },
+    /// A mapping, and why it is believed.
+    At { basis: Basis, mac: MacAddr, nve: XtrId, epoch: Epoch, locators: Vec<Locator> },
+}
+
+/// Why a mapping is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Basis {
+    /// It is registered.
+    Registered,
+    /// It is granted, and its NVE has said nothing about it yet.
+    Granted,
+    /// It is granted, and its NVE has taken it back: who asks is told where it would come back to, but
+    /// who held it is told that it is gone.
+    Expected,
 }
 
 impl Told {
-    const fn registered(&self) -> bool {
-        matches!(self, Self::At { registered: true, .. })
+    pub(crate) const fn basis(&self) -> Option<Basis> {
+        match self {
+            Self::Nothing => None,
+            Self::At { basis, .. } => Some(*basis),
+        }
     }
 
     /// Whether an asker who knows `self` already knows `other`.
@@ -66,21 +82,22 @@ pub(crate) fn answer<'a>(db: &'a Database, nodes: &'a Nodes, vni: Vni, eid: Eid)
 }
 
 impl Shard {
-    /// What askers of an EID are told: unlike an answer, not where a withdrawn TSI is expected to come back.
+    /// What there is to be told of an EID.
     pub(crate) fn told(&self, vni: Vni, eid: Eid) -> Told {
         let Answer::At(found) = answer(&self.db, &self.nodes, vni, eid) else { return Told::Nothing };
-        let (registered, locators) = match found.source {
+        let (basis, locators) = match found.source {
             Source::Registration(registration) => {
-                if matches!(eid, Eid::Ip(ip) if !registration.ips.contains(&ip)) {
-                    return Told::Nothing;
-                }
-                (true, registration.locators.clone())
+                let missing = matches!(eid, Eid::Ip(ip) if !registration.ips.contains_key(&ip));
+                let basis = if missing { Basis::Expected } else { Basis::Registered };
+                (basis, registration.locators.clone())
             }
-            Source::Grant(_) if found.tsi.withdrawn => return Told::Nothing,
-            Source::Grant(rlocs) => (false, rlocs.iter().copied().map(Locator::stored).collect()),
+            Source::Grant(rlocs) => {
+                let basis = if found.tsi.withdrawn { Basis::Expected } else { Basis::Granted };
+                (basis, rlocs.iter().copied().map(Locator::stored).collect())
+            }
         };
         let Found { tsi, nve, epoch, .. } = found;
-        Told::At { registered, mac: tsi.grant.mac.get(), nve, epoch, locators }
+        Told::At { basis, mac: tsi.grant.mac.get(), nve, epoch, locators }
     }
 
     /// Takes down what is told about all EIDs of a TSI, to be compared after a change.
@@ -113,31 +130,37 @@ impl Shard {
             let Some(ask) = self.asks.get_mut(key) else { continue };
             // Whoever asks now gets an answer at once.
             ask.replies = TokenBucket::full(now, self.config.limits.reply_burst);
-            let tell = match after {
-                // A grant without a registration clears no Negative: the TSI is not there yet.
-                Told::At { .. } if ask.negative => after.registered(),
-                Told::At { .. } => changed,
-                Told::Nothing => !ask.negative,
+            let tell = match after.basis() {
+                // A Negative is cleared by a registration only: before that the TSI is not there.
+                Some(Basis::Registered) => ask.negative || changed,
+                Some(Basis::Granted) => !ask.negative && changed,
+                Some(Basis::Expected) => !ask.negative && (changed || before.basis() != after.basis()),
+                None => !ask.negative,
             };
             if !tell {
                 continue;
             }
             match after {
-                Told::Nothing => ask.negative = true,
-                Told::At { mac, .. } => {
-                    self.remember(now, key, Class::Positive);
-                    if matches!(eid, Eid::Ip(_)) {
-                        // It gets R2 and needs R1 with it, and is then told when R1 changes.
-                        let r1 = AskKey { eid: Eid::Mac(*mac), ..key };
-                        let knows = self.asks.get_mut(r1).is_some_and(|ask| !ask.negative);
-                        self.remember(now, r1, Class::Positive);
-                        if !knows {
-                            self.tell(now, asker, vni, r1.eid, Tell::Current);
-                        }
-                    }
+                Told::At { basis: Basis::Registered | Basis::Granted, mac, .. } => {
+                    self.tell_mapping(now, key, *mac);
                 }
+                _ => ask.negative = true,
             }
-            self.tell(now, asker, vni, eid, Tell::Current);
+            self.tell(now, asker, vni, eid);
+        }
+    }
+
+    /// An asker is about to be told a mapping: it holds one from now on.
+    fn tell_mapping(&mut self, now: Time, key: AskKey, mac: MacAddr) {
+        self.remember(now, key, Class::Positive);
+        if matches!(key.eid, Eid::Ip(_)) {
+            // It gets R2 and needs R1 with it, and is then told when R1 changes.
+            let r1 = AskKey { eid: Eid::Mac(mac), ..key };
+            let knows = self.asks.get_mut(r1).is_some_and(|ask| !ask.negative);
+            self.remember(now, r1, Class::Positive);
+            if !knows {
+                self.tell(now, key.asker, key.vni, r1.eid);
+            }
         }
     }
 
@@ -153,19 +176,19 @@ impl Shard {
         while let Some((key, negative)) = self.evicted.pop() {
             self.counters.asks_evicted += 1;
             if !negative {
-                self.tell(now, key.asker, key.vni, key.eid, Tell::Forget);
+                self.tell(now, key.asker, key.vni, key.eid);
             }
         }
     }
 
     /// Puts a message about an EID on a node's list, in the place of an older one about the same.
-    pub(crate) fn tell(&mut self, now: Time, nve: XtrId, vni: Vni, eid: Eid, what: Tell) {
+    pub(crate) fn tell(&mut self, now: Time, nve: XtrId, vni: Vni, eid: Eid) {
         let Some(node) = self.nodes.get_mut(nve) else { return };
         if node.plain.is_some() {
             self.solicit(now, nve, vni, eid);
             return;
         }
-        if node.pending.insert((vni, eid), what).is_some() {
+        if !node.pending.insert((vni, eid)) {
             self.counters.notifications_coalesced += 1;
         }
         // Only a node that stays away, or does not read, gets here.
@@ -176,11 +199,15 @@ impl Shard {
         self.wake(nve);
     }
 
-    /// Tells a node that has lost a TSI who has it now. Without a session it learns that when it registers.
+    /// Tells a node that has lost a TSI who has it now; having been told, it is told of changes like who
+    /// asked. Without a session it learns that when it registers.
     pub(crate) fn tell_previous(&mut self, now: Time, nve: XtrId, vni: Vni, eids: &[Eid]) {
         if self.nodes.get(nve).is_some_and(|node| node.session.is_some()) {
             for eid in eids {
-                self.tell(now, nve, vni, *eid, Tell::Current);
+                if matches!(self.told(vni, *eid).basis(), Some(Basis::Registered | Basis::Granted)) {
+                    self.remember(now, AskKey { vni, eid: *eid, asker: nve }, Class::Positive);
+                }
+                self.tell(now, nve, vni, *eid);
             }
         }
     }
@@ -232,18 +259,19 @@ impl Shard {
             self.write_control(nve, control, out);
             return true;
         }
-        let Some(((vni, eid), what)) = node.pending.pop_first() else { return false };
-        self.write_notification(vni, eid, what, out);
+        let Some((vni, eid)) = node.pending.pop_first() else { return false };
+        self.write_notification(AskKey { vni, eid, asker: nve }, out);
         true
     }
 
-    fn write_notification(&mut self, vni: Vni, eid: Eid, what: Tell, out: &mut Vec<u8>) {
-        let told = match what {
-            Tell::Current => self.told(vni, eid),
-            Tell::Forget => Told::Nothing,
-        };
+    /// A mapping is told to those only who are remembered as holding one, since only they hear of its
+    /// changes; anybody else is told to forget, and asks again when in need.
+    fn write_notification(&mut self, key: AskKey, out: &mut Vec<u8>) {
+        let AskKey { vni, eid, .. } = key;
+        let holds = self.asks.get_mut(key).is_some_and(|ask| !ask.negative);
+        let told = if holds { self.told(vni, eid) } else { Told::Nothing };
         let (registrant, ttl, epoch, locators) = match told {
-            Told::Nothing => {
+            Told::Nothing | Told::At { basis: Basis::Expected, .. } => {
                 let holder = self.db.lookup(vni, eid).map(|(_, tsi)| tsi.holder().0);
                 (
                     holder.unwrap_or(XtrId([0; 16])),
@@ -301,8 +329,8 @@ impl Shard {
                 (self.next_frame_id(), Body::ErrorNotification(error))
             }
             Control::Digest { vni } => {
-                let (count, digest) = self.vn_digest(nve, vni);
-                let signal = Signal::VnDigest { vni: vni.get(), count, digest };
+                let Digest { count, sum } = self.vn_digest(nve, vni);
+                let signal = Signal::VnDigest { vni: vni.get(), count, digest: sum };
                 (self.next_frame_id(), Body::Signal(signal))
             }
         };

@@ -11,7 +11,7 @@ use super::Shard;
 use super::conversations::{AskKey, Class};
 use super::counters::Counters;
 use super::database::{Answer, Source};
-use super::nodes::{Node, Tell};
+use super::nodes::Node;
 use super::output::Outbox;
 use super::publish::answer;
 use super::wire::{Locators, WireEid, from_lisp, from_lisp_host, record, to_lisp};
@@ -144,23 +144,12 @@ impl Shard {
                 ask.note_source(now, source, sources);
             }
         }
-        self.holds_anew(key);
+        self.end_solicit(key);
         if let Some(r1) = r1 {
             let key = AskKey { eid: r1, ..key };
             self.remember(now, key, Class::Positive);
-            self.holds_anew(key);
+            self.end_solicit(key);
         }
-    }
-
-    /// The asker has just been given the mapping: an order to forget it, or an SMR about it, is void.
-    fn holds_anew(&mut self, key: AskKey) {
-        let at = (key.vni, key.eid);
-        if let Some(node) = self.nodes.get_mut(key.asker)
-            && node.pending.get(&at) == Some(&Tell::Forget)
-        {
-            node.pending.remove(&at);
-        }
-        self.end_solicit(key);
     }
 
     /// Whether a node may ask about a VN: it has, or is to get, a tenant system there.

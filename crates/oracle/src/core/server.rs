@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use weft_lisp as lisp;
 use weft_lisp::tcp::{Body, Frame, MIN_FRAME_LEN, RefreshScope, Signal};
 use weft_lisp::{Address, MapRegister, Record};
+use weft_model::digest::Digest;
 use weft_model::{Eid, Rloc, TenantIp, Time, Vni, XtrId};
 
 use super::Shard;
@@ -56,12 +57,13 @@ pub enum SessionEvent<'a> {
 pub(crate) struct Claim {
     tsi: TsiIx,
     epoch: weft_model::Epoch,
-    /// None when all its records are withdrawals.
+    /// None when no record names an RLOC.
     locators: Option<Vec<Locator>>,
-    ips: BTreeSet<TenantIp>,
+    /// Digest of the MAC's record.
+    mac: Option<u64>,
+    /// IP addresses with the digests of their records.
+    ips: BTreeMap<TenantIp, u64>,
     removed: BTreeSet<Eid>,
-    count: u32,
-    digest: u64,
     /// The shortest TTL of its records, in minutes.
     ttl: u32,
 }
@@ -72,10 +74,9 @@ impl Claim {
             tsi,
             epoch,
             locators: None,
-            ips: BTreeSet::new(),
+            mac: None,
+            ips: BTreeMap::new(),
             removed: BTreeSet::new(),
-            count: 0,
-            digest: 0,
             ttl: u32::MAX,
         }
     }
@@ -161,10 +162,10 @@ impl Shard {
                 }
             }
             Body::Signal(Signal::EndOfRegistration { count, digest }) => {
-                self.end_of_registration(now, nve, count, digest);
+                self.end_of_registration(now, nve, Digest { count, sum: digest });
             }
             Body::Signal(Signal::VnDigest { vni, count, digest }) => {
-                self.digest_received(now, nve, vni, count, digest);
+                self.digest_received(now, nve, vni, Digest { count, sum: digest });
             }
             Body::RegistrationRefresh { scope, .. } => {
                 // A server registers nothing.
@@ -237,7 +238,7 @@ impl Shard {
             let known = several && self.db.get(claim.tsi).is_some_and(|t| t.registration(nve).is_some());
             if claim.locators.is_none()
                 && !known
-                && let Some(ip) = claim.ips.first()
+                && let Some((ip, _)) = claim.ips.first_key_value()
             {
                 return Err(Refusal::NoRloc { eid: Eid::Ip(*ip) });
             }
@@ -287,16 +288,17 @@ impl Shard {
             claim.removed.insert(eid);
             return Ok(());
         }
-        claim.count += 1;
-        claim.digest = claim.digest.wrapping_add(record_digest(record));
         claim.ttl = claim.ttl.min(record.ttl);
         let max = self.config.limits.locators_per_record.clamp(1, MAX_LOCATORS);
         if record.locators.is_empty() || record.locators.len() > max {
             return Err(Refusal::Locators { eid, count: record.locators.len(), max });
         }
         let mac = tsi.grant.mac;
-        if let Eid::Ip(ip) = eid {
-            claim.ips.insert(ip);
+        match eid {
+            Eid::Mac(_) => claim.mac = Some(record_digest(record)),
+            Eid::Ip(ip) => drop(claim.ips.insert(ip, record_digest(record))),
+        }
+        if matches!(eid, Eid::Ip(_)) {
             if let (1, Some(Address::Mac(octets))) =
                 (record.locators.len(), record.locators.first().map(|l| l.rloc))
             {
@@ -345,34 +347,26 @@ impl Shard {
         let Some(before) = self.before(claim.tsi) else { return };
         let Some(tsi) = self.db.get(claim.tsi) else { return };
         let old = tsi.registration(nve);
-        let mac = Eid::Mac(tsi.grant.mac.get());
-        let mut ips = claim.ips;
-        let mut locators = claim.locators;
-        let (mut count, mut digest) = (claim.count, claim.digest);
-        let keeps = |r: &&Registration| merge || (locators.is_none() && ips.is_empty() && r.nve == nve);
-        if let Some(old) = old.filter(keeps) {
-            // Withdrawals alone, or a plain xTR's part: the rest stays as it was.
-            ips.extend(old.ips.iter().copied());
-            locators = locators.or_else(|| Some(old.locators.clone()));
-            count = count.max(old.count);
-            digest = if claim.count == 0 { old.digest } else { digest };
-        }
         let since = old.map_or(now, |old| old.since);
-        ips.retain(|ip| !claim.removed.contains(&Eid::Ip(*ip)));
-        let locators = locators.filter(|_| !claim.removed.contains(&mac));
-        let direct = self.nodes.get(nve).is_some_and(|node| node.plain.is_some());
-        let Some(locators) = locators.filter(|_| !(direct && ips.is_empty() && claim.count == 0)) else {
+        let withdrawal = claim.locators.is_none() && claim.ips.is_empty();
+        // Withdrawals alone, or a plain xTR's part: the rest stays as it was.
+        let kept = old.filter(|_| merge || withdrawal);
+        let mut ips = kept.map(|old| old.ips.clone()).unwrap_or_default();
+        ips.extend(claim.ips);
+        ips.retain(|ip, _| !claim.removed.contains(&Eid::Ip(*ip)));
+        let mac_gone = claim.removed.contains(&Eid::Mac(tsi.grant.mac.get()));
+        let mac = claim.mac.or(kept.and_then(|old| old.mac)).filter(|_| !mac_gone);
+        let locators = claim.locators.or_else(|| kept.map(|old| old.locators.clone()));
+        // On a session the MAC's record says where the TSI is; a plain xTR may say so of IP addresses alone.
+        let left = if merge { mac.is_some() || !ips.is_empty() } else { mac.is_some() };
+        let Some(locators) = locators.filter(|_| left) else {
             if self.db.withdraw(claim.tsi, nve) {
                 self.counters.withdrawals += 1;
                 self.publish(now, before);
             }
             return;
         };
-        if !claim.removed.is_empty() {
-            // What is left is no longer what the digest was made of; the next full registration sets it.
-            count = count.saturating_sub(u32::try_from(claim.removed.len()).unwrap_or(u32::MAX));
-        }
-        let registration = Registration { nve, epoch: claim.epoch, locators, ips, since, via, count, digest };
+        let registration = Registration { nve, epoch: claim.epoch, locators, mac, ips, since, via };
         let eids: Vec<Eid> = tsi.eids().collect();
         let vni = tsi.grant.tsi.vni;
         let id = tsi.grant.tsi.clone();
@@ -392,22 +386,22 @@ impl Shard {
     }
 
     /// Everything the NVE has is registered: what it did not name in this round is gone.
-    fn end_of_registration(&mut self, now: Time, nve: XtrId, count: u32, digest: u64) {
+    fn end_of_registration(&mut self, now: Time, nve: XtrId, claimed: Digest) {
         let Some(round) = self.nodes.get(nve).and_then(|n| n.session.as_ref()).map(|s| s.round) else {
             return;
         };
         let all: Vec<(Vni, TsiIx)> = self.db.registered_by(nve).collect();
         let (named, rest): (Vec<_>, Vec<_>) =
             all.into_iter().partition(|(_, ix)| self.is_named(nve, *ix, round));
-        let (mut have, mut sum) = (0_u32, 0_u64);
+        let mut have = Digest::default();
         for (_, ix) in &named {
             if let Some(r) = self.db.get(*ix).and_then(|tsi| tsi.registration(nve)) {
-                (have, sum) = (have + r.count, sum.wrapping_add(r.digest));
+                have.add(r.digest());
             }
         }
         // With several shards each sees a part of what the count is about; a digest of 0 says that the
         // sender computes none. The session lost nothing on the way in either case.
-        if self.config.shards <= 1 && digest != 0 && (have, sum) != (count, digest) {
+        if self.config.shards <= 1 && claimed.sum != 0 && have != claimed {
             self.counters.digest_mismatches += 1;
             self.ask_refresh(now, nve, None);
             return;
@@ -437,16 +431,19 @@ impl Shard {
     }
 
     /// Number and digest of the records that `nve` has registered in a VN.
-    pub(crate) fn vn_digest(&self, nve: XtrId, vni: Vni) -> (u32, u64) {
-        let registrations =
-            self.db.registered_in(nve, vni).filter_map(|ix| self.db.get(ix)?.registration(nve));
-        registrations.fold((0, 0), |(count, digest), r| (count + r.count, digest.wrapping_add(r.digest)))
+    pub(crate) fn vn_digest(&self, nve: XtrId, vni: Vni) -> Digest {
+        let mut digest = Digest::default();
+        let registrations = self.db.registered_in(nve, vni);
+        registrations
+            .filter_map(|ix| self.db.get(ix)?.registration(nve))
+            .for_each(|registration| digest.add(registration.digest()));
+        digest
     }
 
     /// The NVE says what it has registered in a VN: every 30 s, and when it has registered a VN again.
-    fn digest_received(&mut self, now: Time, nve: XtrId, vni: u32, count: u32, digest: u64) {
+    fn digest_received(&mut self, now: Time, nve: XtrId, vni: u32, claimed: Digest) {
         let Ok(vni) = Vni::new(vni) else { return };
-        if !self.owns(vni) || self.vn_digest(nve, vni) == (count, digest) {
+        if !self.owns(vni) || self.vn_digest(nve, vni) == claimed {
             return;
         }
         self.counters.digest_mismatches += 1;
@@ -458,7 +455,7 @@ impl Shard {
                 self.drop_registration(now, ix, nve);
                 self.counters.removed_by_snapshot += 1;
             }
-            if self.vn_digest(nve, vni) == (count, digest) {
+            if self.vn_digest(nve, vni) == claimed {
                 if let Some(session) = self.nodes.get_mut(nve).and_then(|node| node.session.as_mut()) {
                     session.refreshing.remove(&vni);
                 }
@@ -482,7 +479,12 @@ impl Shard {
             session.round += 1;
             session.refreshing.insert(vni, (session.round, now));
         } else {
+            if session.refreshed.is_some_and(|at| now.since(at) < interval) {
+                return;
+            }
+            session.refreshed = Some(now);
             session.round += 1;
+            session.snapshot = session.round;
         }
         self.counters.refreshes += 1;
         self.control(nve, Control::Refresh { vni });

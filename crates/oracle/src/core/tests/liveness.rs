@@ -1,0 +1,158 @@
+//! N10: losing a session is not losing a host.
+
+use super::*;
+
+/// `nves` NVEs with one TSI each, all registered; the last one asked for TSI 1.
+fn bench(nves: u8) -> Bench {
+    let mut bench = Bench::new(nves);
+    for n in 1..=nves {
+        bench.grant(1, n, n);
+        bench.up(u64::from(n), n);
+        bench.register(u64::from(n), n, 1, n, ACTIVE);
+    }
+    bench.answer(nves, 1, mac(1));
+    bench.sent();
+    bench.events();
+    bench
+}
+
+fn echoes(bench: &mut Bench) -> Vec<(String, u64)> {
+    let sent = bench.sent().into_iter();
+    sent.filter_map(|s| match s {
+        Sent::Echo { rloc, nonce } => Some((rloc, nonce)),
+        _ => None,
+    })
+    .collect()
+}
+
+#[test]
+fn n10_a_dead_host_is_withdrawn_after_the_grace_and_unanswered_echoes() {
+    let mut bench = bench(4);
+    bench.down(1);
+    assert_eq!(bench.events(), [Event::Stale { nve: nve(1), tsis: 1 }]);
+    assert!(bench.mapping(1, mac(1)).unwrap().stale);
+    bench.pass(Duration::from_millis(2_999));
+    assert_eq!(echoes(&mut bench), []);
+    assert_eq!(bench.answer(4, 1, mac(1)).unwrap()[0].3, at(1), "stale and still answered");
+    bench.pass(Duration::from_millis(1));
+    let first = echoes(&mut bench);
+    assert_eq!(first.iter().map(|e| e.0.as_str()).collect::<Vec<_>>(), ["192.0.2.1", "2001:db8::1"]);
+    bench.pass(Duration::from_millis(1_499));
+    assert_eq!(bench.events(), []);
+    bench.pass(Duration::from_millis(1));
+    let after = Duration::from_millis(4_500);
+    assert_eq!(bench.events(), [Event::Withdrawn { nve: nve(1), tsis: 1, after }]);
+    assert_eq!(bench.told(), [(4, mac(1), 0, vec![])]);
+    assert!(bench.mapping(1, mac(1)).unwrap().withdrawn);
+    // Never Negative: it is granted.
+    assert_eq!(bench.answer(3, 1, mac(1)).unwrap()[0].2, Action::NoAction);
+    // It comes back and registers.
+    bench.up(100, 1);
+    bench.register(100, 1, 1, 1, ACTIVE);
+    assert_eq!(bench.told(), [(4, mac(1), 15, at(1))]);
+}
+
+#[test]
+fn n10_a_dead_agent_keeps_its_mappings_for_180_s() {
+    let mut bench = bench(4);
+    bench.down(1);
+    for _ in 0..350 {
+        bench.pass(Duration::from_millis(500));
+        for (rloc, nonce) in echoes(&mut bench).into_iter().take(1) {
+            bench.shard.handle_echo_reply(bench.now, rloc.parse().unwrap(), nonce);
+        }
+        assert!(!bench.events().iter().any(|e| matches!(e, Event::Withdrawn { .. })));
+    }
+    bench.pass(Duration::from_secs(5));
+    let events = bench.events();
+    assert!(matches!(events[..], [Event::Withdrawn { .. }]), "{events:?}");
+}
+
+#[test]
+fn n10_a_session_that_is_back_in_time_changes_nothing() {
+    let mut bench = bench(4);
+    bench.down(1);
+    bench.pass(Duration::from_millis(4_000));
+    bench.up(100, 1);
+    bench.sent();
+    bench.pass(Duration::from_secs(20));
+    assert!(!bench.events().iter().any(|e| matches!(e, Event::Withdrawn { .. })));
+    assert_eq!(bench.told(), []);
+    // The old session's end arrives late.
+    bench.down(1);
+    assert_eq!(bench.events(), []);
+}
+
+#[test]
+fn n10_a_wrong_echo_answer_is_none() {
+    let mut bench = bench(4);
+    bench.down(1);
+    bench.pass(Duration::from_secs(3));
+    let (_, nonce) = echoes(&mut bench).remove(0);
+    bench.shard.handle_echo_reply(bench.now, rloc(1), nonce ^ 1);
+    bench.shard.handle_echo_reply(bench.now, rloc(2), nonce);
+    bench.pass(Duration::from_millis(1_500));
+    assert!(bench.events().iter().any(|e| matches!(e, Event::Withdrawn { .. })));
+}
+
+#[test]
+fn n10_more_than_a_third_at_once_is_our_own_fault() {
+    let mut bench = bench(6);
+    for n in 1..=3 {
+        bench.down(n);
+        bench.pass(Duration::from_millis(100));
+    }
+    bench.events();
+    bench.pass(Duration::from_secs(600));
+    assert_eq!(bench.events(), [Event::ManyNvesLost { lost: 3, of: 6 }]);
+    assert!(bench.shard.alarmed());
+    assert_eq!(bench.told(), []);
+    assert_eq!(bench.answer(6, 1, mac(1)).unwrap()[0].3, at(1));
+    // Two come back: the third is dead after all.
+    bench.up(102, 2);
+    bench.up(103, 3);
+    assert_eq!(bench.events(), [Event::NvesBack]);
+    bench.pass(Duration::from_secs(1));
+    assert!(matches!(bench.events()[..], [Event::Withdrawn { nve: gone, .. }] if gone == nve(1)));
+}
+
+#[test]
+fn n10_a_third_exactly_is_not_more_than_a_third() {
+    let mut bench = bench(6);
+    bench.down(1);
+    bench.down(2);
+    bench.pass(Duration::from_secs(5));
+    let withdrawn = bench.events().iter().filter(|e| matches!(e, Event::Withdrawn { .. })).count();
+    assert_eq!(withdrawn, 2);
+}
+
+#[test]
+fn n10_a_loss_noticed_nve_by_nve_is_one_loss() {
+    let mut bench = bench(9);
+    for n in 1..=6 {
+        bench.down(n);
+        bench.pass(Duration::from_secs(6));
+    }
+    bench.pass(Duration::from_secs(30));
+    let withdrawn = bench.events().iter().filter(|e| matches!(e, Event::Withdrawn { .. })).count();
+    assert_eq!(withdrawn, 3, "the fourth within a minute raised the alarm");
+}
+
+#[test]
+fn n10_agents_that_answer_the_echo_prove_that_the_fault_is_not_ours() {
+    let mut bench = bench(6);
+    for n in 1..=4 {
+        bench.down(n);
+    }
+    for _ in 0..12 {
+        bench.pass(Duration::from_millis(500));
+        for (rloc, nonce) in echoes(&mut bench) {
+            if rloc != "192.0.2.1" && rloc != "2001:db8::1" {
+                bench.shard.handle_echo_reply(bench.now, rloc.parse().unwrap(), nonce);
+            }
+        }
+    }
+    let withdrawn: Vec<_> =
+        bench.events().into_iter().filter(|e| matches!(e, Event::Withdrawn { .. })).collect();
+    assert!(matches!(withdrawn[..], [Event::Withdrawn { nve: gone, .. }] if gone == nve(1)));
+}
