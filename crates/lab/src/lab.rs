@@ -1,16 +1,15 @@
 //! A lab that is up: making one, and what can be done with it.
 
 use crate::{
-    clock::{self, CEILING},
-    commands::{self, Attached, Files},
+    clock::CEILING,
+    commands::{self, Files},
     down,
     error::LabError,
-    http,
     netns::NetNs,
-    process::{self, ProcessId, Signal},
-    record::{DaemonRecord, Phase, Record, RunRoot, TenantState, boot_id},
-    spec::{DeviceKind, LabName, LabSpec, NodeName, TenantSpec},
-    tenant, underlay,
+    process::{self, ProcessId},
+    record::{Phase, Record, RunRoot, TenantState, boot_id},
+    spec::{LabName, LabSpec, NodeName},
+    underlay,
 };
 use nix::{
     mount::{MsFlags, mount},
@@ -19,13 +18,15 @@ use nix::{
 };
 use std::{
     collections::BTreeMap,
-    ffi::{OsStr, OsString},
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    ffi::OsStr,
+    net::IpAddr,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
 };
-use weft_model::TsMac;
+
+mod daemons;
+mod tenants;
 
 /// Hears one line per step while a lab comes up or goes down.
 pub type Progress<'a> = &'a mut dyn FnMut(&str);
@@ -162,11 +163,16 @@ impl Lab {
     fn build(&mut self, progress: Progress<'_>) -> Result<(), LabError> {
         let name = self.record.name.to_string();
         let spec = self.record.spec.clone();
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(self.files.run.join("data"))
-            .map_err(LabError::file("make the directory", &self.files.run))?;
+        // Programs of other users, like routing daemons, may pass through the run directory; what
+        // is Weft's own is below `data`.
+        for (dir, mode) in [(self.files.run.clone(), 0o711), (self.files.run.join("data"), 0o700)] {
+            let mut builder = std::fs::DirBuilder::new();
+            builder
+                .recursive(true)
+                .mode(mode)
+                .create(&dir)
+                .map_err(LabError::file("make the directory", &dir))?;
+        }
         self.record.save(&self.root)?;
         progress(&format!("{} namespaces and their wires", self.record.namespaces.len()));
         for namespace in &self.record.namespaces {
@@ -372,254 +378,6 @@ impl Lab {
             status: output.status.to_string(),
             stderr: stderr.lines().last().unwrap_or("no message").trim().to_owned(),
         })
-    }
-
-    // ---- daemons ----
-
-    fn start_weft(&mut self, name: &str, node: &NodeName, line: Vec<OsString>) -> Result<(), LabError> {
-        let Some(weft) = self.record.weft.clone() else { return Ok(()) };
-        self.start(name, node, std::iter::once(weft.into_os_string()).chain(line).collect())
-    }
-
-    fn start(&mut self, name: &str, node: &NodeName, line: Vec<OsString>) -> Result<(), LabError> {
-        let (program, words) =
-            line.split_first().ok_or_else(|| self.wrong(format!("no command line for {name}")))?;
-        let mut command = self.command(node.as_str(), program);
-        command.args(words);
-        let log = self.files.log(name);
-        let child = process::spawn_daemon(&self.node(node.as_str())?, &mut command, &log)?;
-        let pid = i32::try_from(child.id()).unwrap_or_default();
-        let id = ProcessId::of(pid);
-        self.children.insert(name.to_owned(), child);
-        let Some(id) = id else { return Err(self.daemon_error(name, "ended at once".to_owned())) };
-        let command = line.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-        self.record.daemons.insert(name.to_owned(), DaemonRecord { id, node: node.clone(), command });
-        self.record.save(&self.root)
-    }
-
-    /// Which process daemon `name` (`oracle`, a host, or `relay-TENANT`) is.
-    ///
-    /// # Errors
-    /// When there is no such daemon.
-    pub fn daemon(&self, name: &str) -> Result<&DaemonRecord, LabError> {
-        self.record.daemons.get(name).ok_or_else(|| self.wrong(format!("it has no daemon {name}")))
-    }
-
-    /// Sends `signal` to daemon `name` and, when that ends it, waits for its end.
-    ///
-    /// # Errors
-    /// When there is no such daemon or a killed one does not end.
-    pub fn signal(&mut self, name: &str, signal: Signal) -> Result<(), LabError> {
-        let id = self.daemon(name)?.id;
-        id.signal(signal)?;
-        if matches!(signal, Signal::SIGKILL | Signal::SIGTERM) {
-            if !id.wait_gone(CEILING) {
-                return Err(LabError::Timeout { what: format!("the end of {name}"), ceiling: CEILING });
-            }
-            if let Some(child) = self.children.get_mut(name) {
-                let _ = process::reap(child, CEILING);
-            }
-        }
-        Ok(())
-    }
-
-    /// Starts daemon `name` again with the command line it had, and waits until it is ready.
-    ///
-    /// # Errors
-    /// When it still runs, or does not become ready.
-    pub fn restart(&mut self, name: &str) -> Result<(), LabError> {
-        let daemon = self.daemon(name)?.clone();
-        if daemon.id.alive() {
-            return Err(self.wrong(format!("daemon {name} still runs")));
-        }
-        let line = daemon.command.iter().map(OsString::from).collect();
-        self.start(name, &daemon.node, line)?;
-        self.wait_ready(name)
-    }
-
-    /// Waits until daemon `name` says that it is ready.
-    ///
-    /// # Errors
-    /// When it ends or is not ready within 30 s.
-    pub fn wait_ready(&mut self, name: &str) -> Result<(), LabError> {
-        let node = self.daemon(name)?.node.clone();
-        let namespace = self.node(node.as_str())?;
-        let oracle = self.record.spec.oracles.contains_key(name);
-        let socket = self.files.socket(name);
-        let mut answer = "it does not listen yet".to_owned();
-        let ready = clock::until(CEILING, || {
-            if let Some(status) =
-                self.children.get_mut(name).and_then(|child| child.try_wait().ok().flatten())
-            {
-                return Err(format!("ended with {status}"));
-            }
-            let code = if oracle {
-                let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, commands::HTTP_PORT));
-                namespace.run(|| http::get_tcp(addr, commands::READY_PATH))
-            } else {
-                Ok(http::get_unix(&socket, commands::READY_PATH))
-            };
-            match code {
-                Ok(Ok(200)) => return Ok(Some(())),
-                Ok(Ok(code)) => answer = format!("{} answers {code}", commands::READY_PATH),
-                Ok(Err(error)) => answer = error.to_string(),
-                Err(error) => return Err(error.to_string()),
-            }
-            Ok(None)
-        });
-        match ready {
-            Ok(Some(())) => Ok(()),
-            Ok(None) => Err(self.daemon_error(name, format!("is not ready after {CEILING:?}: {answer}"))),
-            Err(what) => Err(self.daemon_error(name, what)),
-        }
-    }
-
-    fn daemon_error(&self, name: &str, what: String) -> LabError {
-        let log = self.files.log(name);
-        LabError::Daemon { what: format!("{name} {what}"), last: process::last_line(&log), log }
-    }
-
-    /// Moves the logs of a lab that did not come up out of the way of `down`.
-    fn keep_logs(&self) -> Option<PathBuf> {
-        let kept = self.root.path().join("failed").join(self.name());
-        let _ = std::fs::remove_dir_all(&kept);
-        std::fs::create_dir_all(&kept).ok()?;
-        for entry in std::fs::read_dir(&self.files.run).ok()?.filter_map(Result::ok) {
-            let path = entry.path();
-            if path.extension() == Some(OsStr::new("log")) {
-                std::fs::copy(&path, kept.join(entry.file_name())).ok()?;
-            }
-        }
-        Some(kept)
-    }
-
-    // ---- tenant systems ----
-
-    /// Makes a tenant system's namespace, connects and attaches it.
-    ///
-    /// # Errors
-    /// When the name is taken, the host is unknown, or Weft refuses.
-    pub fn attach(&mut self, name: &str, what: &TenantSpec) -> Result<TenantState, LabError> {
-        let tenant: NodeName = name.parse()?;
-        let namespace = underlay::namespace(self.name(), name);
-        if self.record.namespaces.contains(&namespace) {
-            return Err(self.wrong(format!("it has a node {name} already")));
-        }
-        self.record.namespaces.push(namespace.clone());
-        self.record.spec.tenants.insert(tenant.clone(), what.clone());
-        self.record.save(&self.root)?;
-        NetNs::create(&namespace)?;
-        self.attach_in_place(&tenant, what)
-    }
-
-    /// Detaches a tenant system, and attaches it again on `host`, with the addresses it had. The
-    /// namespace, and whatever runs in it, stays: what moves is where it is plugged in.
-    ///
-    /// # Errors
-    /// When it is not attached or Weft refuses.
-    pub fn move_cold(&mut self, name: &str, host: &str) -> Result<TenantState, LabError> {
-        let (tenant, mut what) = self.spec_of(name)?;
-        let had = self.tenant(name)?.clone();
-        self.detach(name)?;
-        what.host = host.parse()?;
-        what.mac = Some(had.mac);
-        what.ips = had.ips.iter().map(ipnet::IpNet::addr).collect();
-        self.record.spec.tenants.insert(tenant.clone(), what.clone());
-        self.attach_in_place(&tenant, &what)
-    }
-
-    /// Detaches a tenant system and takes its interface away; its namespace stays.
-    ///
-    /// # Errors
-    /// When it is not attached or Weft refuses.
-    pub fn detach(&mut self, name: &str) -> Result<(), LabError> {
-        let (tenant, what) = self.spec_of(name)?;
-        self.tenant(name)?;
-        if self.record.weft.is_some() {
-            self.weft_at(what.host.as_str(), commands::tsi_detach(&self.files, name, &what))?;
-        }
-        let relay = format!("relay-{name}");
-        if self.record.daemons.contains_key(&relay) {
-            self.signal(&relay, Signal::SIGTERM)?;
-            self.record.daemons.remove(&relay);
-        }
-        tenant::unplug(&self.node(what.host.as_str())?, &self.node(name)?, name, what.device)?;
-        self.record.tenants.remove(&tenant);
-        self.record.save(&self.root)
-    }
-
-    fn spec_of(&self, name: &str) -> Result<(NodeName, TenantSpec), LabError> {
-        self.record
-            .spec
-            .tenants
-            .get_key_value(name)
-            .map(|(name, what)| (name.clone(), what.clone()))
-            .ok_or_else(|| self.wrong(format!("it has no tenant {name}")))
-    }
-
-    fn attach_in_place(&mut self, name: &NodeName, what: &TenantSpec) -> Result<TenantState, LabError> {
-        let (host, namespace) = (self.node(what.host.as_str())?, self.node(name.as_str())?);
-        tenant::plug(&host, &namespace, name.as_str(), what.device)?;
-        if what.device == DeviceKind::Tap {
-            self.start_relay(name, what, &host, &namespace)?;
-        }
-        let state =
-            if self.record.weft.is_some() { self.ask_attach(name, what)? } else { self.made_up(name, what)? };
-        tenant::dress(&namespace, &state)?;
-        self.record.tenants.insert(name.clone(), state.clone());
-        self.record.save(&self.root)?;
-        Ok(state)
-    }
-
-    fn start_relay(
-        &mut self,
-        name: &NodeName,
-        what: &TenantSpec,
-        host: &NetNs,
-        namespace: &NetNs,
-    ) -> Result<(), LabError> {
-        let Some(relay) = self.relay.clone() else {
-            return Err(self.wrong(format!("tenant {name} has a TAP and there is no program for its relay")));
-        };
-        let mut line: Vec<OsString> = vec![relay.program.into_os_string()];
-        line.extend(relay.words.iter().map(OsString::from));
-        for (option, value) in [
-            ("--host-namespace", host.name()),
-            ("--host-device", name.as_str()),
-            ("--tenant-namespace", namespace.name()),
-            ("--tenant-device", tenant::DEVICE),
-        ] {
-            line.extend([OsString::from(option), OsString::from(value)]);
-        }
-        self.start(&format!("relay-{name}"), &what.host, line)
-    }
-
-    fn ask_attach(&self, name: &NodeName, what: &TenantSpec) -> Result<TenantState, LabError> {
-        let line = commands::tsi_attach(&self.files, name.as_str(), name.as_str(), what);
-        let text = self.weft_at(what.host.as_str(), &line)?;
-        let wrong =
-            |reason: String| LabError::Answer { command: shown(&line), reason, answer: excerpt(&text) };
-        let answer: Attached = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
-        let ips = match self.record.spec.vns.get(&what.vn) {
-            Some(vn) => answer.addresses(vn).map_err(wrong)?,
-            None => Vec::new(),
-        };
-        Ok(TenantState { mac: answer.mac, ips, mtu: answer.mtu })
-    }
-
-    /// Without Weft: the file's addresses, and a MAC address from the tenant's place in the file.
-    fn made_up(&self, name: &NodeName, what: &TenantSpec) -> Result<TenantState, LabError> {
-        let place = self.record.spec.tenants.keys().position(|tenant| tenant == name).unwrap_or_default();
-        let subnets = self.record.spec.vns.get(&what.vn).map_or(&[][..], |vn| &vn.subnets);
-        let ips = what
-            .ips
-            .iter()
-            .map(|ip| commands::with_prefix(&ip.to_string(), subnets))
-            .collect::<Result<_, _>>()
-            .map_err(|reason| self.wrong(reason))?;
-        let mac = what.mac.unwrap_or_else(|| TsMac::local(place as u64 + 1).get());
-        let outer = if self.rloc(what.host.as_str())?.is_ipv4() { 50 } else { 70 };
-        Ok(TenantState { mac, ips, mtu: self.record.spec.underlay.mtu.saturating_sub(outer) })
     }
 }
 

@@ -6,7 +6,7 @@ use netlink_packet_route::{
     AddressFamily,
     address::{AddressAttribute, AddressFlags as KernelFlags},
     link::{InfoBridgePort, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkMessage, Stats64},
-    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourState},
+    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
 };
 use rtnetlink::{
     Error, Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan,
@@ -49,8 +49,8 @@ pub enum AddressFlags {
 pub struct BridgePort {
     /// Whether source addresses are learned from frames.
     pub learning: Option<bool>,
-    /// Whether ARP and ND are answered from the bridge's neighbour table.
-    pub neigh_suppress: Option<bool>,
+    /// Whether frames to unknown unicast addresses leave through it.
+    pub unicast_flood: Option<bool>,
 }
 
 /// A VXLAN device for the kernel's own bridge, as peers of the benches use it.
@@ -243,8 +243,8 @@ impl Links {
         if let Some(learning) = port.learning {
             builder = builder.append_info_data(InfoBridgePort::Learning(learning));
         }
-        if let Some(suppress) = port.neigh_suppress {
-            builder = builder.append_info_data(InfoBridgePort::NeighSupress(suppress));
+        if let Some(flood) = port.unicast_flood {
+            builder = builder.append_info_data(InfoBridgePort::UnicastFlood(flood));
         }
         self.wait(
             || format!("set up the bridge port {name}"),
@@ -456,6 +456,40 @@ impl Links {
         self.wait(|| format!("forward {mac} at {name} to {remote}"), request.execute())
     }
 
+    /// The forwarding entries of device `name`: MAC addresses, and the remote where there is one.
+    ///
+    /// # Errors
+    /// When there is no such device.
+    pub fn remotes(&self, name: &str) -> Result<Vec<(MacAddr, Option<IpAddr>)>, LabError> {
+        Ok(self.entries(name)?.iter().filter_map(forwarding).collect())
+    }
+
+    /// Removes the entries that VXLAN device `name` learned from frames.
+    ///
+    /// # Errors
+    /// When there is no such device or the kernel refuses.
+    pub fn forget_remotes(&self, name: &str) -> Result<(), LabError> {
+        let what = || format!("forget what {name} learned");
+        for entry in self.entries(name)? {
+            let learned = entry.header.flags.contains(NeighbourFlags::Own)
+                && forwarding(&entry).is_some_and(|(_, remote)| remote.is_some())
+                && entry.header.state != NeighbourState::Permanent;
+            if learned {
+                self.wait(what, self.handle.neighbours().del(entry).execute())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn entries(&self, name: &str) -> Result<Vec<NeighbourMessage>, LabError> {
+        let index = self.index(name)?;
+        let request = self.handle.neighbours().get().set_address_family(AddressFamily::Bridge);
+        let mut all: Vec<_> =
+            self.wait(|| format!("list the forwarding entries of {name}"), request.execute().try_collect())?;
+        all.retain(|entry| entry.header.ifindex == index);
+        Ok(all)
+    }
+
     /// Adds `mac` to the table of the bridge that `name` is a port of, as a static local entry.
     ///
     /// # Errors
@@ -493,6 +527,24 @@ fn end<T>(builder: LinkMessageBuilder<T>, end: &VethEnd<'_>) -> LinkMessageBuild
         builder = builder.mtu(mtu);
     }
     builder
+}
+
+fn forwarding(entry: &NeighbourMessage) -> Option<(MacAddr, Option<IpAddr>)> {
+    let mac = entry.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::LinkLayerAddress(bytes) => <[u8; 6]>::try_from(bytes.as_slice()).ok(),
+        _ => None,
+    })?;
+    // In the bridge family the address has no family of its own: its length tells.
+    let remote = entry.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => Some(IpAddr::V4(*ip)),
+        NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),
+        NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => {
+            let v4 = <[u8; 4]>::try_from(bytes.as_slice()).map(IpAddr::from);
+            v4.or_else(|_| <[u8; 16]>::try_from(bytes.as_slice()).map(IpAddr::from)).ok()
+        }
+        _ => None,
+    });
+    Some((MacAddr(mac), remote))
 }
 
 fn neighbour_is(attribute: &NeighbourAttribute, ip: IpAddr) -> bool {

@@ -1,0 +1,192 @@
+//! Tenant systems of a lab: attaching, detaching, moving.
+
+use super::{Lab, excerpt, shown};
+use crate::{
+    commands::{self, Attached},
+    error::LabError,
+    http,
+    netns::NetNs,
+    process::Signal,
+    record::TenantState,
+    spec::{DeviceKind, NodeName, TenantSpec},
+    tenant, underlay,
+};
+use std::ffi::OsString;
+use weft_model::TsMac;
+
+impl Lab {
+    /// Makes one more namespace in this lab, with its loopback down and nothing else in it.
+    ///
+    /// # Errors
+    /// When the name is taken.
+    pub fn add_namespace(&mut self, node: &str) -> Result<NetNs, LabError> {
+        let node: NodeName = node.parse()?;
+        let namespace = underlay::namespace(self.name(), node.as_str());
+        if self.record.namespaces.contains(&namespace) {
+            return Err(self.wrong(format!("it has a node {node} already")));
+        }
+        self.record.namespaces.push(namespace.clone());
+        self.record.save(&self.root)?;
+        NetNs::create(&namespace)
+    }
+
+    /// Asks the NVE of `what.host`, over its local API and without the command line, to attach
+    /// `device` as `name`. Nothing is remembered of it here: for measurements.
+    ///
+    /// # Errors
+    /// When the NVE refuses.
+    pub fn ask_attach_by_api(
+        &self,
+        name: &str,
+        device: &str,
+        what: &TenantSpec,
+    ) -> Result<TenantState, LabError> {
+        let body = commands::attach_body(name, device, what);
+        let socket = self.files.socket(what.host.as_str());
+        let command = format!("POST {} {body}", commands::NVE_TSIS);
+        let (code, answer) = http::post_unix(&socket, commands::NVE_TSIS, &body.to_string())
+            .map_err(LabError::io(format!("{command} at {}", socket.display())))?;
+        let text = String::from_utf8_lossy(&answer);
+        if !(200..300).contains(&code) {
+            return Err(LabError::Command { command, status: code.to_string(), stderr: excerpt(&text) });
+        }
+        self.read_attached(command, &text, what)
+    }
+
+    /// Asks the NVE of `what.host` to detach `name`, which [`Self::ask_attach_by_api`] attached.
+    ///
+    /// # Errors
+    /// When it refuses.
+    pub fn ask_detach(&self, name: &str, what: &TenantSpec) -> Result<(), LabError> {
+        self.weft_at(what.host.as_str(), commands::tsi_detach(&self.files, name, what)).map(|_| ())
+    }
+
+    /// Makes a tenant system's namespace, connects and attaches it.
+    ///
+    /// # Errors
+    /// When the name is taken, the host is unknown, or Weft refuses.
+    pub fn attach(&mut self, name: &str, what: &TenantSpec) -> Result<TenantState, LabError> {
+        let tenant: NodeName = name.parse()?;
+        self.add_namespace(name)?;
+        self.record.spec.tenants.insert(tenant.clone(), what.clone());
+        self.attach_in_place(&tenant, what)
+    }
+
+    /// Detaches a tenant system, and attaches it again on `host`, with the addresses it had. The
+    /// namespace, and whatever runs in it, stays: what moves is where it is plugged in.
+    ///
+    /// # Errors
+    /// When it is not attached or Weft refuses.
+    pub fn move_cold(&mut self, name: &str, host: &str) -> Result<TenantState, LabError> {
+        let (tenant, mut what) = self.spec_of(name)?;
+        let had = self.tenant(name)?.clone();
+        self.detach(name)?;
+        what.host = host.parse()?;
+        what.mac = Some(had.mac);
+        what.ips = had.ips.iter().map(ipnet::IpNet::addr).collect();
+        self.record.spec.tenants.insert(tenant.clone(), what.clone());
+        self.attach_in_place(&tenant, &what)
+    }
+
+    /// Detaches a tenant system and takes its interface away; its namespace stays.
+    ///
+    /// # Errors
+    /// When it is not attached or Weft refuses.
+    pub fn detach(&mut self, name: &str) -> Result<(), LabError> {
+        let (tenant, what) = self.spec_of(name)?;
+        self.tenant(name)?;
+        if self.record.weft.is_some() {
+            self.weft_at(what.host.as_str(), commands::tsi_detach(&self.files, name, &what))?;
+        }
+        let relay = format!("relay-{name}");
+        if self.record.daemons.contains_key(&relay) {
+            self.signal(&relay, Signal::SIGTERM)?;
+            self.record.daemons.remove(&relay);
+        }
+        tenant::unplug(&self.node(what.host.as_str())?, &self.node(name)?, name, what.device)?;
+        self.record.tenants.remove(&tenant);
+        self.record.save(&self.root)
+    }
+
+    fn spec_of(&self, name: &str) -> Result<(NodeName, TenantSpec), LabError> {
+        self.record
+            .spec
+            .tenants
+            .get_key_value(name)
+            .map(|(name, what)| (name.clone(), what.clone()))
+            .ok_or_else(|| self.wrong(format!("it has no tenant {name}")))
+    }
+
+    pub(super) fn attach_in_place(
+        &mut self,
+        name: &NodeName,
+        what: &TenantSpec,
+    ) -> Result<TenantState, LabError> {
+        let (host, namespace) = (self.node(what.host.as_str())?, self.node(name.as_str())?);
+        tenant::plug(&host, &namespace, name.as_str(), what.device)?;
+        if what.device == DeviceKind::Tap {
+            self.start_relay(name, what, &host, &namespace)?;
+        }
+        let state =
+            if self.record.weft.is_some() { self.ask_attach(name, what)? } else { self.made_up(name, what)? };
+        tenant::dress(&namespace, &state)?;
+        self.record.tenants.insert(name.clone(), state.clone());
+        self.record.save(&self.root)?;
+        Ok(state)
+    }
+
+    fn start_relay(
+        &mut self,
+        name: &NodeName,
+        what: &TenantSpec,
+        host: &NetNs,
+        namespace: &NetNs,
+    ) -> Result<(), LabError> {
+        let Some(relay) = self.relay.clone() else {
+            return Err(self.wrong(format!("tenant {name} has a TAP and there is no program for its relay")));
+        };
+        let mut line: Vec<OsString> = vec![relay.program.into_os_string()];
+        line.extend(relay.words.iter().map(OsString::from));
+        for (option, value) in [
+            ("--host-namespace", host.name()),
+            ("--host-device", name.as_str()),
+            ("--tenant-namespace", namespace.name()),
+            ("--tenant-device", tenant::DEVICE),
+        ] {
+            line.extend([OsString::from(option), OsString::from(value)]);
+        }
+        self.start(&format!("relay-{name}"), &what.host, line)
+    }
+
+    fn ask_attach(&self, name: &NodeName, what: &TenantSpec) -> Result<TenantState, LabError> {
+        let line = commands::tsi_attach(&self.files, name.as_str(), name.as_str(), what);
+        let text = self.weft_at(what.host.as_str(), &line)?;
+        self.read_attached(shown(&line), &text, what)
+    }
+
+    fn read_attached(&self, command: String, text: &str, what: &TenantSpec) -> Result<TenantState, LabError> {
+        let wrong =
+            |reason: String| LabError::Answer { command: command.clone(), reason, answer: excerpt(text) };
+        let answer: Attached = serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
+        let ips = match self.record.spec.vns.get(&what.vn) {
+            Some(vn) => answer.addresses(vn).map_err(wrong)?,
+            None => Vec::new(),
+        };
+        Ok(TenantState { mac: answer.mac, ips, mtu: answer.mtu })
+    }
+
+    /// Without Weft: the file's addresses, and a MAC address from the tenant's place in the file.
+    fn made_up(&self, name: &NodeName, what: &TenantSpec) -> Result<TenantState, LabError> {
+        let place = self.record.spec.tenants.keys().position(|tenant| tenant == name).unwrap_or_default();
+        let subnets = self.record.spec.vns.get(&what.vn).map_or(&[][..], |vn| &vn.subnets);
+        let ips = what
+            .ips
+            .iter()
+            .map(|ip| commands::with_prefix(&ip.to_string(), subnets))
+            .collect::<Result<_, _>>()
+            .map_err(|reason| self.wrong(reason))?;
+        let mac = what.mac.unwrap_or_else(|| TsMac::local(place as u64 + 1).get());
+        let outer = if self.rloc(what.host.as_str())?.is_ipv4() { 50 } else { 70 };
+        Ok(TenantState { mac, ips, mtu: self.record.spec.underlay.mtu.saturating_sub(outer) })
+    }
+}

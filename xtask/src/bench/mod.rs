@@ -1,0 +1,100 @@
+//! `cargo xtask bench`: Weft beside what people use today, on the same machine, in the same round.
+//!
+//! Every implementation is up at the same time; in each round each is measured once, in turn, so
+//! that whatever else the machine does hits all of them alike. Results are medians over rounds.
+
+mod measure;
+mod peers;
+mod report;
+pub(crate) mod rr;
+mod stats;
+
+use crate::{
+    build, interrupt, machine,
+    packages::{self, Use},
+    say,
+};
+use anyhow::Result;
+use measure::Metric;
+use peers::Peer;
+use std::{path::PathBuf, process::ExitCode};
+
+/// Options of `bench`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// What to measure.
+    what: What,
+    /// Writes the numbers to this file as JSON too.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Rounds; at least 7 for a result to be quoted.
+    #[arg(long, default_value_t = 7)]
+    rounds: u32,
+    /// Only the peers, without Weft.
+    #[arg(long)]
+    peers_only: bool,
+}
+
+/// The benches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum What {
+    /// Round trips, throughput and transactions between two tenants on two hosts.
+    Datapath,
+    /// The first ping, with nothing known and with the location known.
+    Resolve,
+    /// From the attach call to the first frame that arrives from another host.
+    Attach,
+}
+
+impl What {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Datapath => "datapath",
+            Self::Resolve => "resolve",
+            Self::Attach => "attach",
+        }
+    }
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    machine::check()?;
+    interrupt::watch();
+    interrupt::sweep();
+    packages::install(&[Use::Bench])?;
+    let weft = if args.peers_only { None } else { Some(build::weft()?) };
+    let mut all = peers::up(args.what, weft.as_deref())?;
+    let measured = measure(args, &mut all);
+    // Both: a leftover matters even where a measurement failed.
+    let mut errors = Vec::new();
+    for peer in all {
+        if let Err(error) = peer.down() {
+            errors.push(error);
+        }
+    }
+    let report = measured?;
+    report.print();
+    if let Some(path) = &args.json {
+        report.write(path)?;
+        say::step(&format!("numbers written to {}", path.display()));
+    }
+    match errors.pop() {
+        Some(error) => Err(error),
+        None => Ok(ExitCode::SUCCESS),
+    }
+}
+
+fn measure(args: &Args, all: &mut [Box<dyn Peer>]) -> Result<report::Report> {
+    let metrics = Metric::of(args.what);
+    let mut samples = stats::Samples::default();
+    for round in 1..=args.rounds {
+        say::step(&format!("round {round} of {}", args.rounds));
+        for metric in metrics {
+            for peer in all.iter_mut() {
+                for value in metric.measure(peer.as_mut())? {
+                    samples.add(metric.name(), peer.name(), value);
+                }
+            }
+        }
+    }
+    Ok(report::Report::of(args.what.name(), args.rounds, metrics, &samples))
+}

@@ -1,0 +1,40 @@
+//! The `weft` binary that labs run.
+
+use crate::{say, tools};
+use anyhow::{Context as _, Result, ensure};
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+/// The repository's root.
+pub(crate) fn root() -> Result<PathBuf> {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().map(Path::to_owned).context("xtask is not in a workspace")
+}
+
+/// `WEFT_BIN`, or `weft` built with `--profile lab`: its path.
+pub(crate) fn weft() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("WEFT_BIN").map(PathBuf::from) {
+        ensure!(path.is_file(), "WEFT_BIN={} is no file", path.display());
+        return Ok(path.canonicalize()?);
+    }
+    say::step("cargo build -p weft --profile lab");
+    let status = Command::new(tools::cargo())
+        .args(["build", "--locked", "--package", "weft", "--profile", "lab"])
+        .current_dir(root()?)
+        .stdin(Stdio::null())
+        .status()
+        .context("cannot run cargo")?;
+    ensure!(status.success(), "building weft failed with {status}");
+    let path = target()?.join("lab/weft");
+    ensure!(path.is_file(), "cargo built no {}", path.display());
+    Ok(path)
+}
+
+fn target() -> Result<PathBuf> {
+    if let Some(dir) = std::env::var_os("CARGO_TARGET_DIR") {
+        return Ok(std::env::current_dir()?.join(dir));
+    }
+    Ok(root()?.join("target"))
+}
