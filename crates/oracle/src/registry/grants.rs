@@ -1,14 +1,17 @@
 //! Grants and the addresses they take.
 
 use super::{
-    Caller, Registry, RegistryError, keys, nves,
+    Caller, Kind, Registry, RegistryError, decode, keys, nves,
     pool::{self, Pools, VnPools},
     read, vns, write,
 };
 use crate::store::{Revision, StoreError, Transaction};
 use core::net::IpAddr;
 use sha2::{Digest, Sha256};
-use std::{collections::BTreeSet, sync::Mutex};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Mutex,
+};
 use weft_api::GrantView;
 use weft_model::{
     Epoch, Grant, IpNet, NveName, Subnets, TenantIp, TsMac, TsiId, TsiName, VnName, VnSpec, Vni, XtrId,
@@ -18,6 +21,9 @@ use weft_model::{
 pub const MAX_IPS: usize = 32;
 /// Link-local IPv6 addresses of one tenant system.
 pub const MAX_LINK_LOCALS: usize = 2;
+
+/// Epochs passed over by a restore.
+const RESTORE_GAP: u32 = 1 << 16;
 
 /// A wish for a grant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -235,6 +241,37 @@ pub(super) fn remove(
     let floor = read(tx, &keys::floor(tsi.vni))?.unwrap_or(Epoch::FIRST);
     write(tx, keys::floor(tsi.vni), &floor.max(highest.next()))?;
     with_pools(tx, pools, vn, |p| ips.iter().for_each(|ip| p.unmark(ip.get())))
+}
+
+/// Raises the epoch floor of every VN among `entries`, as they are restored, far above any epoch
+/// that may have been given after they were saved.
+pub(crate) fn raise_floors(
+    mut entries: BTreeMap<Vec<u8>, Vec<u8>>,
+) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, StoreError> {
+    let mut highest: BTreeMap<Vni, Epoch> = BTreeMap::new();
+    for (key, value) in &entries {
+        match Kind::of(key) {
+            Some(Kind::Vn) => {
+                highest.entry(decode::<VnSpec>(key, value)?.vni).or_insert(Epoch::FIRST);
+            }
+            Some(Kind::Grant) => {
+                let Grant { tsi, epoch, next, .. } = decode::<GrantView>(key, value)?.grant;
+                let epoch = next.map_or(epoch, |next| next.epoch.max(epoch));
+                let floor = highest.entry(tsi.vni).or_insert(Epoch::FIRST);
+                *floor = epoch.max(*floor);
+            }
+            _ => {}
+        }
+    }
+    for (vni, highest) in highest {
+        let key = keys::floor(vni);
+        let floor = entries.get(&key).map(|value| decode::<Epoch>(&key, value)).transpose()?;
+        let high = floor.map_or(highest, |floor| floor.max(highest));
+        let raised = Epoch::new(high.get().saturating_add(RESTORE_GAP)).unwrap_or(high);
+        let value = serde_json::to_vec(&raised).map_err(|e| StoreError::Failed(e.to_string()))?;
+        entries.insert(key, value);
+    }
+    Ok(entries)
 }
 
 fn count_ips(tsi: &TsiName, ips: &BTreeSet<TenantIp>) -> Result<(), RegistryError> {

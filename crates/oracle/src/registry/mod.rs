@@ -24,6 +24,7 @@ pub use grants::{Granted, MAX_IPS, MAX_LINK_LOCALS, Wish};
 pub use nves::{Enrolment, Joined};
 pub use records::{NveRecord, TokenRecord};
 
+pub(crate) use grants::raise_floors;
 pub(crate) use keys::Kind;
 pub(crate) use records::decode;
 

@@ -8,7 +8,7 @@ use crate::store::{Revision, StoreError, Transaction};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use weft_api::{GrantView, NewToken};
-use weft_model::{NveName, Rloc, VnName, XtrId};
+use weft_model::{NveName, Rloc, VnName, Vni, XtrId};
 
 /// A join that was made or found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,6 +151,30 @@ impl Registry {
             Ok((record, count))
         })
         .await
+    }
+}
+
+impl Registry {
+    /// Every grant that names the NVE.
+    pub(crate) fn held(&self, tx: &dyn Transaction, nve: XtrId) -> Result<Vec<GrantView>, StoreError> {
+        held(tx, nve)
+    }
+
+    /// The VNs in which a grant names the NVE.
+    pub(crate) fn vnis_of(&self, tx: &dyn Transaction, nve: XtrId) -> Result<Vec<Vni>, StoreError> {
+        let mut vnis: Vec<Vni> = held(tx, nve)?.into_iter().map(|view| view.grant.tsi.vni).collect();
+        vnis.dedup();
+        Ok(vnis)
+    }
+
+    /// Whether a grant in the VN names the NVE.
+    pub(crate) fn holds_in(&self, tx: &dyn Transaction, nve: XtrId, vni: Vni) -> Result<bool, StoreError> {
+        let mut any = false;
+        tx.scan(&keys::held_in(nve, vni), &mut |_, _| {
+            any = true;
+            false
+        })?;
+        Ok(any)
     }
 }
 

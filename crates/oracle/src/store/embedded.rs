@@ -127,6 +127,25 @@ fn open(dir: &Path) -> Result<(Database, Revision), StoreError> {
     Ok((database, 0))
 }
 
+/// Makes a store in `dir` that holds `entries` at `revision`.
+pub(crate) fn import(
+    dir: &Path,
+    revision: Revision,
+    entries: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>,
+) -> Result<(), StoreError> {
+    let (database, _) = open(dir)?;
+    let tx = database.begin_write().map_err(failed)?;
+    {
+        let mut keys = tx.open_table(KEYS).map_err(failed)?;
+        for (key, value) in entries {
+            keys.insert(key.as_slice(), value.as_slice()).map_err(failed)?;
+        }
+        let mut meta = tx.open_table(META).map_err(failed)?;
+        meta.insert("revision", revision).map_err(failed)?;
+    }
+    tx.commit().map_err(failed)
+}
+
 /// Makes names created in `dir` durable.
 pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     fs::File::open(dir)?.sync_all()

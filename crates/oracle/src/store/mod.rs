@@ -15,6 +15,7 @@ mod overlay;
 mod suite;
 
 pub use embedded::{FORMAT, RedbStore};
+pub(crate) use embedded::{exists, import, sync_dir};
 pub use error::StoreError;
 pub use history::{Change, Compacted, History};
 pub use memory::MemoryStore;

@@ -1,0 +1,130 @@
+//! `/v1/grants`.
+
+use super::{
+    Answer, Failure,
+    access::Identity,
+    input::{Body, Names, Query},
+    watch,
+};
+use crate::{
+    registry::{Granted, Kind, Wish},
+    server::{App, blocking},
+};
+use axum::{
+    Extension, Json,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use std::sync::Arc;
+use weft_api::{ErrorBody, Event, GrantReply, GrantRequest, GrantView, List, Message, TakeAddress};
+
+/// List the grants: an NVE sees its own.
+#[utoipa::path(
+    get, path = "/v1/grants", tag = "grants",
+    params(("watch" = Option<bool>, Query), ("resource_version" = Option<u64>, Query)),
+    responses((status = 200, body = List<GrantView>), (status = 200, body = Event<GrantView>, content_type = "application/x-ndjson"),
+        (status = 410, body = ErrorBody))
+)]
+pub(super) async fn list(
+    State(app): State<Arc<App>>,
+    Extension(identity): Extension<Identity>,
+    query: Query,
+) -> Result<Response, Failure> {
+    if let Some(watch) = watch::wanted(&app, &identity, Kind::Grant, &query)? {
+        return Ok(watch);
+    }
+    let list = blocking(move || {
+        let tx = app.registry.snapshot()?;
+        let items: Vec<GrantView> = match identity.nve() {
+            Some(nve) => app.registry.held(&*tx, nve)?,
+            None => watch::all(&*tx, Kind::Grant)?,
+        };
+        Ok::<_, Failure>(List { resource_version: tx.revision(), items })
+    })
+    .await??;
+    Ok(Json(list).into_response())
+}
+
+/// Take a tenant system and its addresses. The same request again gets the same grant.
+#[utoipa::path(
+    post, path = "/v1/grants", tag = "grants", request_body = GrantRequest,
+    responses((status = 201, body = GrantReply), (status = 200, body = GrantReply),
+        (status = 400, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody))
+)]
+pub(super) async fn create(
+    State(app): State<Arc<App>>,
+    Extension(identity): Extension<Identity>,
+    query: Query,
+    Body(request): Body<GrantRequest>,
+) -> Result<(StatusCode, Json<GrantReply>), Failure> {
+    query.only(&[])?;
+    let GrantRequest { vn, tsi, mac, ips, nve, request_id } = request;
+    let owner = match (&identity, &nve) {
+        (Identity::Nve { xtr_id, name }, named) if named.as_ref().is_none_or(|named| named == name) => {
+            *xtr_id
+        }
+        (Identity::Nve { name, .. }, _) => {
+            return Err(Failure::new(
+                weft_api::Code::Forbidden,
+                format!("NVE '{name}' can take grants for itself only; leave 'nve' out"),
+            ));
+        }
+        (_, Some(named)) => match app.directory.nve_named(named) {
+            Some(record) => record.xtr_id,
+            None => return Err(crate::registry::RegistryError::NoNve(named.clone()).into()),
+        },
+        (_, None) => return Err(Failure::bad("an operator must say whose grant it is to be; name 'nve'")),
+    };
+    let (granted, revision) = app.registry.grant(Wish { vn, tsi, mac, ips, owner }).await?;
+    let status = if granted.created { StatusCode::CREATED } else { StatusCode::OK };
+    tracing::debug!(
+        vn = %granted.view.vn, tsi = %granted.view.grant.tsi.name, nve = %granted.view.nve,
+        created = granted.created, request_id, "granted"
+    );
+    Ok((status, Json(reply(granted, revision))))
+}
+
+fn reply(granted: Granted, resource_version: u64) -> GrantReply {
+    GrantReply { grant: granted.view.grant, vn: granted.vn.into(), resource_version }
+}
+
+/// Take one more address for a tenant system.
+#[utoipa::path(
+    post, path = "/v1/grants/{vn}/{tsi}/addresses", tag = "grants", request_body = TakeAddress,
+    params(("vn" = String, Path), ("tsi" = String, Path)),
+    responses((status = 200, body = GrantReply), (status = 400, body = ErrorBody),
+        (status = 404, body = ErrorBody), (status = 409, body = ErrorBody))
+)]
+pub(super) async fn take_address(
+    State(app): State<Arc<App>>,
+    Extension(identity): Extension<Identity>,
+    Names([vn, tsi]): Names<2>,
+    query: Query,
+    Body(take): Body<TakeAddress>,
+) -> Answer<GrantReply> {
+    query.only(&[])?;
+    let (granted, revision) = app.registry.take_address(vn, tsi, take.ip, identity.caller()?).await?;
+    Ok(Json(reply(granted, revision)))
+}
+
+/// Give a tenant system back; an operator says `force`.
+#[utoipa::path(
+    delete, path = "/v1/grants/{vn}/{tsi}", tag = "grants",
+    params(("vn" = String, Path), ("tsi" = String, Path), ("force" = Option<bool>, Query)),
+    responses((status = 200, body = Message), (status = 403, body = ErrorBody),
+        (status = 404, body = ErrorBody), (status = 409, body = ErrorBody))
+)]
+pub(super) async fn release(
+    State(app): State<Arc<App>>,
+    Extension(identity): Extension<Identity>,
+    Names([vn, tsi]): Names<2>,
+    query: Query,
+) -> Answer<Message> {
+    query.only(&["force"])?;
+    let force = query.flag("force")?;
+    let (view, _) = app.registry.release(vn, tsi, identity.caller()?, force).await?;
+    let GrantView { vn, nve, grant } = view;
+    tracing::debug!(%vn, tsi = %grant.tsi.name, %nve, force, "released");
+    Ok(Json(Message { message: format!("'{}' in VN '{vn}' is released by NVE '{nve}'", grant.tsi.name) }))
+}

@@ -1,0 +1,76 @@
+//! `/v1/nves`.
+
+use super::{
+    Answer, Failure,
+    access::Identity,
+    input::{Names, Query},
+    watch,
+};
+use crate::{
+    registry::{Kind, NveRecord},
+    server::{App, blocking},
+};
+use axum::{
+    Extension, Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use std::sync::Arc;
+use weft_api::{ErrorBody, Event, List, Message, NveView};
+
+/// List the NVEs.
+#[utoipa::path(
+    get, path = "/v1/nves", tag = "nves",
+    params(("watch" = Option<bool>, Query), ("resource_version" = Option<u64>, Query)),
+    responses((status = 200, body = List<NveView>), (status = 200, body = Event<NveView>, content_type = "application/x-ndjson"),
+        (status = 410, body = ErrorBody))
+)]
+pub(super) async fn list(
+    State(app): State<Arc<App>>,
+    Extension(identity): Extension<Identity>,
+    query: Query,
+) -> Result<Response, Failure> {
+    if let Some(watch) = watch::wanted(&app, &identity, Kind::Nve, &query)? {
+        return Ok(watch);
+    }
+    let list = blocking(move || {
+        let tx = app.registry.snapshot()?;
+        let person = identity.nve().is_none();
+        let records = watch::all::<NveRecord>(&*tx, Kind::Nve)?.into_iter();
+        let items = records.map(|record| {
+            let connected = person.then(|| app.sessions.connected(record.xtr_id));
+            let NveRecord { name, xtr_id, rlocs, .. } = record;
+            NveView { name, xtr_id, rlocs, connected }
+        });
+        Ok::<_, Failure>(List { resource_version: tx.revision(), items: items.collect() })
+    })
+    .await??;
+    Ok(Json(list).into_response())
+}
+
+/// Remove an NVE: its certificate counts no more, its session ends. With `force` its grants go too.
+#[utoipa::path(
+    delete, path = "/v1/nves/{name}", tag = "nves",
+    params(("name" = String, Path), ("force" = Option<bool>, Query)),
+    responses((status = 200, body = Message), (status = 404, body = ErrorBody))
+)]
+pub(super) async fn remove(
+    State(app): State<Arc<App>>,
+    Names([name]): Names<1>,
+    query: Query,
+) -> Answer<Message> {
+    query.only(&["force"])?;
+    let force = query.flag("force")?;
+    let ((record, grants), _) = app.registry.remove_nve(name, force).await?;
+    app.sessions.end(record.xtr_id);
+    let name = &record.name;
+    tracing::info!(nve = %record.xtr_id, %name, grants, force, "NVE removed");
+    let rest = match (grants, force) {
+        (0, _) => "it held no tenant systems".to_owned(),
+        (n, true) => format!("its {n} tenant systems are released"),
+        (n, false) => format!(
+            "its {n} tenant systems stay granted to it; release them by force, or attach them elsewhere with a take-over"
+        ),
+    };
+    Ok(Json(Message { message: format!("NVE '{name}' is removed and its certificate revoked; {rest}") }))
+}

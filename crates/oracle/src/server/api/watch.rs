@@ -1,0 +1,258 @@
+//! Lists and watches of the store's objects.
+
+use super::{
+    Failure,
+    access::{Identity, identify},
+    input::Query,
+};
+use crate::{
+    registry::{Kind, NveRecord, decode},
+    server::App,
+    store::{Change, Revision, StoreError, Transaction},
+};
+use axum::{
+    body::{Body, Bytes},
+    http::header,
+    response::{IntoResponse, Response},
+};
+use futures_util::stream;
+use serde::{Serialize, de::DeserializeOwned};
+use std::{convert::Infallible, sync::Arc, time::Duration};
+use tokio::{sync::watch::Receiver, time::timeout};
+use weft_api::{Code, Event, GrantView, NveView, Role, Vn};
+use weft_model::{VnSpec, XtrId};
+
+/// A bookmark is sent after this long without anything else.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+/// Changes looked at in one go.
+const ROUND: usize = 1024;
+
+/// All objects of one kind.
+pub(super) fn all<T: DeserializeOwned>(tx: &dyn Transaction, kind: Kind) -> Result<Vec<T>, Failure> {
+    let mut items = Vec::new();
+    let mut damaged = None;
+    tx.scan(kind.prefix(), &mut |key, value| {
+        match decode(key, value) {
+            Ok(item) => items.push(item),
+            Err(e) => damaged = Some(e),
+        }
+        damaged.is_none()
+    })?;
+    damaged.map_or(Ok(items), |e: StoreError| Err(e.into()))
+}
+
+/// The watch, if the query asks for one.
+pub(super) fn wanted(
+    app: &Arc<App>,
+    identity: &Identity,
+    kind: Kind,
+    query: &Query,
+) -> Result<Option<Response>, Failure> {
+    query.only(&["watch", "resource_version"])?;
+    let from = query.number("resource_version")?;
+    if !query.flag("watch")? {
+        return match from {
+            None => Ok(None),
+            Some(_) => Err(Failure::bad("'resource_version' is for a watch; add watch=true")),
+        };
+    }
+    let from = from.ok_or_else(|| {
+        Failure::bad("a watch needs resource_version=N: list first and take the list's resource_version")
+    })?;
+    let store = app.registry.store().clone();
+    let revisions = store.history().revisions();
+    // Says at once when the history is no longer kept.
+    store.history().after(from, 1).map_err(|e| Failure::new(Code::Gone, e.to_string()))?;
+    let watch =
+        Watch { app: app.clone(), nve: identity.nve(), kind, from, revisions, greeted: false, over: false };
+    let body = Body::from_stream(stream::unfold(watch, |mut watch| async move {
+        let octets = watch.next().await?;
+        Some((Ok::<_, Infallible>(octets), watch))
+    }));
+    Ok(Some(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()))
+}
+
+struct Watch {
+    app: Arc<App>,
+    /// The NVE that watches, which sees only what concerns it.
+    nve: Option<XtrId>,
+    kind: Kind,
+    from: Revision,
+    revisions: Receiver<Revision>,
+    /// The first bookmark, which says that history is replayed, has been sent.
+    greeted: bool,
+    over: bool,
+}
+
+impl Watch {
+    /// The next lines; none when the watch is over.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            let stopping = self.app.stop.is_cancelled();
+            let revoked = self.nve.is_some_and(|id| identify(&self.app, Some(&Role::Nve(id))).is_err());
+            if self.over || stopping || revoked {
+                return None;
+            }
+            self.revisions.mark_unchanged();
+            let store = self.app.registry.store().clone();
+            // Too slow a reader lists again.
+            let (changes, complete) = store.history().after(self.from, ROUND).ok()?;
+            self.from = complete;
+            let mut lines = Vec::new();
+            for change in changes {
+                if let Err(e) = self.lines(&change, &mut lines) {
+                    tracing::error!(error = %e, "a watch ends");
+                    self.over = true;
+                    break;
+                }
+            }
+            let caught_up = complete == *self.revisions.borrow();
+            if caught_up && !self.greeted {
+                self.greeted = true;
+                line(&mut lines, &Event::<()>::Bookmark { resource_version: complete });
+            }
+            if !lines.is_empty() {
+                return Some(lines.into());
+            }
+            if !caught_up {
+                continue;
+            }
+            let app = self.app.clone();
+            let news = async {
+                tokio::select! {
+                    changed = self.revisions.changed() => changed.is_ok(),
+                    () = app.stop.cancelled() => false,
+                }
+            };
+            match timeout(HEARTBEAT, news).await {
+                Ok(true) => {}
+                Ok(false) => return None,
+                Err(_) => {
+                    line(&mut lines, &Event::<()>::Bookmark { resource_version: self.from });
+                    return Some(lines.into());
+                }
+            }
+        }
+    }
+
+    fn lines(&self, change: &Change, out: &mut Vec<u8>) -> Result<(), StoreError> {
+        match (self.kind, Kind::of(&change.key), self.nve) {
+            (Kind::Nve, Some(Kind::Nve), _) => plain(change, out, nve_view),
+            (Kind::Vn, Some(Kind::Vn), None) => plain(change, out, vn_view),
+            (Kind::Grant, Some(Kind::Grant), None) => plain(change, out, grant_view),
+            (Kind::Grant, Some(Kind::Grant), Some(nve)) => filtered(change, out, nve),
+            // A VN that changed is told to an NVE that holds something in it; and a grant gained or
+            // lost may bring a VN into sight or out of it.
+            (Kind::Vn, Some(Kind::Vn), Some(nve)) => {
+                let Some(value) = change.after.as_ref().or(change.before.as_ref()) else { return Ok(()) };
+                let spec: VnSpec = decode(&change.key, value)?;
+                let tx = self.app.registry.store().snapshot()?;
+                if self.app.registry.holds_in(&*tx, nve, spec.vni)? {
+                    plain(change, out, vn_view)?;
+                }
+                Ok(())
+            }
+            (Kind::Vn, Some(Kind::Grant), Some(nve)) => self.vn_of_grant(change, out, nve),
+            _ => Ok(()),
+        }
+    }
+
+    fn vn_of_grant(&self, change: &Change, out: &mut Vec<u8>, nve: XtrId) -> Result<(), StoreError> {
+        let (before, after) = grants(change)?;
+        let concerns = |view: &Option<GrantView>| view.as_ref().is_some_and(|v| names(v, nve));
+        if concerns(&before) == concerns(&after) {
+            return Ok(());
+        }
+        let Some(view) = before.as_ref().or(after.as_ref()) else { return Ok(()) };
+        let tx = self.app.registry.store().snapshot()?;
+        let holds = self.app.registry.holds_in(&*tx, nve, view.grant.tsi.vni)?;
+        let mut key = Kind::Vn.prefix().to_vec();
+        key.extend_from_slice(view.vn.as_str().as_bytes());
+        let spec = tx.get(&key)?.map(|value| decode::<VnSpec>(&key, &value)).transpose()?;
+        let resource_version = change.revision;
+        match (spec, holds) {
+            (Some(spec), true) if concerns(&after) => {
+                line(out, &Event::Added { resource_version, object: Vn::from(spec) });
+            }
+            (Some(spec), false) => line(out, &Event::Deleted { resource_version, object: Vn::from(spec) }),
+            // It holds other tenant systems there; or the VN is gone since, and so is every watcher's
+            // interest in it but the name.
+            (Some(_), true) => {}
+            (None, _) => {
+                let vni = view.grant.tsi.vni;
+                let spec = VnSpec {
+                    name: view.vn.clone(),
+                    vni,
+                    subnets: Default::default(),
+                    learning: Default::default(),
+                    reply: Default::default(),
+                };
+                line(out, &Event::Deleted { resource_version, object: Vn::from(spec) });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn nve_view(record: NveRecord) -> NveView {
+    let NveRecord { name, xtr_id, rlocs, .. } = record;
+    NveView { name, xtr_id, rlocs, connected: None }
+}
+
+fn vn_view(spec: VnSpec) -> Vn {
+    spec.into()
+}
+
+fn grant_view(view: GrantView) -> GrantView {
+    view
+}
+
+fn names(view: &GrantView, nve: XtrId) -> bool {
+    view.grant.owner == nve || view.grant.next.is_some_and(|next| next.nve == nve)
+}
+
+fn grants(change: &Change) -> Result<(Option<GrantView>, Option<GrantView>), StoreError> {
+    let read = |value: &Option<Vec<u8>>| value.as_ref().map(|v| decode(&change.key, v)).transpose();
+    Ok((read(&change.before)?, read(&change.after)?))
+}
+
+/// A change as everybody sees it.
+fn plain<T: DeserializeOwned, V: Serialize>(
+    change: &Change,
+    out: &mut Vec<u8>,
+    view: impl Fn(T) -> V,
+) -> Result<(), StoreError> {
+    let resource_version = change.revision;
+    let object = |value: &[u8]| decode(&change.key, value).map(&view);
+    match (&change.before, &change.after) {
+        (None, Some(now)) => line(out, &Event::Added { resource_version, object: object(now)? }),
+        (Some(_), Some(now)) => line(out, &Event::Modified { resource_version, object: object(now)? }),
+        (Some(was), None) => line(out, &Event::Deleted { resource_version, object: object(was)? }),
+        (None, None) => {}
+    }
+    Ok(())
+}
+
+/// A grant's change as an NVE sees it.
+fn filtered(change: &Change, out: &mut Vec<u8>, nve: XtrId) -> Result<(), StoreError> {
+    let (before, after) = grants(change)?;
+    let before = before.filter(|view| names(view, nve));
+    let after = after.filter(|view| names(view, nve));
+    let resource_version = change.revision;
+    match (before, after) {
+        (None, Some(object)) => line(out, &Event::Added { resource_version, object }),
+        (Some(_), Some(object)) => line(out, &Event::Modified { resource_version, object }),
+        (Some(object), None) => line(out, &Event::Deleted { resource_version, object }),
+        (None, None) => {}
+    }
+    Ok(())
+}
+
+fn line<T: Serialize>(out: &mut Vec<u8>, event: &Event<T>) {
+    let start = out.len();
+    if serde_json::to_writer(&mut *out, event).is_ok() {
+        out.push(b'\n');
+    } else {
+        out.truncate(start);
+    }
+}

@@ -1,0 +1,321 @@
+//! Sessions of NVEs: TLS 1.3 over TCP with certificates on both sides, LISP frames inside.
+
+use super::{
+    App,
+    clock::Clock,
+    limit::LogLimit,
+    shard::{Input, ShardHandle},
+    tls,
+};
+use crate::core::{SessionId, peek_frame_vni, shard_of};
+use rustls::ServerConfig;
+use socket2::{SockRef, TcpKeepalive};
+use std::{
+    collections::BTreeMap,
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf},
+    net::{TcpListener, TcpStream},
+    sync::{Notify, Semaphore},
+    time::timeout,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_util::sync::CancellationToken;
+use weft_api::Role;
+use weft_lisp::tcp::FrameDecoder;
+use weft_model::XtrId;
+
+/// Octets waiting for a session beyond which its shards are told to hold back.
+const HIGH: usize = 256 << 10;
+/// Octets waiting for a session beyond which it is closed: its end does not read.
+const LIMIT: usize = 16 << 20;
+/// Handshakes at a time.
+const HANDSHAKES: usize = 256;
+/// Sessions at a time, those in their handshake included.
+const SESSIONS: usize = 16_384;
+/// How long a handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+
+/// What waits to be written to a session.
+pub(super) struct SessionOut {
+    queue: Mutex<Queue>,
+    ready: Notify,
+    /// Ends the session.
+    end: CancellationToken,
+}
+
+#[derive(Default)]
+struct Queue {
+    octets: Vec<u8>,
+    /// Some shard was told to hold back.
+    congested: bool,
+}
+
+impl SessionOut {
+    fn new(end: CancellationToken) -> Self {
+        Self { queue: Mutex::default(), ready: Notify::new(), end }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds whole frames; whether the sender is to hold back until the session is writable.
+    pub(super) fn push(&self, octets: &[u8]) -> bool {
+        let mut queue = self.queue();
+        if queue.octets.len() + octets.len() > LIMIT {
+            self.end.cancel();
+            return true;
+        }
+        queue.octets.extend_from_slice(octets);
+        let congested = queue.octets.len() > HIGH;
+        queue.congested |= congested;
+        drop(queue);
+        self.ready.notify_one();
+        congested
+    }
+
+    /// Everything that waits, and whether some shard holds back.
+    fn take(&self) -> (Vec<u8>, bool) {
+        let mut queue = self.queue();
+        (std::mem::take(&mut queue.octets), std::mem::take(&mut queue.congested))
+    }
+}
+
+/// The sessions that are up: one per NVE.
+#[derive(Default)]
+pub(super) struct Sessions {
+    up: Mutex<BTreeMap<XtrId, (SessionId, CancellationToken)>>,
+    last: AtomicU64,
+}
+
+impl Sessions {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<XtrId, (SessionId, CancellationToken)>> {
+        self.up.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the place of the NVE's older session, which ends.
+    fn up(&self, xtr_id: XtrId, end: CancellationToken) -> SessionId {
+        let id = SessionId(self.last.fetch_add(1, Ordering::Relaxed) + 1);
+        if let Some((_, old)) = self.lock().insert(xtr_id, (id, end)) {
+            old.cancel();
+        }
+        id
+    }
+
+    fn down(&self, xtr_id: XtrId, id: SessionId) {
+        let mut up = self.lock();
+        if up.get(&xtr_id).is_some_and(|(current, _)| *current == id) {
+            up.remove(&xtr_id);
+        }
+    }
+
+    /// Ends the NVE's session, if it has one.
+    pub(super) fn end(&self, xtr_id: XtrId) {
+        if let Some((_, end)) = self.lock().get(&xtr_id) {
+            end.cancel();
+        }
+    }
+
+    pub(super) fn connected(&self, xtr_id: XtrId) -> bool {
+        self.lock().contains_key(&xtr_id)
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.lock().len()
+    }
+}
+
+/// Accepts sessions until `stop`.
+pub(super) async fn serve(
+    app: Arc<App>,
+    listener: TcpListener,
+    config: Arc<ServerConfig>,
+    stop: CancellationToken,
+) {
+    let acceptor = TlsAcceptor::from(config);
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    let places = Arc::new(Semaphore::new(SESSIONS));
+    let log = Arc::new(LogLimit::default());
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let Some((stream, peer)) = accepted_or_wait(accepted).await else { continue };
+        let (Ok(place), Ok(turn)) =
+            (places.clone().try_acquire_owned(), handshakes.clone().acquire_owned().await)
+        else {
+            continue;
+        };
+        let (app, acceptor, stop, log) = (app.clone(), acceptor.clone(), stop.child_token(), log.clone());
+        tokio::spawn(async move {
+            let opened = open(&app, &acceptor, stream).await;
+            drop(turn);
+            match opened {
+                Ok((xtr_id, stream)) => run(&app, xtr_id, peer, stream, stop).await,
+                Err(reason) => report(&log, app.clock, peer, &reason),
+            }
+            drop(place);
+        });
+    }
+}
+
+/// Accepting fails when descriptors run out: then a moment's rest instead of a busy loop.
+pub(super) async fn accepted_or_wait(
+    accepted: io::Result<(TcpStream, SocketAddr)>,
+) -> Option<(TcpStream, SocketAddr)> {
+    match accepted {
+        Ok(both) => Some(both),
+        Err(e) => {
+            tracing::warn!(error = %e, "cannot accept a connection");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            None
+        }
+    }
+}
+
+fn report(log: &LogLimit, clock: Clock, peer: SocketAddr, reason: &str) {
+    if let Some(held_back) = log.pass(clock) {
+        tracing::warn!(%peer, reason, held_back, "session refused");
+    }
+}
+
+/// The session's TCP notices a dead peer within about 3 s.
+fn tune(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    let second = Duration::from_secs(1);
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(second).with_interval(second).with_retries(2))?;
+    socket.set_tcp_user_timeout(Some(Duration::from_secs(3)))
+}
+
+async fn open(
+    app: &App,
+    acceptor: &TlsAcceptor,
+    stream: TcpStream,
+) -> Result<(XtrId, TlsStream<TcpStream>), String> {
+    tune(&stream).map_err(|e| e.to_string())?;
+    let stream = timeout(HANDSHAKE, acceptor.accept(stream))
+        .await
+        .map_err(|_| "no TLS handshake within 5 s".to_owned())?
+        .map_err(|e| e.to_string())?;
+    match tls::role(stream.get_ref().1)? {
+        Some(Role::Nve(id)) if app.directory.nve(id).is_some() => Ok((id, stream)),
+        Some(Role::Nve(id)) => Err(format!("NVE {id} is not enrolled here or has been removed")),
+        Some(role) => Err(format!("{role} is no NVE; sessions are for NVEs")),
+        None => Err("no certificate".to_owned()),
+    }
+}
+
+async fn run(
+    app: &App,
+    xtr_id: XtrId,
+    peer: SocketAddr,
+    stream: TlsStream<TcpStream>,
+    end: CancellationToken,
+) {
+    let (mut read, write) = tokio::io::split(stream);
+    let out = Arc::new(SessionOut::new(end.clone()));
+    let id = app.sessions.up(xtr_id, end.clone());
+    // Removed between its handshake and now: who removed it has not seen the session.
+    if app.directory.nve(xtr_id).is_none() {
+        app.sessions.down(xtr_id, id);
+        return;
+    }
+    tracing::info!(nve = %xtr_id, %peer, session = id.0, "session up");
+    for shard in &app.shards {
+        shard.send(Input::Up { id, xtr_id, out: out.clone() }).await;
+    }
+    let writer = tokio::spawn(write_all(write, out, app.shards.clone(), id, end.clone()));
+    let reason = tokio::select! {
+        () = end.cancelled() => "ended by this side".to_owned(),
+        reason = read_all(&mut read, &app.shards, id) => reason,
+    };
+    end.cancel();
+    drop(writer.await);
+    app.sessions.down(xtr_id, id);
+    for shard in &app.shards {
+        shard.send(Input::Down(id)).await;
+    }
+    tracing::info!(nve = %xtr_id, %peer, session = id.0, reason, "session down");
+}
+
+/// Hands frames to the shards until the stream ends; why it did.
+async fn read_all(
+    read: &mut ReadHalf<TlsStream<TcpStream>>,
+    shards: &[ShardHandle],
+    id: SessionId,
+) -> String {
+    let mut decoder = FrameDecoder::default();
+    let mut buffer = vec![0; 16 << 10];
+    loop {
+        match read.read(&mut buffer).await {
+            Ok(0) => return "closed by the NVE".to_owned(),
+            Ok(n) => decoder.push(buffer.get(..n).unwrap_or_default()),
+            Err(e) => return e.to_string(),
+        }
+        loop {
+            let (input, owner) = match decoder.next_frame() {
+                Ok(Some(frame)) => {
+                    let vni = if shards.len() > 1 { peek_frame_vni(&frame) } else { Some(0) };
+                    let data = Arc::from(frame.data);
+                    ((frame.frame_type, frame.id, data), vni.map(|vni| shard_of(vni, shards.len())))
+                }
+                Ok(None) => break,
+                Err(e) => return e.to_string(),
+            };
+            let (frame_type, frame_id, data): (u16, u32, Arc<[u8]>) = input;
+            for (index, shard) in shards.iter().enumerate() {
+                if owner.is_none_or(|owner| owner == index) {
+                    shard.send(Input::Frame { id, frame_type, frame_id, data: data.clone() }).await;
+                }
+            }
+        }
+    }
+}
+
+/// Writes what waits until the session ends.
+async fn write_all(
+    mut write: WriteHalf<TlsStream<TcpStream>>,
+    out: Arc<SessionOut>,
+    shards: Vec<ShardHandle>,
+    id: SessionId,
+    end: CancellationToken,
+) {
+    loop {
+        let (octets, congested) = out.take();
+        if octets.is_empty() {
+            tokio::select! {
+                () = out.ready.notified() => continue,
+                () = end.cancelled() => break,
+            }
+        }
+        let written = async {
+            write.write_all(&octets).await?;
+            write.flush().await
+        };
+        let written = tokio::select! {
+            written = written => written.is_ok(),
+            () = end.cancelled() => false,
+        };
+        if !written {
+            end.cancel();
+            return;
+        }
+        if congested {
+            for shard in &shards {
+                shard.send(Input::Writable(id)).await;
+            }
+        }
+    }
+    // A polite end, if the other side takes it.
+    drop(timeout(Duration::from_secs(1), write.shutdown()).await);
+}

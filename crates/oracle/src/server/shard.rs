@@ -1,0 +1,392 @@
+//! A shard's thread: its inbox, its UDP sockets, its timers.
+
+use super::{
+    clock::Clock,
+    echo,
+    limit::LogLimit,
+    session::SessionOut,
+    udp::{DATAGRAM, Udp},
+};
+use crate::core::{
+    Event, Fact, Refusal, SessionEvent, SessionId, Shard, ShardConfig, Transmit, peek_vni, shard_of,
+};
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::eventfd::{EfdFlags, EventFd},
+};
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    os::fd::AsFd,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+use tokio::sync::{mpsc, oneshot};
+use weft_lisp::tcp::Frame;
+use weft_model::{Epoch, Rloc, Time, TsiId, XtrId};
+
+/// Inputs that wait for a shard at most; who has more waits in turn (datagrams are dropped).
+const INBOX: usize = 4096;
+/// Inputs, and datagrams of one socket, taken in one go.
+const ROUND: usize = 64;
+
+/// A question about a shard.
+pub(super) type Query = Box<dyn FnOnce(&Shard, Time) + Send>;
+
+/// What comes to a shard from other threads.
+pub(super) enum Input {
+    Fact(Fact),
+    Up {
+        id: SessionId,
+        xtr_id: XtrId,
+        out: Arc<SessionOut>,
+    },
+    Frame {
+        id: SessionId,
+        frame_type: u16,
+        frame_id: u32,
+        data: Arc<[u8]>,
+    },
+    Writable(SessionId),
+    Down(SessionId),
+    /// Received on another shard's socket.
+    Datagram {
+        from: SocketAddr,
+        to: IpAddr,
+        payload: Box<[u8]>,
+    },
+    Query(Query),
+    Stop,
+}
+
+/// What a shard asks of the rest of the daemon.
+#[derive(Clone, Debug)]
+pub(super) enum Order {
+    /// Write down the new holder.
+    Succeed { tsi: TsiId, nve: XtrId, epoch: Epoch },
+}
+
+/// A shard's inbox.
+#[derive(Clone)]
+pub(super) struct ShardHandle {
+    inbox: mpsc::Sender<Input>,
+    waker: Arc<Waker>,
+}
+
+/// Wakes a thread that waits in `poll`, at the price of nothing while it is awake.
+struct Waker {
+    event: EventFd,
+    asleep: AtomicBool,
+}
+
+impl Waker {
+    fn wake(&self) {
+        if self.asleep.swap(false, Ordering::SeqCst) {
+            // It cannot be full, and a thread that is gone need not be woken.
+            let _: Result<usize, _> = self.event.write(1);
+        }
+    }
+}
+
+impl ShardHandle {
+    /// Waits for room.
+    pub(super) async fn send(&self, input: Input) {
+        // A shard that is gone is on its way out with the whole daemon.
+        drop(self.inbox.send(input).await);
+        self.waker.wake();
+    }
+
+    /// Waits for room; not for use on an asynchronous thread.
+    pub(super) fn send_blocking(&self, input: Input) {
+        drop(self.inbox.blocking_send(input));
+        self.waker.wake();
+    }
+
+    /// Drops the input when there is no room.
+    fn offer(&self, input: Input) {
+        drop(self.inbox.try_send(input));
+        self.waker.wake();
+    }
+
+    /// Asks; none when the shard is gone.
+    pub(super) async fn ask<R: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Shard, Time) -> R + Send + 'static,
+    ) -> Option<R> {
+        let (sender, receiver) = oneshot::channel();
+        let query: Query = Box::new(move |shard, now| drop(sender.send(question(shard, now))));
+        self.send(Input::Query(query)).await;
+        receiver.await.ok()
+    }
+}
+
+/// A shard's thread before it runs.
+pub(super) struct ShardThread {
+    pub(super) config: ShardConfig,
+    pub(super) sockets: Vec<Udp>,
+    pub(super) facts: Vec<Fact>,
+    pub(super) orders: mpsc::UnboundedSender<Order>,
+    pub(super) clock: Clock,
+    inbox: mpsc::Receiver<Input>,
+    waker: Arc<Waker>,
+}
+
+impl ShardThread {
+    pub(super) fn new(
+        config: ShardConfig,
+        sockets: Vec<Udp>,
+        orders: mpsc::UnboundedSender<Order>,
+        clock: Clock,
+    ) -> io::Result<(Self, ShardHandle)> {
+        let (sender, inbox) = mpsc::channel(INBOX);
+        let event = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
+        let waker = Arc::new(Waker { event, asleep: AtomicBool::new(false) });
+        let handle = ShardHandle { inbox: sender, waker: waker.clone() };
+        Ok((Self { config, sockets, facts: Vec::new(), orders, clock, inbox, waker }, handle))
+    }
+
+    /// Runs until told to stop. `all` are the handles of all shards, in order.
+    pub(super) fn run(self, all: Vec<ShardHandle>) -> io::Result<()> {
+        let Self { config, sockets, facts, orders, clock, inbox, waker } = self;
+        let echoes = EchoSockets::open();
+        let index = config.index;
+        let mut shard = Shard::new(config, clock.now());
+        for fact in facts {
+            shard.handle_fact(clock.now(), fact);
+        }
+        let mut thread = Running {
+            shard,
+            index,
+            all,
+            orders,
+            clock,
+            inbox,
+            waker,
+            sessions: BTreeMap::new(),
+            octets: Vec::new(),
+            refusals: LogLimit::default(),
+            stopped: false,
+        };
+        thread.run(sockets, echoes)
+    }
+}
+
+/// One socket a family for echoes; a family the host does not have has none.
+struct EchoSockets(Vec<Udp>);
+
+impl EchoSockets {
+    fn open() -> Self {
+        let any = ["0.0.0.0:0", "[::]:0"];
+        Self(any.into_iter().filter_map(|a| Udp::bind(a.parse().ok()?).ok()).collect())
+    }
+
+    fn send(&self, rloc: Rloc, nonce: u64) {
+        let socket = self.0.iter().find(|s| s.is_v4() == rloc.get().is_ipv4());
+        if let Some(socket) = socket {
+            // An error is an echo without answer, which is what is to be found out.
+            drop(socket.send(&echo::request(nonce), SocketAddr::new(rloc.get(), echo::PORT), None));
+        }
+    }
+}
+
+struct Running {
+    shard: Shard,
+    index: usize,
+    all: Vec<ShardHandle>,
+    orders: mpsc::UnboundedSender<Order>,
+    clock: Clock,
+    inbox: mpsc::Receiver<Input>,
+    waker: Arc<Waker>,
+    sessions: BTreeMap<SessionId, Arc<SessionOut>>,
+    octets: Vec<u8>,
+    refusals: LogLimit,
+    stopped: bool,
+}
+
+impl Running {
+    fn run(&mut self, mut sockets: Vec<Udp>, mut echoes: EchoSockets) -> io::Result<()> {
+        let mut buffer = vec![0; DATAGRAM];
+        self.flush(&sockets, &echoes);
+        while !self.stopped {
+            let mut busy = self.drain(&sockets, &echoes);
+            for at in 0..sockets.len() {
+                for _ in 0..ROUND {
+                    let Some(got) = sockets.get_mut(at).and_then(|s| s.receive(&mut buffer)) else { break };
+                    busy = true;
+                    // A fact that was committed before the datagram was sent is in the inbox by
+                    // now: it counts first.
+                    if !self.inbox.is_empty() {
+                        self.drain(&sockets, &echoes);
+                    }
+                    let payload = buffer.get(..got.len).unwrap_or_default();
+                    self.datagram(got.from, got.to, payload);
+                    self.flush(&sockets, &echoes);
+                }
+            }
+            for at in 0..echoes.0.len() {
+                while let Some(got) = echoes.0.get_mut(at).and_then(|s| s.receive(&mut buffer)) {
+                    let nonce = echo::parse_reply(buffer.get(..got.len).unwrap_or_default());
+                    if let (Some(nonce), Ok(rloc)) = (nonce, Rloc::new(got.from.ip())) {
+                        self.shard.handle_echo_reply(self.clock.now(), rloc, nonce);
+                        self.flush(&sockets, &echoes);
+                    }
+                }
+            }
+            let now = self.clock.now();
+            if self.shard.poll_timeout().is_some_and(|due| due <= now) {
+                self.shard.handle_timeout(now);
+                self.flush(&sockets, &echoes);
+            } else if !busy {
+                self.wait(&sockets, &echoes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for an input, a datagram or the next timer.
+    fn wait(&mut self, sockets: &[Udp], echoes: &EchoSockets) -> io::Result<()> {
+        self.waker.asleep.store(true, Ordering::SeqCst);
+        // Whoever sent before reading `asleep` left something here; whoever reads it later wakes us.
+        if self.inbox.is_empty() {
+            let timeout = match self.shard.poll_timeout() {
+                None => PollTimeout::NONE,
+                Some(due) => {
+                    let left = due.since(self.clock.now());
+                    let millis = left.as_millis().saturating_add(1).min(60_000);
+                    PollTimeout::try_from(u32::try_from(millis).unwrap_or(60_000))
+                        .unwrap_or(PollTimeout::ZERO)
+                }
+            };
+            let mut fds = vec![PollFd::new(self.waker.event.as_fd(), PollFlags::POLLIN)];
+            let all = sockets.iter().chain(&echoes.0);
+            fds.extend(all.map(|s| PollFd::new(s.fd(), PollFlags::POLLIN)));
+            match poll(&mut fds, timeout) {
+                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        self.waker.asleep.store(false, Ordering::SeqCst);
+        // Empty if it was a socket or a timer.
+        let _: Result<u64, _> = self.waker.event.read();
+        Ok(())
+    }
+
+    /// Takes a round of inputs; whether there were any.
+    fn drain(&mut self, sockets: &[Udp], echoes: &EchoSockets) -> bool {
+        let mut any = false;
+        for _ in 0..ROUND {
+            match self.inbox.try_recv() {
+                Ok(input) => self.input(input),
+                Err(mpsc::error::TryRecvError::Empty) => break,
+                Err(mpsc::error::TryRecvError::Disconnected) => self.stopped = true,
+            }
+            any = true;
+            self.flush(sockets, echoes);
+            if self.stopped {
+                break;
+            }
+        }
+        any
+    }
+
+    fn input(&mut self, input: Input) {
+        let now = self.clock.now();
+        match input {
+            Input::Fact(fact) => self.shard.handle_fact(now, fact),
+            Input::Up { id, xtr_id, out } => {
+                self.sessions.insert(id, out);
+                self.shard.handle_session(now, SessionEvent::Up { session: id, xtr_id });
+            }
+            Input::Frame { id, frame_type, frame_id, data } => {
+                let frame = Frame { frame_type, id: frame_id, data: &data };
+                self.shard.handle_session(now, SessionEvent::Frame { session: id, frame });
+            }
+            Input::Writable(id) => self.shard.handle_session(now, SessionEvent::Writable { session: id }),
+            Input::Down(id) => {
+                self.sessions.remove(&id);
+                self.shard.handle_session(now, SessionEvent::Down { session: id });
+            }
+            Input::Datagram { from, to, payload } => self.shard.handle_datagram(now, from, to, &payload),
+            Input::Query(query) => query(&self.shard, now),
+            Input::Stop => self.stopped = true,
+        }
+    }
+
+    fn datagram(&mut self, from: SocketAddr, to: IpAddr, payload: &[u8]) {
+        let owner = match self.all.len() {
+            1 => 0,
+            shards => peek_vni(payload).map_or(self.index, |vni| shard_of(vni, shards)),
+        };
+        match self.all.get(owner).filter(|_| owner != self.index) {
+            Some(other) => other.offer(Input::Datagram { from, to, payload: payload.into() }),
+            None => self.shard.handle_datagram(self.clock.now(), from, to, payload),
+        }
+    }
+
+    /// Carries out what the shard wants.
+    fn flush(&mut self, sockets: &[Udp], echoes: &EchoSockets) {
+        while let Some(event) = self.shard.poll_event() {
+            self.event(event);
+        }
+        let mut octets = std::mem::take(&mut self.octets);
+        while let Some(transmit) = self.shard.poll_transmit(&mut octets) {
+            match transmit {
+                Transmit::Session { id } => {
+                    let congested = self.sessions.get(&id).is_some_and(|out| out.push(&octets));
+                    if congested {
+                        let now = self.clock.now();
+                        self.shard.handle_session(now, SessionEvent::Congested { session: id });
+                    }
+                }
+                Transmit::Udp { dst, src } => {
+                    let v4 = dst.is_ipv4();
+                    if let Some(socket) = sockets.iter().find(|s| s.is_v4() == v4) {
+                        // Lost like any datagram; whoever wants the answer asks again.
+                        if let Err(e) = socket.send(&octets, dst, src) {
+                            tracing::debug!(%dst, error = %e, "cannot send");
+                        }
+                    }
+                }
+                Transmit::Echo { rloc, nonce } => echoes.send(rloc, nonce),
+            }
+        }
+        self.octets = octets;
+    }
+
+    fn event(&self, event: Event) {
+        match event {
+            Event::SuccessorActive { tsi, nve, epoch } => {
+                drop(self.orders.send(Order::Succeed { tsi, nve, epoch }));
+            }
+            // No plain xTR is configured yet, so there is nothing to save for one.
+            Event::SaveNonce { .. } => {}
+            Event::Refused { nve, reason } => self.refused(nve, &reason),
+            Event::EndOfRegistration { nve, registered, removed } => {
+                tracing::info!(%nve, registered, removed, shard = self.index, "registration complete");
+            }
+            Event::Stale { nve, tsis } => tracing::warn!(%nve, tsis, "session lost, mappings kept"),
+            Event::Withdrawn { nve, tsis, after } => {
+                tracing::warn!(%nve, tsis, ?after, "host is gone, mappings withdrawn");
+            }
+            Event::ManyNvesLost { lost, of } => {
+                tracing::error!(
+                    lost,
+                    of,
+                    "too many NVEs lost at once: nothing is withdrawn, look at this host"
+                );
+            }
+            Event::NvesBack => tracing::info!("NVEs are back"),
+            Event::Ready => tracing::debug!(shard = self.index, "facts loaded"),
+        }
+    }
+
+    fn refused(&self, nve: Option<XtrId>, reason: &Refusal) {
+        if let Some(held_back) = self.refusals.pass(self.clock) {
+            let nve = nve.map_or_else(|| "unknown".to_owned(), |id| id.to_string());
+            tracing::warn!(nve, reason = reason.name(), held_back, "registration refused: {reason}");
+        }
+    }
+}
