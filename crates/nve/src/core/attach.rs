@@ -2,7 +2,9 @@
 //! come and go.
 
 use super::tsi::{State, Tsi, Waiting};
-use super::{ApiCall, Attach, Attached, CallId, Core, Device, Granted, Notice, Output, Refused, Ticket, Timer};
+use super::{
+    ApiCall, Attach, Attached, CallId, Core, Device, Granted, Notice, Output, Refused, Ticket, Timer,
+};
 use std::collections::BTreeSet;
 use weft_datapath::IfIndex;
 use weft_model::{Time, TsiId, TsiName, VnName};
@@ -37,18 +39,17 @@ impl Core {
     fn check_attach(&self, attach: &Attach) -> Result<Option<Attached>, Refused> {
         let busy = || Refused::Busy { vn: attach.vn.clone(), name: attach.name.clone() };
         let device = &attach.device;
-        let claimed = |c: &Call| {
-            matches!(c, Call::Attach(a) if a.device.index == device.index || a.device.name == device.name)
-        };
+        let claimed = |c: &Call| matches!(c, Call::Attach(a) if a.device.index == device.index || a.device.name == device.name);
         if self.is_busy(&attach.vn, &attach.name) || self.calls.values().any(claimed) {
             return Err(busy());
         }
         // Also while its device is gone: when it comes back under its name it is the VAP again.
         let holder = [self.by_device.get(&device.name), self.vaps.get(&device.index)];
         for id in holder.into_iter().flatten() {
-            let other = self.tsis.get(id).is_some_and(|t| {
-                !t.lost && (t.vn != attach.vn || t.grant.tsi.name != attach.name)
-            });
+            let other = self
+                .tsis
+                .get(id)
+                .is_some_and(|t| !t.lost && (t.vn != attach.vn || t.grant.tsi.name != attach.name));
             if other {
                 return Err(Refused::DeviceTaken { device: device.name.clone(), tsi: id.clone() });
             }
@@ -106,13 +107,8 @@ impl Core {
         self.next_ticket += 1;
         self.tickets.insert(ticket, id.clone());
         let mut tsi = Tsi::new(attach.vn, grant, revision, attach.device, true);
-        tsi.waiting = Some(Waiting {
-            call,
-            ticket,
-            applied: false,
-            acknowledged: false,
-            rejected: BTreeSet::new(),
-        });
+        tsi.waiting =
+            Some(Waiting { call, ticket, applied: false, acknowledged: false, rejected: BTreeSet::new() });
         self.insert_tsi(tsi);
         self.timers.set(Timer::Acknowledge(id.clone()), now + self.config.timing.acknowledge);
         self.save();
@@ -303,7 +299,8 @@ impl Core {
     }
 
     fn is_detaching(&self, vn: &VnName, name: &TsiName) -> bool {
-        let detach = |call: &Call| matches!(call, Call::Detach { vn: v, tsi } if v == vn && tsi.name == *name);
+        let detach =
+            |call: &Call| matches!(call, Call::Detach { vn: v, tsi } if v == vn && tsi.name == *name);
         self.calls.values().any(detach)
     }
 }

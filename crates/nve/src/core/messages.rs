@@ -4,8 +4,8 @@
 use ::core::net::{IpAddr, SocketAddr};
 use std::collections::BTreeSet;
 use weft_lisp::{
-    Address, AuthData, Ecm, EcmHeader, Eid as WireEid, EidAddr, EidRecord, EncodeError, EncodeOptions, Inner, List,
-    Locator, MapRegister, MapReply, MapRequest, MapVersion, Record, Xtr,
+    Address, AuthData, Ecm, EcmHeader, Eid as WireEid, EidAddr, EidRecord, EncodeError, EncodeOptions, Inner,
+    List, Locator, MapRegister, MapReply, MapRequest, MapVersion, Record, Xtr,
 };
 use weft_model::{Eid, Grant, MacAddr, Rloc, TenantIp, Vni, XtrId, digest::Digest};
 
@@ -241,9 +241,14 @@ pub fn map_reply(octets: &[u8]) -> Result<(u64, Vec<Said>), weft_lisp::DecodeErr
     Ok((reply.nonce, reply.records.iter().flat_map(|r| said(&r)).collect()))
 }
 
-/// The EID a Solicit-Map-Request asks the receiver to ask for anew (RFC 9301 section 6.1).
+/// The EIDs a Solicit-Map-Request may mean: RFC 9301 section 6.1 leaves open whether the mapping that
+/// changed is named as source or as what is asked for.
 #[must_use]
-pub fn solicited(request: &MapRequest<'_>) -> Option<(Vni, Eid)> {
-    let eid = model_eid(WireEid::host_from_wire(request.source_eid).ok()?)?;
-    request.smr.then_some(eid)
+pub fn solicited(request: &MapRequest<'_>) -> Vec<(Vni, Eid)> {
+    if !request.smr {
+        return Vec::new();
+    }
+    let source = WireEid::host_from_wire(request.source_eid).ok();
+    let asked = request.records.iter().filter_map(|r| WireEid::from_wire(r.eid, r.mask_len).ok());
+    source.into_iter().chain(asked).filter(WireEid::is_host).filter_map(model_eid).collect()
 }

@@ -249,12 +249,14 @@ impl Core {
             },
             Ok(MessageType::MapRequest) => {
                 match MapRequest::decode(octets).map(|r| messages::solicited(&r)) {
-                    Ok(Some((vni, eid))) => {
+                    Ok(eids) if !eids.is_empty() => {
                         self.counters.smrs += 1;
                         // Nothing is asked about what nobody here uses (RFC 9301 section 6.1).
-                        self.refresh(now, vni, eid);
+                        for (vni, eid) in eids {
+                            self.refresh(now, vni, eid);
+                        }
                     }
-                    Ok(None) => self.counters.unexpected_datagrams += 1,
+                    Ok(_) => self.counters.unexpected_datagrams += 1,
                     Err(_) => self.counters.malformed_datagrams += 1,
                 }
             }
@@ -288,17 +290,19 @@ impl Core {
                 self.learn(now, said, Origin::Reply, pending.asker);
             }
         }
-        self.answer_waiters(now, pending);
+        self.answer_waiters(now, key.1, pending);
     }
 
-    /// Answers who waits for a question that is settled. Who is told a MAC that nobody knows the way to
-    /// goes on waiting, for that.
-    fn answer_waiters(&mut self, now: Time, pending: Pending) {
+    /// Answers who waits for a question that is settled. Who is to be told a MAC that nobody knows the way
+    /// to goes on waiting, for that, once.
+    fn answer_waiters(&mut self, now: Time, asked: Eid, pending: Pending) {
         for waiter in pending.waiters {
             if self.answer(&waiter) {
                 continue;
             }
-            if let Some(Neighbour::At(mac)) = self.tables.neighbours.get(&(waiter.vni, waiter.target)).copied()
+            if matches!(asked, Eid::Ip(_))
+                && let Some(Neighbour::At(mac)) =
+                    self.tables.neighbours.get(&(waiter.vni, waiter.target)).copied()
                 && !self.tables.fdb.contains_key(&(waiter.vni, mac))
             {
                 let source = pending.source;
@@ -311,7 +315,7 @@ impl Core {
     pub(super) fn settle(&mut self, vni: Vni, eid: Eid) {
         if let Some(pending) = self.resolver.remove(&(vni, eid)) {
             self.timers.cancel(&Timer::Retry(vni, eid));
-            self.answer_waiters(self.now, pending);
+            self.answer_waiters(self.now, eid, pending);
         }
     }
 
