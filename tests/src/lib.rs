@@ -5,10 +5,11 @@
 #![allow(clippy::print_stderr, reason = "what a failed test shows goes to standard error")]
 
 mod guard;
-mod ping;
+mod traffic;
 
 pub use guard::TestLab;
-pub use ping::{Ping, ping, ping_from};
+pub use traffic::{settle, transfer};
+pub use weft_lab::ping::{Ping, ping, ping_from};
 
 use std::path::PathBuf;
 

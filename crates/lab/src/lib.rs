@@ -25,6 +25,7 @@ mod http;
 mod lab;
 mod links;
 mod netns;
+pub mod ping;
 pub mod probe;
 mod process;
 mod record;
