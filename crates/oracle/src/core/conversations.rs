@@ -130,7 +130,7 @@ impl List {
         self.len -= 1;
     }
 
-    fn to_back(&mut self, slots: &mut [Slot], ring: usize, at: u32) {
+    fn make_last(&mut self, slots: &mut [Slot], ring: usize, at: u32) {
         if self.tail != at {
             self.unlink(slots, ring, at);
             self.push(slots, ring, at);
@@ -189,7 +189,7 @@ impl Asks {
         key: AskKey,
         class: Class,
         (limits, ttl): (&Limits, &RecordTtl),
-        mut evicted: impl FnMut(AskKey, Ask),
+        mut evicted: impl FnMut(AskKey),
     ) -> &mut Ask {
         let expires = now + class.span(ttl);
         let at = match self.index.get(&key) {
@@ -200,8 +200,8 @@ impl Asks {
             }
             None => {
                 while let Some(oldest) = self.over(key, limits) {
-                    if let Some((key, ask)) = self.remove_at(oldest) {
-                        evicted(key, ask);
+                    if let Some((key, _)) = self.remove_at(oldest) {
+                        evicted(key);
                     } else {
                         break;
                     }
@@ -227,16 +227,16 @@ impl Asks {
     fn touch(&mut self, at: u32, key: AskKey, class: Class) {
         let Some(old) = self.slots.get(at as usize).map(|slot| slot.ask.class) else { return };
         if old == class {
-            self.classes[class as usize].to_back(&mut self.slots, CLASS, at);
+            self.classes[class as usize].make_last(&mut self.slots, CLASS, at);
         } else {
             self.classes[old as usize].unlink(&mut self.slots, CLASS, at);
             self.classes[class as usize].push(&mut self.slots, CLASS, at);
         }
         if let Some(list) = self.by_vn.get_mut(&key.vni) {
-            list.to_back(&mut self.slots, VN, at);
+            list.make_last(&mut self.slots, VN, at);
         }
         if let Some(list) = self.by_asker.get_mut(&key.asker) {
-            list.to_back(&mut self.slots, NODE, at);
+            list.make_last(&mut self.slots, NODE, at);
         }
     }
 
@@ -372,7 +372,7 @@ mod tests {
         let mut asks = Asks::default();
         let mut evicted = Vec::new();
         let mut ask = |asks: &mut Asks, at: u64, key: AskKey| {
-            asks.remember(Time(at), key, Class::Positive, (&limits, &ttl), |k, _| evicted.push(k));
+            asks.remember(Time(at), key, Class::Positive, (&limits, &ttl), |k| evicted.push(k));
         };
         ask(&mut asks, 1, key(1, 1, 1));
         ask(&mut asks, 2, key(1, 2, 1));
@@ -388,8 +388,8 @@ mod tests {
     fn m2_asks_live_as_long_as_their_answer() {
         let (limits, ttl) = (Limits::default(), RecordTtl::default());
         let mut asks = Asks::default();
-        asks.remember(Time(0), key(1, 1, 1), Class::NegativeInside, (&limits, &ttl), |_, _| ());
-        asks.remember(Time(0), key(1, 2, 1), Class::Positive, (&limits, &ttl), |_, _| ());
+        asks.remember(Time(0), key(1, 1, 1), Class::NegativeInside, (&limits, &ttl), |_| ());
+        asks.remember(Time(0), key(1, 2, 1), Class::Positive, (&limits, &ttl), |_| ());
         assert_eq!(asks.next_expiry(), Some(Time::from_secs(65)));
         assert_eq!(asks.expire(Time::from_secs(64)), 0);
         assert_eq!(asks.expire(Time::from_secs(65)), 1);
@@ -408,8 +408,8 @@ mod tests {
                 let now = Time::from_secs(now as u64 * 7);
                 let key = key(vni, eid, asker);
                 match what {
-                    0 => { asks.remember(now, key, Class::Positive, (&limits, &ttl), |_, _| ()); }
-                    1 => { asks.remember(now, key, Class::NegativeInside, (&limits, &ttl), |_, _| ()); }
+                    0 => { asks.remember(now, key, Class::Positive, (&limits, &ttl), |_| ()); }
+                    1 => { asks.remember(now, key, Class::NegativeInside, (&limits, &ttl), |_| ()); }
                     2 => { asks.remove(key); }
                     3 => { asks.expire(now); }
                     _ if eid == 0 => asks.remove_vn(key.vni),

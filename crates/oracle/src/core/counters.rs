@@ -74,8 +74,8 @@ counters! {
     notifications,
     /// Mapping Notifications saved because a newer change took their place before they were sent.
     notifications_coalesced,
-    /// Mapping Notifications lost because their NVE stayed away too long.
-    notifications_dropped,
+    /// Nodes for which more waited than is kept; they start over.
+    overruns,
     /// SMRs sent to plain xTRs.
     smrs,
     /// Askers forgotten because too many were remembered.
@@ -88,8 +88,6 @@ counters! {
     frames_malformed,
     /// Frames on a session that is not, or no longer, an NVE's.
     frames_without_session,
-    /// Acknowledgements lost because a session did not take them.
-    controls_dropped,
     /// VN digests that did not match.
     digest_mismatches,
     /// VNs or everything asked to be registered again.

@@ -142,7 +142,7 @@ pub struct Shard {
     nodes: Nodes,
     asks: Asks,
     /// Asks that had to make room, until who asked is told.
-    evicted: Vec<(AskKey, bool)>,
+    evicted: Vec<AskKey>,
     smrs: BTreeMap<AskKey, Solicit>,
     timers: BTreeSet<(Time, Timer)>,
     /// Too many NVEs are lost at once.

@@ -58,6 +58,14 @@ pub enum Event {
         /// Its highest nonce.
         nonce: u64,
     },
+    /// A session does not read what it is sent and more waits for it than is kept: close it. Its NVE comes
+    /// back and asks again for all it holds.
+    Overrun {
+        /// The session.
+        session: SessionId,
+        /// Its NVE.
+        nve: XtrId,
+    },
     /// A registration was refused.
     Refused {
         /// Who registered; `None` when a UDP message did not say in a way to be believed.
@@ -111,9 +119,10 @@ pub(crate) struct Outbox {
     pub(crate) echoes: VecDeque<(Rloc, u64)>,
     /// Nodes with something to send on their session, each once.
     pub(crate) ready: VecDeque<XtrId>,
-    /// Must not be lost; the latest per TSI and per xTR is enough.
+    /// Must not be lost; the latest per TSI, xTR and session is enough.
     successors: BTreeMap<TsiId, (XtrId, Epoch)>,
     nonces: BTreeMap<XtrId, u64>,
+    overruns: BTreeMap<SessionId, XtrId>,
     events: VecDeque<Event>,
 }
 
@@ -161,6 +170,9 @@ impl Outbox {
             Event::SaveNonce { xtr, nonce } => {
                 self.nonces.insert(xtr, nonce);
             }
+            Event::Overrun { session, nve } => {
+                self.overruns.insert(session, nve);
+            }
             event if self.events.len() < limit => self.events.push_back(event),
             _ => return false,
         }
@@ -173,6 +185,9 @@ impl Outbox {
         }
         if let Some((xtr, nonce)) = self.nonces.pop_first() {
             return Some(Event::SaveNonce { xtr, nonce });
+        }
+        if let Some((session, nve)) = self.overruns.pop_first() {
+            return Some(Event::Overrun { session, nve });
         }
         self.events.pop_front()
     }

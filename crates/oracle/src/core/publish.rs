@@ -11,7 +11,7 @@ use super::conversations::{AskKey, Class};
 use super::database::{Answer, Database, Found, Locator, Source, TsiIx};
 use super::limits::TokenBucket;
 use super::nodes::{Control, Nodes};
-use super::output::Transmit;
+use super::output::{Event, Transmit};
 use super::wire::{Locators, record};
 
 /// Version of what we speak on sessions.
@@ -168,16 +168,15 @@ impl Shard {
     pub(crate) fn remember(&mut self, now: Time, key: AskKey, class: Class) {
         let limits = (&self.config.limits, &self.config.ttl);
         let evicted = &mut self.evicted;
-        self.asks.remember(now, key, class, limits, |key, ask| evicted.push((key, ask.negative)));
+        self.asks.remember(now, key, class, limits, |key| evicted.push(key));
         self.forget_evicted(now);
     }
 
     fn forget_evicted(&mut self, now: Time) {
-        while let Some((key, negative)) = self.evicted.pop() {
+        while let Some(key) = self.evicted.pop() {
             self.counters.asks_evicted += 1;
-            if !negative {
-                self.tell(now, key.asker, key.vni, key.eid);
-            }
+            // Also a Negative: nobody would clear it.
+            self.tell(now, key.asker, key.vni, key.eid);
         }
     }
 
@@ -191,12 +190,36 @@ impl Shard {
         if !node.pending.insert((vni, eid)) {
             self.counters.notifications_coalesced += 1;
         }
-        // Only a node that stays away, or does not read, gets here.
         if node.pending.len() > 2 * self.config.limits.asks_per_nve.max(1) {
-            node.pending.pop_first();
-            self.counters.notifications_dropped += 1;
+            self.overrun(nve);
         }
         self.wake(nve);
+    }
+
+    /// What waited for a node goes out now: the TTL of each mapping starts now, not when it changed.
+    pub(crate) fn release_pending(&mut self, now: Time, nve: XtrId) {
+        let Some(node) = self.nodes.get(nve) else { return };
+        let waited: Vec<(Vni, Eid)> = node.pending.iter().copied().collect();
+        for (vni, eid) in waited {
+            let key = AskKey { vni, eid, asker: nve };
+            if self.asks.get_mut(key).is_some_and(|ask| !ask.negative) {
+                self.remember(now, key, Class::Positive);
+            }
+        }
+        self.wake(nve);
+    }
+
+    /// More waits for a node than is kept. Nothing may be lost in silence: with a session it has to start
+    /// over, without one it starts over when it comes back, and asks again for all it holds.
+    fn overrun(&mut self, nve: XtrId) {
+        let Some(node) = self.nodes.get_mut(nve) else { return };
+        self.counters.overruns += 1;
+        node.pending.clear();
+        if let Some(session) = &mut node.session {
+            session.controls.clear();
+            let session = session.id;
+            self.event(Event::Overrun { session, nve });
+        }
     }
 
     /// Tells a node that has lost a TSI who has it now; having been told, it is told of changes like who
@@ -228,8 +251,7 @@ impl Shard {
         let limit = self.config.limits.controls_per_session.max(1);
         let Some(session) = self.nodes.get_mut(nve).and_then(|node| node.session.as_mut()) else { return };
         if session.controls.len() >= limit {
-            self.counters.controls_dropped += 1;
-            return;
+            return self.overrun(nve);
         }
         session.controls.push_back(control);
         self.wake(nve);

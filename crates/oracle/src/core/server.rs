@@ -93,17 +93,19 @@ impl Shard {
             SessionEvent::Up { session, xtr_id } => self.session_up(now, session, xtr_id),
             SessionEvent::Frame { session, frame } => self.session_frame(now, session, &frame),
             SessionEvent::Down { session } => self.session_down(now, session),
-            SessionEvent::Congested { session } => self.set_congested(session, true),
-            SessionEvent::Writable { session } => self.set_congested(session, false),
+            SessionEvent::Congested { session } => self.set_congested(now, session, true),
+            SessionEvent::Writable { session } => self.set_congested(now, session, false),
         }
     }
 
-    fn set_congested(&mut self, session: SessionId, congested: bool) {
+    fn set_congested(&mut self, now: Time, session: SessionId, congested: bool) {
         let Some((nve, node, _)) = self.nodes.of_session(session) else { return };
         if let Some(session) = &mut node.session {
             session.congested = congested;
         }
-        self.wake(nve);
+        if !congested {
+            self.release_pending(now, nve);
+        }
     }
 
     fn session_up(&mut self, now: Time, id: SessionId, nve: XtrId) {
@@ -125,7 +127,7 @@ impl Shard {
             self.control(nve, Control::Hello);
         }
         self.arm(now + self.config.timing.digest_interval, super::Timer::Digest(nve, id));
-        self.wake(nve);
+        self.release_pending(now, nve);
         self.review_alarm(now);
     }
 
@@ -253,9 +255,8 @@ impl Shard {
         several: bool,
         claims: &mut BTreeMap<TsiIx, Claim>,
     ) -> Result<(), Refusal> {
-        let (vni, eid) = match from_lisp(record.eid, record.mask_len) {
-            WireEid::Host(vni, eid) => (vni, eid),
-            _ => return Err(Refusal::BadEid(format!("{:?}/{}", record.eid, record.mask_len))),
+        let WireEid::Host(vni, eid) = from_lisp(record.eid, record.mask_len) else {
+            return Err(Refusal::BadEid(format!("{:?}/{}", record.eid, record.mask_len)));
         };
         let withdrawal = record.ttl == lisp::wire::TTL_REMOVE;
         let Some((ix, tsi)) = self.db.lookup(vni, eid) else {
@@ -298,16 +299,13 @@ impl Shard {
             Eid::Mac(_) => claim.mac = Some(record_digest(record)),
             Eid::Ip(ip) => drop(claim.ips.insert(ip, record_digest(record))),
         }
-        if matches!(eid, Eid::Ip(_)) {
-            if let (1, Some(Address::Mac(octets))) =
-                (record.locators.len(), record.locators.first().map(|l| l.rloc))
-            {
-                if octets != mac.octets() {
-                    let mac_found = weft_model::MacAddr(octets).to_string();
-                    return Err(Refusal::WrongMac { eid, granted: mac, mac: mac_found });
-                }
+        let only = record.locators.first().filter(|_| record.locators.len() == 1);
+        if let (Eid::Ip(_), Some(Address::Mac(octets))) = (eid, only.map(|locator| locator.rloc)) {
+            if octets == mac.octets() {
                 return Ok(());
             }
+            let found = weft_model::MacAddr(octets).to_string();
+            return Err(Refusal::WrongMac { eid, granted: mac, mac: found });
         }
         claim.locators = Some(self.own_locators(nve, eid, record)?);
         Ok(())

@@ -23,6 +23,9 @@ use weft_model::{
 
 use super::*;
 
+/// A record of a Map-Reply: EID, TTL, ACT, locators.
+pub(super) type Answered = (Eid, u32, Action, Vec<String>);
+
 /// What the bench read from the shard's transmissions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Sent {
@@ -63,7 +66,7 @@ pub(super) enum Sent {
     Reply {
         to: SocketAddr,
         nonce: u64,
-        records: Vec<(Eid, u32, Action, Vec<String>)>,
+        records: Vec<Answered>,
     },
     /// An SMR: what changed, and what it is about there.
     Smr {
@@ -280,7 +283,7 @@ impl Bench {
     }
 
     /// Asks and takes the answer.
-    pub fn answer(&mut self, by: u8, vn: u32, wanted: Eid) -> Option<Vec<(Eid, u32, Action, Vec<String>)>> {
+    pub fn answer(&mut self, by: u8, vn: u32, wanted: Eid) -> Option<Vec<Answered>> {
         let nonce = self.ask(by, vn, wanted, ip4(99));
         self.sent().into_iter().find_map(|sent| match sent {
             Sent::Reply { nonce: n, records, .. } if n == nonce => Some(records),

@@ -291,8 +291,14 @@ impl World {
     fn listen(&mut self) {
         let now = self.bench.now;
         for event in self.bench.events() {
-            if let Event::SuccessorActive { tsi, nve, epoch } = event {
-                self.claims.push((tsi, nve, epoch));
+            match event {
+                Event::SuccessorActive { tsi, nve, epoch } => self.claims.push((tsi, nve, epoch)),
+                // As the I/O does: the session is closed, and its NVE connects again.
+                Event::Overrun { session, nve } if self.sessions.get(&nve.0[0]) == Some(&session.0) => {
+                    self.step(Step::Down { n: nve.0[0] });
+                    self.step(Step::Up { n: nve.0[0] });
+                }
+                _ => {}
             }
         }
         let until = |ttl: u32| now + Duration::from_secs(60 * u64::from(ttl));
