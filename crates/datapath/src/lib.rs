@@ -4,6 +4,27 @@
 //! [`Kernel`] is the real thing, [`Model`] the reference: a property test drives both with the same
 //! tables and frames. Both are a [`Datapath`]. The tables are the agent's wish and the kernel's
 //! state alike: `wanted.diff(&kernel.observed()?)` is what a restarted agent has to apply.
+//!
+//! # What is decided, in order
+//!
+//! Of a frame from a tenant system: is its device a VAP, is that Activated, no VLAN tag, its source
+//! MAC; then ARP sender addresses, IP source, ND options and advertised targets; no router's or DHCP
+//! server's messages and nothing that hides what it is; broadcast ARP and multicast solicitations are
+//! answered, punted or dropped here, never sent on; other group destinations are dropped; then where
+//! the destination MAC is, whether the frame fits the tenant MTU, and how it gets there.
+//!
+//! Of a frame from the underlay: is the outer source an NVE, is it VXLAN, no inner VLAN tag or group
+//! destination; is its sender not one that is here; is its destination a VAP of that VN, Activated.
+//!
+//! Frames that are too large are answered ("fragmentation needed", "packet too big") whether or not
+//! IPv4's DF is set: nothing is fragmented here, and hosts heed the message either way. Not answered
+//! are ICMP errors and later IPv4 fragments, as RFC 1122 section 3.2.2 wants it, nor more than 1,000 a
+//! second for each VAP.
+//!
+//! # Limits
+//!
+//! Uplinks are Ethernet devices. The peer of a veth has to be in another network namespace. An NVE
+//! does not hear echoes sent from its own host: they do not cross an uplink.
 mod datapath;
 pub mod echo;
 mod error;

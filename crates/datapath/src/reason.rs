@@ -138,7 +138,8 @@ pub enum Direction {
     In,
 }
 
-/// One counter, summed over the CPUs. Only ever grows while the maps live.
+/// One counter, summed over the CPUs. Only ever grows, until the last VAP of its VN is removed: then it
+/// is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Counter {
     /// The virtual network; none for frames of no VN that is here.

@@ -15,8 +15,8 @@ use std::{
 use weft_datapath::{Datapath as _, DatapathError, IfIndex, Kernel, Op, OpenOptions, Path, Reason, VapKind};
 
 /// Run by [`agent_process`] as a process of its own: adopts the data plane, says so, waits for its end.
+/// Without its environment it has nothing to do.
 #[test]
-#[ignore = "a part of another test"]
 fn agent() {
     let (Ok(ns), Ok(dir)) = (std::env::var("WEFT_TEST_NETNS"), std::env::var("WEFT_TEST_PINS")) else {
         return;
@@ -32,7 +32,7 @@ fn agent() {
 
 fn agent_process(ns: &Ns, options: &OpenOptions) -> Child {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "--nocapture", "agent"])
+        .args(["--exact", "--nocapture", "agent"])
         .env("WEFT_TEST_NETNS", &ns.0)
         .env("WEFT_TEST_PINS", &options.pin_dir)
         .stdout(Stdio::piped())
@@ -263,6 +263,11 @@ fn refusals_to_open() {
     assert!(matches!(error, DatapathError::NoDevice(_)), "{error}");
     assert_eq!(ns.run(|| kernel.observed()).unwrap(), weft_datapath::Tables::default());
 
+    let two = ["192.0.2.1", "192.0.2.2"].map(|ip| ip.parse().unwrap());
+    let config = weft_datapath::Config { rlocs: two.into(), uplinks: [].into() };
+    let error = ns.run(|| kernel.apply(&Op::Config(config))).unwrap_err();
+    assert!(matches!(error, DatapathError::TwoRlocs(a, b) if [a, b] == two), "{error}");
+
     // Full is said so.
     let error = ns.run(|| {
         (0..=u16::MAX).find_map(|n| {
@@ -312,6 +317,74 @@ fn a_private_file_system() {
     ns.run(|| kernel.uninstall()).unwrap();
     common::run(&format!("umount {}", dir.display()));
     std::fs::remove_dir(&dir).unwrap();
+}
+
+/// Where the kernel does not answer route lookups for us, the VXLAN device carries the frames.
+#[test]
+fn without_route_lookups() {
+    let how = How { kind: VapKind::Veth, path: Path::Direct, v6: false };
+    let mut lab = Lab::new();
+    lab.attach(0, 1, how);
+    lab.attach(1, 2, how);
+    lab.nves[0].ns.run(|| std::fs::write("/proc/sys/net/ipv4/conf/weft-vxlan/forwarding", "0").unwrap());
+    assert!(lab.tss[0].ping(lab.tss[1].ip(false)), "{}", lab.dump());
+    let sent = |lab: &mut Lab, path| {
+        let counters = lab.nves[0].counters();
+        counters.iter().any(|c| c.reason == Reason::Encapsulated && c.path == path)
+    };
+    assert!(sent(&mut lab, Path::Device) && !sent(&mut lab, Path::Direct), "{}", lab.dump());
+}
+
+/// Two uplinks, two next hops: flows take both.
+#[test]
+fn equal_cost_paths() {
+    let how = How { kind: VapKind::Veth, path: Path::Direct, v6: false };
+    let mut lab = Lab::new();
+    lab.attach(0, 1, how);
+    lab.attach(1, 2, how);
+    // A second fabric between the two, and RLOCs on loopbacks reached over both.
+    for n in 0..2_usize {
+        let other = if n == 0 { None } else { Some(lab.nves[0].ns.0.clone()) };
+        if let Some(other) = other {
+            lab.nves[1].ns.ip(&format!("link add up1 type veth peer name up1 netns {other}"));
+        }
+    }
+    for n in 0..2_usize {
+        let nve = &mut lab.nves[n];
+        nve.ns.ip(&format!(
+            "addr add 198.18.0.{}/24 dev up1
+             link set up1 up
+             addr add 198.51.100.{}/32 dev lo
+             route add 198.51.100.{there}/32 nexthop via 192.0.2.{there} nexthop via 198.18.0.{there}",
+            n + 1,
+            n + 1,
+            there = 2 - n
+        ));
+        nve.ns.run(|| std::fs::write("/proc/sys/net/ipv4/fib_multipath_hash_policy", "1").unwrap());
+        let own = format!("198.51.100.{}", n + 1).parse().unwrap();
+        let there: weft_model::Rloc = format!("198.51.100.{}", 2 - n).parse().unwrap();
+        let uplinks = [nve.ns.index("up0"), nve.ns.index("up1")].into();
+        let at = weft_datapath::Location::Remote { rloc: there, epoch: weft_model::Epoch::FIRST };
+        let mac = ts_mac(if n == 0 { 2 } else { 1 }).get();
+        nve.apply(&[
+            Op::Config(weft_datapath::Config { rlocs: [own].into(), uplinks }),
+            Op::SetPeer(there.get(), weft_datapath::Peer { nve: true, oracle: false }),
+            Op::SetLocation(vni(7001), mac, at),
+        ]);
+    }
+    let to = lab.tss[1].ns.run(|| UdpSocket::bind((lab.tss[1].ip(false), 0)).unwrap());
+    to.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let mut buffer = [0; 8];
+    for _ in 0..64 {
+        let from = lab.tss[0].ns.run(|| UdpSocket::bind((lab.tss[0].ip(false), 0)).unwrap());
+        from.send_to(b"flow", to.local_addr().unwrap()).unwrap();
+        assert_eq!(to.recv(&mut buffer).unwrap(), 4, "{}", lab.dump());
+    }
+    for device in ["up0", "up1"] {
+        let path = format!("/sys/class/net/{device}/statistics/tx_packets");
+        let sent = String::from_utf8(lab.nves[0].ns.exec(&format!("cat {path}")).stdout).unwrap();
+        assert!(sent.trim().parse::<u32>().unwrap() > 8, "{device}: {sent}");
+    }
 }
 
 /// Loopback RLOCs, reached by routes over the uplink.

@@ -4,6 +4,7 @@
 mod common;
 
 use common::{How, Lab, tcp};
+use std::sync::atomic::Ordering;
 use weft_datapath::{Path, Reason, VapKind};
 
 /// Two tenant systems at NVE 0, one at NVE 1: ping and TCP, both families, remote and local.
@@ -20,6 +21,11 @@ fn works(how: How) {
         for (from, to) in [(0, 2), (2, 0), (0, 1)] {
             tcp(&lab.tss[from].ns, &lab.tss[to].ns, lab.tss[to].ip(v6), 20_000_000);
         }
+    }
+    for ts in &lab.tss {
+        // A virtual machine is handed whole segmentation-offload frames.
+        let largest = ts.relay.as_ref().map(|r| r.largest.load(Ordering::Relaxed));
+        assert!(largest.is_none_or(|octets| octets > 20_000), "{largest:?}");
     }
     let text = lab.dump();
     for nve in &mut lab.nves {

@@ -167,6 +167,19 @@ impl Maps {
         self.config.set(0, value, 0).map_err(|e| map_failed("config", 1, e))
     }
 
+    /// Forgets what was counted for a VN.
+    pub(super) fn forget_counts(&mut self, vni: u32) -> Result<(), DatapathError> {
+        let keys: Vec<CountKey> = self.counters.keys().flatten().filter(|key| key.vni == vni).collect();
+        for key in keys {
+            match self.counters.remove(&key) {
+                Ok(()) | Err(MapError::KeyNotFound) => {}
+                Err(MapError::SyscallError(e)) if e.io_error.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(map_failed("counters", 0, e)),
+            }
+        }
+        Ok(())
+    }
+
     /// Summed over the CPUs.
     pub(super) fn counts(&self) -> Result<Vec<(CountKey, CountValue)>, DatapathError> {
         let mut found = Vec::new();

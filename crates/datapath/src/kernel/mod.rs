@@ -392,11 +392,14 @@ impl Kernel {
         first
     }
 
-    /// Writes how many VAPs a VN has here; none, and the VN is unknown.
+    /// Writes how many VAPs a VN has here; none, and the VN is unknown and its counters are gone.
     fn count_vn(&mut self, vni: Vni) -> Result<(), DatapathError> {
         let vaps = self.vaps.values().filter(|(v, _)| *v == vni).count();
         match u32::try_from(vaps).unwrap_or(u32::MAX) {
-            0 => self.maps.vns.remove(&vni.get()),
+            0 => {
+                self.maps.vns.remove(&vni.get())?;
+                self.maps.forget_counts(vni.get())
+            }
             n => self.maps.vns.set(&vni.get(), &n),
         }
     }

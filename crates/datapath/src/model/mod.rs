@@ -142,6 +142,8 @@ impl Datapath for Model {
         if let Op::RemoveLocation(vni, mac) = op {
             self.used.remove(&(*vni, *mac));
         }
+        let tables = &self.tables;
+        self.counters.retain(|key, _| key.0.is_none_or(|vni| tables.vaps.values().any(|vap| vap.vni == vni)));
         Ok(())
     }
 

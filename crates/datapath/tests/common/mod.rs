@@ -256,7 +256,7 @@ pub struct Ts {
     pub ns: Ns,
     /// The device at the NVE.
     pub device: IfIndex,
-    _relay: Option<tap::Relay>,
+    pub relay: Option<tap::Relay>,
 }
 
 impl Ts {
@@ -317,7 +317,7 @@ impl Lab {
             ts_mac(n),
             how.mtu(),
         ));
-        Ts { n, device: nve_ns.index(&name), ns, _relay: relay }
+        Ts { n, device: nve_ns.index(&name), ns, relay }
     }
 
     pub fn vap(n: u8, how: How) -> Vap {
