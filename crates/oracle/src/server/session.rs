@@ -82,6 +82,11 @@ impl SessionOut {
         congested
     }
 
+    /// Ends the session.
+    pub(super) fn close(&self) {
+        self.end.cancel();
+    }
+
     /// Everything that waits, and whether some shard holds back.
     fn take(&self) -> (Vec<u8>, bool) {
         let mut queue = self.queue();

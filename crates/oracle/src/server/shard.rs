@@ -363,6 +363,12 @@ impl Running {
             }
             // No plain xTR is configured yet, so there is nothing to save for one.
             Event::SaveNonce { .. } => {}
+            Event::Overrun { session, nve } => {
+                tracing::warn!(%nve, session = session.0, "session closed: it does not read what it is sent");
+                if let Some(out) = self.sessions.get(&session) {
+                    out.close();
+                }
+            }
             Event::Refused { nve, reason } => self.refused(nve, &reason),
             Event::EndOfRegistration { nve, registered, removed } => {
                 tracing::info!(%nve, registered, removed, shard = self.index, "registration complete");
