@@ -174,26 +174,47 @@ struct nd {
 #define ND_NS 135
 #define ND_NA 136
 
+#define OPTION_LEN 0xffff
+#define OPTION_OF_KIND 0x10000
+#define OPTION_FOREIGN 0x20000
+
+static __always_inline __u64 mac_number(const __u8 *mac)
+{
+	return *(const __u16 *)mac | (__u64)*(const __u16 *)(mac + 2) << 16 | (__u64)*(const __u16 *)(mac + 4) << 32;
+}
+
+/* One option: its length in octets, 0 if it does not add up, and what it says. Global, so that the
+ * verifier looks at it once and takes its result for any number: its branches in a loop are too many. */
+__noinline int nd_option(struct __sk_buff *skb, __u32 off, __u32 kind, __u64 mac)
+{
+	__u8 o[8];
+
+	if (bpf_skb_load_bytes(skb, off, o, 8))
+		return 0;
+	if (o[0] != kind)
+		return o[1] * 8;
+	if (o[1] != 1)
+		return 0;
+	return 8 | OPTION_OF_KIND | (mac_number(o + 2) == mac ? 0 : OPTION_FOREIGN);
+}
+
 /* Whether every link-layer address option of `kind` names `mac`; -1 for options that do not add up
  * (RFC 4861 section 4.6) or an option that may not be there. */
 static __always_inline int check_options(struct __sk_buff *skb, __u32 end, __u8 kind, const __u8 *mac, bool dad)
 {
-	__u32 off = ETH_LEN + sizeof(struct ipv6hdr) + NS_LEN;
-	__u8 o[8];
+	__u32 off = ETH_LEN + sizeof(struct ipv6hdr) + NS_LEN, option;
+	__u64 own = mac_number(mac);
 	int i;
 
 	for (i = 0; i < 8; i++) {
 		if (off == end)
 			return 0;
-		if (off + 8 > end || bpf_skb_load_bytes(skb, off, o, 8) || !o[1])
+		option = off + 8 > end ? 0 : nd_option(skb, off, kind, own);
+		if (!(option & OPTION_LEN) || (dad && option & OPTION_OF_KIND))
 			return -1;
-		if (o[0] == kind) {
-			if (dad || o[1] != 1)
-				return -1;
-			if (!same_mac(o + 2, mac))
-				return 1;
-		}
-		off += o[1] * 8;
+		if (option & OPTION_FOREIGN)
+			return 1;
+		off += option & OPTION_LEN;
 	}
 	return off == end ? 0 : -1;
 }
