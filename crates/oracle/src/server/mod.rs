@@ -14,6 +14,7 @@ mod backup;
 mod clock;
 mod echo;
 mod error;
+mod hub;
 mod limit;
 mod metrics;
 mod options;
@@ -37,10 +38,11 @@ use crate::{
     store::StoreError,
 };
 use clock::Clock;
+use hub::Hub;
 use session::Sessions;
 use shard::ShardHandle;
 use std::{path::PathBuf, sync::Arc};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use weft_model::{Name, Time};
 
 /// What every part of the daemon shares.
@@ -53,6 +55,9 @@ pub(crate) struct App {
     ca: Ca,
     shards: Vec<ShardHandle>,
     sessions: Arc<Sessions>,
+    hub: Arc<Hub>,
+    /// Everything that must have ended before the store is closed.
+    tasks: TaskTracker,
     addresses: Addresses,
     /// The daemon is stopping.
     stop: CancellationToken,

@@ -161,7 +161,8 @@ pub(super) async fn serve(
             continue;
         };
         let (app, acceptor, stop, log) = (app.clone(), acceptor.clone(), stop.child_token(), log.clone());
-        tokio::spawn(async move {
+        let tasks = app.tasks.clone();
+        tasks.spawn(async move {
             let opened = open(&app, &acceptor, stream).await;
             drop(turn);
             match opened {

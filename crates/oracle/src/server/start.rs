@@ -3,6 +3,7 @@
 use super::{
     Addresses, App, OracleError, OracleOptions, api,
     clock::{Clock, unix_seconds},
+    hub::Hub,
     metrics,
     session::{self, Sessions},
     shard::{Input, Order, ShardHandle, ShardThread},
@@ -13,7 +14,7 @@ use crate::{
     core::{Fact, ShardConfig, shard_of},
     pki::{Ca, PERSON_TTL_S},
     registry::{Directory, Kind, Registry, fact},
-    store::{Change, RedbStore, Snapshot, Store, StoreError},
+    store::{Change, Observer, RedbStore, Snapshot, Store, StoreError},
 };
 use core::future::Future;
 use rustls::{KeyLog, ServerConfig};
@@ -62,7 +63,6 @@ fn context(ca: &Ca, role: &Role, oracles: Vec<String>, now: u64, ttl: u64) -> Re
 /// An Oracle whose ports are open.
 pub struct Oracle {
     app: Arc<App>,
-    tracker: TaskTracker,
     threads: Vec<JoinHandle<()>>,
     /// Cancelled by a thread that ended though it must not.
     died: CancellationToken,
@@ -199,6 +199,8 @@ impl Oracle {
             ca,
             shards,
             sessions: Arc::default(),
+            hub: Arc::default(),
+            tasks: TaskTracker::new(),
             addresses,
             stop: stop.clone(),
         });
@@ -213,7 +215,7 @@ impl Oracle {
         let api_config: ServerConfig = config(Clients::May)?;
 
         let metrics = metrics_tcp.as_ref().and_then(|l| l.local_addr().ok());
-        let tracker = TaskTracker::new();
+        let tracker = app.tasks.clone();
         for (_, listener) in sessions_tcp {
             tracker.spawn(session::serve(app.clone(), listener, session_config.clone(), stop.clone()));
         }
@@ -229,7 +231,7 @@ impl Oracle {
             name = %app.name, api = ?app.addresses.api, sessions = ?app.addresses.sessions,
             lisp = ?app.addresses.lisp, ?metrics, shards = count, "Oracle is up"
         );
-        Ok(Self { app, tracker, threads, died, metrics })
+        Ok(Self { app, threads, died, metrics })
     }
 
     /// By which addresses it is to be reached.
@@ -254,9 +256,9 @@ impl Oracle {
             () = self.died.cancelled() => true,
         };
         self.app.stop.cancel();
-        self.tracker.close();
+        self.app.tasks.close();
         // Tasks end by themselves; one that hangs must not keep the process.
-        drop(tokio::time::timeout(Duration::from_secs(5), self.tracker.wait()).await);
+        drop(tokio::time::timeout(Duration::from_secs(5), self.app.tasks.wait()).await);
         for shard in &self.app.shards {
             shard.send(Input::Stop).await;
         }
@@ -338,16 +340,37 @@ fn shards(
     Ok((handles, threads))
 }
 
-/// From now on each commit reaches the directory and the shards before its caller is answered.
-fn observe(app: &App) {
-    let (directory, shards, sessions) = (app.directory.clone(), app.shards.clone(), app.sessions.clone());
-    app.registry.store().observe(Box::new(move |changes| {
+/// Carries each commit to the directory and the shards before its caller is answered, and to who
+/// watches after that.
+struct Publisher {
+    directory: Arc<Directory>,
+    shards: Vec<ShardHandle>,
+    sessions: Arc<Sessions>,
+    hub: Arc<Hub>,
+}
+
+impl Observer for Publisher {
+    fn committed(&mut self, changes: &[Arc<Change>]) {
         for change in changes {
-            if let Err(e) = publish(change, &directory, &shards, &sessions) {
+            if let Err(e) = publish(change, &self.directory, &self.shards, &self.sessions) {
                 tracing::error!(error = %e, "a committed change cannot be read back");
             }
         }
-    }));
+    }
+
+    fn told(&mut self, changes: &[Arc<Change>]) {
+        for change in changes {
+            if let Err(e) = self.hub.announce(change) {
+                tracing::error!(error = %e, "a committed change cannot be announced");
+            }
+        }
+    }
+}
+
+fn observe(app: &App) {
+    let (directory, shards) = (app.directory.clone(), app.shards.clone());
+    let (sessions, hub) = (app.sessions.clone(), app.hub.clone());
+    app.registry.store().observe(Box::new(Publisher { directory, shards, sessions, hub }));
 }
 
 fn publish(

@@ -27,12 +27,13 @@ const KEYS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("keys");
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
 type Job = (Body, Done);
+type Watching = Arc<Mutex<Option<Box<dyn Observer>>>>;
 
 /// The embedded store.
 pub struct RedbStore {
     database: Arc<Database>,
     history: Arc<History>,
-    observer: Arc<Mutex<Option<Observer>>>,
+    observer: Watching,
     jobs: Mutex<Option<mpsc::Sender<Job>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
@@ -189,7 +190,7 @@ impl Store for RedbStore {
         &self.history
     }
 
-    fn observe(&self, observer: Observer) {
+    fn observe(&self, observer: Box<dyn Observer>) {
         *self.observer.lock().unwrap_or_else(PoisonError::into_inner) = Some(observer);
     }
 }
@@ -208,7 +209,7 @@ impl Drop for RedbStore {
 struct Writer {
     database: Arc<Database>,
     history: Arc<History>,
-    observer: Arc<Mutex<Option<Observer>>>,
+    observer: Watching,
     revision: Revision,
 }
 
@@ -233,16 +234,18 @@ impl Writer {
         match committed {
             Ok(()) => {
                 self.revision = revision;
+                let mut observer = self.observer.lock().unwrap_or_else(PoisonError::into_inner);
+                let observer = observer.as_mut().filter(|_| !changes.is_empty());
                 if !changes.is_empty() {
                     self.history.push(&changes, revision);
-                    if let Some(observer) = &mut *self.observer.lock().unwrap_or_else(PoisonError::into_inner)
-                    {
-                        observer(&changes);
-                    }
                 }
-                for (done, end) in ends {
-                    done(end);
-                }
+                let Some(observer) = observer else {
+                    ends.into_iter().for_each(|(done, end)| done(end));
+                    return;
+                };
+                observer.committed(&changes);
+                ends.into_iter().for_each(|(done, end)| done(end));
+                observer.told(&changes);
             }
             Err(e) => {
                 tracing::error!(error = %e, transactions = ends.len(), "the store cannot commit");

@@ -14,7 +14,7 @@ type Map = BTreeMap<Vec<u8>, Vec<u8>>;
 struct State {
     map: Map,
     revision: Revision,
-    observer: Option<Observer>,
+    observer: Option<Box<dyn Observer>>,
 }
 
 /// A store without a disk.
@@ -71,10 +71,13 @@ impl Store for MemoryStore {
             }
             self.history.push(&changes, state.revision);
             if let Some(observer) = &mut state.observer {
-                observer(&changes);
+                observer.committed(&changes);
             }
         }
         done(Ok(state.revision));
+        if let Some(observer) = state.observer.as_mut().filter(|_| !changes.is_empty()) {
+            observer.told(&changes);
+        }
     }
 
     fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError> {
@@ -86,7 +89,7 @@ impl Store for MemoryStore {
         &self.history
     }
 
-    fn observe(&self, observer: Observer) {
+    fn observe(&self, observer: Box<dyn Observer>) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).observer = Some(observer);
     }
 }

@@ -63,8 +63,14 @@ pub type Body = Box<dyn FnMut(&mut dyn Transaction) -> Result<Verdict, StoreErro
 /// nothing, at which revision what it read held), or why they are not.
 pub type Done = Box<dyn FnOnce(Result<Revision, StoreError>) + Send>;
 
-/// Called with the changes of each commit, in order, after they are durable and before [`Done`].
-pub type Observer = Box<dyn FnMut(&[Arc<Change>]) + Send>;
+/// Sees each commit, in order.
+pub trait Observer: Send {
+    /// The changes are durable; their transactions have not been told so yet.
+    fn committed(&mut self, changes: &[Arc<Change>]);
+
+    /// The transactions have been told.
+    fn told(&mut self, _changes: &[Arc<Change>]) {}
+}
 
 /// A consistent state of the whole store.
 pub trait Snapshot: Transaction + Send {
@@ -89,7 +95,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// From now on calls `observer` with each commit. There is one; it must be set before the
     /// first transaction whose changes it must see.
-    fn observe(&self, observer: Observer);
+    fn observe(&self, observer: Box<dyn Observer>);
 }
 
 /// Runs `body` as one transaction and hands back what it returned, with the revision at which it

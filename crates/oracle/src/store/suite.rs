@@ -30,6 +30,20 @@ fn keys(tx: &dyn Transaction, prefix: &str) -> Vec<String> {
     found
 }
 
+struct Quiet;
+
+impl Observer for Quiet {
+    fn committed(&mut self, _changes: &[std::sync::Arc<Change>]) {}
+}
+
+struct Tell(mpsc::Sender<Vec<std::sync::Arc<Change>>>);
+
+impl Observer for Tell {
+    fn committed(&mut self, changes: &[std::sync::Arc<Change>]) {
+        self.0.send(changes.to_vec()).unwrap();
+    }
+}
+
 fn conformance(store: &dyn Store) {
     // Revisions rise with changes only.
     assert_eq!(put(store, "a/1", "x"), 1);
@@ -87,9 +101,11 @@ fn conformance(store: &dyn Store) {
         changes.iter().any(|c| c.key == b"a/1" && c.after.is_none() && c.before.as_deref() == Some(b"x"))
     );
     let (seen, told) = mpsc::channel();
-    store.observe(Box::new(move |changes| seen.send(changes.to_vec()).unwrap()));
+    store.observe(Box::new(Tell(seen)));
     assert_eq!(put(store, "d", "1"), 4);
     assert_eq!(told.try_recv().unwrap().len(), 1, "the observer was called before the end was told");
+    drop(told);
+    store.observe(Box::new(Quiet));
     for n in 0..40 {
         put(store, "many", &n.to_string());
     }

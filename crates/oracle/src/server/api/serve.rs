@@ -61,7 +61,7 @@ pub(in crate::server) async fn serve(
         };
         let (acceptor, router, stop, log, clock) =
             (acceptor.clone(), router.clone(), stop.clone(), log.clone(), app.clock);
-        tokio::spawn(async move {
+        app.tasks.spawn(async move {
             let opened = open(&acceptor, stream).await;
             drop(turn);
             match opened {

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     registry::{Kind, NveRecord, decode},
-    server::App,
+    server::{App, hub::Topic},
     store::{Change, Revision, StoreError, Transaction},
 };
 use axum::{
@@ -15,7 +15,7 @@ use axum::{
     http::header,
     response::{IntoResponse, Response},
 };
-use futures_util::stream;
+use futures_util::{future::select_all, stream};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::{sync::watch::Receiver, time::timeout};
@@ -26,6 +26,8 @@ use weft_model::{VnSpec, XtrId};
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// Changes looked at in one go.
 const ROUND: usize = 1024;
+/// Octets after which lines are sent before more are made.
+const FULL: usize = 64 << 10;
 
 /// All objects of one kind.
 pub(super) fn all<T: DeserializeOwned>(tx: &dyn Transaction, kind: Kind) -> Result<Vec<T>, Failure> {
@@ -59,12 +61,14 @@ pub(super) fn wanted(
     let from = from.ok_or_else(|| {
         Failure::bad("a watch needs resource_version=N: list first and take the list's resource_version")
     })?;
-    let store = app.registry.store().clone();
-    let revisions = store.history().revisions();
+    // Subscribed first: what is committed from here on is announced.
+    let nve = identity.nve();
+    let topics: Vec<Receiver<Revision>> =
+        topics(kind, nve).into_iter().map(|topic| app.hub.subscribe(topic)).collect();
+    let history = app.registry.store().history();
     // Says at once when the history is no longer kept.
-    store.history().after(from, 1).map_err(|e| Failure::new(Code::Gone, e.to_string()))?;
-    let watch =
-        Watch { app: app.clone(), nve: identity.nve(), kind, from, revisions, greeted: false, over: false };
+    history.after(from, 1).map_err(|e| Failure::new(Code::Gone, e.to_string()))?;
+    let watch = Watch { app: app.clone(), nve, kind, from, topics, greeted: false, over: false };
     let body = Body::from_stream(stream::unfold(watch, |mut watch| async move {
         let octets = watch.next().await?;
         Some((Ok::<_, Infallible>(octets), watch))
@@ -72,70 +76,122 @@ pub(super) fn wanted(
     Ok(Some(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()))
 }
 
+/// What a watch must hear of.
+fn topics(kind: Kind, nve: Option<XtrId>) -> Vec<Topic> {
+    match (kind, nve) {
+        (Kind::Nve, _) => vec![Topic::Nves],
+        (Kind::Vn, None) => vec![Topic::Vns],
+        (Kind::Grant, None) => vec![Topic::Grants],
+        (Kind::Vn, Some(nve)) => vec![Topic::Vns, Topic::GrantsOf(nve), Topic::Nves],
+        (Kind::Grant, Some(nve)) => vec![Topic::GrantsOf(nve), Topic::Nves],
+    }
+}
+
 struct Watch {
     app: Arc<App>,
     /// The NVE that watches, which sees only what concerns it.
     nve: Option<XtrId>,
     kind: Kind,
+    /// Everything up to here was sent.
     from: Revision,
-    revisions: Receiver<Revision>,
+    topics: Vec<Receiver<Revision>>,
     /// The first bookmark, which says that history is replayed, has been sent.
     greeted: bool,
     over: bool,
 }
 
+/// Why a watch goes on.
+enum Wake {
+    News,
+    Nothing,
+    Stop,
+}
+
 impl Watch {
     /// The next lines; none when the watch is over.
     async fn next(&mut self) -> Option<Bytes> {
+        let mut wake = Wake::News;
         loop {
-            let stopping = self.app.stop.is_cancelled();
             let revoked = self.nve.is_some_and(|id| identify(&self.app, Some(&Role::Nve(id))).is_err());
-            if self.over || stopping || revoked {
+            if self.over || revoked || self.app.stop.is_cancelled() {
                 return None;
             }
-            self.revisions.mark_unchanged();
-            let store = self.app.registry.store().clone();
-            // Too slow a reader lists again.
-            let (changes, complete) = store.history().after(self.from, ROUND).ok()?;
-            self.from = complete;
             let mut lines = Vec::new();
-            for change in changes {
-                if let Err(e) = self.lines(&change, &mut lines) {
-                    tracing::error!(error = %e, "a watch ends");
-                    self.over = true;
-                    break;
+            match wake {
+                Wake::Stop => return None,
+                Wake::News => self.replay(&mut lines)?,
+                Wake::Nothing => {
+                    let resource_version = self.from;
+                    line(&mut lines, &Event::<()>::Bookmark { resource_version });
                 }
-            }
-            let caught_up = complete == *self.revisions.borrow();
-            if caught_up && !self.greeted {
-                self.greeted = true;
-                line(&mut lines, &Event::<()>::Bookmark { resource_version: complete });
             }
             if !lines.is_empty() {
                 return Some(lines.into());
             }
-            if !caught_up {
-                continue;
+            wake = self.wait().await;
+        }
+    }
+
+    /// Turns the changes since `from` into lines; none when they are no longer kept: too slow a
+    /// reader lists again.
+    fn replay(&mut self, lines: &mut Vec<u8>) -> Option<()> {
+        let store = self.app.registry.store().clone();
+        for topic in &mut self.topics {
+            topic.mark_unchanged();
+        }
+        loop {
+            let (changes, complete) = store.history().after(self.from, ROUND).ok()?;
+            let all = changes.len() < ROUND;
+            for change in changes {
+                if let Err(e) = self.lines(&change, lines) {
+                    tracing::error!(error = %e, "a watch ends");
+                    self.over = true;
+                    return Some(());
+                }
             }
-            let app = self.app.clone();
-            let news = async {
-                tokio::select! {
-                    changed = self.revisions.changed() => changed.is_ok(),
-                    () = app.stop.cancelled() => false,
+            self.from = complete;
+            if all && !self.greeted {
+                self.greeted = true;
+                line(lines, &Event::<()>::Bookmark { resource_version: complete });
+            }
+            if all || lines.len() > FULL {
+                // What is left is news of its own.
+                if !all {
+                    self.topics.iter_mut().for_each(Receiver::mark_changed);
                 }
-            };
-            match timeout(HEARTBEAT, news).await {
-                Ok(true) => {}
-                Ok(false) => return None,
-                Err(_) => {
-                    line(&mut lines, &Event::<()>::Bookmark { resource_version: self.from });
-                    return Some(lines.into());
-                }
+                return Some(());
+            }
+        }
+    }
+
+    /// Waits for news or for the time of a heartbeat. Of other changes than those announced none is
+    /// this watch's, so that a heartbeat may tell of the present.
+    async fn wait(&mut self) -> Wake {
+        let present = *self.app.registry.store().history().revisions().borrow();
+        let news = async {
+            let changed = self.topics.iter_mut().map(|topic| Box::pin(topic.changed()));
+            select_all(changed).await.0.is_ok()
+        };
+        let woken = tokio::select! {
+            news = timeout(HEARTBEAT, news) => news,
+            () = self.app.stop.cancelled() => return Wake::Stop,
+        };
+        match woken {
+            Ok(true) => Wake::News,
+            Ok(false) => Wake::Stop,
+            Err(_) => {
+                self.from = self.from.max(present);
+                Wake::Nothing
             }
         }
     }
 
     fn lines(&self, change: &Change, out: &mut Vec<u8>) -> Result<(), StoreError> {
+        if let (Some(Kind::Grant), Some(nve)) = (Kind::of(&change.key), self.nve)
+            && !mentions(change, nve)
+        {
+            return Ok(());
+        }
         match (self.kind, Kind::of(&change.key), self.nve) {
             (Kind::Nve, Some(Kind::Nve), _) => plain(change, out, nve_view),
             (Kind::Vn, Some(Kind::Vn), None) => plain(change, out, vn_view),
@@ -205,6 +261,14 @@ fn vn_view(spec: VnSpec) -> Vn {
 
 fn grant_view(view: GrantView) -> GrantView {
     view
+}
+
+/// Whether the change's text has the NVE's xTR-ID in it: far cheaper than reading it, and most
+/// changes are somebody else's.
+fn mentions(change: &Change, nve: XtrId) -> bool {
+    let id = nve.to_string();
+    let within = |value: &Vec<u8>| value.windows(id.len()).any(|w| w == id.as_bytes());
+    [&change.before, &change.after].into_iter().flatten().any(within)
 }
 
 fn names(view: &GrantView, nve: XtrId) -> bool {
