@@ -68,9 +68,9 @@ pub struct MapCache {
     pub ips: BTreeMap<(Vni, TenantIp), Entry<Bound>>,
     /// Negative entries by the VAP that asked, oldest end first: the bound of what one TS can make
     /// the NVE remember.
-    absent: BTreeMap<IfIndex, BTreeSet<(Time, AbsentKey)>>,
+    pub(super) absent: BTreeMap<IfIndex, BTreeSet<(Time, AbsentKey)>>,
     /// All of them, oldest end first: what makes room for what exists.
-    by_end: BTreeSet<(Time, AbsentKey)>,
+    pub(super) by_end: BTreeSet<(Time, AbsentKey)>,
 }
 
 /// The key of a negative entry.

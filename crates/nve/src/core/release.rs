@@ -22,15 +22,15 @@ const OWN_CALLS: u64 = u64::MAX;
 pub struct Release {
     tsi: TsiId,
     /// The call under way; none while waiting for the next try.
-    call: Option<CallId>,
+    pub(super) call: Option<CallId>,
     wait: Duration,
 }
 
 /// All of them, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Releases {
-    by_name: BTreeMap<(VnName, TsiName), Release>,
-    by_call: BTreeMap<CallId, (VnName, TsiName)>,
+    pub(super) by_name: BTreeMap<(VnName, TsiName), Release>,
+    pub(super) by_call: BTreeMap<CallId, (VnName, TsiName)>,
     made: u64,
 }
 

@@ -21,26 +21,26 @@ const LOWEST: Eid = Eid::Mac(MacAddr([0; 6]));
 
 /// A question under way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Pending {
-    nonce: u64,
+pub(super) struct Pending {
+    pub(super) nonce: u64,
     tries: u32,
     /// The VAP it is asked for; none for a refresh.
-    asker: Option<IfIndex>,
+    pub(super) asker: Option<IfIndex>,
     /// The asking tenant system, as Source-EID.
     source: Option<Eid>,
     /// Who gets an ARP reply or advertisement.
-    waiters: Vec<Query>,
+    pub(super) waiters: Vec<Query>,
 }
 
 /// Questions under way.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Resolver {
-    pending: BTreeMap<(Vni, Eid), Pending>,
-    nonces: BTreeMap<u64, (Vni, Eid)>,
+    pub(super) pending: BTreeMap<(Vni, Eid), Pending>,
+    pub(super) nonces: BTreeMap<u64, (Vni, Eid)>,
     /// Left unanswered a moment ago.
-    held: BTreeSet<(Vni, Eid)>,
-    per_vn: BTreeMap<Vni, usize>,
-    per_vap: BTreeMap<IfIndex, usize>,
+    pub(super) held: BTreeSet<(Vni, Eid)>,
+    pub(super) per_vn: BTreeMap<Vni, usize>,
+    pub(super) per_vap: BTreeMap<IfIndex, usize>,
 }
 
 impl Resolver {

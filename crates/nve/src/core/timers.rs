@@ -6,8 +6,8 @@ use weft_model::Time;
 /// Deadlines by key; a key has at most one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Timers<K: Ord> {
-    by_time: BTreeSet<(Time, K)>,
-    by_key: BTreeMap<K, Time>,
+    pub(super) by_time: BTreeSet<(Time, K)>,
+    pub(super) by_key: BTreeMap<K, Time>,
 }
 
 impl<K: Ord> Default for Timers<K> {

@@ -1,1 +1,16 @@
-//! The core against its intended tables and a scripted Oracle.
+//! The core against the tables it means and an Oracle that is scripted: what it sends is decoded, what
+//! it hears is encoded.
+
+mod attach;
+mod claim;
+mod detach;
+mod grants;
+mod hostile;
+mod invariants;
+mod learn;
+mod limits;
+mod oracle;
+mod property;
+mod resolve;
+mod session;
+mod world;

@@ -1,0 +1,188 @@
+//! What the store grants, and a tenant system that moves: decision 1, requirements V5 and V10.
+
+use super::super::{Notice, Refused, TsiState};
+use super::oracle::Rec;
+use super::world::*;
+use ::core::time::Duration;
+use std::collections::BTreeSet;
+use weft_datapath::{IfIndex, Location, Neighbour};
+use weft_model::{Epoch, Successor};
+
+fn lost(seen: &[Seen], tsi: &str) -> bool {
+    seen.contains(&Seen::Notice(Notice::LostGrant(id(tsi))))
+}
+
+#[test]
+fn d1_list_without_it_takes_it_out_of_service() {
+    let mut w = World::started(V4, &["a", "b"]);
+    let seen = w.grants(11, vec![grant("b", 2)]);
+    assert!(lost(&seen, "a") && withdrawn(&seen) == 1);
+    assert_eq!(releases(&seen), [], "what is not ours is not ours to give back");
+    assert_eq!(w.tables.vaps.keys().collect::<Vec<_>>(), [&IfIndex(2)]);
+    assert!(w.core.attachments().iter().all(|a| a.grant.tsi != id("a")), "nor restored");
+    assert_eq!(w.grants(12, vec![grant("b", 2)]), [], "once");
+}
+
+#[test]
+fn d1_list_naming_another_owner_too() {
+    let mut w = World::started(V4, &["a"]);
+    let mut moved = grant("a", 1);
+    moved.owner = OTHER;
+    assert!(lost(&w.grants(11, vec![moved]), "a"));
+}
+
+#[test]
+fn d1_list_older_than_the_grant_says_nothing() {
+    let mut w = World::started(V4, &["a"]);
+    assert_eq!(w.grants(9, vec![]), []);
+    assert!(lost(&w.grants(10, vec![]), "a"));
+}
+
+#[test]
+fn d1_lost_while_attaching_fails_the_attach() {
+    let mut w = World::started(V4, &[]);
+    let call = w.attach(attach("a", 1));
+    w.granted(call, grant("a", 1));
+    let seen = w.grants(11, vec![]);
+    assert!(seen.contains(&Seen::Attached(call, Err(Refused::Registration { tsi: id("a") }))));
+    assert_eq!((releases(&seen), w.core.tsis().count()), (vec![], 0));
+}
+
+#[test]
+fn d1_granted_again_is_in_service_again_but_not_for_being_next() {
+    let mut w = World::started(V4, &["a"]);
+    w.grants(11, vec![]);
+    let mut back = grant("a", 1);
+    back.owner = OTHER;
+    back.next = Some(Successor { nve: ME, epoch: Epoch::new(7).unwrap() });
+    assert_eq!(registered(&w.grants(12, vec![back.clone()])), []);
+    back = grant("a", 1);
+    back.epoch = Epoch::new(7).unwrap();
+    let seen = w.grants(13, vec![back]);
+    assert_eq!(registered(&seen).len(), 1);
+    assert_eq!(w.core.tsis().next().unwrap().state, TsiState::Activated);
+}
+
+#[test]
+fn d1_lost_does_not_come_back_with_its_device_and_is_not_released() {
+    let mut w = World::started(V4, &["a", "b"]);
+    w.grants(11, vec![grant("b", 2)]);
+    w.core.handle_device_gone(w.now, IfIndex(1));
+    w.seen();
+    w.core.handle_device(&device(1));
+    w.seen();
+    assert!(!w.tables.vaps.contains_key(&IfIndex(1)), "never Activated on two NVEs");
+    w.core.handle_device_gone(w.now, IfIndex(1));
+    w.seen();
+    let seen: Vec<_> = w.passes(Duration::from_secs(61)).into_iter().map(|(_, s)| s).collect();
+    assert!(seen.contains(&Seen::Notice(Notice::Released(id("a")))));
+    assert_eq!((releases(&seen), w.core.tsis().count()), (vec![], 1));
+}
+
+#[test]
+fn d1_lost_can_be_detached_and_its_device_used_by_another() {
+    let mut w = World::started(V4, &["a", "b"]);
+    w.grants(11, vec![]);
+    let call = w.call();
+    w.core.handle_detach(call, red(), name("a"), false);
+    let seen = w.seen();
+    assert!(seen.contains(&Seen::Detached(call, Ok(()))) && releases(&seen).is_empty());
+    let mut other = attach("c", 2);
+    other.device = device(2);
+    let call = w.attach(other);
+    w.granted(call, grant("c", 3));
+    assert_eq!(w.core.tsis().map(|t| t.grant.tsi).collect::<Vec<_>>(), [id("c")]);
+    w.attach(attach("b", 4));
+    assert!(matches!(w.seen()[..], [Seen::Call(_)]), "and be attached again");
+}
+
+#[test]
+fn d1_more_and_fewer_addresses() {
+    for f in BOTH {
+        let mut w = World::started(f, &["a", "b"]);
+        let mut other = grant("a", 1);
+        other.ips.insert(link_local(9));
+        other.ips.remove(&ip(f, 1));
+        let seen = w.grants(11, vec![other.clone(), grant("b", 2)]);
+        assert_eq!(registered(&seen).len(), 1);
+        assert_eq!(w.tables.vaps[&IfIndex(1)].ips, other.ips);
+        assert!(!w.tables.neighbours.contains_key(&(vni(), ip(f, 1))));
+        let at = w.tables.neighbours[&(vni(), link_local(9))];
+        assert_eq!(at, Neighbour::At(mac(1)));
+        assert_eq!(w.grants(12, vec![other, grant("b", 2)]), []);
+    }
+}
+
+#[test]
+fn v5_told_by_notification_then_known_at_its_new_place() {
+    for f in BOTH {
+        let mut w = World::started(f, &["a", "b"]);
+        let seen = w.notify(Rec::At(mac(1), rloc(f, 3), 6));
+        assert!(lost(&seen, "a"));
+        let at = w.tables.fdb[&(vni(), mac(1))];
+        assert!(matches!(at, Location::Remote { rloc: r, .. } if r == rloc(f, 3)), "those left behind reach it");
+        w.notify(Rec::Owner(ip(f, 1), mac(1), 6));
+        assert_eq!(w.tables.neighbours[&(vni(), ip(f, 1))], Neighbour::At(mac(1)));
+        // Local again when it moves back.
+        let mut back = grant("a", 1);
+        back.epoch = Epoch::new(7).unwrap();
+        w.grants(20, vec![back, grant("b", 2)]);
+        assert_eq!(w.tables.fdb[&(vni(), mac(1))], Location::Local(IfIndex(1)));
+    }
+}
+
+#[test]
+fn v5_only_a_newer_version_on_the_session_counts() {
+    let mut w = World::started(V4, &["a", "b"]);
+    for version in [0, 3, 5] {
+        assert_eq!(w.notify(Rec::At(mac(1), rloc(V4, 3), version)), []);
+    }
+    assert_eq!(w.notify(Rec::At(mac(1), rloc(V4, 1), 6)), [], "our own");
+    // A UDP answer never takes a tenant system away.
+    let asked = one_asked(&w.asks(2, ip(V4, 50), false));
+    let seen = w.reply(&asked, &[Rec::Owner(ip(V4, 50), mac(50), 1), Rec::At(mac(1), rloc(V4, 3), 6)]);
+    assert!(!lost(&seen, "a"));
+    assert_eq!(w.core.tsis().filter(|t| t.state == TsiState::Activated).count(), 2);
+}
+
+#[test]
+fn v5_one_that_moved_away_is_asked_for_like_any_other() {
+    for f in BOTH {
+        let mut w = World::started(f, &["a", "b"]);
+        w.grants(11, vec![grant("b", 2)]);
+        let asked = one_asked(&w.asks(2, ip(f, 1), false));
+        let seen = w.reply(&asked, &[Rec::Owner(ip(f, 1), mac(1), 6), Rec::At(mac(1), rloc(f, 3), 6)]);
+        assert_eq!(injects(&seen), [(2, mac(1))]);
+    }
+}
+
+#[test]
+fn v5_asked_for_and_then_attached_here() {
+    for f in BOTH {
+        let mut w = World::started(f, &["a"]);
+        let asked = one_asked(&w.asks(1, ip(f, 2), false));
+        w.sends(1, mac(2));
+        let call = w.attach(attach("b", 2));
+        let seen = w.granted(call, grant("b", 2));
+        assert_eq!(injects(&seen), [(1, mac(2))], "who waits is told at once");
+        assert_eq!(w.core.pending(), 0);
+        assert_eq!(w.reply(&asked, &[Rec::No(ip(f, 2).into(), 1)]), [], "the late answer is nobody's");
+        assert_eq!(w.core.counters().unknown_nonces, 1);
+    }
+}
+
+#[test]
+fn d1_recreated_vn_of_the_same_name() {
+    let mut w = World::started(V4, &["a"]);
+    w.grants(11, vec![]);
+    let mut new = grant("a", 1);
+    new.tsi.vni = weft_model::Vni::new(8).unwrap();
+    let mut vn = spec();
+    vn.vni = new.tsi.vni;
+    let call = w.attach(attach("a", 1));
+    let answer = super::super::Granted { grant: new.clone(), vn, revision: 20 };
+    w.core.handle_granted(w.now, call, Ok(answer));
+    w.seen();
+    let ids: BTreeSet<_> = w.core.tsis().map(|t| t.grant.tsi).collect();
+    assert_eq!(ids, BTreeSet::from([new.tsi]));
+}
