@@ -54,6 +54,10 @@ pub enum Code {
     TooManyAddresses,
     /// Every host address of the subnet is taken: 409.
     SubnetFull,
+    /// The device is another tenant system's VAP: 409.
+    DeviceTaken,
+    /// The tenant system is attached at another device: 409.
+    AlreadyAttached,
     /// The watched history is no longer kept; list again: 410.
     Gone,
     /// The body is larger than the Oracle reads: 413.
@@ -103,7 +107,9 @@ impl Code {
             | Self::GrantedElsewhere
             | Self::AddressMismatch
             | Self::TooManyAddresses
-            | Self::SubnetFull => 409,
+            | Self::SubnetFull
+            | Self::DeviceTaken
+            | Self::AlreadyAttached => 409,
             Self::Gone => 410,
             Self::TooLarge => 413,
             Self::TooManyRequests => 429,
