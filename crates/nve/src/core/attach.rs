@@ -158,7 +158,7 @@ impl Core {
 
     /// Takes back an attach that cannot be finished; the grant is released, so nothing is half done.
     pub(super) fn fail_attach(&mut self, id: &TsiId, refused: Refused) {
-        if !self.tsis.get(id).is_some_and(|t| t.waiting.is_some()) {
+        if self.tsis.get(id).is_none_or(|t| t.waiting.is_none()) {
             return;
         }
         let Some(tsi) = self.remove_tsi(id) else { return };

@@ -13,8 +13,10 @@
 mod adopt;
 mod attach;
 mod cache;
+mod claim;
 mod config;
 mod event;
+mod learn;
 mod messages;
 mod proxy;
 mod release;
@@ -34,9 +36,9 @@ pub use event::{
 pub use views::{CacheEntry, Counters, TsiState, TsiView};
 
 use ::core::net::IpAddr;
+use ::core::time::Duration;
 use attach::Call;
 use cache::MapCache;
-use ::core::time::Duration;
 use release::Releases;
 use resolver::Resolver;
 use session::OracleState;
@@ -147,7 +149,8 @@ impl Core {
         let shared =
             weft_datapath::Config { rlocs: core.config.rlocs.clone(), uplinks: core.config.uplinks.clone() };
         core.apply(Op::Config(shared));
-        let resolvers: Vec<IpAddr> = core.config.oracles.iter().map(|o| o.resolver.ip().to_canonical()).collect();
+        let resolvers: Vec<IpAddr> =
+            core.config.oracles.iter().map(|o| o.resolver.ip().to_canonical()).collect();
         for ip in resolvers {
             core.set_peer(ip, |peer| peer.oracle = true);
         }

@@ -1,17 +1,16 @@
 //! The resolver: asks the Oracle what the tables do not hold, once per address however many ask
-//! here, and learns from answers and notifications.
+//! here, and answers them when it is known.
 
-use super::cache::{self, AbsentKey, Bound, Located, not_older, ttl_end};
+use super::cache;
 use super::messages::{self, Said};
 use super::proxy::{self, Query};
 use super::tsi::State;
-use super::{ApiCall, Core, Granted, Notice, Output, Refused, Timer, decrement};
+use super::{Core, Output, Timer, decrement};
 use ::core::net::{IpAddr, SocketAddr};
-use ::core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
-use weft_datapath::{IfIndex, Location, Neighbour, Op, Punt, PuntReason};
+use weft_datapath::{IfIndex, Location, Neighbour, Punt, PuntReason};
 use weft_lisp::{MapRequest, MessageType};
-use weft_model::{Eid, Epoch, MacAddr, Origin, Rloc, TenantIp, Time, TsMac, TsiId, Vni};
+use weft_model::{Eid, MacAddr, Origin, Time, TsMac, Vni};
 
 /// Records looked at in one reply: an answer to one question has two.
 const RECORDS: usize = 8;
@@ -79,7 +78,7 @@ impl Core {
         self.counters.punts += 1;
         // The VAP may be gone by now, or its interface out of service.
         let Some(id) = self.vaps.get(&punt.vap).filter(|id| id.vni == punt.vni).cloned() else { return };
-        if !self.tsis.get(&id).is_some_and(|t| t.state == State::Activated) {
+        if self.tsis.get(&id).is_none_or(|t| t.state != State::Activated) {
             return;
         }
         match punt.reason {
@@ -102,7 +101,7 @@ impl Core {
         }
     }
 
-    fn question(&mut self, now: Time, query: Query) {
+    pub(super) fn question(&mut self, now: Time, query: Query) {
         let (vni, ip) = (query.vni, query.target);
         // Without its VN Context, which comes with the first attach and is kept, nothing is out of scope.
         if self.vns.get(&vni).is_some_and(|vn| !cache::in_scope(vn, ip)) {
@@ -142,7 +141,7 @@ impl Core {
     }
 
     /// Asks for `eid` unless somebody does already; says whether anybody does now.
-    fn ask(
+    pub(super) fn ask(
         &mut self,
         now: Time,
         vni: Vni,
@@ -319,265 +318,6 @@ impl Core {
         }
     }
 
-    /// Takes in one record of a reply or notification.
-    pub(super) fn learn(&mut self, now: Time, said: Said, origin: Origin, asker: Option<IfIndex>) {
-        match said {
-            Said::Located { vni, mac, rloc, version, ttl } => {
-                if let Some(id) = self.local_macs.get(&(vni, mac)).cloned()
-                    && !self.gives_way(&id, rloc, version, origin)
-                {
-                    return;
-                }
-                let old = self.cache.macs.get(&(vni, mac)).and_then(cache::Entry::known);
-                if old.is_some_and(|old| now < old.expires && !not_older(version, old.version)) {
-                    self.counters.outdated += 1;
-                    return;
-                }
-                if self.config.rlocs.contains(&rloc) {
-                    // Granted to this NVE but not in service here: it is nowhere.
-                    self.counters.outdated += 1;
-                    self.forget_remote(vni, Eid::Mac(mac));
-                    return;
-                }
-                if !self.has_room(vni, Eid::Mac(mac)) {
-                    return;
-                }
-                let expires = ttl_end(now, ttl, self.config.timing.ttl);
-                self.cache.set_located(vni, mac, Located { rloc, version, origin, learned: now, expires });
-                let epoch = Epoch::new(version.into()).unwrap_or(Epoch::FIRST);
-                self.change(Op::SetLocation(vni, mac, Location::Remote { rloc, epoch }));
-                self.known(now, vni, Eid::Mac(mac), expires);
-            }
-            Said::Bound { vni, ip, mac, version, ttl } => {
-                if self.local_ips.contains_key(&(vni, ip)) {
-                    return;
-                }
-                let old = self.cache.ips.get(&(vni, ip)).and_then(cache::Entry::known);
-                if old.is_some_and(|old| now < old.expires && !not_older(version, old.version)) {
-                    self.counters.outdated += 1;
-                    return;
-                }
-                if !self.has_room(vni, Eid::Ip(ip)) {
-                    return;
-                }
-                let expires = ttl_end(now, ttl, self.config.timing.ttl);
-                let before =
-                    self.cache.set_bound(vni, ip, Bound { mac, version, origin, learned: now, expires });
-                self.change(Op::SetNeighbour(vni, ip, Neighbour::At(mac)));
-                if before.is_some_and(|before| before != mac) {
-                    self.heal(vni, ip, mac);
-                }
-                self.known(now, vni, Eid::Ip(ip), expires);
-                if origin == Origin::Notify && !self.tables.fdb.contains_key(&(vni, mac)) {
-                    self.ask(now, vni, Eid::Mac(mac), None, None, None);
-                }
-            }
-            Said::Absent { vni, eid, ttl } => self.absent(now, vni, eid, ttl, asker),
-            Said::Withdrawn { vni, eid } => self.forget_remote(vni, eid),
-        }
-    }
-
-    /// Whether there is a place for what is known of `eid`. An address that does not exist gives up
-    /// its place to one that does.
-    fn has_room(&mut self, vni: Vni, eid: Eid) -> bool {
-        // What a VN nobody here is in any more looks like is none of our business.
-        if !self.members.contains_key(&vni) {
-            return false;
-        }
-        let known = match eid {
-            Eid::Mac(mac) => self.cache.macs.contains_key(&(vni, mac)),
-            Eid::Ip(ip) => self.cache.ips.contains_key(&(vni, ip)),
-        };
-        known || self.make_room(None)
-    }
-
-    fn make_room(&mut self, asker: Option<IfIndex>) -> bool {
-        if self.cache.len() < self.config.limits.cache.max(1) {
-            return true;
-        }
-        let Some(evicted) = self.cache.to_evict(asker) else {
-            self.counters.cache_full += 1;
-            return false;
-        };
-        self.counters.absent_evicted += 1;
-        self.forget_remote(evicted.vni(), evicted.eid());
-        true
-    }
-
-    /// A tenant system attached here is said to be at `rloc`. Whether that is so: then it is no longer
-    /// in service here.
-    fn gives_way(&mut self, id: &TsiId, rloc: Rloc, version: u16, origin: Origin) -> bool {
-        let mine =
-            self.tsis.get(id).and_then(|t| t.grant.epoch_of(self.config.xtr_id).ok()).map(Epoch::map_version);
-        let newer = mine.is_none_or(|mine| version != mine && not_older(version, mine));
-        // Only the Oracle's own word on the session takes a tenant system away, never a UDP answer, and
-        // never one that has no version.
-        if origin != Origin::Notify || version == 0 || !newer || self.config.rlocs.contains(&rloc) {
-            return false;
-        }
-        self.lose_grant(id);
-        !self.is_local_tsi(id)
-    }
-
-    fn is_local_tsi(&self, id: &TsiId) -> bool {
-        self.tsis.get(id).is_some_and(|t| t.state == State::Activated)
-    }
-
-    /// Bookkeeping of an entry that is known now: its refresh, and whoever waits for it.
-    fn known(&mut self, now: Time, vni: Vni, eid: Eid, expires: Time) {
-        self.timers.cancel(&Timer::Absent(vni, eid));
-        // At four fifths of its life: room for lost packets before its end.
-        self.refresh_in(now, vni, eid, expires.since(now) * 4 / 5);
-        self.settle(vni, eid);
-    }
-
-    fn refresh_in(&mut self, now: Time, vni: Vni, eid: Eid, wait: Duration) {
-        self.timers.set(Timer::Refresh(vni, eid), now + wait.max(super::LEAST_WAIT));
-    }
-
-    fn absent(&mut self, now: Time, vni: Vni, eid: Eid, ttl: u32, asker: Option<IfIndex>) {
-        if self.is_local(vni, eid) {
-            return;
-        }
-        self.counters.negatives += 1;
-        self.forget_remote(vni, eid);
-        let Some(asker) = asker.filter(|vap| self.vaps.contains_key(vap)) else { return };
-        // Its own sweep costs the asker its own older entries, and nobody else's.
-        if !self.members.contains_key(&vni) || !self.make_room(Some(asker)) {
-            return;
-        }
-        let (key, op) = match eid {
-            Eid::Ip(ip) => (AbsentKey::Ip(vni, ip), Op::SetNeighbour(vni, ip, Neighbour::Nobody)),
-            Eid::Mac(mac) => (AbsentKey::Mac(vni, mac), Op::SetLocation(vni, mac, Location::Nowhere)),
-        };
-        let expires = ttl_end(now, ttl, Duration::from_secs(60));
-        for evicted in self.cache.set_absent(key, asker, expires, self.config.limits.absent_per_vap) {
-            self.counters.absent_evicted += 1;
-            self.timers.cancel(&Timer::Absent(evicted.vni(), evicted.eid()));
-            self.unset(evicted.vni(), evicted.eid());
-        }
-        self.change(op);
-        self.timers.set(Timer::Absent(vni, eid), expires);
-    }
-
-    pub(super) fn end_absent(&mut self, vni: Vni, eid: Eid) {
-        if !self.is_known(vni, eid) {
-            self.forget_remote(vni, eid);
-        }
-    }
-
-    fn is_known(&self, vni: Vni, eid: Eid) -> bool {
-        match eid {
-            Eid::Ip(ip) => self.cache.ips.get(&(vni, ip)).is_some_and(|e| e.known().is_some()),
-            Eid::Mac(mac) => self.cache.macs.get(&(vni, mac)).is_some_and(|e| e.known().is_some()),
-        }
-    }
-
-    /// Asks again for an entry that is still wanted. It stays as it is until there is an answer, so
-    /// an NVE that has lost every Oracle keeps forwarding all it knows.
-    pub(super) fn refresh(&mut self, now: Time, vni: Vni, eid: Eid) {
-        if !self.is_known(vni, eid) {
-            return;
-        }
-        let asked = self.ask(now, vni, eid, None, None, None);
-        // Too much under way: soon again. Else the answer sets the next time, or the end of the tries.
-        let timing = &self.config.timing;
-        let wait = if asked { timing.ttl } else { timing.retry_max.max(timing.hold) };
-        self.refresh_in(now, vni, eid, wait);
-    }
-
-    /// After a session was down notifications may have been missed: everything known is asked for
-    /// anew, paced. What is due sooner stays so, however often sessions come and go.
-    pub(super) fn refresh_all(&mut self, now: Time) {
-        let macs = self.cache.macs.iter().map(|((v, m), e)| (*v, Eid::Mac(*m), e.known().is_some()));
-        let ips = self.cache.ips.iter().map(|((v, i), e)| (*v, Eid::Ip(*i), e.known().is_some()));
-        let all: Vec<_> = macs.chain(ips).collect();
-        let mut at = now;
-        for (vni, eid, known) in all {
-            if !known {
-                // An appearance may have been missed, and asking is cheap.
-                self.forget_remote(vni, eid);
-                continue;
-            }
-            at = at + self.config.timing.refresh_gap;
-            self.timers.advance(Timer::Refresh(vni, eid), at);
-        }
-    }
-
-    /// Tells the VN's tenant systems here that `ip` has another MAC now, without being asked: IPv6 by
-    /// an unsolicited advertisement (RFC 4861 section 7.2.6), IPv4 by a reply. Nothing of it enters the
-    /// overlay.
-    fn heal(&mut self, vni: Vni, ip: TenantIp, mac: MacAddr) {
-        let v4 = ip.get().is_ipv4();
-        let here = self.members.get(&vni).into_iter().flatten().filter_map(|id| self.tsis.get(id));
-        let queries: Vec<Query> = here
-            .filter(|tsi| tsi.state == State::Activated)
-            .filter_map(|tsi| {
-                let own = tsi.grant.ips.iter().find(|i| i.get().is_ipv4() == v4).copied()?;
-                Some(Query {
-                    vap: tsi.device.index,
-                    vni,
-                    target: ip,
-                    asker_mac: tsi.grant.mac.get(),
-                    asker_ip: v4.then_some(own),
-                })
-            })
-            .collect();
-        for query in queries {
-            self.outputs.push_back(Output::Inject(query.vap, query.answer(mac)));
-        }
-    }
-
-    /// Applies `op` unless the tables hold it already.
-    pub(super) fn change(&mut self, op: Op) {
-        let held = match &op {
-            Op::SetLocation(vni, mac, location) => self.tables.fdb.get(&(*vni, *mac)) == Some(location),
-            Op::SetNeighbour(vni, ip, neighbour) => {
-                self.tables.neighbours.get(&(*vni, *ip)) == Some(neighbour)
-            }
-            _ => false,
-        };
-        if !held {
-            self.apply(op);
-        }
-    }
-
-    pub(super) fn unset(&mut self, vni: Vni, eid: Eid) {
-        match eid {
-            Eid::Mac(mac) if self.tables.fdb.contains_key(&(vni, mac)) => {
-                self.apply(Op::RemoveLocation(vni, mac));
-            }
-            Eid::Ip(ip) if self.tables.neighbours.contains_key(&(vni, ip)) => {
-                self.apply(Op::RemoveNeighbour(vni, ip));
-            }
-            _ => {}
-        }
-    }
-
-    /// Forgets what is known of an address that is not attached here.
-    pub(super) fn forget_remote(&mut self, vni: Vni, eid: Eid) {
-        self.forget_cached(vni, eid);
-        if !self.is_local(vni, eid) {
-            self.unset(vni, eid);
-        }
-    }
-
-    /// The same, but what stands in the tables is about to be replaced.
-    pub(super) fn forget_cached(&mut self, vni: Vni, eid: Eid) {
-        match eid {
-            Eid::Mac(mac) => {
-                self.cache.forget(AbsentKey::Mac(vni, mac));
-                self.cache.macs.remove(&(vni, mac));
-            }
-            Eid::Ip(ip) => {
-                self.cache.forget(AbsentKey::Ip(vni, ip));
-                self.cache.ips.remove(&(vni, ip));
-            }
-        }
-        self.timers.cancel(&Timer::Refresh(vni, eid));
-        self.timers.cancel(&Timer::Absent(vni, eid));
-    }
-
     /// Nobody at `vap` waits any more.
     pub(super) fn forget_asker(&mut self, vni: Vni, vap: IfIndex) {
         let here = self.resolver.pending.range_mut((vni, LOWEST)..).take_while(|((v, _), _)| *v == vni);
@@ -602,51 +342,6 @@ impl Core {
         for key in held {
             self.resolver.held.remove(&key);
             self.timers.cancel(&Timer::Hold(key.0, key.1));
-        }
-    }
-
-    /// A tenant system tries out a link-local address (DAD): it is taken at the Oracle like any other, so
-    /// that of two with the same address the second fails its DAD.
-    fn claim(&mut self, now: Time, id: &TsiId, query: Query) {
-        let limit = self.config.limits.link_locals;
-        let Some(tsi) = self.tsis.get_mut(id) else { return };
-        if !query.target.is_link_local() {
-            self.question(now, query);
-            return;
-        }
-        if self.tables.neighbours.get(&(id.vni, query.target)).is_some_and(|n| *n != Neighbour::Nobody) {
-            // Somebody has it: defended as any address is.
-            self.question(now, query);
-            return;
-        }
-        let held = tsi.grant.ips.iter().filter(|ip| ip.is_link_local()).count() + tsi.claims.len();
-        if tsi.claims.contains_key(&query.target) || tsi.grant.ips.contains(&query.target) {
-            return;
-        }
-        if held >= limit.max(1) {
-            self.counters.claims_refused += 1;
-            return;
-        }
-        let (vn, ip) = (tsi.vn.clone(), query.target);
-        tsi.claims.insert(ip, query);
-        self.outputs.push_back(Output::Call(ApiCall::Take { vn, tsi: id.clone(), ip }));
-    }
-
-    /// An Oracle's answer to [`ApiCall::Take`].
-    pub fn handle_taken(&mut self, now: Time, id: &TsiId, ip: TenantIp, answer: Result<Granted, Refused>) {
-        self.now = now;
-        let Some(tsi) = self.tsis.get_mut(id) else { return };
-        let Some(query) = tsi.claims.remove(&ip) else { return };
-        match answer {
-            // Of two answers the later one knows both addresses, whichever comes in first.
-            Ok(Granted { revision, .. }) if revision < tsi.revision => {}
-            Ok(Granted { grant, revision, .. }) => self.update_grant(id, grant, revision),
-            Err(refused) => {
-                self.counters.claims_refused += 1;
-                self.notice(Notice::ClaimRefused(id.clone(), ip, refused.to_string()));
-                // Its owner defends it through us.
-                self.question(now, query);
-            }
         }
     }
 }

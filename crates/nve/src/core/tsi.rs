@@ -151,7 +151,8 @@ impl Core {
     /// Puts an interface in service: its tables first, then its VAP, then its registration, so that
     /// whoever is told of it finds it.
     pub(super) fn activate(&mut self, id: &TsiId, ticket: Option<Ticket>) {
-        let Some(tsi) = self.tsis.get_mut(id) else { return };
+        self.take_over(id);
+        let Some(tsi) = self.tsis.get_mut(id).filter(|t| !t.lost) else { return };
         tsi.state = State::Activated;
         let (grant, device, eids) = (tsi.grant.clone(), tsi.device.clone(), tsi.eids());
         let mac = grant.mac.get();
@@ -188,6 +189,34 @@ impl Core {
         // Whoever here asked for it before need not wait for the Oracle.
         for eid in eids {
             self.settle(id.vni, eid);
+        }
+    }
+
+    /// The store gives an address to one interface only. Where two here claim one, what is known of the
+    /// one from the earlier revision is outdated: it may no longer send from that address.
+    fn take_over(&mut self, id: &TsiId) {
+        let Some(mine) = self.tsis.get(id) else { return };
+        let revision = mine.revision;
+        for eid in mine.eids() {
+            let holder = match eid {
+                Eid::Mac(mac) => self.local_macs.get(&(id.vni, mac)),
+                Eid::Ip(ip) => self.local_ips.get(&(id.vni, ip)),
+            };
+            let Some(other) = holder.filter(|other| *other != id).cloned() else { continue };
+            let newer = self.tsis.get(&other).is_some_and(|t| t.revision > revision);
+            let outdated = if newer { id } else { &other };
+            match eid {
+                Eid::Mac(_) => self.lose_grant(outdated),
+                Eid::Ip(ip) => {
+                    if let Some(tsi) = self.tsis.get_mut(outdated) {
+                        tsi.grant.ips.remove(&ip);
+                    }
+                    if !newer {
+                        self.remove_local(&other, &[eid]);
+                        self.activate(&other, None);
+                    }
+                }
+            }
         }
     }
 

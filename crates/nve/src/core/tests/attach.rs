@@ -173,7 +173,9 @@ fn h3_data_plane_refuses_then_nothing_remains_and_the_grant_is_released() {
         assert_eq!(withdrawn(&seen), 1);
         assert_eq!(releases(&seen).len(), 1);
         assert_eq!((w.tables.clone(), w.core.tsis().count(), w.core.vns().count()), (empty, 0, 0));
-        assert!(matches!(seen.iter().rfind(|s| matches!(s, Seen::Persist(_))), Some(Seen::Persist(a)) if a.is_empty()));
+        assert!(
+            matches!(seen.iter().rfind(|s| matches!(s, Seen::Persist(_))), Some(Seen::Persist(a)) if a.is_empty())
+        );
     }
 }
 
@@ -270,7 +272,8 @@ fn decision_7_restored_without_an_oracle_then_registered_with_the_session() {
         assert_eq!(states, [TsiState::Activated, TsiState::Activated, TsiState::Associated]);
 
         let seen = w.session(0, Session::Up);
-        let heard: Vec<_> = seen.iter().filter_map(|s| if let Seen::Heard(0, h) = s { Some(h) } else { None }).collect();
+        let heard: Vec<_> =
+            seen.iter().filter_map(|s| if let Seen::Heard(0, h) = s { Some(h) } else { None }).collect();
         assert_eq!(heard[0], &Heard::Hello(1, 77));
         let mut all = Digest::default();
         for registration in &heard[1..3] {

@@ -43,8 +43,7 @@ fn nd_second_dad_fails_by_the_owners_defence() {
         let seen = w.seen();
         assert!(matches!(seen[0], Seen::Notice(Notice::ClaimRefused(..))));
         let asked = one_asked(&seen);
-        let seen =
-            w.reply(&asked, &[Rec::Owner(link_local(1), mac(50), 1), Rec::At(mac(50), rloc(f, 3), 1)]);
+        let seen = w.reply(&asked, &[Rec::Owner(link_local(1), mac(50), 1), Rec::At(mac(50), rloc(f, 3), 1)]);
         assert_eq!(injects(&seen), [(1, mac(50))]);
         let Some(Seen::Inject(_, frame)) = seen.last() else { panic!("{seen:?}") };
         assert_eq!((&frame[0..6], frame[58]), (&[0x33, 0x33, 0, 0, 0, 1][..], 0xa0), "to all nodes");
@@ -104,4 +103,22 @@ fn nd_answer_for_one_that_is_gone() {
 fn nd_a_claim_of_another_address_is_a_question() {
     let mut w = World::started(V6, &["a"]);
     one_asked(&claim(&mut w, 1, ip(V6, 50)));
+}
+
+#[test]
+fn nd_refused_when_its_device_is_gone_or_another() {
+    for f in BOTH {
+        let mut w = World::started(f, &["a", "b"]);
+        claim(&mut w, 1, link_local(1));
+        claim(&mut w, 2, link_local(2));
+        w.core.handle_device_gone(w.now, IfIndex(1));
+        let mut other = device(2);
+        other.index = IfIndex(42);
+        w.core.handle_device(&other);
+        w.seen();
+        for (tsi, n) in [("a", 1), ("b", 2)] {
+            w.core.handle_taken(w.now, &id(tsi), link_local(n), Err(oracle_says("address_taken")));
+            assert_eq!(asked(&w.seen()), [], "nobody is there to be told");
+        }
+    }
 }

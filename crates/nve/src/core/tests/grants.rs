@@ -120,7 +120,10 @@ fn v5_told_by_notification_then_known_at_its_new_place() {
         let seen = w.notify(Rec::At(mac(1), rloc(f, 3), 6));
         assert!(lost(&seen, "a"));
         let at = w.tables.fdb[&(vni(), mac(1))];
-        assert!(matches!(at, Location::Remote { rloc: r, .. } if r == rloc(f, 3)), "those left behind reach it");
+        assert!(
+            matches!(at, Location::Remote { rloc: r, .. } if r == rloc(f, 3)),
+            "those left behind reach it"
+        );
         w.notify(Rec::Owner(ip(f, 1), mac(1), 6));
         assert_eq!(w.tables.neighbours[&(vni(), ip(f, 1))], Neighbour::At(mac(1)));
         // Local again when it moves back.
@@ -185,4 +188,24 @@ fn d1_recreated_vn_of_the_same_name() {
     w.seen();
     let ids: BTreeSet<_> = w.core.tsis().map(|t| t.grant.tsi).collect();
     assert_eq!(ids, BTreeSet::from([new.tsi]));
+}
+
+#[test]
+fn d1_an_address_is_with_who_was_granted_it_last() {
+    for f in BOTH {
+        let mut w = World::started(f, &["a"]);
+        // The list that takes 10.0.0.1 from a comes later than the grant that gives it to b.
+        let call = w.attach(attach("b", 2));
+        let mut new = grant("b", 2);
+        new.ips = BTreeSet::from([ip(f, 1)]);
+        w.granted(call, new);
+        assert!(!w.tables.vaps[&IfIndex(1)].ips.contains(&ip(f, 1)), "a may no longer send from it");
+        assert_eq!(w.tables.neighbours[&(vni(), ip(f, 1))], Neighbour::At(mac(2)));
+        // A MAC likewise.
+        let call = w.attach(attach("c", 3));
+        let mut new = grant("c", 3);
+        new.mac = grant("a", 1).mac;
+        assert!(lost(&w.granted(call, new), "a"));
+        assert_eq!(w.tables.fdb[&(vni(), mac(1))], Location::Local(IfIndex(3)));
+    }
 }

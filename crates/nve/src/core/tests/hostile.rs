@@ -76,7 +76,8 @@ fn messages_of_other_kinds() {
     let (mut w, request) = asking(V4);
     let before = state(&w.core);
     let register = [0x30, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0];
-    let question = [0x10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 192, 0, 2, 1, 0, 32, 0, 1, 10, 0, 0, 2];
+    let question =
+        [0x10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 192, 0, 2, 1, 0, 32, 0, 1, 10, 0, 0, 2];
     for octets in [&register[..], &question[..]] {
         w.core.handle_datagram(w.now, request.to.ip(), octets);
     }
@@ -109,7 +110,10 @@ fn punts_of_vaps_that_are_none() {
     let dst = weft_model::MacAddr::BROADCAST;
     let other = weft_model::Vni::new(8).unwrap();
     let reason = weft_datapath::PuntReason::ArpMiss;
-    w.core.handle_punt(w.now, &weft_datapath::Punt { vap: weft_datapath::IfIndex(1), vni: other, reason, dst, frame });
+    w.core.handle_punt(
+        w.now,
+        &weft_datapath::Punt { vap: weft_datapath::IfIndex(1), vni: other, reason, dst, frame },
+    );
     assert_eq!(w.seen(), []);
     assert_eq!(state(&w.core), before);
 }

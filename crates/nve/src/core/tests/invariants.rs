@@ -63,8 +63,11 @@ fn interfaces(core: &Core) {
     assert_eq!(core.tables.vaps.keys().copied().collect::<BTreeSet<_>>(), vaps);
     let waiting = |t: &&super::super::Tsi| t.waiting.as_ref().is_some_and(|w| !w.applied);
     assert_eq!(core.tickets.len(), core.tsis.values().filter(waiting).count());
-    let devices: Vec<_> =
-        core.calls.values().filter_map(|c| if let Call::Attach(a) = c { Some(&a.device.name) } else { None }).collect();
+    let devices: Vec<_> = core
+        .calls
+        .values()
+        .filter_map(|c| if let Call::Attach(a) = c { Some(&a.device.name) } else { None })
+        .collect();
     assert_eq!(devices.iter().collect::<BTreeSet<_>>().len(), devices.len(), "one call for a device");
 }
 

@@ -151,7 +151,8 @@ fn n4_refreshed_before_it_ends_and_kept_without_an_answer() {
         let begun = w.now;
         let later = w.passes(Duration::from_secs(12 * 60));
         let requests: Vec<_> = later.iter().filter(|(_, s)| matches!(s, Seen::Asked(_))).collect();
-        let eids: Vec<_> = requests.iter().map(|(_, s)| if let Seen::Asked(a) = s { a.eid } else { panic!() }).collect();
+        let eids: Vec<_> =
+            requests.iter().map(|(_, s)| if let Seen::Asked(a) = s { a.eid } else { panic!() }).collect();
         assert_eq!(eids, [Eid::Mac(mac(50)), Eid::Ip(ip(f, 50))]);
         assert!(requests.iter().all(|(at, _)| at.since(begun) == Duration::from_secs(12 * 60)));
         // Answered: another four fifths. The other is tried again before long, since the Oracle
@@ -159,11 +160,14 @@ fn n4_refreshed_before_it_ends_and_kept_without_an_answer() {
         let Seen::Asked(request) = &requests[1].1 else { panic!() };
         w.reply(request, &[Rec::Owner(ip(f, 50), mac(50), 6)]);
         let later = w.passes(Duration::from_secs(200));
-        let again: Vec<_> = later
-            .iter()
-            .filter_map(|(at, s)| if let Seen::Asked(a) = s { Some((at.since(begun).as_secs(), a.eid)) } else { None })
-            .filter(|(at, _)| *at > 12 * 60 + 10)
-            .collect();
+        let again: Vec<_> =
+            later
+                .iter()
+                .filter_map(|(at, s)| {
+                    if let Seen::Asked(a) = s { Some((at.since(begun).as_secs(), a.eid)) } else { None }
+                })
+                .filter(|(at, _)| *at > 12 * 60 + 10)
+                .collect();
         assert_eq!(again[0], (12 * 60 + 8 + 180, Eid::Mac(mac(50))));
         assert_eq!(w.tables.fdb[&(vni(), mac(50))], at(f, 3, 6));
     }

@@ -4,8 +4,8 @@ use super::world::{VNI, vni};
 use ::core::net::{IpAddr, SocketAddr};
 use weft_lisp::tcp::{Body, EidPrefix, FrameDecoder, RejectReason, Signal};
 use weft_lisp::{
-    Action, Address, Ecm, EcmHeader, Eid as WireEid, EncodeOptions, Inner, List, Locator, MapReply, MapRequest,
-    MapVersion, Record, Xtr,
+    Action, Address, Ecm, EcmHeader, Eid as WireEid, EncodeOptions, Inner, List, Locator, MapReply,
+    MapRequest, MapVersion, Record, Xtr,
 };
 use weft_model::{Eid, MacAddr, Rloc, TenantIp, Vni, digest::Digest};
 
@@ -78,7 +78,9 @@ pub fn asked(to: SocketAddr, octets: &[u8]) -> Asked {
         itr_rlocs: request.itr_rlocs.iter().map(|a| a.as_ip().unwrap()).collect(),
         vni,
         eid,
-        source: WireEid::host_from_wire(source_eid).ok().map(|e| super::super::messages::model_eid(e).unwrap()),
+        source: WireEid::host_from_wire(source_eid)
+            .ok()
+            .map(|e| super::super::messages::model_eid(e).unwrap()),
         nonce: request.nonce,
     }
 }
@@ -89,7 +91,9 @@ pub fn heard(octets: &[u8]) -> Heard {
     let frame = decoder.next_frame().unwrap().unwrap();
     match frame.body().unwrap() {
         Body::Signal(Signal::Hello { version, boot_id }) => Heard::Hello(version, boot_id),
-        Body::Signal(Signal::EndOfRegistration { count, digest }) => Heard::End(Digest { count, sum: digest }),
+        Body::Signal(Signal::EndOfRegistration { count, digest }) => {
+            Heard::End(Digest { count, sum: digest })
+        }
         Body::Signal(Signal::VnDigest { vni, count, digest }) => {
             Heard::Digest(Vni::new(vni).unwrap(), Digest { count, sum: digest })
         }
@@ -103,7 +107,9 @@ pub fn heard(octets: &[u8]) -> Heard {
                 digest.add_record(&octets);
             }
             let first = register.records.first().unwrap();
-            assert!(register.records.iter().all(|r| r.ttl == first.ttl && r.map_version == first.map_version));
+            assert!(
+                register.records.iter().all(|r| r.ttl == first.ttl && r.map_version == first.map_version)
+            );
             Heard::Registered {
                 id: frame.id,
                 ttl: first.ttl,
@@ -182,7 +188,9 @@ pub fn frame(body: &Body<'_>, id: u32) -> Vec<u8> {
 }
 
 pub fn notification(rec: Rec) -> Vec<u8> {
-    with_record(rec, |record| frame(&Body::MappingNotification { xtr: Xtr { xtr_id: [9; 16], site_id: 0 }, record }, 1))
+    with_record(rec, |record| {
+        frame(&Body::MappingNotification { xtr: Xtr { xtr_id: [9; 16], site_id: 0 }, record }, 1)
+    })
 }
 
 fn prefix(mac: MacAddr) -> EidPrefix<'static> {

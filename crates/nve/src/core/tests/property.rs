@@ -1,1 +1,382 @@
-//! property
+//! Any sequence of inputs: nothing panics, and the invariants hold after each.
+
+use super::super::{ApiCall, CallId, Fact, Granted, Limits, Session};
+use super::oracle::{self, Asked, Heard, Rec};
+use super::world::*;
+use ::core::time::Duration;
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+use weft_datapath::{IfIndex, PuntReason};
+use weft_lisp::tcp::{Body, RejectReason, Signal};
+use weft_model::{Eid, Epoch, Grant, TenantIp, TsiId};
+
+/// What may happen. Numbers choose among few names, devices and addresses, so that they meet.
+#[derive(Clone, Copy, Debug)]
+enum Input {
+    Attach {
+        tsi: u32,
+        device: u32,
+    },
+    Detach {
+        tsi: u32,
+        force: bool,
+    },
+    /// The oldest call to /v1 is answered.
+    Called {
+        verdict: u8,
+        addresses: u32,
+    },
+    Applied {
+        ok: bool,
+    },
+    Gone {
+        device: u32,
+    },
+    Device {
+        device: u32,
+        index: u32,
+    },
+    Asks {
+        device: u32,
+        v6: bool,
+        target: u32,
+        probe: bool,
+    },
+    Claims {
+        device: u32,
+        target: u8,
+    },
+    Sends {
+        device: u32,
+        to: u32,
+    },
+    /// One of the latest Map-Requests is answered.
+    Answered {
+        which: prop::sample::Index,
+        verdict: u8,
+        mac: u32,
+        node: u8,
+        version: u16,
+    },
+    Notified {
+        oracle: usize,
+        kind: u8,
+        v6: bool,
+        n: u32,
+        mac: u32,
+        node: u8,
+        version: u16,
+    },
+    Registered {
+        which: prop::sample::Index,
+        verdict: u8,
+    },
+    Grants {
+        revision: u64,
+        tsis: u8,
+        epoch: u32,
+    },
+    Up {
+        oracle: usize,
+    },
+    Down {
+        oracle: usize,
+    },
+    Digest {
+        vni: u32,
+    },
+    Vn {
+        there: bool,
+    },
+    Nve {
+        nve: u8,
+        rlocs: u8,
+    },
+    Passes {
+        millis: u64,
+    },
+}
+
+fn input() -> impl Strategy<Value = Input> {
+    use Input::*;
+    let (n, v) = (0_u32..7, prop_oneof![0_u16..8, Just(4_095), Just(2_048)]);
+    prop_oneof![
+        6 => (1_u32..5, 1_u32..5).prop_map(|(tsi, device)| Attach { tsi, device }),
+        2 => (1_u32..5, any::<bool>()).prop_map(|(tsi, force)| Detach { tsi, force }),
+        8 => (0_u8..6, 1_u32..5).prop_map(|(verdict, addresses)| Called { verdict, addresses }),
+        4 => prop::bool::weighted(0.8).prop_map(|ok| Applied { ok }),
+        2 => (1_u32..5).prop_map(|device| Gone { device }),
+        2 => (1_u32..5, 1_u32..8).prop_map(|(device, index)| Device { device, index }),
+        8 => (1_u32..5, any::<bool>(), n.clone(), any::<bool>())
+            .prop_map(|(device, v6, target, probe)| Asks { device, v6, target, probe }),
+        2 => (1_u32..5, 1_u8..4).prop_map(|(device, target)| Claims { device, target }),
+        3 => (1_u32..5, n.clone()).prop_map(|(device, to)| Sends { device, to }),
+        8 => (any::<prop::sample::Index>(), 0_u8..6, n.clone(), 1_u8..4, v.clone())
+            .prop_map(|(which, verdict, mac, node, version)| Answered { which, verdict, mac, node, version }),
+        6 => (0_usize..2, 0_u8..5, any::<bool>(), n.clone(), n, 1_u8..4, v)
+            .prop_map(|(oracle, kind, v6, n, mac, node, version)|
+                Notified { oracle, kind, v6, n, mac, node, version }),
+        5 => (any::<prop::sample::Index>(), 0_u8..4).prop_map(|(which, verdict)| Registered { which, verdict }),
+        2 => (0_u64..40, any::<u8>(), 1_u32..9)
+            .prop_map(|(revision, tsis, epoch)| Grants { revision, tsis, epoch }),
+        3 => (0_usize..2).prop_map(|oracle| Up { oracle }),
+        1 => (0_usize..2).prop_map(|oracle| Down { oracle }),
+        1 => (0_u32..9).prop_map(|vni| Digest { vni }),
+        1 => any::<bool>().prop_map(|there| Vn { there }),
+        1 => (1_u8..4, 0_u8..8).prop_map(|(nve, rlocs)| Nve { nve, rlocs }),
+        6 => prop_oneof![0_u64..3_000, 0_u64..1_000_000].prop_map(|millis| Passes { millis }),
+    ]
+}
+
+struct Run {
+    w: World,
+    calls: Vec<ApiCall>,
+    asked: Vec<Asked>,
+    registered: Vec<(usize, u32)>,
+    revision: u64,
+    answered: BTreeSet<CallId>,
+    called: BTreeSet<CallId>,
+}
+
+fn tsi_name(n: u32) -> String {
+    format!("t{n}")
+}
+
+fn some_grant(n: u32, addresses: u32, epoch: u32) -> Grant {
+    let mut grant = grant(&tsi_name(n), n);
+    grant.epoch = Epoch::new(epoch).unwrap();
+    // Now and then one of somebody else's: lists and answers cross.
+    grant.ips = BTreeSet::from([ip(V4, addresses), ip(V6, n)]);
+    grant
+}
+
+impl Run {
+    fn notice(&mut self, seen: Vec<Seen>) {
+        for s in seen {
+            match s {
+                Seen::Call(call) => self.calls.push(call),
+                Seen::Asked(asked) => self.asked.push(asked),
+                Seen::Heard(oracle, Heard::Registered { id, .. }) => self.registered.push((oracle, id)),
+                Seen::Attached(call, _) | Seen::Detached(call, _) => {
+                    assert!(self.answered.insert(call), "{call:?} is answered twice");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn act(&mut self, input: Input) {
+        let w = &mut self.w;
+        match input {
+            Input::Attach { tsi, device: n } => {
+                let call = w.attach(attach(&tsi_name(tsi), n));
+                self.called.insert(call);
+            }
+            Input::Detach { tsi, force } => {
+                let call = w.call();
+                self.called.insert(call);
+                w.core.handle_detach(call, red(), name(&tsi_name(tsi)), force);
+            }
+            Input::Called { verdict, addresses } => self.call_answered(verdict, addresses),
+            Input::Applied { ok } => {
+                if let Some(ticket) = w.tickets.pop() {
+                    w.core.handle_applied(ticket, if ok { Ok(()) } else { Err("no".to_owned()) });
+                }
+            }
+            Input::Gone { device } => w.core.handle_device_gone(w.now, IfIndex(device)),
+            Input::Device { device: n, index } => {
+                // An index is one device's only.
+                if !w.core.vaps.contains_key(&IfIndex(index)) {
+                    let mut device = device(n);
+                    device.index = IfIndex(index);
+                    w.core.handle_device(&device);
+                }
+            }
+            Input::Asks { device, v6, target, probe } => {
+                let target = ip(if v6 { V6 } else { V4 }, target + 1);
+                let seen = w.asks(device, target, probe);
+                self.notice(seen);
+            }
+            Input::Claims { device, target } => {
+                let frame = question(device, link_local(target), true);
+                let seen = w.punt(device, PuntReason::LinkLocalClaim, frame);
+                self.notice(seen);
+            }
+            Input::Sends { device, to } => {
+                let seen = w.sends(device, mac(to));
+                self.notice(seen);
+            }
+            Input::Answered { which, verdict, mac: m, node, version } => {
+                let Some(at) = self.asked.len().checked_sub(1) else { return };
+                // Those that wait, mostly.
+                let asked = self.asked[at - which.index(at.min(5) + 1)].clone();
+                let at = Rec::At(mac(m), rloc(w.family, node), version);
+                let recs = match (asked.eid, verdict) {
+                    (eid, 0) => vec![Rec::No(eid, 1)],
+                    (eid, 1) => vec![Rec::Gone(eid)],
+                    (Eid::Ip(ip), 2) => vec![Rec::Owner(ip, mac(m), version)],
+                    (Eid::Ip(ip), 3) => vec![Rec::Whole(ip, mac(m), rloc(w.family, node), version)],
+                    (Eid::Ip(ip), _) => vec![Rec::Owner(ip, mac(m), version), at],
+                    (Eid::Mac(mac), _) => vec![Rec::At(mac, rloc(w.family, node), version)],
+                };
+                let seen = w.reply(&asked, &recs);
+                self.notice(seen);
+            }
+            Input::Notified { oracle, kind, v6, n, mac: m, node, version } => {
+                let target = ip(if v6 { V6 } else { V4 }, n + 1);
+                let rec = match kind {
+                    0 => Rec::At(mac(m), rloc(w.family, node), version),
+                    1 => Rec::Owner(target, mac(m), version),
+                    2 => Rec::Gone(mac(m).into()),
+                    3 => Rec::Gone(target.into()),
+                    _ => Rec::No(target.into(), 1),
+                };
+                let seen = w.hears(oracle, &oracle::notification(rec));
+                self.notice(seen);
+            }
+            Input::Registered { which, verdict } => {
+                let Some(at) = self.registered.len().checked_sub(1) else { return };
+                let (oracle, id) = self.registered[at - which.index(at.min(3) + 1)];
+                for n in 1..5 {
+                    let octets = match verdict {
+                        0 => oracle::reject(id, mac(n), RejectReason::NotASitePrefix),
+                        1 => oracle::reject(id, mac(n), RejectReason::Undefined),
+                        _ => oracle::ack(id, mac(n)),
+                    };
+                    let seen = self.w.hears(oracle, &octets);
+                    self.notice(seen);
+                }
+            }
+            Input::Grants { revision, tsis, epoch } => {
+                self.revision = self.revision.max(revision);
+                let granted = (1..5).filter(|n| tsis & (1 << n) != 0);
+                let grants = granted
+                    .map(|n| {
+                        let mut grant = some_grant(n, n, epoch);
+                        if tsis & 0x80 != 0 && n == 1 {
+                            grant.owner = OTHER;
+                        }
+                        grant
+                    })
+                    .collect();
+                let seen = w.grants(revision, grants);
+                self.notice(seen);
+            }
+            Input::Up { oracle } => {
+                let seen = w.session(oracle, Session::Up);
+                self.notice(seen);
+            }
+            Input::Down { oracle } => {
+                let seen = w.session(oracle, Session::Down);
+                self.notice(seen);
+            }
+            Input::Digest { vni } => {
+                let digest = Signal::VnDigest { vni, count: 3, digest: 4 };
+                let seen = w.hears(0, &oracle::frame(&Body::Signal(digest), 1));
+                self.notice(seen);
+            }
+            Input::Vn { there } => {
+                w.core.handle_fact(if there { Fact::Vn(spec()) } else { Fact::VnGone(vni()) });
+            }
+            Input::Nve { nve, rlocs } => {
+                let rlocs = (1..4_u8).filter(|n| rlocs & (1 << (n - 1)) != 0).map(|n| rloc(w.family, n + 1));
+                w.core.handle_fact(Fact::Nve(weft_model::XtrId([nve; 16]), rlocs.collect()));
+            }
+            Input::Passes { millis } => {
+                let seen = w.passes(Duration::from_millis(millis));
+                let seen = seen.into_iter().map(|(_, s)| s).collect();
+                self.notice(seen);
+            }
+        }
+        let seen = self.w.seen();
+        self.notice(seen);
+    }
+
+    fn call_answered(&mut self, verdict: u8, addresses: u32) {
+        if self.calls.is_empty() {
+            return;
+        }
+        let w = &mut self.w;
+        self.revision += 1;
+        let number = |id: &TsiId| id.name.as_str()[1..].parse::<u32>().unwrap();
+        let error = || oracle_says(["unreachable", "not_found"][usize::from(verdict % 2)]);
+        let granted = |mut grant: Grant, more: Option<TenantIp>| {
+            grant.ips.extend(more);
+            Granted { grant, vn: spec(), revision: self.revision }
+        };
+        match self.calls.remove(0) {
+            ApiCall::Grant { call, name, .. } => {
+                let n = number(&TsiId { vni: vni(), name });
+                // The store gives an address to one only; now and then the last holder does not know yet.
+                let answer = granted(some_grant(n, if verdict == 2 { addresses } else { n }, 5), None);
+                w.core.handle_granted(w.now, call, if verdict < 2 { Err(error()) } else { Ok(answer) });
+            }
+            ApiCall::Release { call, .. } => {
+                w.core.handle_released(call.unwrap(), if verdict < 2 { Err(error()) } else { Ok(()) });
+            }
+            ApiCall::Take { tsi, ip, .. } => {
+                let n = number(&tsi);
+                let answer = granted(some_grant(n, n, 5), Some(ip));
+                w.core.handle_taken(w.now, &tsi, ip, if verdict < 2 { Err(error()) } else { Ok(answer) });
+            }
+        }
+    }
+}
+
+/// As many as asked for by `PROPTEST_CASES`; else as many as take a few seconds.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(400)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
+    #[test]
+    fn any_sequence(
+        v6 in any::<bool>(),
+        tight in any::<bool>(),
+        inputs in proptest::collection::vec(input(), 1..120),
+    ) {
+        let w = World::with(if v6 { V6 } else { V4 }, |c| {
+            if tight {
+                c.limits = Limits {
+                    cache: 3,
+                    absent_per_vap: 2,
+                    pending_per_vn: 3,
+                    pending_per_vap: 2,
+                    waiters: 2,
+                    calls: 2,
+                    link_locals: 1,
+                };
+            }
+        });
+        let mut run = Run {
+            w,
+            calls: Vec::new(),
+            asked: Vec::new(),
+            registered: Vec::new(),
+            revision: 10,
+            answered: BTreeSet::new(),
+            called: BTreeSet::new(),
+        };
+        run.w.verdict = None;
+        for input in inputs {
+            run.act(input);
+        }
+        // Everything comes to an end: /v1 and the data plane answer, and time passes.
+        for _ in 0..200 {
+            while let Some(ticket) = run.w.tickets.pop() {
+                run.w.core.handle_applied(ticket, Ok(()));
+                let seen = run.w.seen();
+                run.notice(seen);
+            }
+            if run.calls.is_empty() {
+                break;
+            }
+            run.call_answered(5, 1);
+            let seen = run.w.seen();
+            run.notice(seen);
+        }
+        run.act(Input::Passes { millis: 20_000 });
+        prop_assert_eq!(&run.answered, &run.called, "every call is answered, once");
+    }
+}

@@ -13,7 +13,10 @@ fn lc_request_says_what_is_asked_by_whom_and_where_the_answer_goes() {
         let mut w = World::started(f, &["a"]);
         let asked = one_asked(&w.asks(1, ip(f, 50), false));
         assert_eq!((asked.to, asked.inner_to), (resolver(f, 0), resolver(f, 0)));
-        assert_eq!(asked.inner_from.to_string(), std::net::SocketAddr::new(rloc(f, 1).get(), 4342).to_string());
+        assert_eq!(
+            asked.inner_from.to_string(),
+            std::net::SocketAddr::new(rloc(f, 1).get(), 4342).to_string()
+        );
         assert_eq!(asked.itr_rlocs, [rloc(f, 1).get()]);
         assert_eq!((asked.vni, asked.eid), (vni(), Eid::Ip(ip(f, 50))));
         assert_eq!(asked.source, Some((vni(), Eid::Ip(ip(f, 1)))), "requirement M2");
@@ -62,8 +65,11 @@ fn lc_mapping_is_installed_before_the_answer_whatever_the_order_of_records() {
                 recs.reverse();
             }
             let seen = w.reply(&asked, &recs);
-            let [Seen::Op(Op::SetLocation(v1, m, Location::Remote { rloc: r, epoch })), Seen::Op(n), Seen::Inject(vap, frame)] =
-                &seen[..]
+            let [
+                Seen::Op(Op::SetLocation(v1, m, Location::Remote { rloc: r, epoch })),
+                Seen::Op(n),
+                Seen::Inject(vap, frame),
+            ] = &seen[..]
             else {
                 panic!("{seen:?}")
             };

@@ -40,7 +40,10 @@ fn d2_hello_first_end_of_registration_last() {
         let mut w = World::started(f, &["a", "b"]);
         let heard = heard(&w.session(1, Session::Up));
         assert_eq!(heard[0], Heard::Hello(1, 77));
-        assert_eq!(heard[1..3].iter().filter(|h| matches!(h, Heard::Registered { ttl: u32::MAX, .. })).count(), 2);
+        assert_eq!(
+            heard[1..3].iter().filter(|h| matches!(h, Heard::Registered { ttl: u32::MAX, .. })).count(),
+            2
+        );
         assert_eq!(heard[3..], [Heard::End(sum(&heard))]);
         assert_eq!(sum(&heard).count, 6, "records, not tenant systems");
     }
@@ -146,7 +149,8 @@ fn peers_follow_the_list_of_nves() {
     for f in BOTH {
         let mut w = World::new(f);
         let peer = |w: &World, n| w.tables.peers.get(&rloc(f, n).get()).is_some_and(|p| p.nve);
-        let nve = |n: u8, rlocs: &[u8]| Fact::Nve(XtrId([n; 16]), rlocs.iter().map(|n| rloc(f, *n)).collect());
+        let nve =
+            |n: u8, rlocs: &[u8]| Fact::Nve(XtrId([n; 16]), rlocs.iter().map(|n| rloc(f, *n)).collect());
         for fact in [nve(2, &[12, 22]), nve(3, &[13]), nve(1, &[11])] {
             w.core.handle_fact(fact);
         }
