@@ -34,7 +34,10 @@ struct weft_vap {
 	__u8 kind;  /* WEFT_KIND_* */
 	__u8 path;  /* WEFT_PATH_* */
 	__u8 flags; /* WEFT_VAP_* */
-	__u8 pad[5];
+	__u8 pad;
+	__u32 slot; /* in `hot`, of its VN */
+	__be32 ip4; /* one each of its addresses, or zero: those that most frames come from */
+	struct weft_ip ip6;
 	__u64 punt_interval; /* ns between two punts */
 	__u64 punt_window;   /* ns a burst may run ahead */
 	__u64 punt_tat;	     /* state of the punt bucket: theoretical arrival time, CLOCK_MONOTONIC ns */
@@ -81,7 +84,13 @@ struct weft_neighbour {
 	__u8 pad;
 };
 
-/* Map `vns`: VNI -> number of VAPs in it here. Map `peers`: struct weft_ip -> WEFT_PEER_*. */
+/* Map `vns`: VNI -> this. */
+struct weft_vn {
+	__u32 vaps; /* in it here */
+	__u32 slot; /* in `hot` */
+};
+
+/* Map `peers`: struct weft_ip -> WEFT_PEER_*. */
 #define WEFT_PEER_NVE 1
 #define WEFT_PEER_ORACLE 2
 
@@ -97,6 +106,15 @@ struct weft_count {
 	__u64 packets;
 	__u64 bytes;
 };
+
+/* Map `hot`, per CPU, an array: what happens to most frames of a VN, indexed by WEFT_HOT_* + path. */
+struct weft_hot {
+	struct weft_count of[6];
+};
+
+#define WEFT_HOT_DELIVERED 0
+#define WEFT_HOT_ENCAPSULATED 2
+#define WEFT_HOT_LOCAL 4
 
 #define WEFT_OUT 0
 #define WEFT_IN 1

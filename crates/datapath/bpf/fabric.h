@@ -78,6 +78,7 @@ static __always_inline int echo(struct __sk_buff *skb, struct where w, struct we
 	const __u32 udp_off = v6 ? ETH_LEN + sizeof(struct ipv6hdr) : ETH_LEN + sizeof(struct iphdr);
 	const __u32 kind_off = udp_off + sizeof(struct udphdr) + WEFT_ECHO_KIND;
 	struct bpf_fib_lookup p;
+	struct bpf_redir_neigh nh;
 	struct udphdr *udp;
 	__be16 port;
 	__u8 *data;
@@ -126,7 +127,8 @@ static __always_inline int echo(struct __sk_buff *skb, struct where w, struct we
 	if (next_hop(skb, &p, cfg->vxlan_ifindex))
 		return say(skb, WEFT_DID_REPLY, WEFT_ECHOED, skb->ifindex,
 			   bpf_redirect_neigh(skb->ifindex, 0, 0, 0));
-	return say(skb, WEFT_DID_REPLY, WEFT_ECHOED, p.ifindex, to_next_hop(&p));
+	set_neigh(&nh, &p);
+	return say(skb, WEFT_DID_REPLY, WEFT_ECHOED, p.ifindex, bpf_redirect_neigh(p.ifindex, &nh, sizeof(nh), 0));
 }
 
 static __always_inline bool is_echo_request(struct __sk_buff *skb, __u32 off)
@@ -226,7 +228,7 @@ static __always_inline int tunnelled(struct __sk_buff *skb, struct weft_config *
 		set_ce(skb, inner4);
 	if (in.moved)
 		count(skb, vni, WEFT_SRC_MOVED, w.path, w.direction);
-	count(skb, vni, WEFT_DELIVERED, w.path, w.direction);
+	count_hot(skb, in.to->slot, WEFT_HOT_DELIVERED + WEFT_PATH_DIRECT);
 	return deliver(skb, in.to, in.ifindex, WEFT_DELIVERED);
 }
 
@@ -315,7 +317,7 @@ static __always_inline int overlay_frame(struct __sk_buff *skb)
 		return drop_inward(skb, w, in.reason);
 	if (in.moved)
 		count(skb, w.vni, WEFT_SRC_MOVED, w.path, w.direction);
-	count(skb, w.vni, WEFT_DELIVERED, w.path, w.direction);
+	count_hot(skb, in.to->slot, WEFT_HOT_DELIVERED + WEFT_PATH_DEVICE);
 	return deliver(skb, in.to, in.ifindex, WEFT_DELIVERED);
 }
 

@@ -17,7 +17,8 @@
 PINNED_MAP(config, BPF_MAP_TYPE_ARRAY, __u32, struct weft_config, 1, 0);
 PINNED_MAP(vaps, BPF_MAP_TYPE_HASH, __u32, struct weft_vap, 4096, 0);
 PINNED_MAP(vap_ips, BPF_MAP_TYPE_HASH, struct weft_scoped_ip, __u32, 32768, BPF_F_NO_PREALLOC);
-PINNED_MAP(vns, BPF_MAP_TYPE_HASH, __u32, __u32, 4096, 0);
+PINNED_MAP(vns, BPF_MAP_TYPE_HASH, __u32, struct weft_vn, 4096, 0);
+PINNED_MAP(hot, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct weft_hot, 4096, 0);
 PINNED_MAP(fdb, BPF_MAP_TYPE_HASH, struct weft_vn_mac, struct weft_location, 262144, BPF_F_NO_PREALLOC);
 PINNED_MAP(neighbours, BPF_MAP_TYPE_HASH, struct weft_scoped_ip, struct weft_neighbour, 262144,
 	   BPF_F_NO_PREALLOC);
@@ -64,6 +65,17 @@ static __noinline int count(struct __sk_buff *skb, __u32 vni, __u32 reason, __u3
 	return 0;
 }
 
+/* The same for what `hot` counts; an array's slot is found without hashing or a call. */
+static __always_inline void count_hot(struct __sk_buff *skb, __u32 slot, __u32 which)
+{
+	struct weft_hot *at = bpf_map_lookup_elem(&hot, &slot);
+
+	if (!at || which >= 6)
+		return;
+	at->of[which].packets += skb->gso_segs ? skb->gso_segs : 1;
+	at->of[which].bytes += skb->len;
+}
+
 static __always_inline int say(struct __sk_buff *skb, __u32 did, __u32 reason, __u32 target, int ret)
 {
 	skb->cb[0] = did;
@@ -75,6 +87,7 @@ static __always_inline int say(struct __sk_buff *skb, __u32 did, __u32 reason, _
 /* Where a frame is counted, carried along as one register. */
 struct where {
 	__u32 vni;
+	__u32 slot;
 	__u32 path;
 	__u32 direction;
 };

@@ -60,7 +60,7 @@ static __always_inline int encap_device(struct __sk_buff *skb, struct where w, s
 	w.path = WEFT_PATH_DEVICE;
 	if (bpf_skb_set_tunnel_key(skb, &key, sizeof(key), flags))
 		return drop(skb, w, WEFT_KERNEL);
-	count(skb, w.vni, WEFT_ENCAPSULATED, w.path, w.direction);
+	count_hot(skb, w.slot, WEFT_HOT_ENCAPSULATED + WEFT_PATH_DEVICE);
 	return say(skb, WEFT_DID_DEVICE, WEFT_ENCAPSULATED, cfg->vxlan_ifindex,
 		   bpf_redirect(cfg->vxlan_ifindex, 0));
 }
@@ -74,17 +74,73 @@ static __always_inline long next_hop(struct __sk_buff *skb, struct bpf_fib_looku
 	return bpf_fib_lookup(skb, p, sizeof(*p), FIB_SKIP_NEIGH);
 }
 
-/* Fills in both MAC addresses and transmits, resolving the neighbour if need be. */
-static __always_inline int to_next_hop(struct bpf_fib_lookup *p)
+/* `ipv6_nh` overlays `ipv4_nh`, as `ipv6_dst` does `ipv4_dst`. */
+static __always_inline void set_neigh(struct bpf_redir_neigh *nh, const struct bpf_fib_lookup *p)
 {
-	struct bpf_redir_neigh nh;
+	nh->nh_family = p->family;
+	nh->ipv6_nh[0] = p->ipv6_dst[0];
+	nh->ipv6_nh[1] = p->ipv6_dst[1];
+	nh->ipv6_nh[2] = p->ipv6_dst[2];
+	nh->ipv6_nh[3] = p->ipv6_dst[3];
+}
 
-	nh.nh_family = p->family;
-	nh.ipv6_nh[0] = p->ipv6_dst[0]; /* overlays ipv4_nh, as ipv6_dst does ipv4_dst */
-	nh.ipv6_nh[1] = p->ipv6_dst[1];
-	nh.ipv6_nh[2] = p->ipv6_dst[2];
-	nh.ipv6_nh[3] = p->ipv6_dst[3];
-	return bpf_redirect_neigh(p->ifindex, &nh, sizeof(nh), 0);
+/* Next hops of the flows of late: a lookup of a busy flow costs as much as the rest of the decision.
+ * Kept so shortly that a change of routes takes effect as soon as anybody could have made it known. */
+struct hop {
+	struct weft_ip rloc;
+	__u64 until;
+	__be16 sport;
+	__u16 pad;
+	__u32 ifindex;
+	struct bpf_redir_neigh nh;
+	__u32 pad2;
+};
+
+#define HOPS 1024
+#define HOP_KEPT 8000000ULL /* ns */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, struct hop);
+	__uint(max_entries, HOPS);
+} hops SEC(".maps");
+
+/* The next hop of a flow to an RLOC; null where there is no route to be had here. */
+static __always_inline struct hop *find_hop(struct __sk_buff *skb, struct weft_config *cfg,
+					    const struct weft_ip *rloc, __be16 sport)
+{
+	__u64 now = bpf_ktime_get_coarse_ns();
+	__u32 key = bpf_ntohs(sport) & (HOPS - 1), i;
+	struct hop *hop = bpf_map_lookup_elem(&hops, &key);
+	struct bpf_fib_lookup p;
+
+	if (!hop)
+		return 0;
+	if (hop->until > now && hop->sport == sport && same_ip(&hop->rloc, rloc))
+		return hop;
+	__builtin_memset(&p, 0, sizeof(p));
+	p.sport = sport;
+	p.dport = bpf_htons(VXLAN_PORT);
+	if (is_v4(rloc)) {
+		p.family = 2; /* AF_INET */
+		p.ipv4_src = cfg->rloc4.w[3];
+		p.ipv4_dst = rloc->w[3];
+	} else {
+		p.family = 10; /* AF_INET6 */
+		for (i = 0; i < 4; i++) {
+			p.ipv6_src[i] = cfg->rloc6.w[i];
+			p.ipv6_dst[i] = rloc->w[i];
+		}
+	}
+	if (next_hop(skb, &p, cfg->vxlan_ifindex))
+		return 0;
+	hop->rloc = *rloc;
+	hop->until = now + HOP_KEPT;
+	hop->sport = sport;
+	hop->ifindex = p.ifindex;
+	set_neigh(&hop->nh, &p);
+	return hop;
 }
 
 static __always_inline __be16 source_port(struct __sk_buff *skb)
@@ -107,7 +163,8 @@ static __always_inline int encap_direct4(struct __sk_buff *skb, struct where w, 
 {
 	__be32 src = cfg->rloc4.w[3];
 	struct eth *in = head(skb, ETH_LEN + 2);
-	struct bpf_fib_lookup p;
+	struct weft_ip dst;
+	struct hop *hop;
 	struct eth inner, *out;
 	struct iphdr *ip;
 	__u32 len = skb->len, sum;
@@ -118,20 +175,12 @@ static __always_inline int encap_direct4(struct __sk_buff *skb, struct where w, 
 		return drop(skb, w, WEFT_MALFORMED);
 	inner = *in;
 	ecn = inner_ecn(in);
-	__builtin_memset(&p, 0, sizeof(p));
-	p.family = 2; /* AF_INET */
-	p.sport = sport;
-	p.dport = bpf_htons(VXLAN_PORT);
-	p.ipv4_src = src;
-	p.ipv4_dst = rloc;
-	if (next_hop(skb, &p, cfg->vxlan_ifindex)) {
-		struct weft_ip dst;
-
-		ip_from_v4(&dst, rloc);
+	ip_from_v4(&dst, rloc);
+	hop = find_hop(skb, cfg, &dst, sport);
+	if (!hop)
 		return encap_device(skb, w, cfg, &dst);
-	}
 	w.path = WEFT_PATH_DIRECT;
-	count(skb, w.vni, WEFT_ENCAPSULATED, w.path, w.direction);
+	count_hot(skb, w.slot, WEFT_HOT_ENCAPSULATED + WEFT_PATH_DIRECT);
 	if (bpf_skb_adjust_room(skb, GROW4, BPF_ADJ_ROOM_MAC,
 				BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 |
 					BPF_F_ADJ_ROOM_ENCAP_L4_UDP | BPF_F_ADJ_ROOM_ENCAP_L2(ETH_LEN) |
@@ -155,15 +204,16 @@ static __always_inline int encap_direct4(struct __sk_buff *skb, struct where w, 
 	ip->saddr = src;
 	ip->daddr = rloc;
 	write_tail(ip + 1, sport, len, w.vni, &inner);
-	return say(skb, WEFT_DID_DIRECT, WEFT_ENCAPSULATED, p.ifindex, to_next_hop(&p));
+	return say(skb, WEFT_DID_DIRECT, WEFT_ENCAPSULATED, hop->ifindex,
+		   bpf_redirect_neigh(hop->ifindex, &hop->nh, sizeof(hop->nh), 0));
 }
 
 static __always_inline int encap_direct6(struct __sk_buff *skb, struct where w, struct weft_config *cfg,
 					 const struct weft_ip *rloc)
 {
 	struct eth *in = head(skb, ETH_LEN + 2);
-	struct bpf_fib_lookup p;
 	struct weft_ip dst;
+	struct hop *hop;
 	struct eth inner, *out;
 	struct ipv6hdr *ip;
 	__u32 len = skb->len, i;
@@ -175,18 +225,11 @@ static __always_inline int encap_direct6(struct __sk_buff *skb, struct where w, 
 	inner = *in;
 	ecn = inner_ecn(in);
 	dst = *rloc;
-	__builtin_memset(&p, 0, sizeof(p));
-	p.family = 10; /* AF_INET6 */
-	p.sport = sport;
-	p.dport = bpf_htons(VXLAN_PORT);
-	for (i = 0; i < 4; i++) {
-		p.ipv6_src[i] = cfg->rloc6.w[i];
-		p.ipv6_dst[i] = dst.w[i];
-	}
-	if (next_hop(skb, &p, cfg->vxlan_ifindex))
+	hop = find_hop(skb, cfg, &dst, sport);
+	if (!hop)
 		return encap_device(skb, w, cfg, &dst);
 	w.path = WEFT_PATH_DIRECT;
-	count(skb, w.vni, WEFT_ENCAPSULATED, w.path, w.direction);
+	count_hot(skb, w.slot, WEFT_HOT_ENCAPSULATED + WEFT_PATH_DIRECT);
 	if (bpf_skb_adjust_room(skb, GROW6, BPF_ADJ_ROOM_MAC,
 				BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV6 |
 					BPF_F_ADJ_ROOM_ENCAP_L4_UDP | BPF_F_ADJ_ROOM_ENCAP_L2(ETH_LEN) |
@@ -206,7 +249,8 @@ static __always_inline int encap_direct6(struct __sk_buff *skb, struct where w, 
 		ip->daddr.in6_u.u6_addr32[i] = dst.w[i];
 	}
 	write_tail(ip + 1, sport, len, w.vni, &inner);
-	return say(skb, WEFT_DID_DIRECT, WEFT_ENCAPSULATED, p.ifindex, to_next_hop(&p));
+	return say(skb, WEFT_DID_DIRECT, WEFT_ENCAPSULATED, hop->ifindex,
+		   bpf_redirect_neigh(hop->ifindex, &hop->nh, sizeof(hop->nh), 0));
 }
 
 /* Hands the frame, which has no tunnel header any more, to a tenant system's device. */

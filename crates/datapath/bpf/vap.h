@@ -3,10 +3,12 @@
 #ifndef WEFT_VAP_H
 #define WEFT_VAP_H
 
-static __always_inline bool owns(__u32 ifindex, const struct weft_ip *ip)
+static __always_inline bool owns(__u32 ifindex, const struct weft_vap *vap, const struct weft_ip *ip)
 {
 	struct weft_scoped_ip key;
 
+	if (is_v4(ip) ? ip->w[3] && ip->w[3] == vap->ip4 : !is_unspecified(ip) && same_ip(ip, &vap->ip6))
+		return true;
 	key.scope = ifindex;
 	key.ip = *ip;
 	return bpf_map_lookup_elem(&vap_ips, &key) != 0;
@@ -104,7 +106,7 @@ static __always_inline int forward(struct __sk_buff *skb, struct weft_vap *vap, 
 		return v4 ? answer_frag_needed(skb, vap) : answer_packet_too_big(skb, vap);
 	}
 	if (to) {
-		count(skb, w.vni, WEFT_LOCAL, w.path, w.direction);
+		count_hot(skb, w.slot, WEFT_HOT_LOCAL + (w.path & 1));
 		return deliver(skb, to, at->ifindex, WEFT_LOCAL);
 	}
 	/* bpf_skb_adjust_room takes IP only. */
@@ -144,13 +146,13 @@ static __noinline int vap_arp(struct __sk_buff *skb, struct weft_vap *vap)
 	ip_from_v4(&spa, raw);
 	__builtin_memcpy(&raw, arp->tpa, 4);
 	ip_from_v4(&tpa, raw);
-	if (!probe && !owns(skb->ifindex, &spa))
+	if (!probe && !owns(skb->ifindex, vap, &spa))
 		return drop(skb, w, WEFT_SPOOFED_ARP);
 	if (!(eth->h_dest[0] & 1))
 		return TC_ACT_OK;
 	if (arp->op != bpf_htons(1) || spa.w[3] == tpa.w[3])
 		return drop(skb, w, WEFT_ANNOUNCEMENT);
-	if (owns(skb->ifindex, &tpa))
+	if (owns(skb->ifindex, vap, &tpa))
 		return drop(skb, w, WEFT_OWN_ADDRESS);
 	n = find_neighbour(vap->vni, &tpa);
 	if (!n)
@@ -252,7 +254,7 @@ static __noinline int vap_nd(struct __sk_buff *skb, struct weft_vap *vap)
 	if (bad)
 		return drop(skb, w, WEFT_SPOOFED_ND);
 	if (!ns) {
-		if (!owns(skb->ifindex, &target))
+		if (!owns(skb->ifindex, vap, &target))
 			return drop(skb, w, WEFT_SPOOFED_ND);
 		if (group)
 			return drop(skb, w, WEFT_ANNOUNCEMENT);
@@ -260,7 +262,7 @@ static __noinline int vap_nd(struct __sk_buff *skb, struct weft_vap *vap)
 	}
 	if (!group)
 		return TC_ACT_OK;
-	if (owns(skb->ifindex, &target))
+	if (owns(skb->ifindex, vap, &target))
 		return drop(skb, w, WEFT_OWN_ADDRESS);
 	link_local = (target.w[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
 	n = find_neighbour(vap->vni, &target);
@@ -309,7 +311,7 @@ static __noinline int vap_ip4(struct __sk_buff *skb, struct weft_vap *vap, struc
 	if (l4->proto == IPPROTO_UDP && !l4->later && bpf_skb_load_bytes(skb, l4->off, ports, 4))
 		return drop(skb, w, WEFT_MALFORMED);
 	/* A DHCP client that has no address yet (RFC 2131 section 4.1). */
-	if (!owns(skb->ifindex, &src) &&
+	if (!owns(skb->ifindex, vap, &src) &&
 	    (src.w[3] || ports[0] != bpf_htons(68) || ports[1] != bpf_htons(67)))
 		return drop(skb, w, WEFT_SPOOFED_IP);
 	if (ports[0] == bpf_htons(67))
@@ -345,7 +347,7 @@ static __noinline int vap_ip6(struct __sk_buff *skb, struct weft_vap *vap, struc
 		return drop(skb, w, WEFT_HIDDEN_L4);
 	if (seen && l4->proto == IPPROTO_UDP && bpf_skb_load_bytes(skb, l4->off, &port, 2))
 		return drop(skb, w, WEFT_HIDDEN_L4);
-	if (!owns(skb->ifindex, &src)) {
+	if (!owns(skb->ifindex, vap, &src)) {
 		/* `::` is for duplicate address detection and for MLD before it (RFC 3590). */
 		bool mld = (type >= 130 && type <= 132) || type == 143;
 
@@ -372,11 +374,13 @@ static __always_inline int vap_frame(struct __sk_buff *skb)
 	int ret = GO_ON;
 
 	w.vni = 0;
+	w.slot = 0;
 	w.path = 0;
 	w.direction = WEFT_OUT;
 	if (!vap)
 		return drop(skb, w, WEFT_NO_VAP);
 	w.vni = vap->vni;
+	w.slot = vap->slot;
 	w.path = vap->path;
 	if (!(vap->flags & WEFT_VAP_ACTIVATED))
 		return drop(skb, w, WEFT_NOT_ACTIVATED);

@@ -277,6 +277,21 @@ fn refusals_to_open() {
     });
     assert!(matches!(error, Some(DatapathError::Full { map: "peers", limit: 1_024 })), "{error:?}");
 
+    // Nothing of a VAP that did not fit stays behind.
+    let index = ns.index("lo");
+    let mut vap = Lab::vap(1, how);
+    vap.ips.extend((0..1_100_u16).map(|n| {
+        let [a, b] = n.to_be_bytes();
+        weft_model::TenantIp::new(std::net::Ipv4Addr::new(10, 1, a, b).into()).unwrap()
+    }));
+    let before = ns.run(|| kernel.observed()).unwrap();
+    let error = ns.run(|| kernel.apply(&Op::SetVap(index, vap.clone()))).unwrap_err();
+    assert!(matches!(error, DatapathError::Full { map: "vap_ips", limit: 1_024 }), "{error}");
+    assert_eq!(ns.run(|| kernel.observed()).unwrap(), before);
+    vap.ips = vap.ips.into_iter().take(1_000).collect();
+    ns.run(|| kernel.apply(&Op::SetVap(index, vap.clone()))).unwrap();
+    assert_eq!(ns.run(|| kernel.observed()).unwrap().vaps[&index], vap);
+
     // Uninstalled is as if it had never been.
     ns.run(|| kernel.uninstall()).unwrap();
     assert!(!options.pin_dir.exists());

@@ -1,6 +1,6 @@
 //! The structures of `bpf/abi.h`, octet for octet, and what they mean in the tables' terms.
 
-use crate::{IfIndex, Location, Neighbour, Path, Peer, PuntReason, Vap, VapKind};
+use crate::{Direction, IfIndex, Location, Neighbour, Path, Peer, PuntReason, Reason, Vap, VapKind};
 use core::net::{IpAddr, Ipv6Addr};
 use std::collections::BTreeSet;
 use weft_model::{Epoch, MacAddr, Rloc, TenantIp, TsMac, Vni};
@@ -31,7 +31,10 @@ pub(crate) struct VapValue {
     pub(crate) kind: u8,
     pub(crate) path: u8,
     pub(crate) flags: u8,
-    pub(crate) pad: [u8; 5],
+    pub(crate) pad: u8,
+    pub(crate) slot: u32,
+    pub(crate) ip4: [u8; 4],
+    pub(crate) ip6: Ip,
     pub(crate) punt_interval: u64,
     pub(crate) punt_window: u64,
     pub(crate) punt_tat: u64,
@@ -111,7 +114,44 @@ macro_rules! pod {
     };
 }
 
-pod!(Ip, ConfigValue, VapValue, ScopedIp, VnMac, LocationValue, NeighbourValue, CountKey, CountValue);
+/// What is known of a VN here.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(crate) struct VnValue {
+    pub(crate) vaps: u32,
+    pub(crate) slot: u32,
+}
+
+/// Indexed by [`HOT`].
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(crate) struct HotValue {
+    pub(crate) of: [CountValue; 6],
+}
+
+/// What each count of a [`HotValue`] is of.
+pub(crate) const HOT: [(Reason, Path, Direction); 6] = [
+    (Reason::Delivered, Path::Direct, Direction::In),
+    (Reason::Delivered, Path::Device, Direction::In),
+    (Reason::Encapsulated, Path::Direct, Direction::Out),
+    (Reason::Encapsulated, Path::Device, Direction::Out),
+    (Reason::Local, Path::Direct, Direction::Out),
+    (Reason::Local, Path::Device, Direction::Out),
+];
+
+pod!(
+    Ip,
+    VnValue,
+    HotValue,
+    ConfigValue,
+    VapValue,
+    ScopedIp,
+    VnMac,
+    LocationValue,
+    NeighbourValue,
+    CountKey,
+    CountValue
+);
 
 impl From<IpAddr> for Ip {
     fn from(ip: IpAddr) -> Self {
@@ -135,7 +175,13 @@ impl VnMac {
 }
 
 impl VapValue {
-    pub(crate) fn new(vap: &Vap, (punt_interval, punt_window): (u64, u64), old: Option<&Self>) -> Self {
+    pub(crate) fn new(
+        vap: &Vap,
+        slot: u32,
+        (punt_interval, punt_window): (u64, u64),
+        old: Option<&Self>,
+    ) -> Self {
+        let first = |v4: bool| vap.ips.iter().map(|ip| ip.get()).find(|ip| ip.is_ipv4() == v4);
         Self {
             vni: vap.vni.get(),
             mac: vap.mac.octets(),
@@ -146,7 +192,13 @@ impl VapValue {
             },
             path: path_code(vap.path),
             flags: u8::from(vap.activated),
-            pad: [0; 5],
+            pad: 0,
+            slot,
+            ip4: match first(true) {
+                Some(IpAddr::V4(v4)) => v4.octets(),
+                _ => [0; 4],
+            },
+            ip6: first(false).map_or_else(Ip::default, Ip::from),
             punt_interval,
             punt_window,
             punt_tat: old.map_or(0, |old| old.punt_tat),
@@ -273,13 +325,15 @@ mod tests {
         let (ours, program) = layout! {
             Ip = "weft_ip" {}
             ConfigValue = "weft_config" { vxlan_ifindex, families, rloc4, rloc6, netns }
-            VapValue = "weft_vap" { vni, mac, mtu, kind, path, flags, pad, punt_interval, punt_window, punt_tat, icmp_tat }
+            VapValue = "weft_vap" { vni, mac, mtu, kind, path, flags, pad, slot, ip4, ip6, punt_interval, punt_window, punt_tat, icmp_tat }
             ScopedIp = "weft_scoped_ip" { scope, ip }
             VnMac = "weft_vn_mac" { vni, mac, pad }
             LocationValue = "weft_location" { kind, ifindex, rloc, epoch, pad, last_used }
             NeighbourValue = "weft_neighbour" { mac, known, pad }
             CountKey = "weft_count_key" { vni, reason, path, direction }
             CountValue = "weft_count" { packets, bytes }
+            VnValue = "weft_vn" { vaps, slot }
+            HotValue = "weft_hot" { of }
             PuntValue = "weft_punt" { ifindex, vni, reason, len, dst, pad, frame }
         };
         let dir = std::env::temp_dir().join(format!("weft-abi-{}", std::process::id()));

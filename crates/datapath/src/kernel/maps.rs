@@ -1,11 +1,12 @@
 //! The maps, typed, and the check that pinned ones are what this program means.
 
 use super::abi::{
-    ConfigValue, CountKey, CountValue, LocationValue, NeighbourValue, ScopedIp, VapValue, VnMac,
+    ConfigValue, CountKey, CountValue, HotValue, Ip, LocationValue, NeighbourValue, ScopedIp, VapValue,
+    VnMac, VnValue,
 };
 use super::{Limits, sys};
 use crate::DatapathError;
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuHashMap};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues};
 use std::{collections::BTreeMap, io, path::Path};
 
 /// Name, key size, value size, entries.
@@ -17,12 +18,13 @@ const fn size<T>() -> u32 {
     octets
 }
 
-pub(super) fn shapes(limits: &Limits) -> [Shape; 10] {
+pub(super) fn shapes(limits: &Limits) -> [Shape; 11] {
     [
         ("config", 4, size::<ConfigValue>(), 1),
         ("vaps", 4, size::<VapValue>(), limits.vaps),
         ("vap_ips", size::<ScopedIp>(), 4, limits.vap_ips),
-        ("vns", 4, 4, limits.vaps),
+        ("vns", 4, size::<VnValue>(), limits.vaps),
+        ("hot", 4, size::<HotValue>(), limits.vaps),
         ("fdb", size::<VnMac>(), size::<LocationValue>(), limits.locations),
         ("neighbours", size::<ScopedIp>(), size::<NeighbourValue>(), limits.neighbours),
         ("peers", 16, 4, limits.peers),
@@ -132,12 +134,13 @@ fn take(maps: &mut BTreeMap<String, Map>, name: &'static str) -> Result<Map, Dat
 pub(super) struct Maps {
     config: Array<MapData, ConfigValue>,
     counters: PerCpuHashMap<MapData, CountKey, CountValue>,
+    hot: PerCpuArray<MapData, HotValue>,
     pub(super) vaps: Table<u32, VapValue>,
     pub(super) vap_ips: Table<ScopedIp, u32>,
-    pub(super) vns: Table<u32, u32>,
+    pub(super) vns: Table<u32, VnValue>,
     pub(super) fdb: Table<VnMac, LocationValue>,
     pub(super) neighbours: Table<ScopedIp, NeighbourValue>,
-    pub(super) peers: Table<super::abi::Ip, u32>,
+    pub(super) peers: Table<Ip, u32>,
 }
 
 impl Maps {
@@ -149,6 +152,7 @@ impl Maps {
         let all = Self {
             config: Array::try_from(take(&mut maps, "config")?).map_err(failed("config"))?,
             counters: PerCpuHashMap::try_from(take(&mut maps, "counters")?).map_err(failed("counters"))?,
+            hot: PerCpuArray::try_from(take(&mut maps, "hot")?).map_err(failed("hot"))?,
             vaps: Table::new(&mut maps, &shapes, "vaps")?,
             vap_ips: Table::new(&mut maps, &shapes, "vap_ips")?,
             vns: Table::new(&mut maps, &shapes, "vns")?,
@@ -178,6 +182,27 @@ impl Maps {
             }
         }
         Ok(())
+    }
+
+    /// One slot of the frequent counts, summed over the CPUs.
+    pub(super) fn hot(&self, slot: u32) -> Result<HotValue, DatapathError> {
+        let values = self.hot.get(&slot, 0).map_err(|e| map_failed("hot", 0, e))?;
+        let mut sum = HotValue::default();
+        for value in values.iter() {
+            for (to, from) in sum.of.iter_mut().zip(value.of) {
+                to.packets += from.packets;
+                to.bytes += from.bytes;
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Zeroes a slot that another VN had.
+    pub(super) fn reset_hot(&mut self, slot: u32) -> Result<(), DatapathError> {
+        let cpus = self.hot.get(&slot, 0).map_err(|e| map_failed("hot", 0, e))?.len();
+        let zeros = PerCpuValues::try_from(vec![HotValue::default(); cpus])
+            .map_err(|e| sys::refused("count CPUs", e))?;
+        self.hot.set(slot, zeros, 0).map_err(|e| map_failed("hot", 0, e))
     }
 
     /// Summed over the CPUs.

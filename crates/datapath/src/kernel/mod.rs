@@ -13,7 +13,7 @@ use crate::{
     Config, Counter, Datapath, DatapathError, Direction, Idle, IfIndex, Ingress, Op, Path, Reason, Tables,
     Vap,
 };
-use abi::{ConfigValue, Ip, LocationValue, ScopedIp, VapValue, VnMac};
+use abi::{ConfigValue, Ip, LocationValue, ScopedIp, VapValue, VnMac, VnValue};
 use core::{fmt, net::IpAddr, time::Duration};
 use maps::Maps;
 use netlink::Netlink;
@@ -112,6 +112,8 @@ pub struct Kernel {
     bucket: (u64, u64),
     /// What the VAP maps hold: no other process writes them while we have the lock.
     vaps: BTreeMap<IfIndex, (Vni, BTreeSet<TenantIp>)>,
+    /// Where the frequent counts of each VN are.
+    slots: BTreeMap<Vni, u32>,
 }
 
 /// The part of adding a VAP that takes 8 to 24 ms: attaching the program to its device.
@@ -216,6 +218,7 @@ impl Kernel {
             punts: Some(Punts::new(ring)?),
             bucket: bucket(options.punt_rate, options.punt_burst),
             vaps: BTreeMap::new(),
+            slots: BTreeMap::new(),
             pins,
             maps,
             from_vap,
@@ -247,6 +250,9 @@ impl Kernel {
         if !attached.contains(&(Role::Overlay, self.vxlan)) {
             self.attach(Role::Overlay, self.vxlan)?;
         }
+        for (vni, value) in self.maps.vns.all()? {
+            self.slots.extend(Vni::new(vni).ok().map(|vni| (vni, value.slot)));
+        }
         for (index, value) in self.maps.vaps.all()? {
             if let Ok(vni) = Vni::new(value.vni) {
                 self.vaps.insert(IfIndex(index), (vni, BTreeSet::new()));
@@ -264,6 +270,9 @@ impl Kernel {
             self.vaps.keys().copied().filter(|d| !attached.contains(&(Role::Vap, *d))).collect();
         for device in gone {
             self.remove_vap(device)?;
+        }
+        for vni in self.slots.keys().copied().collect::<Vec<_>>() {
+            self.count_vn(vni)?;
         }
         Ok(())
     }
@@ -296,24 +305,35 @@ impl Kernel {
         if !attached && !self.netlink.exists(device)? {
             return Err(DatapathError::NoDevice(device));
         }
+        let is_new = !self.vaps.contains_key(&device);
+        let written = self.write_vap(device, vap);
+        if written.is_err() && is_new {
+            self.remove_vap(device)?;
+        }
+        written?;
+        Ok((!attached).then(|| self.attachment(Role::Vap, device)))
+    }
+
+    fn write_vap(&mut self, device: IfIndex, vap: &Vap) -> Result<(), DatapathError> {
         let old = self.maps.vaps.get(&device.0)?;
         let key = |ip: TenantIp| ScopedIp { scope: device.0, ip: Ip::from(ip.get()) };
-        let (old_vni, mut had) = self.vaps.remove(&device).unwrap_or((vap.vni, BTreeSet::new()));
-        // Noted before each write, so that what a failure leaves behind is known.
-        for ip in &vap.ips {
-            if had.insert(*ip) {
-                self.maps.vap_ips.set(&key(*ip), &1)?;
-            }
+        let slot = self.slot(vap.vni)?;
+        // Noted before it is written, so that what a failure leaves behind is known.
+        let (old_vni, had) = self.vaps.entry(device).or_insert((vap.vni, BTreeSet::new()));
+        let (old_vni, before) = (*old_vni, had.clone());
+        had.extend(&vap.ips);
+        for ip in vap.ips.difference(&before) {
+            self.maps.vap_ips.set(&key(*ip), &1)?;
         }
-        self.maps.vaps.set(&device.0, &VapValue::new(vap, self.bucket, old.as_ref()))?;
-        for ip in had.difference(&vap.ips) {
+        self.maps.vaps.set(&device.0, &VapValue::new(vap, slot, self.bucket, old.as_ref()))?;
+        for ip in before.difference(&vap.ips) {
             self.maps.vap_ips.remove(&key(*ip))?;
         }
         self.vaps.insert(device, (vap.vni, vap.ips.clone()));
         for vni in BTreeSet::from([old_vni, vap.vni]) {
             self.count_vn(vni)?;
         }
-        Ok((!attached).then(|| self.attachment(Role::Vap, device)))
+        Ok(())
     }
 
     /// Takes the punt ring; none if it was taken already.
@@ -392,15 +412,34 @@ impl Kernel {
         first
     }
 
+    /// Where this VN's frequent counts are; a free place, zeroed, if it has none.
+    fn slot(&mut self, vni: Vni) -> Result<u32, DatapathError> {
+        if let Some(slot) = self.slots.get(&vni) {
+            return Ok(*slot);
+        }
+        let taken: BTreeSet<u32> = self.slots.values().copied().collect();
+        let limit = self.limits.vaps;
+        let slot =
+            (0..limit).find(|s| !taken.contains(s)).ok_or(DatapathError::Full { map: "vns", limit })?;
+        self.maps.reset_hot(slot)?;
+        self.maps.vns.set(&vni.get(), &VnValue { vaps: 0, slot })?;
+        self.slots.insert(vni, slot);
+        Ok(slot)
+    }
+
     /// Writes how many VAPs a VN has here; none, and the VN is unknown and its counters are gone.
     fn count_vn(&mut self, vni: Vni) -> Result<(), DatapathError> {
         let vaps = self.vaps.values().filter(|(v, _)| *v == vni).count();
         match u32::try_from(vaps).unwrap_or(u32::MAX) {
             0 => {
                 self.maps.vns.remove(&vni.get())?;
+                self.slots.remove(&vni);
                 self.maps.forget_counts(vni.get())
             }
-            n => self.maps.vns.set(&vni.get(), &n),
+            vaps => {
+                let slot = self.slot(vni)?;
+                self.maps.vns.set(&vni.get(), &VnValue { vaps, slot })
+            }
         }
     }
 
@@ -579,6 +618,14 @@ impl Datapath for Kernel {
             })
         };
         let mut counters: Vec<_> = self.maps.counts()?.into_iter().filter_map(counter).collect();
+        for (vni, slot) in &self.slots {
+            for ((reason, path, direction), value) in abi::HOT.into_iter().zip(self.maps.hot(*slot)?.of) {
+                let (vni, packets, bytes) = (Some(*vni), value.packets, value.bytes);
+                if packets != 0 {
+                    counters.push(Counter { vni, reason, path, direction, packets, bytes });
+                }
+            }
+        }
         counters.sort();
         Ok(counters)
     }
