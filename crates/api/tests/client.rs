@@ -91,7 +91,7 @@ async fn connections_are_kept_and_replaced() {
     for n in 1..=6 {
         let list = timeout(CEILING, client.vns()).await.unwrap().unwrap();
         assert_eq!((list.resource_version, list.items.len()), (7, 1));
-        assert_eq!(connections.load(Ordering::SeqCst), (n + 1) / 2, "request {n}");
+        assert_eq!(connections.load(Ordering::SeqCst), usize::div_ceil(n, 2), "request {n}");
     }
 }
 

@@ -15,8 +15,8 @@ pub use watch::Watch;
 
 use crate::{
     ConversationView, Counters, GrantReply, GrantRequest, GrantView, JoinReply, JoinRequest, List,
-    MappingView, Message, NewToken, NewVn, NveView, RenewReply, RenewRequest, TakeAddress, TokenReply,
-    TokenView, TsiView, Version, Vn, local::Items,
+    MappingView, Message, NewToken, NewVn, NewXtr, NveView, RenewReply, RenewRequest, TakeAddress,
+    TokenReply, TokenView, TsiView, Version, Vn, XtrView, local::Items,
 };
 use bytes::Bytes;
 use core::time::Duration;
@@ -24,7 +24,7 @@ use http::Method;
 use serde::{Serialize, de::DeserializeOwned};
 use std::sync::Arc;
 use transport::{Ask, Transport};
-use weft_model::{NveName, TenantIp, TsiName, VnName};
+use weft_model::{Name, NveName, TenantIp, TsiName, VnName};
 
 /// A client of the Oracle's `/v1`. Cheap to clone; connections are shared and kept warm.
 ///
@@ -129,6 +129,21 @@ impl Client {
     /// Removes an NVE and revokes its certificate; with `release` its grants go too.
     pub async fn remove_nve(&self, name: &NveName, release: bool) -> Result<Message, ClientError> {
         self.transport.json(&delete(format!("/v1/nves/{name}{}", force(release)))).await
+    }
+
+    /// The plain xTRs, without their secrets.
+    pub async fn xtrs(&self) -> Result<Items<XtrView>, ClientError> {
+        self.transport.json(&get("/v1/xtrs")).await
+    }
+
+    /// Makes a plain RFC 9301 xTR known.
+    pub async fn create_xtr(&self, xtr: &NewXtr) -> Result<XtrView, ClientError> {
+        self.transport.json(&post("/v1/xtrs", xtr, false)?).await
+    }
+
+    /// Forgets a plain xTR; with `release` its grants go too.
+    pub async fn remove_xtr(&self, name: &Name, release: bool) -> Result<Message, ClientError> {
+        self.transport.json(&delete(format!("/v1/xtrs/{name}{}", force(release)))).await
     }
 
     /// Makes a join token.

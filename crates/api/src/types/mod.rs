@@ -6,6 +6,7 @@ mod list;
 mod nve;
 mod view;
 mod vn;
+mod xtr;
 
 pub use error::{Code, ErrorBody};
 pub use grant::{GrantReply, GrantRequest, GrantView, TakeAddress};
@@ -15,3 +16,4 @@ pub use nve::{
 };
 pub use view::{ConversationView, Counters, MappingView, Message, TsiState, TsiView, Version};
 pub use vn::{NewVn, Vn};
+pub use xtr::{KeyAlgorithm, NewXtr, XtrView};

@@ -1,16 +1,17 @@
 //! Names and roles at hand: what every request asks for, kept in memory, fed by each commit.
 
-use super::{Kind, NveRecord, decode};
+use super::{Kind, NveRecord, XtrRecord, decode};
 use crate::store::{Change, StoreError, Transaction};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{PoisonError, RwLock},
 };
-use weft_model::{NveName, VnName, VnSpec, Vni, XtrId};
+use weft_model::{NveName, Rloc, VnName, VnSpec, Vni, XtrId};
 
 #[derive(Default)]
 struct Names {
     nves: BTreeMap<XtrId, NveRecord>,
+    xtrs: BTreeMap<XtrId, XtrRecord>,
     vns: BTreeMap<Vni, VnSpec>,
 }
 
@@ -35,6 +36,13 @@ impl Directory {
             }
             damaged.is_none()
         })?;
+        tx.scan(Kind::Xtr.prefix(), &mut |key, value| {
+            match decode::<XtrRecord>(key, value) {
+                Ok(xtr) => drop(names.xtrs.insert(xtr.xtr_id, xtr)),
+                Err(e) => damaged = Some(e),
+            }
+            damaged.is_none()
+        })?;
         tx.scan(Kind::Vn.prefix(), &mut |key, value| {
             match decode::<VnSpec>(key, value) {
                 Ok(vn) => drop(names.vns.insert(vn.vni, vn)),
@@ -51,7 +59,7 @@ impl Directory {
     /// [`StoreError::Damaged`].
     pub fn apply(&self, change: &Change) -> Result<(), StoreError> {
         let key = &change.key;
-        let Some(kind @ (Kind::Nve | Kind::Vn)) = Kind::of(key) else { return Ok(()) };
+        let Some(kind @ (Kind::Nve | Kind::Vn | Kind::Xtr)) = Kind::of(key) else { return Ok(()) };
         let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
         match (kind, &change.before, &change.after) {
             (Kind::Nve, _, Some(now)) => {
@@ -60,6 +68,13 @@ impl Directory {
             }
             (Kind::Nve, Some(was), None) => {
                 names.nves.remove(&decode::<NveRecord>(key, was)?.xtr_id);
+            }
+            (Kind::Xtr, _, Some(now)) => {
+                let xtr: XtrRecord = decode(key, now)?;
+                names.xtrs.insert(xtr.xtr_id, xtr);
+            }
+            (Kind::Xtr, Some(was), None) => {
+                names.xtrs.remove(&decode::<XtrRecord>(key, was)?.xtr_id);
             }
             (_, _, Some(now)) => {
                 let vn: VnSpec = decode(key, now)?;
@@ -79,11 +94,27 @@ impl Directory {
         self.names.read().unwrap_or_else(PoisonError::into_inner).nves.get(&id).cloned()
     }
 
-    /// The NVE of that name.
+    /// The NVE or plain xTR of that name.
     #[must_use]
-    pub fn nve_named(&self, name: &NveName) -> Option<NveRecord> {
+    pub fn holder_named(&self, name: &NveName) -> Option<XtrId> {
         let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
-        names.nves.values().find(|nve| nve.name == *name).cloned()
+        let nve = names.nves.values().find(|nve| nve.name == *name).map(|nve| nve.xtr_id);
+        nve.or_else(|| names.xtrs.values().find(|xtr| xtr.name == *name).map(|xtr| xtr.xtr_id))
+    }
+
+    /// Name and addresses of an NVE or plain xTR.
+    #[must_use]
+    pub fn holder(&self, id: XtrId) -> Option<(NveName, BTreeSet<Rloc>)> {
+        let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
+        let nve = names.nves.get(&id).map(|nve| (nve.name.clone(), nve.rlocs.clone()));
+        nve.or_else(|| names.xtrs.get(&id).map(|xtr| (xtr.name.clone(), xtr.rlocs.clone())))
+    }
+
+    /// The plain xTRs.
+    #[must_use]
+    pub fn xtrs(&self) -> Vec<XtrRecord> {
+        let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
+        names.xtrs.values().cloned().collect()
     }
 
     /// The VN's name.

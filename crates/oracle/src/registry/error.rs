@@ -166,11 +166,19 @@ pub enum RegistryError {
     /// No such NVE.
     #[error("there is no NVE '{0}'; `weft get nves` lists them")]
     NoNve(NveName),
+    /// No such xTR.
+    #[error("there is no xTR '{0}'; `weft get xtrs` lists them")]
+    NoXtr(NveName),
+    /// An NVE or xTR has that identity.
+    #[error("xTR-ID {0} is known already; each xTR needs one of its own")]
+    XtrIdTaken(XtrId),
     /// The caller's NVE was removed.
     #[error("NVE {0} has been removed from this fabric; join again with a new token")]
     Revoked(XtrId),
     /// An NVE of that name exists.
-    #[error("an NVE '{0}' has joined already; choose another name with --name, or remove that one first")]
+    #[error(
+        "an NVE or xTR '{0}' is known already; choose another name with --name, or remove that one first"
+    )]
     NveTaken(NveName),
     /// An NVE has that RLOC.
     #[error("RLOC {rloc} belongs to NVE '{holder}'; remove that one first, or name another RLOC")]
@@ -232,7 +240,7 @@ impl RegistryError {
     pub const fn code(&self) -> Code {
         match self {
             Self::Store(_) => Code::StoreFailed,
-            Self::NoVn(_) | Self::NoTsi { .. } | Self::NoNve(_) => Code::NotFound,
+            Self::NoVn(_) | Self::NoTsi { .. } | Self::NoNve(_) | Self::NoXtr(_) => Code::NotFound,
             Self::VnTaken { .. } => Code::VnTaken,
             Self::VniTaken { .. } | Self::NoVniLeft => Code::VniTaken,
             Self::Learning(_) | Self::Reply(_) => Code::NotSupported,
@@ -246,7 +254,7 @@ impl RegistryError {
             Self::SubnetFull { .. } => Code::SubnetFull,
             Self::TooManyAddresses { .. } => Code::TooManyAddresses,
             Self::Revoked(_) => Code::Revoked,
-            Self::NveTaken(_) => Code::NveTaken,
+            Self::NveTaken(_) | Self::XtrIdTaken(_) => Code::NveTaken,
             Self::RlocTaken { .. } => Code::RlocTaken,
             Self::TokenUnknown => Code::TokenUnknown,
             Self::TokenUsed => Code::TokenUsed,

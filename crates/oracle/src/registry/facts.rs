@@ -1,11 +1,12 @@
 //! From the store's changes to the mapping database's facts.
 
-use super::{Kind, NveRecord, decode};
+use super::{Kind, NveRecord, XtrRecord, decode};
 use crate::{
-    core::{Fact, NveFact},
+    core::{Fact, NveFact, XtrFact},
     store::{Change, StoreError},
 };
-use weft_api::GrantView;
+use weft_api::{GrantView, KeyAlgorithm};
+use weft_lisp::Algorithm;
 use weft_model::VnSpec;
 
 /// The fact that a change means, if it is one for the mapping database.
@@ -23,11 +24,29 @@ pub fn fact(change: &Change) -> Result<Option<Fact>, StoreError> {
                 let NveRecord { name, xtr_id, rlocs, .. } = decode(key, now)?;
                 Fact::Nve(NveFact { xtr_id, name, rlocs: rlocs.into_iter().collect() })
             }
+            Kind::Xtr => {
+                let XtrRecord { xtr_id, site_id, rlocs, key_id, algorithm, key, vns, .. } = decode(key, now)?;
+                Fact::Xtr(XtrFact {
+                    xtr_id,
+                    site_id,
+                    rlocs: rlocs.into_iter().collect(),
+                    key_id,
+                    algorithm: match algorithm {
+                        KeyAlgorithm::HmacSha1 => Algorithm::HmacSha1,
+                        KeyAlgorithm::HmacSha256 => Algorithm::HmacSha256,
+                        KeyAlgorithm::HmacSha256Hkdf => Algorithm::HmacSha256Hkdf,
+                    },
+                    key: key.into_bytes(),
+                    vnis: vns.into_keys().collect(),
+                    saved_nonce: 0,
+                })
+            }
         },
         (None, Some(was)) => match kind {
             Kind::Vn => Fact::VnGone(decode::<VnSpec>(key, was)?.vni),
             Kind::Grant => Fact::GrantGone(decode::<GrantView>(key, was)?.grant.tsi),
             Kind::Nve => Fact::NveGone(decode::<NveRecord>(key, was)?.xtr_id),
+            Kind::Xtr => Fact::NveGone(decode::<XtrRecord>(key, was)?.xtr_id),
         },
         (None, None) => return Ok(None),
     };

@@ -128,9 +128,9 @@ impl Registry {
             if view.grant.next.is_none_or(|next| next.nve != nve || next.epoch != epoch) {
                 return Ok(());
             }
-            let Some(record) = nves::find(tx, nve)? else { return Ok(()) };
+            let Some((name, _)) = nves::holder(tx, nve)? else { return Ok(()) };
             tx.delete(keys::held_one(view.grant.owner, tsi.vni, &tsi.name));
-            view.nve = record.name;
+            view.nve = name;
             view.grant.owner = nve;
             view.grant.epoch = epoch;
             view.grant.next = None;
@@ -145,9 +145,9 @@ impl Registry {
 fn grant(tx: &mut dyn Transaction, pools: &Mutex<Pools>, wish: &Wish) -> Result<Granted, RegistryError> {
     let Wish { tsi, owner, .. } = wish;
     let vn = vns::find(tx, &wish.vn)?;
-    let nve = nves::find(tx, *owner)?.ok_or(RegistryError::Revoked(*owner))?;
-    if nve.vns.as_ref().is_some_and(|scope| !scope.contains(&vn.name)) {
-        return Err(RegistryError::OutOfScope { nve: nve.name, vn: vn.name });
+    let (nve, scope) = nves::holder(tx, *owner)?.ok_or(RegistryError::Revoked(*owner))?;
+    if scope.is_some_and(|scope| !scope.contains(&vn.name)) {
+        return Err(RegistryError::OutOfScope { nve, vn: vn.name });
     }
     let key = keys::grant(vn.vni, tsi);
     if let Some(view) = read::<GrantView>(tx, &key)? {
@@ -177,7 +177,7 @@ fn grant(tx: &mut dyn Transaction, pools: &Mutex<Pools>, wish: &Wish) -> Result<
     tx.put(keys::held_one(*owner, vn.vni, tsi), Vec::new());
     let id = TsiId { vni: vn.vni, name: tsi.clone() };
     let grant = Grant { tsi: id, mac, ips, owner: *owner, epoch, next: None };
-    let view = GrantView { vn: vn.name.clone(), nve: nve.name, grant };
+    let view = GrantView { vn: vn.name.clone(), nve, grant };
     write(tx, key, &view)?;
     // Last of all: nothing can fail from here on but the store itself.
     with_pools(tx, pools, &vn, |p| view.grant.ips.iter().for_each(|ip| p.mark(ip.get())))?;

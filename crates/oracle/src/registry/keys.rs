@@ -9,6 +9,7 @@ pub(crate) enum Kind {
     Vn,
     Grant,
     Nve,
+    Xtr,
 }
 
 impl Kind {
@@ -18,12 +19,13 @@ impl Kind {
             Self::Vn => b"vn/",
             Self::Grant => b"grant/",
             Self::Nve => b"nve/",
+            Self::Xtr => b"xtr/",
         }
     }
 
     /// The kind a key is of.
     pub(crate) fn of(key: &[u8]) -> Option<Self> {
-        [Self::Vn, Self::Grant, Self::Nve].into_iter().find(|kind| key.starts_with(kind.prefix()))
+        [Self::Vn, Self::Grant, Self::Nve, Self::Xtr].into_iter().find(|kind| key.starts_with(kind.prefix()))
     }
 }
 
@@ -67,6 +69,16 @@ pub(super) fn nve(id: XtrId) -> Vec<u8> {
     format!("nve/{id}").into_bytes()
 }
 
+pub(super) fn xtr(id: XtrId) -> Vec<u8> {
+    format!("xtr/{id}").into_bytes()
+}
+
+/// The highest nonce of a plain xTR that was acknowledged.
+pub(super) fn nonce(id: XtrId) -> Vec<u8> {
+    format!("nonce/{id}").into_bytes()
+}
+
+/// Names of NVEs and of plain xTRs: one space, for grants name either.
 pub(super) fn nve_name(name: &Name) -> Vec<u8> {
     format!("nve-name/{name}").into_bytes()
 }

@@ -15,6 +15,7 @@ mod records;
 #[cfg(test)]
 mod tests;
 mod vns;
+mod xtrs;
 
 pub use access::Caller;
 pub use directory::Directory;
@@ -22,11 +23,12 @@ pub use error::RegistryError;
 pub use facts::fact;
 pub use grants::{Granted, MAX_IPS, MAX_LINK_LOCALS, Wish};
 pub use nves::{Enrolment, Joined};
-pub use records::{NveRecord, TokenRecord};
+pub use records::{NveRecord, TokenRecord, XtrRecord};
 
 pub(crate) use grants::raise_floors;
 pub(crate) use keys::Kind;
 pub(crate) use records::decode;
+pub(crate) use xtrs::saved_nonce;
 
 use crate::store::{Revision, Snapshot, Store, StoreError, Transaction, transact};
 use pool::Pools;

@@ -1,12 +1,12 @@
 //! NVEs, and the tokens by which they become known.
 
 use super::{
-    NveRecord, Registry, RegistryError, TokenRecord, decode, grants, keys, read, records::JoinRecord, vns,
-    write,
+    NveRecord, Registry, RegistryError, TokenRecord, decode, grants, keys, pool::Pools, read,
+    records::JoinRecord, vns, write, xtrs,
 };
 use crate::store::{Revision, StoreError, Transaction};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Mutex};
 use weft_api::{GrantView, NewToken};
 use weft_model::{NveName, Rloc, VnName, Vni, XtrId};
 
@@ -127,22 +127,7 @@ impl Registry {
             let none = || RegistryError::NoNve(name.clone());
             let id: XtrId = read(tx, &keys::nve_name(&name))?.ok_or_else(none)?;
             let record = find(tx, id)?.ok_or_else(none)?;
-            let held = held(tx, id)?;
-            let count = held.iter().filter(|view| view.grant.owner == id).count();
-            for mut view in held {
-                let tsi = view.grant.tsi.clone();
-                if view.grant.owner == id {
-                    if release {
-                        let vn = vns::find(tx, &view.vn)?;
-                        grants::remove(tx, &pools, &vn, &view)?;
-                    }
-                } else {
-                    // It will not come: the move is off.
-                    view.grant.next = None;
-                    tx.delete(keys::held_one(id, tsi.vni, &tsi.name));
-                    write(tx, keys::grant(tsi.vni, &tsi.name), &view)?;
-                }
-            }
+            let count = let_go(tx, &pools, id, release)?;
             tx.delete(keys::nve(id));
             tx.delete(keys::nve_name(&name));
             for rloc in &record.rlocs {
@@ -191,6 +176,67 @@ pub(super) fn held(tx: &dyn Transaction, id: XtrId) -> Result<Vec<GrantView>, St
     found.iter().filter_map(|key| read(tx, key).transpose()).collect()
 }
 
+/// Ends what an NVE or xTR that goes away holds: its grants with `release`; moves to it in any case.
+/// The number of its grants.
+pub(super) fn let_go(
+    tx: &mut dyn Transaction,
+    pools: &Mutex<Pools>,
+    id: XtrId,
+    release: bool,
+) -> Result<usize, RegistryError> {
+    let held = held(tx, id)?;
+    let count = held.iter().filter(|view| view.grant.owner == id).count();
+    for mut view in held {
+        let tsi = view.grant.tsi.clone();
+        if view.grant.owner != id {
+            // It will not come: the move is off.
+            view.grant.next = None;
+            tx.delete(keys::held_one(id, tsi.vni, &tsi.name));
+            write(tx, keys::grant(tsi.vni, &tsi.name), &view)?;
+        } else if release {
+            let vn = vns::find(tx, &view.vn)?;
+            grants::remove(tx, pools, &vn, &view)?;
+        }
+    }
+    Ok(count)
+}
+
+/// Takes a name and RLOCs for an NVE or xTR.
+pub(super) fn reserve(
+    tx: &mut dyn Transaction,
+    name: &NveName,
+    id: XtrId,
+    rlocs: &BTreeSet<Rloc>,
+) -> Result<(), RegistryError> {
+    if rlocs.is_empty() {
+        return Err(RegistryError::NoRloc);
+    }
+    if tx.get(&keys::nve_name(name))?.is_some() {
+        return Err(RegistryError::NveTaken(name.clone()));
+    }
+    for rloc in rlocs {
+        if let Some(holder) = read(tx, &keys::rloc(rloc.get()))? {
+            return Err(RegistryError::RlocTaken { rloc: *rloc, holder });
+        }
+    }
+    for rloc in rlocs {
+        write(tx, keys::rloc(rloc.get()), name)?;
+    }
+    write(tx, keys::nve_name(name), &id)?;
+    Ok(())
+}
+
+/// The name of an NVE or xTR, and the VNs it is limited to.
+type Holder = (NveName, Option<BTreeSet<VnName>>);
+
+/// Who may hold tenant systems under this identity.
+pub(super) fn holder(tx: &dyn Transaction, id: XtrId) -> Result<Option<Holder>, StoreError> {
+    if let Some(nve) = find(tx, id)? {
+        return Ok(Some((nve.name, nve.vns)));
+    }
+    Ok(xtrs::find(tx, id)?.map(|xtr| (xtr.name, None)))
+}
+
 fn join(tx: &mut dyn Transaction, wish: &Enrolment, now: u64) -> Result<Joined, RegistryError> {
     let hash = hash(&wish.secret);
     let mut token: TokenRecord = read(tx, &keys::token(&hash))?.ok_or(RegistryError::TokenUnknown)?;
@@ -205,25 +251,11 @@ fn join(tx: &mut dyn Transaction, wish: &Enrolment, now: u64) -> Result<Joined, 
     if let Some(allowed) = token.name.as_ref().filter(|name| **name != wish.name) {
         return Err(RegistryError::TokenName { allowed: allowed.clone(), asked: wish.name.clone() });
     }
-    if wish.rlocs.is_empty() {
-        return Err(RegistryError::NoRloc);
-    }
     if let Some(other) = token.rlocs.as_ref().and_then(|allowed| wish.rlocs.difference(allowed).next()) {
         return Err(RegistryError::TokenRloc(*other));
     }
-    if tx.get(&keys::nve_name(&wish.name))?.is_some() {
-        return Err(RegistryError::NveTaken(wish.name.clone()));
-    }
-    for rloc in &wish.rlocs {
-        if let Some(holder) = read(tx, &keys::rloc(rloc.get()))? {
-            return Err(RegistryError::RlocTaken { rloc: *rloc, holder });
-        }
-    }
     let Enrolment { name, rlocs, xtr_id, certificate, .. } = wish.clone();
-    for rloc in &rlocs {
-        write(tx, keys::rloc(rloc.get()), &name)?;
-    }
-    write(tx, keys::nve_name(&name), &xtr_id)?;
+    reserve(tx, &name, xtr_id, &rlocs)?;
     write(tx, keys::nve(xtr_id), &NveRecord { name, xtr_id, rlocs, vns: token.vns.clone() })?;
     write(tx, keys::token(&hash), &token)?;
     write(tx, key, &JoinRecord { xtr_id, certificate: certificate.clone() })?;

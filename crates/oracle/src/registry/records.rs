@@ -2,8 +2,12 @@
 
 use crate::store::StoreError;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::collections::BTreeSet;
-use weft_model::{NveName, Rloc, VnName, XtrId};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+use weft_api::KeyAlgorithm;
+use weft_model::{Name, NveName, Rloc, SiteId, VnName, Vni, XtrId};
 
 /// An enrolled NVE.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +21,34 @@ pub struct NveRecord {
     /// The VNs it may hold tenant systems in; any when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vns: Option<BTreeSet<VnName>>,
+}
+
+/// A plain xTR.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct XtrRecord {
+    /// Its name.
+    pub name: Name,
+    /// Its identity in grants.
+    pub xtr_id: XtrId,
+    /// The Site-ID it sends.
+    pub site_id: SiteId,
+    /// Its addresses.
+    pub rlocs: BTreeSet<Rloc>,
+    /// Key ID of `key`.
+    pub key_id: u8,
+    /// The algorithm it must use.
+    pub algorithm: KeyAlgorithm,
+    /// The pre-shared secret.
+    pub key: String,
+    /// VNs in which it may ask although no grant names it there.
+    pub vns: BTreeMap<Vni, VnName>,
+}
+
+impl fmt::Debug for XtrRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The key stays out of logs.
+        f.debug_struct("XtrRecord").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 /// A join token; its key is the SHA-256 of its secret.

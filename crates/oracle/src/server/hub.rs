@@ -49,7 +49,7 @@ impl Hub {
             }
         };
         match Kind::of(&change.key) {
-            None => {}
+            None | Some(Kind::Xtr) => {}
             Some(Kind::Vn) => wake(Topic::Vns),
             Some(Kind::Nve) => wake(Topic::Nves),
             Some(Kind::Grant) => {

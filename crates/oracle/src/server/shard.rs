@@ -58,6 +58,10 @@ pub(super) enum Input {
         to: IpAddr,
         payload: Box<[u8]>,
     },
+    NonceSaved {
+        xtr: XtrId,
+        nonce: u64,
+    },
     Query(Query),
     Stop,
 }
@@ -67,6 +71,8 @@ pub(super) enum Input {
 pub(super) enum Order {
     /// Write down the new holder.
     Succeed { tsi: TsiId, nve: XtrId, epoch: Epoch },
+    /// Write down a nonce, then tell the shard.
+    SaveNonce { shard: usize, xtr: XtrId, nonce: u64 },
 }
 
 /// A shard's inbox.
@@ -310,6 +316,7 @@ impl Running {
                 self.shard.handle_session(now, SessionEvent::Down { session: id });
             }
             Input::Datagram { from, to, payload } => self.shard.handle_datagram(now, from, to, &payload),
+            Input::NonceSaved { xtr, nonce } => self.shard.handle_nonce_saved(now, xtr, nonce),
             Input::Query(query) => query(&self.shard, now),
             Input::Stop => self.stopped = true,
         }
@@ -361,8 +368,9 @@ impl Running {
             Event::SuccessorActive { tsi, nve, epoch } => {
                 drop(self.orders.send(Order::Succeed { tsi, nve, epoch }));
             }
-            // No plain xTR is configured yet, so there is nothing to save for one.
-            Event::SaveNonce { .. } => {}
+            Event::SaveNonce { xtr, nonce } => {
+                drop(self.orders.send(Order::SaveNonce { shard: self.index, xtr, nonce }));
+            }
             Event::Overrun { session, nve } => {
                 tracing::warn!(%nve, session = session.0, "session closed: it does not read what it is sent");
                 if let Some(out) = self.sessions.get(&session) {

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     core::{Fact, ShardConfig, shard_of},
     pki::{Ca, PERSON_TTL_S},
-    registry::{Directory, Kind, Registry, fact},
+    registry::{Directory, Kind, Registry, fact, saved_nonce},
     store::{Change, Observer, RedbStore, Snapshot, Store, StoreError},
 };
 use core::future::Future;
@@ -123,7 +123,7 @@ fn random() -> Result<u64, OracleError> {
 fn facts(tx: &dyn Snapshot) -> Result<Vec<Fact>, StoreError> {
     let mut facts = Vec::new();
     // NVEs before the grants that name them: answers from grants then have their RLOCs at once.
-    for kind in [Kind::Vn, Kind::Nve, Kind::Grant] {
+    for kind in [Kind::Vn, Kind::Nve, Kind::Xtr, Kind::Grant] {
         let mut damaged = None;
         tx.scan(kind.prefix(), &mut |key, value| {
             let change = Change { revision: 0, key: key.to_vec(), before: None, after: Some(value.to_vec()) };
@@ -135,6 +135,11 @@ fn facts(tx: &dyn Snapshot) -> Result<Vec<Fact>, StoreError> {
         })?;
         if let Some(e) = damaged {
             return Err(e);
+        }
+    }
+    for fact in &mut facts {
+        if let Fact::Xtr(xtr) = fact {
+            xtr.saved_nonce = saved_nonce(tx, xtr.xtr_id)?;
         }
     }
     Ok(facts)
@@ -409,9 +414,24 @@ async fn carry_out(app: Arc<App>, mut queue: mpsc::UnboundedReceiver<Order>) {
             order = queue.recv() => order,
             () = app.stop.cancelled() => return,
         };
-        let Some(Order::Succeed { tsi, nve, epoch }) = order else { return };
-        if let Err(e) = app.registry.succeed(tsi.clone(), nve, epoch).await {
-            tracing::error!(error = %e, %tsi, %nve, "the new holder cannot be written down");
+        match order {
+            Some(Order::Succeed { tsi, nve, epoch }) => {
+                if let Err(e) = app.registry.succeed(tsi.clone(), nve, epoch).await {
+                    tracing::error!(error = %e, %tsi, %nve, "the new holder cannot be written down");
+                }
+            }
+            Some(Order::SaveNonce { shard, xtr, nonce }) => {
+                // Not acknowledged unless saved: the xTR sends it again.
+                match app.registry.save_nonce(xtr, nonce).await {
+                    Ok(()) => {
+                        if let Some(shard) = app.shards.get(shard) {
+                            shard.send(Input::NonceSaved { xtr, nonce }).await;
+                        }
+                    }
+                    Err(e) => tracing::error!(error = %e, %xtr, "a nonce cannot be saved"),
+                }
+            }
+            None => return,
         }
     }
 }

@@ -8,3 +8,4 @@ mod openapi;
 mod session;
 mod start;
 mod watch;
+mod xtr;

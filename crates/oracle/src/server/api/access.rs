@@ -66,9 +66,10 @@ fn need(method: &Method, path: &str) -> Need {
         (&Method::GET, "/v1/vns" | "/v1/vns/{name}" | "/v1/nves" | "/v1/grants" | "/v1/openapi.json") => {
             Need::AnyRole
         }
-        (&Method::GET, "/v1/tokens" | "/v1/tsis" | "/v1/mappings" | "/v1/conversations" | "/v1/counters") => {
-            Need::Person
-        }
+        (
+            &Method::GET,
+            "/v1/tokens" | "/v1/xtrs" | "/v1/tsis" | "/v1/mappings" | "/v1/conversations" | "/v1/counters",
+        ) => Need::Person,
         (&Method::POST, "/v1/grants" | "/v1/grants/{vn}/{tsi}/addresses")
         | (&Method::DELETE, "/v1/grants/{vn}/{tsi}") => Need::Holder,
         (&Method::POST, "/v1/renew") => Need::Nve,
@@ -181,6 +182,7 @@ mod tests {
                 "DELETE /v1/grants/{vn}/{tsi} no",
                 "DELETE /v1/nves/{name} o",
                 "DELETE /v1/vns/{name} o",
+                "DELETE /v1/xtrs/{name} o",
                 "GET /v1/backup o",
                 "GET /v1/conversations vo",
                 "GET /v1/counters vo",
@@ -193,12 +195,14 @@ mod tests {
                 "GET /v1/version -vno",
                 "GET /v1/vns vno",
                 "GET /v1/vns/{name} vno",
+                "GET /v1/xtrs vo",
                 "POST /v1/grants no",
                 "POST /v1/grants/{vn}/{tsi}/addresses no",
                 "POST /v1/join -vno",
                 "POST /v1/renew n",
                 "POST /v1/tokens o",
                 "POST /v1/vns o",
+                "POST /v1/xtrs o",
             ]
         );
     }

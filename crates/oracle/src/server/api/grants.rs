@@ -70,8 +70,8 @@ pub(super) async fn create(
                 format!("NVE '{name}' can take grants for itself only; leave 'nve' out"),
             ));
         }
-        (_, Some(named)) => match app.directory.nve_named(named) {
-            Some(record) => record.xtr_id,
+        (_, Some(named)) => match app.directory.holder_named(named) {
+            Some(xtr_id) => xtr_id,
             None => return Err(crate::registry::RegistryError::NoNve(named.clone()).into()),
         },
         (_, None) => return Err(Failure::bad("an operator must say whose grant it is to be; name 'nve'")),

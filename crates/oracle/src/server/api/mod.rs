@@ -11,6 +11,7 @@ mod tokens;
 mod views;
 mod vns;
 mod watch;
+mod xtrs;
 
 pub(super) use serve::{Peer, serve};
 
@@ -56,6 +57,8 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(grants::list, grants::create))
         .routes(routes!(grants::release))
         .routes(routes!(grants::take_address))
+        .routes(routes!(xtrs::list, xtrs::create))
+        .routes(routes!(xtrs::remove))
         .routes(routes!(views::tsis))
         .routes(routes!(views::mappings))
         .routes(routes!(views::conversations))

@@ -71,7 +71,7 @@ pub(super) async fn tsis(State(app): State<Arc<App>>, query: Query) -> Answer<It
     })
     .await??;
     let items = grants.into_iter().filter(|g| vni.is_none_or(|vni| g.grant.tsi.vni == vni)).map(|view| {
-        let rlocs = app.directory.nve(view.grant.owner).map(|nve| nve.rlocs).unwrap_or_default();
+        let rlocs = app.directory.holder(view.grant.owner).map(|(_, rlocs)| rlocs).unwrap_or_default();
         let state = states.get(&view.grant.tsi).copied().unwrap_or(TsiState::Granted);
         TsiView {
             vn: view.vn,
@@ -105,7 +105,7 @@ pub(super) async fn mappings(State(app): State<Arc<App>>, query: Query) -> Answe
             mac: matches!(m.eid, Eid::Ip(_)).then_some(m.mac),
             rlocs: m.locators.iter().map(|l| l.rloc).collect(),
             owner: m.owner,
-            nve: app.directory.nve(m.owner).map(|nve| nve.name),
+            nve: app.directory.holder(m.owner).map(|(name, _)| name),
             epoch: m.epoch,
             origin: m.origin,
             stale: m.stale,
@@ -136,7 +136,7 @@ pub(super) async fn conversations(
             source: Some(c.source),
             destination: c.destination,
             nve: c.nve,
-            nve_name: app.directory.nve(c.nve).map(|nve| nve.name),
+            nve_name: app.directory.holder(c.nve).map(|(name, _)| name),
             last_seen_s,
         })
     });

@@ -79,7 +79,7 @@ pub(super) fn wanted(
 /// What a watch must hear of.
 fn topics(kind: Kind, nve: Option<XtrId>) -> Vec<Topic> {
     match (kind, nve) {
-        (Kind::Nve, _) => vec![Topic::Nves],
+        (Kind::Nve | Kind::Xtr, _) => vec![Topic::Nves],
         (Kind::Vn, None) => vec![Topic::Vns],
         (Kind::Grant, None) => vec![Topic::Grants],
         (Kind::Vn, Some(nve)) => vec![Topic::Vns, Topic::GrantsOf(nve), Topic::Nves],
