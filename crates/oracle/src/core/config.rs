@@ -35,6 +35,8 @@ pub struct Limits {
     pub records_per_request: usize,
     /// Records of one Map-Register.
     pub records_per_register: usize,
+    /// Registrations of one NVE that wait for their grant's fact.
+    pub parked_per_nve: usize,
     /// Locators of one record, at most [`MAX_LOCATORS`](super::MAX_LOCATORS).
     pub locators_per_record: usize,
     /// Map-Requests per second that one requester gets answered.
@@ -72,6 +74,9 @@ pub struct Timing {
     pub vanish_window: Duration,
     /// Fewer lost NVEs than this are never the Oracle's own fault.
     pub vanish_min: usize,
+    /// A registration that no grant allows waits this long for one: of a transaction's answer to the NVE
+    /// and its fact to this Oracle, the answer may be the faster.
+    pub patience: Duration,
     /// Each VN's digest is sent this often.
     pub digest_interval: Duration,
     /// A VN is asked to be registered again at most this often.
@@ -117,6 +122,7 @@ impl Default for Limits {
             sources_per_ask: 16,
             records_per_request: 8,
             records_per_register: 64,
+            parked_per_nve: 1_024,
             locators_per_record: super::MAX_LOCATORS,
             requests_per_second: 20_000,
             request_burst: 2_000,
@@ -140,6 +146,7 @@ impl Default for Timing {
             give_up: Duration::from_secs(180),
             vanish_window: Duration::from_secs(60),
             vanish_min: 2,
+            patience: Duration::from_secs(1),
             digest_interval: Duration::from_secs(30),
             refresh_interval: Duration::from_secs(10),
             registration_timeout: Duration::from_secs(180),

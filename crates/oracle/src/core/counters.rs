@@ -62,6 +62,8 @@ counters! {
     udp_dropped,
     /// Registrations accepted.
     registrations,
+    /// Registrations that waited for their grant's fact.
+    parked,
     /// Registrations withdrawn by their NVE.
     withdrawals,
     /// Registrations withdrawn because their NVE was gone.

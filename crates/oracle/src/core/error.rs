@@ -139,6 +139,14 @@ impl Refusal {
         "wrong-xtr-id",
     ];
 
+    /// Whether a grant that is on its way here may make it right.
+    pub(crate) const fn lacks_grant(&self) -> bool {
+        matches!(
+            self,
+            Self::UnknownVn(_) | Self::VnOutOfScope { .. } | Self::NotGranted { .. } | Self::HeldBy { .. }
+        )
+    }
+
     /// The index of this reason's name in [`Refusal::NAMES`].
     #[must_use]
     pub const fn index(&self) -> usize {

@@ -126,6 +126,7 @@ enum Timer {
     Digest(XtrId, SessionId),
     Expiry(TsiIx, XtrId),
     Smr(AskKey),
+    Parked(XtrId, SessionId, Vni, Eid),
 }
 
 /// The mapping database of a subset of the VNs, with everything that protocol needs around it.
@@ -245,6 +246,7 @@ impl Shard {
                 Timer::Digest(nve, session) => self.send_digests(now, nve, session),
                 Timer::Expiry(ix, nve) => self.review_expiry(now, ix, nve),
                 Timer::Smr(key) => self.review_smr(now, key),
+                Timer::Parked(nve, session, vni, eid) => self.unpark(now, nve, session, (vni, eid)),
             }
         }
         if self.asks.next_expiry().is_some_and(|at| at <= now) {
@@ -312,6 +314,10 @@ impl Shard {
         let eids: Vec<Eid> = eids.into_iter().collect();
         for previous in dropped {
             self.tell_previous(now, previous, vni, &eids);
+        }
+        let named = self.db.get(ix).map(|tsi| (tsi.grant.owner, tsi.grant.next.map(|next| next.nve)));
+        for nve in named.into_iter().flat_map(|(owner, next)| [Some(owner), next]).flatten() {
+            self.register_parked(now, nve, vni, &eids);
         }
     }
 

@@ -60,6 +60,8 @@ pub(crate) struct Session {
     pub(crate) snapshot: u64,
     /// VNs being registered again: the round that counts, and when it was asked for.
     pub(crate) refreshing: BTreeMap<Vni, (u64, Time)>,
+    /// Registrations that wait for their grant's fact, by the first EID in them; the latest each.
+    pub(crate) parked: BTreeMap<(Vni, Eid), Parked>,
     /// When everything was last asked for again.
     pub(crate) refreshed: Option<Time>,
     pub(crate) controls: VecDeque<Control>,
@@ -75,11 +77,23 @@ impl Session {
             round,
             snapshot: round,
             refreshing: BTreeMap::new(),
+            parked: BTreeMap::new(),
             refreshed: None,
             controls: VecDeque::new(),
             congested: false,
         }
     }
+}
+
+/// A registration that no grant allows yet.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Parked {
+    /// The frame's.
+    pub(crate) id: u32,
+    /// The Map-Register.
+    pub(crate) octets: Vec<u8>,
+    /// When it is refused.
+    pub(crate) until: Time,
 }
 
 /// A frame to be sent on a session, other than a notification.

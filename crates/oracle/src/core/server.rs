@@ -13,7 +13,7 @@ use super::database::{Locator, MAX_LOCATORS, Registration, TsiIx, Via};
 use super::digest::record_digest;
 use super::error::Refusal;
 use super::liveness::Lost;
-use super::nodes::{Control, Session};
+use super::nodes::{Control, Parked, Session};
 use super::output::{Event, SessionId};
 use super::wire::{WireEid, from_lisp};
 
@@ -50,6 +50,15 @@ pub enum SessionEvent<'a> {
         /// The session.
         session: SessionId,
     },
+}
+
+/// The EID of the first record of a Map-Register.
+fn first_eid(octets: &[u8]) -> Option<(Vni, Eid)> {
+    let record = MapRegister::decode(octets).ok()?.records.first()?;
+    match from_lisp(record.eid, record.mask_len) {
+        WireEid::Host(vni, eid) => Some((vni, eid)),
+        _ => None,
+    }
 }
 
 /// What one Map-Register says about one TSI.
@@ -156,7 +165,8 @@ impl Shard {
         };
         match body {
             Body::Registration(registration) => {
-                self.session_register(now, nve, frame.id, registration.register());
+                self.end_parked(now, nve, registration.octets());
+                self.session_register(now, nve, frame.id, registration.octets(), true);
             }
             Body::Signal(Signal::Hello { .. }) => {
                 if let Some(session) = self.nodes.get_mut(nve).and_then(|node| node.session.as_mut()) {
@@ -184,12 +194,14 @@ impl Shard {
         }
     }
 
-    fn session_register(&mut self, now: Time, nve: XtrId, id: u32, register: &MapRegister<'_>) {
+    /// Takes a Map-Register on a session. Without `patience` one that no grant allows is refused at once.
+    fn session_register(&mut self, now: Time, nve: XtrId, id: u32, octets: &[u8], patience: bool) {
+        let Ok(register) = MapRegister::decode(octets) else { return };
         let first = register.records.first();
         let eid = first.and_then(|record| lisp::Eid::from_wire(record.eid, record.mask_len).ok());
         let named = register.xtr.map_or(nve, |xtr| XtrId(xtr.xtr_id));
         let claims = if named == nve {
-            self.claims(nve, register, false)
+            self.claims(nve, &register, false)
         } else {
             Err(Refusal::WrongXtrId { named, nve })
         };
@@ -202,11 +214,72 @@ impl Shard {
                 }
                 self.control(nve, Control::Ack { id, eid });
             }
+            Err(reason) if patience && reason.lacks_grant() && self.park(now, nve, id, octets) => {}
             Err(reason) => {
                 let code = reason.reject_reason();
                 self.refuse(Some(nve), reason);
                 self.control(nve, Control::Reject { id, reason: code, eid });
             }
+        }
+    }
+
+    /// Keeps a registration until its grant's fact comes. False when there is no room.
+    fn park(&mut self, now: Time, nve: XtrId, id: u32, octets: &[u8]) -> bool {
+        let Some(key) = first_eid(octets) else { return false };
+        let until = now + self.config.timing.patience;
+        let limit = self.config.limits.parked_per_nve;
+        let Some(session) = self.nodes.get_mut(nve).and_then(|node| node.session.as_mut()) else {
+            return false;
+        };
+        if until <= now || session.parked.len() >= limit {
+            return false;
+        }
+        let (session_id, parked) = (session.id, Parked { id, octets: octets.to_vec(), until });
+        session.parked.insert(key, parked);
+        self.counters.parked += 1;
+        self.arm(until, super::Timer::Parked(nve, session_id, key.0, key.1));
+        true
+    }
+
+    /// Another message about the same TSI says what its NVE wants now: what waited is answered, not applied
+    /// later.
+    fn end_parked(&mut self, now: Time, nve: XtrId, octets: &[u8]) {
+        let Some(session) = self.nodes.get_mut(nve).and_then(|node| node.session.as_mut()) else { return };
+        if session.parked.is_empty() {
+            return;
+        }
+        if let Some(older) = first_eid(octets).and_then(|key| session.parked.remove(&key)) {
+            self.session_register(now, nve, older.id, &older.octets, false);
+        }
+    }
+
+    /// A grant has come or changed: what waited for it is looked at again, and goes on waiting if need be.
+    pub(crate) fn register_parked(&mut self, now: Time, nve: XtrId, vni: Vni, eids: &[Eid]) {
+        for eid in eids {
+            let Some(session) = self.nodes.get_mut(nve).and_then(|node| node.session.as_mut()) else {
+                return;
+            };
+            let Some(parked) = session.parked.remove(&(vni, *eid)) else { continue };
+            let claims =
+                MapRegister::decode(&parked.octets).map(|register| self.claims(nve, &register, false));
+            if matches!(&claims, Ok(Err(reason)) if reason.lacks_grant()) {
+                if let Some(session) = self.nodes.get_mut(nve).and_then(|node| node.session.as_mut()) {
+                    session.parked.insert((vni, *eid), parked);
+                }
+            } else {
+                self.session_register(now, nve, parked.id, &parked.octets, false);
+            }
+        }
+    }
+
+    /// No grant has come in time.
+    pub(crate) fn unpark(&mut self, now: Time, nve: XtrId, id: SessionId, key: (Vni, Eid)) {
+        let Some(session) = self.nodes.get_mut(nve).and_then(|node| node.session.as_mut()) else { return };
+        if session.id != id || session.parked.get(&key).is_none_or(|parked| parked.until > now) {
+            return;
+        }
+        if let Some(parked) = session.parked.remove(&key) {
+            self.session_register(now, nve, parked.id, &parked.octets, false);
         }
     }
 

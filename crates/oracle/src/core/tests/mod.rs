@@ -159,9 +159,11 @@ pub(super) const ACTIVE: u8 = 1;
 pub(super) const ASSOCIATED: u8 = 255;
 
 impl Bench {
-    /// VNs 1 and 2; NVEs 1 to `nves`, each with an IPv4 and an IPv6 RLOC; no grants; facts loaded.
+    /// VNs 1 and 2; NVEs 1 to `nves`, each with an IPv4 and an IPv6 RLOC; no grants; facts loaded; no
+    /// patience.
     pub fn new(nves: u8) -> Self {
-        Self::with(nves, ShardConfig::default())
+        let timing = Timing { patience: Duration::ZERO, ..Timing::default() };
+        Self::with(nves, ShardConfig { timing, ..ShardConfig::default() })
     }
 
     pub fn with(nves: u8, config: ShardConfig) -> Self {

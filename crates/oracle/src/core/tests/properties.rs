@@ -428,6 +428,7 @@ fn small(limit: usize) -> Limits {
         asks_per_vn: limit,
         asks_per_nve: limit,
         sources_per_ask: 1,
+        parked_per_nve: limit,
         controls_per_session: limit,
         events: limit,
         udp_queue_octets: 4096,

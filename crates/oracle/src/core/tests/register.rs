@@ -293,3 +293,67 @@ fn n1_a_frame_that_makes_no_sense_is_answered_and_survived() {
     assert_eq!(bench.sent(), [Sent::Complaint { session: 10 }, Sent::Complaint { session: 10 }]);
     assert_eq!(bench.shard.counters().frames_without_session, 1);
 }
+
+fn patient() -> Bench {
+    let mut bench = Bench::with(2, ShardConfig::default());
+    bench.up(10, 1);
+    bench.up(20, 2);
+    bench
+}
+
+#[test]
+fn n1_a_registration_that_is_faster_than_its_grant_waits_for_it() {
+    let mut bench = patient();
+    let id = bench.register(10, 1, 1, 7, ACTIVE);
+    assert_eq!(bench.sent(), []);
+    bench.pass(Duration::from_millis(900));
+    bench.grant(1, 7, 1);
+    assert_eq!(bench.sent(), [Sent::Ack { session: 10, id }]);
+    assert_eq!(bench.mapping(1, mac(7)).unwrap().origin, weft_model::Origin::Registration);
+    // A take-over whose fact is late, too.
+    let id = bench.register(20, 2, 1, 7, ACTIVE);
+    assert_eq!(bench.sent(), []);
+    let mut taken = grant(1, 7, 2);
+    taken.epoch = Epoch::new(2).unwrap();
+    bench.fact(Fact::Grant(taken));
+    assert!(bench.sent().contains(&Sent::Ack { session: 20, id }));
+    assert_eq!(bench.mapping(1, mac(7)).unwrap().owner, nve(2));
+    assert_eq!((refusal(&mut bench), bench.shard.counters().parked), (None, 2));
+}
+
+#[test]
+fn n1_a_registration_whose_grant_never_comes_is_refused_after_a_second() {
+    let mut bench = patient();
+    let id = bench.register(10, 1, 1, 7, ACTIVE);
+    bench.pass(Duration::from_millis(999));
+    assert_eq!((bench.sent(), refusal(&mut bench)), (vec![], None));
+    bench.grant(1, 7, 2);
+    assert_eq!(bench.sent(), [], "another one's grant is not its own");
+    bench.pass(Duration::from_millis(1));
+    assert_eq!(bench.sent(), [Sent::Reject { session: 10, id, reason: RejectReason::NotASitePrefix }]);
+    assert_eq!(refusal(&mut bench), Some("vn-out-of-scope"));
+}
+
+#[test]
+fn n2_a_withdrawal_ends_a_registration_that_waits() {
+    let mut bench = patient();
+    bench.register(10, 1, 1, 7, ACTIVE);
+    let id = bench.withdraw(10, 1, 1, 7);
+    let sent = bench.sent();
+    assert!(
+        matches!(sent[..], [Sent::Reject { .. }, Sent::Ack { id: acked, .. }] if acked == id),
+        "{sent:?}"
+    );
+    bench.grant(1, 7, 1);
+    assert_eq!(bench.mapping(1, mac(7)).unwrap().origin, weft_model::Origin::Grant);
+}
+
+#[test]
+fn n1_only_so_many_registrations_wait() {
+    let limits = Limits { parked_per_nve: 1, ..Limits::default() };
+    let mut bench = Bench::with(1, ShardConfig { limits, ..ShardConfig::default() });
+    bench.up(10, 1);
+    bench.register(10, 1, 1, 7, ACTIVE);
+    let id = bench.register(10, 1, 1, 8, ACTIVE);
+    assert_eq!(bench.sent(), [Sent::Reject { session: 10, id, reason: RejectReason::NotASitePrefix }]);
+}
