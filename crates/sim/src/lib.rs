@@ -1,1 +1,30 @@
-//! placeholder
+//! A data centre in one process: the real cores of Oracles and NVEs on a network that loses, repeats and
+//! reorders, whose hosts die and come back, in virtual time.
+//!
+//! Everything is drawn from one seed: a run with the same seed and the same script is the same run, and a
+//! failure is a seed away from being seen again. What is real: [`weft_oracle::core::Shard`] and
+//! [`weft_nve::core::Core`], every octet they exchange. What is simulated: the network ([`Net`]), the
+//! store with its transactions ([`Store`]), the hosts' data paths (an echo is answered while the host
+//! lives), the hypervisor (attach, detach) and tenants (ARP and NS for an address).
+//!
+//! ```
+//! use std::time::Duration;
+//! use weft_sim::{Plan, World};
+//!
+//! let mut world = World::new(Plan { nves: 3, tsis: 2, ..Plan::default() });
+//! world.attach_all();
+//! world.run(Duration::from_secs(2));
+//! world.ask_all(1);
+//! world.run(Duration::from_secs(2));
+//! assert_eq!(world.problems(), Vec::<String>::new());
+//! ```
+#![forbid(unsafe_code)]
+
+mod frames;
+mod net;
+mod store;
+mod world;
+
+pub use net::{Host, Link, Net, Rng};
+pub use store::{Change, Store};
+pub use world::{Plan, Stats, World};
