@@ -2,21 +2,24 @@
 //! all of it running when its process ends.
 
 mod abi;
+mod dry_run;
 mod maps;
 mod netlink;
+mod options;
 mod pins;
 mod punts;
 mod sys;
 mod vxlan;
 
 use crate::{
-    Config, Counter, Datapath, DatapathError, Direction, Idle, IfIndex, Ingress, Op, Path, Reason, Tables,
-    Vap,
+    Config, Counter, Datapath, DatapathError, Direction, Idle, IfIndex, Op, Path, Reason, Tables, Vap,
 };
 use abi::{ConfigValue, Ip, LocationValue, ScopedIp, VapValue, VnMac, VnValue};
 use core::{fmt, net::IpAddr, time::Duration};
+pub use dry_run::{Did, DryRun};
 use maps::Maps;
 use netlink::Netlink;
+pub use options::{Limits, OpenOptions};
 use pins::{Pins, Role};
 pub use punts::Punts;
 use std::{
@@ -29,70 +32,6 @@ use std::{
     sync::Arc,
 };
 use weft_model::{MacAddr, Rloc, TenantIp, Vni};
-
-/// Sizes of the maps. Changing one needs an uninstall first: pinned maps keep theirs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// VAPs, and VNs, at this NVE.
-    pub vaps: u32,
-    /// IP addresses of all VAPs together.
-    pub vap_ips: u32,
-    /// MAC locations.
-    pub locations: u32,
-    /// ARP and ND answers.
-    pub neighbours: u32,
-    /// Underlay addresses that may send here.
-    pub peers: u32,
-    /// Unknown MACs remembered as asked for; the oldest is forgotten first.
-    pub asked: u32,
-    /// Counters: VNs here times what happens in them.
-    pub counters: u32,
-    /// Octets of the punt ring, a power of two and at least a page.
-    pub ring_bytes: u32,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            vaps: 4_096,
-            vap_ips: 32_768,
-            locations: 262_144,
-            neighbours: 262_144,
-            peers: 65_536,
-            asked: 8_192,
-            counters: 16_384,
-            ring_bytes: 262_144,
-        }
-    }
-}
-
-/// How to open a data plane.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OpenOptions {
-    /// Where maps and links are pinned: an absolute path without dots. Where it is not on a BPF file
-    /// system one is mounted: at /sys/fs/bpf for paths under it, else at the path itself.
-    pub pin_dir: PathBuf,
-    /// Name of the VXLAN device of the device path, at most 15 octets.
-    pub vxlan_device: String,
-    /// Frames per second that one VAP may hand to the agent.
-    pub punt_rate: u32,
-    /// And how many at once.
-    pub punt_burst: u32,
-    /// Sizes of the maps.
-    pub limits: Limits,
-}
-
-impl Default for OpenOptions {
-    fn default() -> Self {
-        Self {
-            pin_dir: PathBuf::from("/sys/fs/bpf/weft"),
-            vxlan_device: "weft-vxlan".into(),
-            punt_rate: 100,
-            punt_burst: 200,
-            limits: Limits::default(),
-        }
-    }
-}
 
 /// The kernel's data plane of one network namespace.
 ///
@@ -135,38 +74,6 @@ impl Attachment {
     pub fn run(self) -> Result<(), DatapathError> {
         pins::attach(self.program.as_fd(), self.device, &self.path)
     }
-}
-
-/// What a program did with a frame in [`Kernel::dry_run`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DryRun {
-    /// Its decision. Of [`crate::Action::Tunnel`] the RLOC is the one in the outer header, and on the
-    /// device path, where that is not written yet, the one the tables name.
-    pub did: Did,
-    /// What it counted the frame as; none for [`Did::Pass`].
-    pub reason: Option<Reason>,
-    /// The frame as it would leave. MAC addresses and source port of the underlay included only
-    /// as far as the programs write them.
-    pub frame: Vec<u8>,
-}
-
-/// A program's decision, as it reports it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Did {
-    /// [`crate::Action::Drop`].
-    Drop,
-    /// [`crate::Action::Pass`].
-    Pass,
-    /// [`crate::Action::Deliver`].
-    Deliver(IfIndex),
-    /// [`crate::Action::Reply`].
-    Reply,
-    /// [`crate::Action::Tunnel`], out of this device.
-    Direct(IfIndex),
-    /// [`crate::Action::Tunnel`] by the VXLAN device.
-    Device,
-    /// [`crate::Action::Punt`].
-    Punt(crate::PuntReason),
 }
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weft.o"));
@@ -339,44 +246,6 @@ impl Kernel {
     /// Takes the punt ring; none if it was taken already.
     pub fn punts(&mut self) -> Option<Punts> {
         self.punts.take()
-    }
-
-    /// Runs a program over a frame and says what it did, without anything leaving. Counters, rate
-    /// limits and the punt ring see the frame as if it were real. Frames up to some 3,500 octets, IP ones
-    /// with a whole IP header; no segmentation offload.
-    ///
-    /// # Errors
-    /// [`DatapathError::FrameLength`], or what the kernel says; a device has to exist.
-    pub fn dry_run(&self, ingress: Ingress, frame: &[u8]) -> Result<DryRun, DatapathError> {
-        let (program, device) = match ingress {
-            Ingress::Vap(device) => (&self.from_vap, device),
-            Ingress::Underlay(device) => (&self.from_underlay, device),
-            Ingress::Overlay { .. } => (&self.from_overlay, self.vxlan),
-        };
-        // The kernel's own conditions.
-        let shortest = match frame.get(12..14) {
-            Some([0x08, 0x00]) => 34,
-            Some([0x86, 0xdd]) => 54,
-            _ => 15,
-        };
-        if frame.len() < shortest {
-            return Err(DatapathError::FrameLength(frame.len()));
-        }
-        let (frame, ctx) = sys::test_run(program.as_fd(), device, frame)?;
-        let [did, reason, target] = [ctx[sys::CTX_CB], ctx[sys::CTX_CB + 1], ctx[sys::CTX_CB + 2]];
-        let unknown = || DatapathError::Load(format!("a program reports the unknown action {did}"));
-        let did = match did {
-            1 => Did::Drop,
-            2 => Did::Pass,
-            3 => Did::Deliver(IfIndex(target)),
-            4 => Did::Reply,
-            5 => Did::Direct(IfIndex(target)),
-            6 => Did::Device,
-            7 => Did::Punt(abi::punt_reason(target).ok_or_else(unknown)?),
-            _ => return Err(unknown()),
-        };
-        let reason = u16::try_from(reason).ok().and_then(Reason::from_code);
-        Ok(DryRun { did, reason, frame })
     }
 
     /// Index of the VXLAN device.

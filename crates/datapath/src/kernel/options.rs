@@ -1,0 +1,67 @@
+//! How a data plane is opened.
+
+use std::path::PathBuf;
+
+/// Sizes of the maps. Changing one needs an uninstall first: pinned maps keep theirs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// VAPs, and VNs, at this NVE.
+    pub vaps: u32,
+    /// IP addresses of all VAPs together.
+    pub vap_ips: u32,
+    /// MAC locations.
+    pub locations: u32,
+    /// ARP and ND answers.
+    pub neighbours: u32,
+    /// Underlay addresses that may send here.
+    pub peers: u32,
+    /// Unknown MACs remembered as asked for; the oldest is forgotten first.
+    pub asked: u32,
+    /// Counters: VNs here times what happens in them.
+    pub counters: u32,
+    /// Octets of the punt ring, a power of two and at least a page.
+    pub ring_bytes: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            vaps: 4_096,
+            vap_ips: 32_768,
+            locations: 262_144,
+            neighbours: 262_144,
+            peers: 65_536,
+            asked: 8_192,
+            counters: 16_384,
+            ring_bytes: 262_144,
+        }
+    }
+}
+
+/// How to open a data plane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenOptions {
+    /// Where maps and links are pinned: an absolute path without dots. Where it is not on a BPF file
+    /// system one is mounted: at /sys/fs/bpf for paths under it, else at the path itself.
+    pub pin_dir: PathBuf,
+    /// Name of the VXLAN device of the device path, at most 15 octets.
+    pub vxlan_device: String,
+    /// Frames per second that one VAP may hand to the agent.
+    pub punt_rate: u32,
+    /// And how many at once.
+    pub punt_burst: u32,
+    /// Sizes of the maps.
+    pub limits: Limits,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self {
+            pin_dir: PathBuf::from("/sys/fs/bpf/weft"),
+            vxlan_device: "weft-vxlan".into(),
+            punt_rate: 100,
+            punt_burst: 200,
+            limits: Limits::default(),
+        }
+    }
+}
