@@ -95,6 +95,7 @@ pub struct Core {
     by_device: BTreeMap<String, TsiId>,
     /// By device, those that are there.
     vaps: BTreeMap<IfIndex, TsiId>,
+    /// By VN, those that have a part in it: all that are not lost.
     members: BTreeMap<Vni, BTreeSet<TsiId>>,
     /// Those Activated by address: what is here is never asked for.
     local_macs: BTreeMap<(Vni, MacAddr), TsiId>,

@@ -123,6 +123,7 @@ impl Core {
             return;
         }
         self.deactivate(id);
+        self.leave(id);
         if activated {
             self.notice(Notice::LostGrant(id.clone()));
         }

@@ -123,7 +123,7 @@ impl Core {
         self.unsaved = true;
     }
 
-    /// Deactivates and forgets an interface; the last one of a VN takes all that is known of it along.
+    /// Deactivates and forgets an interface.
     pub(super) fn remove_tsi(&mut self, id: &TsiId) -> Option<Tsi> {
         self.deactivate(id);
         let tsi = self.tsis.remove(id)?;
@@ -136,16 +136,24 @@ impl Core {
         if let Some(waiting) = &tsi.waiting {
             self.tickets.remove(&waiting.ticket);
         }
-        if let Some(members) = self.members.get_mut(&id.vni) {
-            members.remove(id);
-            if members.is_empty() {
-                self.members.remove(&id.vni);
-                self.vns.remove(&id.vni);
-                self.forget_vn(id.vni);
-            }
+        self.leave(id);
+        // What is lost and may be granted again still needs the VN Context. Looked for only when nothing else does.
+        if !self.members.contains_key(&id.vni) && !self.tsis.keys().any(|other| other.vni == id.vni) {
+            self.vns.remove(&id.vni);
         }
         self.unsaved = true;
         Some(tsi)
+    }
+
+    /// An interface has no part in its VN any more. The last one takes all that is known of the VN along:
+    /// no Oracle tells an NVE without a grant in it what changes there.
+    pub(super) fn leave(&mut self, id: &TsiId) {
+        let Some(members) = self.members.get_mut(&id.vni) else { return };
+        members.remove(id);
+        if members.is_empty() {
+            self.members.remove(&id.vni);
+            self.forget_vn(id.vni);
+        }
     }
 
     /// Puts an interface in service: its tables first, then its VAP, then its registration, so that
@@ -261,6 +269,9 @@ impl Core {
         tsi.lost &= !regained;
         if tsi.grant == grant && !regained {
             return;
+        }
+        if regained {
+            self.members.entry(id.vni).or_default().insert(id.clone());
         }
         let old = std::mem::replace(&mut tsi.grant, grant);
         let kept = tsi.eids();

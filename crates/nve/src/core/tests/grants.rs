@@ -209,3 +209,21 @@ fn d1_an_address_is_with_who_was_granted_it_last() {
         assert_eq!(w.tables.fdb[&(vni(), mac(1))], Location::Local(IfIndex(3)));
     }
 }
+
+#[test]
+fn d1_without_a_grant_in_it_nothing_of_a_vn_is_kept_or_asked() {
+    for f in BOTH {
+        let mut w = World::started(f, &["a"]);
+        w.knows(50, 3, 6);
+        w.asks(1, ip(f, 60), false);
+        w.grants(11, vec![]);
+        assert_eq!((w.core.pending(), w.core.cache().count()), (0, 0));
+        assert!(w.tables.fdb.is_empty() && w.tables.neighbours.is_empty());
+        let later = w.passes(Duration::from_secs(3_600));
+        assert!(later.iter().all(|(_, s)| !matches!(s, Seen::Asked(_))), "it would not be answered");
+        assert_eq!(w.core.vns().count(), 1);
+        // Granted again it takes part again.
+        assert_eq!(registered(&w.grants(12, vec![grant("a", 1)])).len(), 1);
+        w.knows(50, 3, 6);
+    }
+}
