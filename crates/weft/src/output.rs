@@ -65,7 +65,7 @@ fn to_value<T: Serialize>(item: &T) -> Result<Value, CommandError> {
 
 fn table(rows: &[Value], columns: &[Column]) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
+    table.load_style(presets::NOTHING);
     table.set_header(columns.iter().map(|(heading, _)| heading.to_uppercase()));
     for row in rows {
         table.add_row(columns.iter().map(|(_, at)| cell(row.pointer(at))));

@@ -1,0 +1,73 @@
+//! What a first-time user does wrong: one line each, what and why and what to do, exit status non-zero.
+use assert_cmd::Command;
+
+fn weft(args: &[&str]) -> (bool, String) {
+    let mut command = Command::cargo_bin("weft").unwrap();
+    let output = command.args(args).env_remove("WEFT_CONTEXT").env_remove("WEFT_SOCKET").output().unwrap();
+    (output.status.success(), String::from_utf8(output.stderr).unwrap())
+}
+
+fn refused(args: &[&str], parts: &[&str]) {
+    let (ok, error) = weft(args);
+    assert!(!ok, "{args:?} succeeded");
+    for part in parts {
+        assert!(error.contains(part), "{args:?} said: {error}");
+    }
+}
+
+/// As [`refused`], by the command itself, not by the parser of the command line.
+fn refused_in_one_line(args: &[&str], parts: &[&str]) {
+    refused(args, parts);
+    let (_, error) = weft(args);
+    assert_eq!(error.lines().count(), 1, "{args:?} said: {error}");
+    assert!(error.starts_with("error: "), "{error}");
+}
+
+#[test]
+fn no_daemon() {
+    let dir = tempfile::tempdir().unwrap();
+    let none = dir.path().join("none").display().to_string();
+    refused_in_one_line(&["tsi", "list", "--socket", &none], &["no NVE answers at", &none, "weft nve"]);
+    refused_in_one_line(&["get", "vns", "--context", &none], &["cannot read the context", &none, "WEFT_CONTEXT"]);
+    let data = none.as_str();
+    refused_in_one_line(
+        &["oracle", "restore", "/nonexistent/backup", "--data-dir", data],
+        &["/nonexistent/backup"],
+    );
+}
+
+#[test]
+fn errors_for_programs_are_json() {
+    let (ok, error) = weft(&["tsi", "list", "--socket", "/nonexistent/nve.sock", "-o", "json"]);
+    assert!(!ok);
+    let error: serde_json::Value = serde_json::from_str(&error).unwrap();
+    assert_eq!(error["error"], "unreachable");
+    assert!(error["message"].as_str().unwrap().contains("/nonexistent/nve.sock"));
+}
+
+#[test]
+fn values_that_cannot_be() {
+    refused(&["vn", "create", "Red"], &["'Red' has 'R' in it"]);
+    refused(&["vn", "create", "red", "--vni", "0"], &["VNID 0 is reserved"]);
+    refused(&["vn", "create", "red", "--vni", "16777216"], &["does not fit 24 bits"]);
+    refused(&["vn", "create", "red", "--learning", "guess"], &["guess", "oracle"]);
+    refused_in_one_line(&["vn", "create", "red", "--subnet", "10.0.0.1/24"], &["10.0.0.1/24 has host bits", "10.0.0.0/24"]);
+    refused_in_one_line(
+        &["vn", "create", "red", "--subnet", "10.0.0.0/24", "--subnet", "10.0.0.128/25"],
+        &["10.0.0.0/24 and 10.0.0.128/25 overlap"],
+    );
+    let attach = ["tsi", "attach", "--vn", "red", "--name", "a", "--device", "x"];
+    refused(&[&attach[..], &["--mac", "01:00:00:00:00:01"]].concat(), &["group address"]);
+    refused(&[&attach[..], &["--ip", "224.0.0.1"]].concat(), &["224.0.0.1 is no unicast address"]);
+    refused(&[&attach[..], &["--ip", "nonsense"]].concat(), &["'nonsense' is no IP address"]);
+}
+
+#[test]
+fn an_nve_without_identity_says_how_to_get_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let nve = ["nve", "--data-dir", &path("d"), "--socket", &path("s"), "--http-listen", "127.0.0.1:0"];
+    refused_in_one_line(&nve, &["has not joined yet", "weft oracle token"]);
+    refused_in_one_line(&[&nve[..], &["--join", "hello"]].concat(), &["begins with 'weft1.'"]);
+    refused_in_one_line(&[&nve[..], &["--join", "weft1.AAAA"]].concat(), &["damaged"]);
+}
