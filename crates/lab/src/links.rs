@@ -1,11 +1,14 @@
 //! Devices, addresses and forwarding entries of one namespace, by netlink.
 
-use crate::{error::LabError, netns::NetNs};
+use crate::{clock, error::LabError, netns::NetNs};
 use futures_util::TryStreamExt as _;
 use netlink_packet_route::{
     AddressFamily,
     address::{AddressAttribute, AddressFlags as KernelFlags},
-    link::{InfoBridgePort, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkMessage, Stats64},
+    link::{
+        BridgePortState, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVeth, LinkAttribute, LinkInfo,
+        LinkMessage, State, Stats64,
+    },
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
 };
 use rtnetlink::{
@@ -250,6 +253,22 @@ impl Links {
             || format!("set up the bridge port {name}"),
             self.handle.link().set_port(builder.build()).execute(),
         )
+    }
+
+    /// Waits until frames pass `name`: it has carrier, and where it is a bridge port, forwards. The
+    /// kernel sees to both some time after a device is set up, up to a second.
+    ///
+    /// # Errors
+    /// When that does not happen within 30 s.
+    pub fn wait_running(&self, name: &str) -> Result<(), LabError> {
+        let seen = clock::until(clock::CEILING, || {
+            let link = self.find(name)?;
+            Ok::<_, LabError>(link.is_some_and(|link| running(&link)).then_some(()))
+        })?;
+        seen.ok_or_else(|| LabError::Timeout {
+            what: format!("carrier of {name} in namespace {}", self.namespace.name()),
+            ceiling: clock::CEILING,
+        })
     }
 
     /// Takes the addresses learned at the bridge port `name` out of its bridge's table.
@@ -527,6 +546,19 @@ fn end<T>(builder: LinkMessageBuilder<T>, end: &VethEnd<'_>) -> LinkMessageBuild
         builder = builder.mtu(mtu);
     }
     builder
+}
+
+fn running(link: &LinkMessage) -> bool {
+    link.attributes.iter().all(|attribute| match attribute {
+        LinkAttribute::OperState(state) => *state == State::Up,
+        LinkAttribute::LinkInfo(infos) => infos.iter().all(|info| match info {
+            LinkInfo::PortData(InfoPortData::BridgePort(port)) => {
+                port.contains(&InfoBridgePort::State(BridgePortState::Forwarding))
+            }
+            _ => true,
+        }),
+        _ => true,
+    })
 }
 
 fn forwarding(entry: &NeighbourMessage) -> Option<(MacAddr, Option<IpAddr>)> {

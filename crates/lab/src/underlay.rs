@@ -121,13 +121,19 @@ pub(crate) fn wire(lab: &str, spec: &LabSpec) -> Result<(), LabError> {
             }
         }
     }
-    for node in nodes {
+    for node in &nodes {
         let namespace = open(node.as_str())?;
         let links = Links::open(&namespace)?;
         links.up("lo")?;
         links.up(UPLINK)?;
         for address in addresses(spec, node) {
             links.add_address(UPLINK, address, AddressFlags::NoDetection)?;
+        }
+    }
+    for node in nodes {
+        Links::open(&open(node.as_str())?)?.wait_running(UPLINK)?;
+        if spec.underlay.wiring == Wiring::Bridge {
+            Links::open(&open("fabric")?)?.wait_running(node.as_str())?;
         }
     }
     Ok(())

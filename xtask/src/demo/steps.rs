@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 use std::{net::IpAddr, time::Duration};
 use weft_lab::{
-    Lab, Links, Signal,
+    DeviceKind, Lab, Links, Signal, TenantSpec,
     capture::{Capture, Captured, Class, Counts, Frame},
     clock,
     ping::{Ping, ping},
@@ -46,6 +46,12 @@ fn text(value: &Value, key: &str) -> String {
         Value::Array(all) => all.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "),
         other => other.to_string(),
     }
+}
+
+/// An EID is an object with one member: `{"ip": "10.0.0.1"}`.
+fn eid(value: &Value, key: &str) -> String {
+    let only = value[key].as_object().and_then(|object| object.values().next());
+    only.and_then(Value::as_str).unwrap_or("?").to_owned()
 }
 
 fn introduce(lab: &Lab) -> Result<()> {
@@ -159,11 +165,10 @@ fn first_packet(lab: &Lab, story: &mut Story) -> Result<()> {
     let shown = learned.map_or_else(|| "none".to_owned(), |mac| mac.to_string());
     story.check("red-a was told red-b's own MAC address", learned == Some(real), shown);
     let asked = get(lab, "conversations")?;
-    let about =
-        asked.iter().find(|c| text(c, "nve_name") == "h1" && text(c, "destination").contains("10.0.0.2"));
+    let about = asked.iter().find(|c| text(c, "nve_name") == "h1" && eid(c, "destination") == "10.0.0.2");
     let shown = about.map_or_else(
         || "no such conversation".to_owned(),
-        |c| format!("{} asked for {}, by {}", text(c, "source"), text(c, "destination"), text(c, "nve_name")),
+        |c| format!("{} for {}, NVE {}", eid(c, "source"), eid(c, "destination"), text(c, "nve_name")),
     );
     story.check("the Oracle remembers who asked", about.is_some(), shown);
     Ok(())
@@ -295,13 +300,13 @@ fn moving(lab: &mut Lab, story: &mut Story) -> Result<()> {
         ping(lab, "red-a", "10.0.0.3", 1).map(|ping| ping.complete().then_some(ping))
     })?;
     let seen = capture.stop()?;
-    story.check("red-a reaches red-c before", before.complete(), of(before));
+    story.check("red-a reaches red-c before the move", before.complete(), of(before));
     let shown = format!(
         "moved in {:.0} ms; {}",
         moved.as_secs_f64() * 1000.0,
         after.map_or_else(|| "never answered".to_owned(), of)
     );
-    story.check("and after", after.is_some(), shown);
+    story.check("and after it", after.is_some(), shown);
     let told = |frame: &&Frame| {
         frame.class == Class::Session && named(lab, frame.from) == "oracle" && named(lab, frame.to) == "h1"
     };
@@ -334,7 +339,15 @@ fn killing(lab: &mut Lab, story: &mut Story) -> Result<()> {
         );
         story.check(&format!("no packet lost when {what} is killed"), report.lost == 0, shown);
     }
-    let after = ping(lab, "red-d", "10.0.0.3", 2)?;
-    story.check("new conversations work afterwards", after.complete(), of(after));
+    let what = TenantSpec {
+        host: "h3".parse()?,
+        vn: "red".to_owned(),
+        ips: vec!["10.0.0.5".parse()?],
+        mac: None,
+        device: DeviceKind::Veth,
+    };
+    lab.attach("red-e", &what)?;
+    let after = ping(lab, "red-d", "10.0.0.5", 2)?;
+    story.check("a tenant system attached afterwards is reached", after.complete(), of(after));
     Ok(())
 }
