@@ -249,32 +249,17 @@ impl Driver {
             let input = match call {
                 ApiCall::Grant { call, vn, name, mac, ips } => {
                     let request = GrantRequest { vn, tsi: name, mac, ips, nve: None, request_id: None };
-                    Some(Input::Granted(call, client.grant(&request).await.map(granted).map_err(refused)))
+                    Input::Granted(call, client.grant(&request).await.map(granted).map_err(refused))
                 }
-                ApiCall::Release { call: Some(call), vn, tsi } => {
-                    Some(Input::Released(call, release(&client, &vn, &tsi).await))
-                }
-                ApiCall::Release { call: None, vn, tsi } => {
-                    // Nobody waits for it, but the grant must not stay for ever.
-                    let mut wait = Duration::from_millis(500);
-                    while let Err(Refused::Oracle { code, message }) = release(&client, &vn, &tsi).await {
-                        if code != UNREACHABLE {
-                            tracing::warn!(%vn, %tsi, %message, "cannot release the grant");
-                            break;
-                        }
-                        tokio::time::sleep(wait).await;
-                        wait = (wait * 2).min(Duration::from_secs(30));
-                    }
-                    None
+                ApiCall::Release { call, vn, tsi } => {
+                    Input::Released(call, release(&client, &vn, &tsi).await)
                 }
                 ApiCall::Take { vn, tsi, ip } => {
                     let taken = client.take_address(&vn, &tsi.name, ip).await;
-                    Some(Input::Taken(tsi, ip, taken.map(granted).map_err(refused)))
+                    Input::Taken(tsi, ip, taken.map(granted).map_err(refused))
                 }
             };
-            if let Some(input) = input {
-                let _ = inputs.send(input).await;
-            }
+            let _ = inputs.send(input).await;
         });
     }
 
@@ -428,7 +413,12 @@ pub(super) fn log(notice: &Notice) {
         Notice::Released(tsi) => tracing::info!(%tsi, "released: its device stayed away"),
         Notice::ClaimRefused(tsi, ip, why) => tracing::warn!(%tsi, %ip, %why, "link-local claim refused"),
         Notice::Version { oracle, theirs, ours } => {
-            tracing::error!(oracle, theirs, ours, "the Oracle's session version is too far from ours; update one of them");
+            tracing::error!(
+                oracle,
+                theirs,
+                ours,
+                "the Oracle's session version is too far from ours; update one of them"
+            );
         }
         Notice::Datapath(reason) => tracing::error!(%reason, "the data plane refused a change"),
     }

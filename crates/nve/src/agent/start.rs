@@ -162,7 +162,7 @@ async fn save(path: PathBuf, mut saves: watch::Receiver<Option<state::Saved>>) {
         match tokio::task::spawn_blocking(move || state::save(&file, &saved)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::error!(%error, "cannot save; a restart would need an Oracle to recover")
+                tracing::error!(%error, "cannot save; a restart would need an Oracle to recover");
             }
             Err(error) => tracing::error!(%error, "saving ended"),
         }

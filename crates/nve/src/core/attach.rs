@@ -203,7 +203,7 @@ impl Core {
         }
         // Traffic stops only once the grant is given back: a refusal changes nothing.
         self.calls.insert(call, Call::Detach { vn: vn.clone(), tsi: id.clone() });
-        self.outputs.push_back(Output::Call(ApiCall::Release { call: Some(call), vn, tsi: id }));
+        self.outputs.push_back(Output::Call(ApiCall::Release { call, vn, tsi: id }));
     }
 
     /// An Oracle's answer to [`ApiCall::Release`].

@@ -97,7 +97,7 @@ pub enum ApiCall {
     /// Give the grant back.
     Release {
         /// Whose call this is for; the core numbers its own from `u64::MAX` downwards.
-        call: Option<CallId>,
+        call: CallId,
         /// The VN.
         vn: VnName,
         /// The interface.

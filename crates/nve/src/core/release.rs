@@ -51,7 +51,7 @@ impl Core {
         let tsi = release.tsi.clone();
         let vn = name.0.clone();
         releases.by_call.insert(call, name);
-        self.outputs.push_back(Output::Call(ApiCall::Release { call: Some(call), vn, tsi }));
+        self.outputs.push_back(Output::Call(ApiCall::Release { call, vn, tsi }));
     }
 
     /// Whether `call` was one of the core's own; then its answer is dealt with.

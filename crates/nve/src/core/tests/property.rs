@@ -312,7 +312,7 @@ impl Run {
                 w.core.handle_granted(w.now, call, if verdict < 2 { Err(error()) } else { Ok(answer) });
             }
             ApiCall::Release { call, .. } => {
-                w.core.handle_released(call.unwrap(), if verdict < 2 { Err(error()) } else { Ok(()) });
+                w.core.handle_released(call, if verdict < 2 { Err(error()) } else { Ok(()) });
             }
             ApiCall::Take { tsi, ip, .. } => {
                 let n = number(&tsi);

@@ -394,7 +394,7 @@ pub fn position(seen: &[Seen], wanted: impl Fn(&Seen) -> bool) -> usize {
 /// The release the core made on its own or for a call.
 pub fn releases(seen: &[Seen]) -> Vec<(CallId, TsiId)> {
     let f = |s: &Seen| match s {
-        Seen::Call(ApiCall::Release { call, tsi, .. }) => Some((call.unwrap(), tsi.clone())),
+        Seen::Call(ApiCall::Release { call, tsi, .. }) => Some((*call, tsi.clone())),
         _ => None,
     };
     seen.iter().filter_map(f).collect()
