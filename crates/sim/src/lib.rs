@@ -20,8 +20,11 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod check;
 mod frames;
+mod names;
 mod net;
+mod run;
 mod store;
 mod world;
 

@@ -5,28 +5,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use weft_datapath::{IfIndex, VapKind};
-use weft_lisp::tcp::FrameDecoder;
-use weft_lisp::{MapReply, MessageType};
-use weft_model::{
-    BootId, Eid, Grant, Learning, MacAddr, Name, NveName, Origin, Reply, Rloc, Subnets, TenantIp, Time,
-    TsiId, VnName, VnSpec, Vni, XtrId,
-};
+use weft_model::{BootId, Eid, Grant, Name, Rloc, TenantIp, Time, TsiId, Vni, XtrId};
 use weft_nve::core as nve;
-use weft_nve::core::{ApiCall, Attach, CallId, Core, Device, Granted, OracleAddr, Output, Refused};
-use weft_oracle::core::{Event, Fact, NveFact, SessionEvent, SessionId, Shard, ShardConfig, Transmit};
+use weft_nve::core::{ApiCall, Attach, CallId, Core, Device, Granted, OracleAddr, Refused};
+use weft_oracle::core::{Event, Fact, Shard};
 
-use crate::frames;
+use crate::names::{PORT, oracle_addr, rlocs, vn_name, vn_spec, xtr_id};
 use crate::net::{Host, Link, Net};
-use crate::store::{Change, Store};
+use crate::store::Store;
 
-/// UDP port of the LISP control plane.
-const PORT: u16 = 4342;
-/// From the store to an Oracle or an NVE.
-const WATCH: Duration = Duration::from_millis(1);
 /// A host that is cut off or dead is noticed on its session after this.
 const KEEPALIVE: Duration = Duration::from_secs(3);
-/// A tenant that gets no answer asks again after this.
-const TENANT_RETRY: Duration = Duration::from_secs(1);
 
 /// How large the data centre is and how its network behaves.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -66,36 +55,36 @@ pub struct Stats {
     pub calls: u64,
 }
 
-struct OracleSite {
-    shard: Option<Shard>,
-    boot: u64,
-    addr: SocketAddr,
-    wake: Option<Time>,
-    events: Vec<(Time, Event)>,
+pub(crate) struct OracleSite {
+    pub(crate) shard: Option<Shard>,
+    pub(crate) boot: u64,
+    pub(crate) addr: SocketAddr,
+    pub(crate) wake: Option<Time>,
+    pub(crate) events: Vec<(Time, Event)>,
 }
 
-struct NveSite {
-    core: Core,
-    xtr: XtrId,
-    v4: Ipv4Addr,
-    v6: Ipv6Addr,
+pub(crate) struct NveSite {
+    pub(crate) core: Core,
+    pub(crate) xtr: XtrId,
+    pub(crate) v4: Ipv4Addr,
+    pub(crate) v6: Ipv6Addr,
     /// The agent runs.
-    agent: bool,
+    pub(crate) agent: bool,
     /// The host, and with it the data path, lives.
-    host: bool,
-    wake: Option<Time>,
-    sessions: Vec<Option<u64>>,
+    pub(crate) host: bool,
+    pub(crate) wake: Option<Time>,
+    pub(crate) sessions: Vec<Option<u64>>,
 }
 
-struct Session {
-    nve: usize,
-    oracle: usize,
+pub(crate) struct Session {
+    pub(crate) nve: usize,
+    pub(crate) oracle: usize,
     /// When the last segment in each direction arrives: the next one does not overtake it.
-    to_oracle: Time,
-    to_nve: Time,
+    pub(crate) to_oracle: Time,
+    pub(crate) to_nve: Time,
 }
 
-enum Ev {
+pub(crate) enum Ev {
     ToOracle { oracle: usize, boot: u64, from: SocketAddr, octets: Vec<u8> },
     ToNve { nve: usize, from: IpAddr, octets: Vec<u8> },
     SegmentToOracle { session: u64, octets: Vec<u8> },
@@ -116,24 +105,24 @@ enum Ev {
 
 /// A simulated data centre.
 pub struct World {
-    plan: Plan,
-    now: Time,
-    queue: BTreeMap<(Time, u64), Ev>,
-    sequence: u64,
-    net: Net,
-    store: Store,
-    oracles: Vec<OracleSite>,
-    nves: Vec<NveSite>,
-    sessions: BTreeMap<u64, Session>,
-    next_session: u64,
-    next_call: u64,
-    by_ip: BTreeMap<IpAddr, usize>,
+    pub(crate) plan: Plan,
+    pub(crate) now: Time,
+    pub(crate) queue: BTreeMap<(Time, u64), Ev>,
+    pub(crate) sequence: u64,
+    pub(crate) net: Net,
+    pub(crate) store: Store,
+    pub(crate) oracles: Vec<OracleSite>,
+    pub(crate) nves: Vec<NveSite>,
+    pub(crate) sessions: BTreeMap<u64, Session>,
+    pub(crate) next_session: u64,
+    pub(crate) next_call: u64,
+    pub(crate) by_ip: BTreeMap<IpAddr, usize>,
     /// Since when an address is granted.
-    granted: BTreeMap<(Vni, Eid), Time>,
+    pub(crate) granted: BTreeMap<(Vni, Eid), Time>,
     /// What tenants want to reach, from where.
-    wanted: BTreeSet<(usize, TsiId, TenantIp)>,
-    violations: Vec<String>,
-    stats: Stats,
+    pub(crate) wanted: BTreeSet<(usize, TsiId, TenantIp)>,
+    pub(crate) violations: Vec<String>,
+    pub(crate) stats: Stats,
 }
 
 impl World {
@@ -432,528 +421,4 @@ impl World {
             self.run(Duration::from_millis(500));
         }
     }
-
-    // ===== what must hold =====
-
-    /// What is wrong now, were all messages to have arrived: a living tenant system that an Oracle does
-    /// not have registered, or at another owner than the store; an address that a tenant wants and its NVE
-    /// knows no or a wrong way to; and every lie told so far.
-    #[must_use]
-    pub fn problems(&self) -> Vec<String> {
-        let mut problems = self.violations.clone();
-        let mut owners: BTreeMap<(Vni, Eid), (usize, MacAddr)> = BTreeMap::new();
-        for grant in self.store.grants() {
-            let owner = nve_of(grant.owner);
-            owners.insert((grant.tsi.vni, Eid::Mac(grant.mac.get())), (owner, grant.mac.get()));
-            for ip in &grant.ips {
-                owners.insert((grant.tsi.vni, Eid::Ip(*ip)), (owner, grant.mac.get()));
-            }
-        }
-        self.check_oracles(&owners, &mut problems);
-        for (n, site) in self.nves.iter().enumerate().filter(|(_, site)| site.agent) {
-            for entry in site.core.cache() {
-                let owner = owners.get(&(entry.vni, entry.eid));
-                let living = owner.filter(|(owner, _)| self.lives(*owner));
-                let rloc = owner.and_then(|(owner, _)| Rloc::new(rlocs(*owner).0.into()).ok());
-                match (entry.mac, living) {
-                    (None, Some(_)) => problems.push(format!("NVE {n} holds a Negative for {}", entry.eid)),
-                    (Some(_), _) if entry.rloc.is_some() && entry.rloc != rloc => {
-                        problems.push(format!(
-                            "NVE {n} holds {:?} for {}, true is {rloc:?}",
-                            entry.rloc, entry.eid
-                        ));
-                    }
-                    _ => {}
-                }
-            }
-        }
-        for (nve, from, ip) in &self.wanted {
-            let asks = self.lives(*nve) && self.store.grant(from).is_some_and(|g| g.owner == xtr_id(*nve));
-            let owner = owners.get(&(from.vni, Eid::Ip(*ip))).filter(|(owner, _)| self.lives(*owner));
-            if let (Some((owner, _)), true) = (owner, asks)
-                && self.way(*nve, from.vni, *ip) != Rloc::new(rlocs(*owner).0.into()).ok()
-            {
-                problems.push(format!("NVE {nve} has no way to {ip} in {}", from.vni));
-            }
-        }
-        problems
-    }
-
-    fn lives(&self, nve: usize) -> bool {
-        self.nves.get(nve).is_some_and(|site| site.agent)
-    }
-
-    fn check_oracles(&self, owners: &BTreeMap<(Vni, Eid), (usize, MacAddr)>, problems: &mut Vec<String>) {
-        for (o, site) in self.oracles.iter().enumerate() {
-            let Some(shard) = &site.shard else { continue };
-            let mut found = 0;
-            for mapping in shard.mappings(self.now, None) {
-                let Some((owner, _)) = owners.get(&(mapping.vni, mapping.eid)) else {
-                    problems.push(format!("Oracle {o} has {} that nobody is granted", mapping.eid));
-                    continue;
-                };
-                found += 1;
-                let connected = self.nves.get(*owner).is_some_and(|n| n.agent && n.sessions[o].is_some());
-                let registered = mapping.origin == Origin::Registration && !mapping.stale;
-                if mapping.owner != xtr_id(*owner) {
-                    problems.push(format!("Oracle {o} has {} at {}", mapping.eid, mapping.owner));
-                } else if connected && !registered {
-                    problems.push(format!("Oracle {o} has {} not registered", mapping.eid));
-                }
-            }
-            if found != owners.len() {
-                problems.push(format!("Oracle {o} has {found} of {} mappings", owners.len()));
-            }
-        }
-    }
-
-    // ===== what happens =====
-
-    fn at(&mut self, delay: Duration, event: Ev) {
-        self.sequence += 1;
-        self.queue.insert((self.now + delay, self.sequence), event);
-    }
-
-    fn jitter(&mut self, millis: u64) -> Duration {
-        Duration::from_micros(self.net.rng().below(millis * 1_000))
-    }
-
-    fn happen(&mut self, event: Ev) {
-        match event {
-            Ev::ToOracle { oracle, boot, from, octets } => {
-                self.with_shard(oracle, boot, |shard, now, to| shard.handle_datagram(now, from, to, &octets));
-            }
-            Ev::ToNve { nve, from, octets } => {
-                self.with_core(nve, |core, now| core.handle_datagram(now, from, &octets));
-            }
-            Ev::SegmentToOracle { session, octets } => self.segment_to_oracle(session, &octets),
-            Ev::SegmentToNve { session, octets } => self.segment_to_nve(session, &octets),
-            Ev::Connect { nve, oracle } => self.connect(nve, oracle),
-            Ev::Lost { session } => self.lost(session),
-            Ev::Fact { oracle, boot, fact } => {
-                self.with_shard(oracle, boot, |shard, now, _| shard.handle_fact(now, fact));
-            }
-            Ev::Grants { nve } => {
-                let (revision, grants) = self.store.grants_of(xtr_id(nve));
-                self.with_core(nve, |core, _| core.handle_fact(nve::Fact::Grants(revision, grants)));
-            }
-            Ev::Call { nve, call } => self.call(nve, call),
-            Ev::Granted { nve, call, answer } => {
-                self.with_core(nve, |core, now| core.handle_granted(now, call, answer));
-            }
-            Ev::Released { nve, call } => {
-                self.with_core(nve, |core, _| core.handle_released(call, Ok(())));
-            }
-            Ev::Echo { oracle, boot, rloc, nonce } => {
-                self.with_shard(oracle, boot, |shard, now, _| shard.handle_echo_reply(now, rloc, nonce));
-            }
-            Ev::Tenant { nve, tsi, target, tries } => self.tenant(nve, tsi, target, tries),
-            Ev::WakeOracle(oracle) => {
-                let Some(site) = self.oracles.get_mut(oracle) else { return };
-                site.wake = None;
-                let boot = site.boot;
-                self.with_shard(oracle, boot, |shard, now, _| shard.handle_timeout(now));
-            }
-            Ev::WakeNve(nve) => {
-                if let Some(site) = self.nves.get_mut(nve) {
-                    site.wake = None;
-                }
-                self.with_core(nve, Core::handle_timeout);
-            }
-            Ev::Restart(oracle) => self.boot(oracle),
-        }
-    }
-
-    fn boot(&mut self, oracle: usize) {
-        let (seed, now) = (self.net.rng().draw(), self.now);
-        let Some(site) = self.oracles.get_mut(oracle) else { return };
-        let boot_id = BootId(site.boot + 1);
-        let mut shard = Shard::new(ShardConfig { boot_id, seed, ..ShardConfig::default() }, now);
-        for spec in self.store.vns() {
-            shard.handle_fact(now, Fact::Vn(spec.clone()));
-        }
-        for n in 0..self.plan.nves {
-            shard.handle_fact(now, Fact::Nve(nve_fact(n)));
-        }
-        for grant in self.store.grants() {
-            shard.handle_fact(now, Fact::Grant(grant.clone()));
-        }
-        shard.handle_fact(now, Fact::FactsLoaded);
-        site.shard = Some(shard);
-        self.drain_oracle(oracle);
-    }
-
-    fn with_shard(&mut self, oracle: usize, boot: u64, act: impl FnOnce(&mut Shard, Time, IpAddr)) {
-        let now = self.now;
-        let Some(site) = self.oracles.get_mut(oracle).filter(|site| site.boot == boot) else { return };
-        let to = site.addr.ip();
-        if let Some(shard) = &mut site.shard {
-            act(shard, now, to);
-            self.drain_oracle(oracle);
-        }
-    }
-
-    fn with_core(&mut self, nve: usize, act: impl FnOnce(&mut Core, Time)) {
-        let now = self.now;
-        if let Some(site) = self.nves.get_mut(nve).filter(|site| site.agent) {
-            act(&mut site.core, now);
-            self.drain_nve(nve);
-        }
-    }
-
-    fn connect(&mut self, nve: usize, oracle: usize) {
-        let Some(site) = self.nves.get(nve).filter(|site| site.agent) else { return };
-        let up = self.oracles.get(oracle).is_some_and(|o| o.shard.as_ref().is_some_and(Shard::ready));
-        if site.sessions.get(oracle).copied().flatten().is_some() {
-            return;
-        }
-        if !up || !self.net.reaches(Host::Nve(nve), Host::Oracle(oracle)) {
-            let again = Duration::from_millis(500) + self.jitter(500);
-            return self.at(again, Ev::Connect { nve, oracle });
-        }
-        self.next_session += 1;
-        let (id, xtr_id) = (self.next_session, site.xtr);
-        let session = Session { nve, oracle, to_oracle: self.now, to_nve: self.now };
-        self.sessions.insert(id, session);
-        if let Some(slot) = self.nves.get_mut(nve).and_then(|site| site.sessions.get_mut(oracle)) {
-            *slot = Some(id);
-        }
-        let boot = self.oracles.get(oracle).map_or(0, |o| o.boot);
-        let event = SessionEvent::Up { session: SessionId(id), xtr_id };
-        self.with_shard(oracle, boot, |shard, now, _| shard.handle_session(now, event));
-        // As the agent does: the grants are read before anything is registered.
-        let (revision, grants) = self.store.grants_of(xtr_id);
-        self.with_core(nve, |core, now| {
-            core.handle_fact(nve::Fact::Grants(revision, grants));
-            core.handle_session(now, oracle, nve::Session::Up);
-        });
-    }
-
-    fn lost(&mut self, id: u64) {
-        let Some(Session { nve, oracle, .. }) = self.sessions.remove(&id) else { return };
-        if let Some(slot) = self.nves.get_mut(nve).and_then(|site| site.sessions.get_mut(oracle)) {
-            *slot = None;
-        }
-        let boot = self.oracles.get(oracle).map_or(0, |o| o.boot);
-        let event = SessionEvent::Down { session: SessionId(id) };
-        self.with_shard(oracle, boot, |shard, now, _| shard.handle_session(now, event));
-        self.with_core(nve, |core, now| core.handle_session(now, oracle, nve::Session::Down));
-        let again = Duration::from_millis(100) + self.jitter(900);
-        self.at(again, Ev::Connect { nve, oracle });
-    }
-
-    fn segment_to_oracle(&mut self, id: u64, octets: &[u8]) {
-        let Some(Session { oracle, .. }) = self.sessions.get(&id) else { return };
-        let oracle = *oracle;
-        let boot = self.oracles.get(oracle).map_or(0, |o| o.boot);
-        let mut decoder = FrameDecoder::default();
-        decoder.push(octets);
-        while let Ok(Some(frame)) = decoder.next_frame() {
-            let event = SessionEvent::Frame { session: SessionId(id), frame };
-            self.with_shard(oracle, boot, |shard, now, _| shard.handle_session(now, event));
-        }
-    }
-
-    fn segment_to_nve(&mut self, id: u64, octets: &[u8]) {
-        let Some(Session { nve, oracle, .. }) = self.sessions.get(&id) else { return };
-        let (nve, oracle) = (*nve, *oracle);
-        let mut decoder = FrameDecoder::default();
-        decoder.push(octets);
-        while let Ok(Some(frame)) = decoder.next_frame() {
-            self.with_core(nve, |core, now| core.handle_session(now, oracle, nve::Session::Frame(frame)));
-        }
-    }
-
-    fn tenant(&mut self, nve: usize, tsi: TsiId, target: TenantIp, tries: u32) {
-        if tries == 0 || !self.lives(nve) || self.way(nve, tsi.vni, target).is_some() {
-            return;
-        }
-        let Some(grant) = self.store.grant(&tsi).cloned() else { return };
-        let vap = self.nves.get(nve).and_then(|site| {
-            let vaps = &site.core.tables().vaps;
-            vaps.iter().find(|(_, vap)| vap.vni == tsi.vni && vap.mac == grant.mac).map(|(index, _)| *index)
-        });
-        if let Some(punt) = vap.and_then(|vap| frames::question(&grant, vap, target)) {
-            self.with_core(nve, |core, now| core.handle_punt(now, &punt));
-        }
-        self.at(TENANT_RETRY, Ev::Tenant { nve, tsi, target, tries: tries - 1 });
-    }
-
-    /// A call of /v1 reaches the store, if any Oracle can be reached.
-    fn call(&mut self, nve: usize, call: ApiCall) {
-        let reachable = (0..self.oracles.len()).any(|o| {
-            self.net.reaches(Host::Nve(nve), Host::Oracle(o))
-                && self.oracles.get(o).is_some_and(|o| o.shard.is_some())
-        });
-        if !reachable {
-            return self.at(Duration::from_secs(1), Ev::Call { nve, call });
-        }
-        let back = self.net.segment();
-        match call {
-            ApiCall::Grant { call, vn, name, mac, ips } => {
-                let answer = self.store.attach(&vn, &name, xtr_id(nve), mac, &ips);
-                let answer = answer.map(|(granted, change)| {
-                    if let Some(change) = change {
-                        self.commit(change, false);
-                    }
-                    granted
-                });
-                self.at(back, Ev::Granted { nve, call, answer });
-            }
-            ApiCall::Release { call, tsi, .. } => {
-                if self.store.grant(&tsi).is_some_and(|grant| grant.owner == xtr_id(nve))
-                    && let Some(change) = self.store.release(&tsi)
-                {
-                    self.commit(change, false);
-                }
-                if let Some(call) = call {
-                    self.at(back, Ev::Released { nve, call });
-                }
-            }
-            // Tenants here claim no link-locals.
-            ApiCall::Take { .. } => {}
-        }
-    }
-
-    /// Every Oracle learns of a change; with `tell`, the NVEs concerned do so too.
-    fn commit(&mut self, change: Change, tell: bool) {
-        let tsi = match &change {
-            Change::Grant(grant) => grant.tsi.clone(),
-            Change::Gone(tsi) => tsi.clone(),
-        };
-        let now = self.now;
-        if let Change::Grant(grant) = &change {
-            let eids = grant.ips.iter().map(|ip| Eid::Ip(*ip)).chain([Eid::Mac(grant.mac.get())]);
-            for eid in eids {
-                self.granted.entry((tsi.vni, eid)).or_insert(now);
-            }
-        } else {
-            let held: BTreeSet<(Vni, Eid)> = self
-                .store
-                .grants()
-                .filter(|_| self.granted.len() < 10_000)
-                .flat_map(|g| {
-                    let eids = g.ips.iter().map(|ip| Eid::Ip(*ip)).chain([Eid::Mac(g.mac.get())]);
-                    eids.map(|eid| (g.tsi.vni, eid))
-                })
-                .collect();
-            self.granted.retain(|key, _| held.contains(key));
-        }
-        for oracle in 0..self.oracles.len() {
-            let boot = self.oracles.get(oracle).map_or(0, |o| o.boot);
-            let fact = match &change {
-                Change::Grant(grant) => Fact::Grant(grant.clone()),
-                Change::Gone(tsi) => Fact::GrantGone(tsi.clone()),
-            };
-            self.at(WATCH, Ev::Fact { oracle, boot, fact });
-        }
-        if tell {
-            for nve in 0..self.nves.len() {
-                self.at(WATCH, Ev::Grants { nve });
-            }
-        }
-    }
-
-    fn drain_nve(&mut self, nve: usize) {
-        loop {
-            let Some(site) = self.nves.get_mut(nve) else { return };
-            let Some(output) = site.core.poll_output() else { break };
-            let (v4, v6) = (site.v4, site.v6);
-            match output {
-                Output::Apply(_, Some(ticket)) => site.core.handle_applied(ticket, Ok(())),
-                Output::Datagram { to, octets } => {
-                    let from = if to.is_ipv4() { IpAddr::V4(v4) } else { IpAddr::V6(v6) };
-                    self.to_oracle(nve, SocketAddr::new(from, PORT), to, octets);
-                }
-                Output::Frame { oracle, octets } => {
-                    let id = site.sessions.get(oracle).copied().flatten();
-                    self.segment(id, true, octets);
-                }
-                Output::Call(call) => {
-                    let delay = self.net.segment();
-                    self.at(delay, Ev::Call { nve, call });
-                }
-                Output::Inject(..) => self.stats.answers += 1,
-                Output::Attached(_, Ok(_)) | Output::Detached(_, Ok(())) => self.stats.calls += 1,
-                Output::Attached(_, Err(refused)) | Output::Detached(_, Err(refused)) => {
-                    self.violations.push(format!("NVE {nve}: {refused}"));
-                }
-                _ => {}
-            }
-        }
-        let now = self.now;
-        let Some(site) = self.nves.get_mut(nve) else { return };
-        if let Some(at) = site.core.poll_timeout().filter(|at| site.wake.is_none_or(|wake| *at < wake)) {
-            let at = at.max(Time(now.0 + 1));
-            site.wake = Some(at);
-            self.at(at.since(now), Ev::WakeNve(nve));
-        }
-    }
-
-    fn to_oracle(&mut self, nve: usize, from: SocketAddr, to: SocketAddr, octets: Vec<u8>) {
-        self.stats.datagrams += 1;
-        let Some(oracle) = self.oracles.iter().position(|site| site.addr == to) else { return };
-        let boot = self.oracles.get(oracle).map_or(0, |o| o.boot);
-        for delay in self.net.datagram(Host::Nve(nve), Host::Oracle(oracle)).into_iter().flatten() {
-            self.at(delay, Ev::ToOracle { oracle, boot, from, octets: octets.clone() });
-        }
-    }
-
-    fn segment(&mut self, id: Option<u64>, up: bool, octets: Vec<u8>) {
-        let delay = self.net.segment();
-        let Some((id, session)) = id.and_then(|id| self.sessions.get_mut(&id).map(|s| (id, s))) else {
-            return;
-        };
-        if !self.net.reaches(Host::Nve(session.nve), Host::Oracle(session.oracle)) {
-            return;
-        }
-        let last = if up { &mut session.to_oracle } else { &mut session.to_nve };
-        *last = (self.now + delay).max(*last);
-        let delay = last.since(self.now);
-        let event = if up {
-            Ev::SegmentToOracle { session: id, octets }
-        } else {
-            Ev::SegmentToNve { session: id, octets }
-        };
-        self.at(delay, event);
-    }
-
-    fn drain_oracle(&mut self, oracle: usize) {
-        let now = self.now;
-        loop {
-            let Some(site) = self.oracles.get_mut(oracle) else { return };
-            let Some(event) = site.shard.as_mut().and_then(Shard::poll_event) else { break };
-            match &event {
-                Event::SuccessorActive { tsi, nve, epoch } => {
-                    let change = self.store.succeed(tsi, *nve, *epoch);
-                    if let Some(change) = change {
-                        self.commit(change, true);
-                    }
-                }
-                Event::Overrun { session, .. } => self.at(Duration::ZERO, Ev::Lost { session: session.0 }),
-                _ => {}
-            }
-            if let Some(site) = self.oracles.get_mut(oracle) {
-                site.events.push((now, event));
-            }
-        }
-        let mut octets = Vec::new();
-        loop {
-            let Some(site) = self.oracles.get_mut(oracle) else { return };
-            let (boot, addr) = (site.boot, site.addr);
-            let Some(transmit) = site.shard.as_mut().and_then(|shard| shard.poll_transmit(&mut octets))
-            else {
-                break;
-            };
-            match transmit {
-                Transmit::Session { id } => self.segment(Some(id.0), false, octets.clone()),
-                Transmit::Udp { dst, src } => self.to_nve(oracle, dst, src.unwrap_or(addr.ip()), &octets),
-                Transmit::Echo { rloc, nonce } => self.echo(oracle, boot, rloc, nonce),
-            }
-        }
-        let Some(site) = self.oracles.get_mut(oracle) else { return };
-        let next = site.shard.as_ref().and_then(Shard::poll_timeout);
-        if let Some(at) = next.filter(|at| site.wake.is_none_or(|wake| *at < wake)) {
-            let at = at.max(Time(now.0 + 1));
-            site.wake = Some(at);
-            self.at(at.since(now), Ev::WakeOracle(oracle));
-        }
-    }
-
-    fn to_nve(&mut self, oracle: usize, dst: SocketAddr, from: IpAddr, octets: &[u8]) {
-        self.stats.datagrams += 1;
-        self.check_truth(oracle, octets);
-        let Some(nve) = self.by_ip.get(&dst.ip()).copied() else {
-            self.violations.push(format!("Oracle {oracle} answers to {dst}, which is nobody's"));
-            return;
-        };
-        for delay in self.net.datagram(Host::Oracle(oracle), Host::Nve(nve)).into_iter().flatten() {
-            self.at(delay, Ev::ToNve { nve, from, octets: octets.to_vec() });
-        }
-    }
-
-    /// A Negative for an address that has been granted longer than the news of it takes is a lie.
-    fn check_truth(&mut self, oracle: usize, octets: &[u8]) {
-        if !matches!(MessageType::of(octets), Ok(MessageType::MapReply)) {
-            return;
-        }
-        let Ok(reply) = MapReply::decode(octets) else {
-            self.violations.push(format!("Oracle {oracle} sent no Map-Reply: {octets:?}"));
-            return;
-        };
-        for record in reply.records.iter().filter(|record| record.locators.is_empty()) {
-            self.stats.negatives += 1;
-            let eid = weft_lisp::Eid::from_wire(record.eid, record.mask_len).ok();
-            let Some((vni, eid)) = eid.and_then(flat) else { continue };
-            let since = self.granted.get(&(vni, eid)).copied();
-            if since.is_some_and(|since| self.now.since(since) > 2 * WATCH) {
-                self.violations.push(format!("Oracle {oracle} said Negative for {eid} in {vni}, granted"));
-            }
-        }
-    }
-
-    fn echo(&mut self, oracle: usize, boot: u64, rloc: Rloc, nonce: u64) {
-        let Some(nve) = self.by_ip.get(&rloc.get()).copied() else { return };
-        let there = self.net.datagram(Host::Oracle(oracle), Host::Nve(nve))[0];
-        let back = self.net.datagram(Host::Nve(nve), Host::Oracle(oracle))[0];
-        if let (Some(there), Some(back), true) = (there, back, self.nves.get(nve).is_some_and(|n| n.host)) {
-            self.at(there + back, Ev::Echo { oracle, boot, rloc, nonce });
-        }
-    }
-}
-
-fn flat(eid: weft_lisp::Eid) -> Option<(Vni, Eid)> {
-    let vni = Vni::new(eid.iid()).ok()?;
-    Some(match eid.addr() {
-        weft_lisp::EidAddr::Mac(mac) => (vni, Eid::Mac(MacAddr(mac))),
-        weft_lisp::EidAddr::Ipv4(ip) => (vni, Eid::Ip(TenantIp::new(ip.into()).ok()?)),
-        weft_lisp::EidAddr::Ipv6(ip) => (vni, Eid::Ip(TenantIp::new(ip.into()).ok()?)),
-    })
-}
-
-fn name(text: String) -> VnName {
-    // Letters, digits and a dash.
-    Name::new(text).unwrap_or_else(|_| unreachable!())
-}
-
-fn vn_name(n: u32) -> VnName {
-    name(format!("vn{n}"))
-}
-
-fn vn_spec(n: u32) -> Option<VnSpec> {
-    let nets = ["10.0.0.0/8", "fd00::/64"].iter().filter_map(|net| net.parse().ok()).collect();
-    let (vni, subnets) = (Vni::new(n).ok()?, Subnets::new(nets).ok()?);
-    Some(VnSpec { name: vn_name(n), vni, subnets, learning: Learning::Oracle, reply: Reply::Proxy })
-}
-
-fn xtr_id(n: usize) -> XtrId {
-    XtrId((u128::try_from(n).unwrap_or(0) + 1).to_be_bytes())
-}
-
-fn nve_of(id: XtrId) -> usize {
-    usize::try_from(u128::from_be_bytes(id.0)).unwrap_or(0).saturating_sub(1)
-}
-
-fn rlocs(n: usize) -> (Ipv4Addr, Ipv6Addr) {
-    let n = u32::try_from(n).unwrap_or(0) + 1;
-    let v4 = Ipv4Addr::from(u32::from(Ipv4Addr::new(172, 16, 0, 0)) + n);
-    (v4, Ipv6Addr::from(u128::from(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0)) + u128::from(n)))
-}
-
-fn nve_fact(n: usize) -> NveFact {
-    let (v4, v6) = rlocs(n);
-    let name: NveName = name(format!("host{n}"));
-    let rlocs = [IpAddr::V4(v4), IpAddr::V6(v6)].into_iter().flat_map(Rloc::new).collect();
-    NveFact { xtr_id: xtr_id(n), name, rlocs }
-}
-
-/// Oracles are asked over IPv4 and IPv6 in turn.
-fn oracle_addr(o: usize) -> SocketAddr {
-    let o16 = u16::try_from(o).unwrap_or(0);
-    let ip = if o % 2 == 0 {
-        IpAddr::V4(Ipv4Addr::from(u32::from(Ipv4Addr::new(192, 0, 2, 1)) + u32::from(o16)))
-    } else {
-        IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, o16 + 1))
-    };
-    SocketAddr::new(ip, PORT)
 }

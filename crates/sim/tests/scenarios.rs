@@ -1,5 +1,7 @@
 //! What must hold when things go wrong, on the real cores. Each failure names its seed.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
 use std::time::Duration;
 
 use weft_oracle::core::Event;

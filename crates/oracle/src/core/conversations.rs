@@ -46,11 +46,20 @@ impl Class {
         }
     }
 
-    /// How long the ask is remembered: a little longer than the answer lives, which has yet to arrive.
-    fn span(self, ttl: &RecordTtl) -> Duration {
+    /// How long an ask must be remembered: a little longer than the answer lives, which has yet to arrive.
+    fn least(self, ttl: &RecordTtl) -> Duration {
         Duration::from_secs(60 * u64::from(self.minutes(ttl))) + MARGIN
     }
+
+    /// How long it is: a sixteenth longer, so that asking again moves it in its lists now and then only.
+    fn span(self, ttl: &RecordTtl) -> Duration {
+        self.least(ttl) * 17 / 16
+    }
 }
+
+/// The place of an ask in its table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct AskAt(u32);
 
 /// A remembered ask.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -61,6 +70,8 @@ pub(crate) struct Ask {
     /// Map-Replies that may be sent; full again once the answer has changed, so that nothing delays it.
     pub(crate) replies: TokenBucket,
     expires: Time,
+    /// Where the ask for the MAC that came with an IP address's answer was last.
+    pub(crate) r1: AskAt,
     /// For whom, with the time of the last request. Empty when the EID was not asked for itself but came
     /// with the answer to another.
     pub(crate) sources: Vec<(Eid, Time)>,
@@ -75,6 +86,8 @@ const NODE: usize = 2;
 struct Slot {
     key: AskKey,
     ask: Ask,
+    /// Not in [`Asks::free`].
+    used: bool,
     links: [Link; 3],
 }
 
@@ -181,40 +194,78 @@ impl Asks {
             .filter_map(|(key, at)| self.slots.get(*at as usize).map(|slot| (key, &slot.ask)))
     }
 
-    /// Remembers that the asker holds an answer of `class` from now on. What had to be forgotten to make
-    /// room is given to `evicted`.
-    pub(crate) fn remember(
+    /// Where the ask of `key` is kept: good until the next ask is remembered or forgotten.
+    pub(crate) fn find(&self, key: AskKey) -> Option<AskAt> {
+        self.index.get(&key).copied().map(AskAt)
+    }
+
+    /// As [`Asks::find`], trying `hint` first, where it once was.
+    pub(crate) fn find_near(&self, key: AskKey, hint: AskAt) -> Option<AskAt> {
+        match self.slots.get(hint.0 as usize) {
+            Some(slot) if slot.used && slot.key == key => Some(hint),
+            _ => self.find(key),
+        }
+    }
+
+    /// The ask that [`Asks::find`] found.
+    pub(crate) fn at(&mut self, at: AskAt) -> Option<&mut Ask> {
+        self.slots.get_mut(at.0 as usize).map(|slot| &mut slot.ask)
+    }
+
+    #[cfg(test)]
+    fn remember(
+        &mut self,
+        now: Time,
+        key: AskKey,
+        class: Class,
+        bounds: (&Limits, &RecordTtl),
+        evicted: impl FnMut(AskKey),
+    ) -> AskAt {
+        match self.find(key) {
+            Some(at) => {
+                self.renew(now, at, class, bounds.1);
+                at
+            }
+            None => self.remember_new(now, key, class, bounds, evicted),
+        }
+    }
+
+    /// Remembers that the asker holds an answer of `class` from now on.
+    pub(crate) fn renew(&mut self, now: Time, at: AskAt, class: Class, ttl: &RecordTtl) {
+        let Some(slot) = self.slots.get_mut(at.0 as usize) else { return };
+        slot.ask.negative = class.negative();
+        if slot.ask.class != class || slot.ask.expires < now + class.least(ttl) {
+            let (key, old) = (slot.key, std::mem::replace(&mut slot.ask.class, class));
+            slot.ask.expires = now + class.span(ttl);
+            self.make_latest(at.0, key, old, class);
+        }
+    }
+
+    /// As [`Asks::renew`], for an ask that is known not to be there. What had to be forgotten to make room
+    /// is given to `evicted`.
+    pub(crate) fn remember_new(
         &mut self,
         now: Time,
         key: AskKey,
         class: Class,
         (limits, ttl): (&Limits, &RecordTtl),
         mut evicted: impl FnMut(AskKey),
-    ) -> &mut Ask {
-        let expires = now + class.span(ttl);
-        let at = match self.index.get(&key) {
-            Some(at) => {
-                let at = *at;
-                self.touch(at, key, class);
-                at
+    ) -> AskAt {
+        while let Some(oldest) = self.over(key, limits) {
+            match self.remove_at(oldest) {
+                Some((key, _)) => evicted(key),
+                None => break,
             }
-            None => {
-                while let Some(oldest) = self.over(key, limits) {
-                    if let Some((key, _)) = self.remove_at(oldest) {
-                        evicted(key);
-                    } else {
-                        break;
-                    }
-                }
-                self.insert(key, class, TokenBucket::full(now, limits.reply_burst))
-            }
+        }
+        let ask = Ask {
+            class,
+            negative: class.negative(),
+            replies: TokenBucket::full(now, limits.reply_burst),
+            expires: now + class.span(ttl),
+            r1: AskAt(NIL),
+            sources: Vec::new(),
         };
-        // In range: `touch` and `insert` were given or made this slot.
-        let ask = &mut self.slots[at as usize].ask;
-        ask.class = class;
-        ask.negative = class.negative();
-        ask.expires = expires;
-        ask
+        AskAt(self.insert(key, ask))
     }
 
     /// The ask to be forgotten before one more by this asker in this VN.
@@ -224,8 +275,7 @@ impl Asks {
             .or_else(|| full(self.by_vn.get(&key.vni), limits.asks_per_vn))
     }
 
-    fn touch(&mut self, at: u32, key: AskKey, class: Class) {
-        let Some(old) = self.slots.get(at as usize).map(|slot| slot.ask.class) else { return };
+    fn make_latest(&mut self, at: u32, key: AskKey, old: Class, class: Class) {
         if old == class {
             self.classes[class as usize].make_last(&mut self.slots, CLASS, at);
         } else {
@@ -240,9 +290,9 @@ impl Asks {
         }
     }
 
-    fn insert(&mut self, key: AskKey, class: Class, replies: TokenBucket) -> u32 {
-        let ask = Ask { class, negative: true, replies, expires: Time::default(), sources: Vec::new() };
-        let slot = Slot { key, ask, links: [Link::default(); 3] };
+    fn insert(&mut self, key: AskKey, ask: Ask) -> u32 {
+        let class = ask.class;
+        let slot = Slot { key, ask, used: true, links: [Link::default(); 3] };
         let at = match self.free.pop() {
             Some(at) => {
                 self.slots[at as usize] = slot;
@@ -271,6 +321,7 @@ impl Asks {
         let slot = self.slots.get_mut(at as usize)?;
         let (key, ask) = (slot.key, slot.ask.clone());
         slot.ask.sources = Vec::new();
+        slot.used = false;
         self.index.remove(&key)?;
         self.classes[ask.class as usize].unlink(&mut self.slots, CLASS, at);
         if let Some(list) = self.by_vn.get_mut(&key.vni) {
@@ -372,7 +423,9 @@ mod tests {
         let mut asks = Asks::default();
         let mut evicted = Vec::new();
         let mut ask = |asks: &mut Asks, at: u64, key: AskKey| {
-            asks.remember(Time(at), key, Class::Positive, (&limits, &ttl), |k| evicted.push(k));
+            asks.remember(Time::from_secs(100 * at), key, Class::Positive, (&limits, &ttl), |k| {
+                evicted.push(k)
+            });
         };
         ask(&mut asks, 1, key(1, 1, 1));
         ask(&mut asks, 2, key(1, 2, 1));
@@ -390,11 +443,17 @@ mod tests {
         let mut asks = Asks::default();
         asks.remember(Time(0), key(1, 1, 1), Class::NegativeInside, (&limits, &ttl), |_| ());
         asks.remember(Time(0), key(1, 2, 1), Class::Positive, (&limits, &ttl), |_| ());
-        assert_eq!(asks.next_expiry(), Some(Time::from_secs(65)));
-        assert_eq!(asks.expire(Time::from_secs(64)), 0);
-        assert_eq!(asks.expire(Time::from_secs(65)), 1);
-        assert_eq!(asks.next_expiry(), Some(Time::from_secs(905)));
-        assert_eq!(asks.expire(Time::from_secs(905)), 1);
+        // A sixteenth longer than TTL and margin: 65 s and 905 s.
+        assert_eq!(asks.next_expiry(), Some(Time::from_secs(70)));
+        assert_eq!(asks.expire(Time::from_secs(69)), 0);
+        assert_eq!(asks.expire(Time::from_secs(70)), 1);
+        // Asked again it is remembered as long again, if need be.
+        let at = asks.find(key(1, 2, 1)).unwrap();
+        asks.renew(Time::from_secs(40), at, Class::Positive, &ttl);
+        assert_eq!(asks.next_expiry(), Some(Time::from_secs(962)));
+        asks.renew(Time::from_secs(100), at, Class::Positive, &ttl);
+        assert_eq!(asks.next_expiry(), Some(Time::from_secs(1_062)));
+        assert_eq!(asks.expire(Time::from_secs(1_062)), 1);
         assert_eq!((asks.len(), asks.next_expiry()), (0, None));
     }
 

@@ -3,6 +3,7 @@
 //! Every key leads to a TSI through an index of its own, so that no operation looks at more TSIs than it
 //! changes, however many there are.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
@@ -121,12 +122,15 @@ impl Tsi {
 /// The TSIs of a shard with their indexes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Database {
-    tsis: BTreeMap<TsiIx, Tsi>,
-    next: u32,
+    /// By number; a number is used again.
+    tsis: Vec<Option<Tsi>>,
+    free: Vec<TsiIx>,
     by_name: BTreeMap<TsiId, TsiIx>,
     by_eid: BTreeMap<(Vni, Eid), TsiIx>,
     /// Whom grants name, as owner or successor.
     by_nve: NodeIndex,
+    /// How many grants name a node in a VN, as owner or successor: never 0.
+    scope: BTreeMap<(XtrId, Vni), u32>,
     /// Who has registered.
     registered: NodeIndex,
 }
@@ -136,12 +140,12 @@ type NodeIndex = BTreeSet<(XtrId, Option<Vni>, TsiIx)>;
 
 impl Database {
     pub(crate) fn get(&self, ix: TsiIx) -> Option<&Tsi> {
-        self.tsis.get(&ix)
+        self.tsis.get(ix.0 as usize)?.as_ref()
     }
 
     pub(crate) fn lookup(&self, vni: Vni, eid: Eid) -> Option<(TsiIx, &Tsi)> {
         let ix = *self.by_eid.get(&(vni, eid))?;
-        self.tsis.get(&ix).map(|tsi| (ix, tsi))
+        self.get(ix).map(|tsi| (ix, tsi))
     }
 
     pub(crate) fn by_name(&self, id: &TsiId) -> Option<TsiIx> {
@@ -150,7 +154,7 @@ impl Database {
 
     /// Whether a grant in `vni` names `nve`.
     pub(crate) fn in_scope(&self, nve: XtrId, vni: Vni) -> bool {
-        within(&self.by_nve, nve, vni).next().is_some()
+        self.scope.contains_key(&(nve, vni))
     }
 
     /// The TSIs whose grants name `nve`.
@@ -174,12 +178,12 @@ impl Database {
         self.by_eid
             .range((lowest.map_or(Bound::Unbounded, Bound::Included), Bound::Unbounded))
             .take_while(move |((v, _), _)| vni.is_none_or(|vni| vni == *v))
-            .filter_map(|((v, eid), ix)| self.tsis.get(ix).map(|tsi| (*v, *eid, tsi)))
+            .filter_map(|((v, eid), ix)| self.get(*ix).map(|tsi| (*v, *eid, tsi)))
     }
 
     /// Number of TSIs.
     pub(crate) fn len(&self) -> usize {
-        self.tsis.len()
+        self.by_name.len()
     }
 
     /// Adds a grant or replaces it, keeping the registrations that the new one still allows.
@@ -189,14 +193,17 @@ impl Database {
         let ix = match self.by_name.get(&grant.tsi) {
             Some(ix) => *ix,
             None => {
-                let ix = TsiIx(self.next);
-                self.next = self.next.wrapping_add(1);
+                let ix = self.free.pop().unwrap_or_else(|| {
+                    self.tsis.push(None);
+                    // A shard has fewer than 2^32 TSIs: each takes more than an octet.
+                    TsiIx(u32::try_from(self.tsis.len() - 1).unwrap_or(u32::MAX))
+                });
                 self.by_name.insert(grant.tsi.clone(), ix);
                 ix
             }
         };
         let (mut claim, mut registrations, mut withdrawn) = (None, Vec::new(), false);
-        if let Some(old) = self.tsis.remove(&ix) {
+        if let Some(old) = self.tsis.get_mut(ix.0 as usize).and_then(Option::take) {
             self.unindex(ix, &old);
             // A claim outlives changes of the grant for as long as that still names the claimant.
             claim = old.claim.filter(|claim| grant.next == Some(*claim));
@@ -222,17 +229,21 @@ impl Database {
         for eid in tsi.eids() {
             self.by_eid.insert((vni, eid), ix);
         }
-        self.by_nve.insert((tsi.grant.owner, Some(vni), ix));
-        if let Some(next) = tsi.grant.next {
-            self.by_nve.insert((next.nve, Some(vni), ix));
+        for nve in named(&tsi.grant) {
+            if self.by_nve.insert((nve, Some(vni), ix)) {
+                *self.scope.entry((nve, vni)).or_default() += 1;
+            }
         }
-        self.tsis.insert(ix, tsi);
+        if let Some(slot) = self.tsis.get_mut(ix.0 as usize) {
+            *slot = Some(tsi);
+        }
         (ix, dropped)
     }
 
     /// Removes a TSI.
     pub(crate) fn remove(&mut self, ix: TsiIx) -> Option<Tsi> {
-        let tsi = self.tsis.remove(&ix)?;
+        let tsi = self.tsis.get_mut(ix.0 as usize)?.take()?;
+        self.free.push(ix);
         self.unindex(ix, &tsi);
         self.by_name.remove(&tsi.grant.tsi);
         for r in &tsi.registrations {
@@ -249,9 +260,15 @@ impl Database {
                 self.by_eid.remove(&(vni, eid));
             }
         }
-        self.by_nve.remove(&(tsi.grant.owner, Some(vni), ix));
-        if let Some(next) = tsi.grant.next {
-            self.by_nve.remove(&(next.nve, Some(vni), ix));
+        for nve in named(&tsi.grant) {
+            if self.by_nve.remove(&(nve, Some(vni), ix))
+                && let Entry::Occupied(mut count) = self.scope.entry((nve, vni))
+            {
+                *count.get_mut() -= 1;
+                if *count.get() == 0 {
+                    count.remove();
+                }
+            }
         }
     }
 
@@ -259,7 +276,9 @@ impl Database {
     ///
     /// Returns the NVEs displaced, and whether the grant's successor has hereby become the holder.
     pub(crate) fn register(&mut self, ix: TsiIx, registration: Registration) -> (Vec<XtrId>, bool) {
-        let Some(tsi) = self.tsis.get_mut(&ix) else { return (Vec::new(), false) };
+        let Some(tsi) = self.tsis.get_mut(ix.0 as usize).and_then(Option::as_mut) else {
+            return (Vec::new(), false);
+        };
         let vni = tsi.grant.tsi.vni;
         let (nve, epoch, active) = (registration.nve, registration.epoch, registration.active());
         let mut displaced = Vec::new();
@@ -291,7 +310,7 @@ impl Database {
 
     /// Removes what `nve` has registered for a TSI. False when it had not.
     pub(crate) fn withdraw(&mut self, ix: TsiIx, nve: XtrId) -> bool {
-        let Some(tsi) = self.tsis.get_mut(&ix) else { return false };
+        let Some(tsi) = self.tsis.get_mut(ix.0 as usize).and_then(Option::as_mut) else { return false };
         let before = tsi.registrations.len();
         tsi.registrations.retain(|r| r.nve != nve);
         if tsi.registrations.len() == before {
@@ -302,6 +321,11 @@ impl Database {
         self.registered.remove(&(nve, Some(tsi.grant.tsi.vni), ix));
         true
     }
+}
+
+/// Whom a grant names.
+fn named(grant: &Grant) -> impl Iterator<Item = XtrId> + use<> {
+    std::iter::once(grant.owner).chain(grant.next.map(|next| next.nve))
 }
 
 fn range_of(index: &NodeIndex, nve: XtrId) -> impl Iterator<Item = (Vni, TsiIx)> + '_ {

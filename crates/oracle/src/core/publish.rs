@@ -7,7 +7,7 @@ use weft_model::digest::Digest;
 use weft_model::{Eid, Epoch, MacAddr, Time, Vni, XtrId};
 
 use super::Shard;
-use super::conversations::{AskKey, Class};
+use super::conversations::{AskAt, AskKey, Class};
 use super::database::{Answer, Database, Found, Locator, Source, TsiIx};
 use super::limits::TokenBucket;
 use super::nodes::{Control, Nodes};
@@ -165,11 +165,21 @@ impl Shard {
     }
 
     /// Remembers an ask; whoever is forgotten for it is told to ask again.
-    pub(crate) fn remember(&mut self, now: Time, key: AskKey, class: Class) {
-        let limits = (&self.config.limits, &self.config.ttl);
+    pub(crate) fn remember(&mut self, now: Time, key: AskKey, class: Class) -> AskAt {
+        self.remember_at(now, key, class, self.asks.find(key))
+    }
+
+    /// As [`Shard::remember`], when it is known where the ask is or that there is none.
+    pub(crate) fn remember_at(&mut self, now: Time, key: AskKey, class: Class, at: Option<AskAt>) -> AskAt {
+        if let Some(at) = at {
+            self.asks.renew(now, at, class, &self.config.ttl);
+            return at;
+        }
+        let bounds = (&self.config.limits, &self.config.ttl);
         let evicted = &mut self.evicted;
-        self.asks.remember(now, key, class, limits, |key| evicted.push(key));
+        let at = self.asks.remember_new(now, key, class, bounds, |key| evicted.push(key));
         self.forget_evicted(now);
+        at
     }
 
     fn forget_evicted(&mut self, now: Time) {

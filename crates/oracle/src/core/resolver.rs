@@ -122,9 +122,9 @@ impl Shard {
         let source = asked.source.and_then(|(v, eid)| (v == vni).then_some(eid));
         let limits = &self.config.limits;
         let (rate, burst, sources) = (limits.reply_rate, limits.reply_burst, limits.sources_per_ask);
-        let known = self.asks.get_mut(key);
-        let new = known.is_none();
-        if let Some(ask) = known {
+        let known = self.asks.find(key);
+        let mut r1_at = None;
+        if let Some(ask) = known.and_then(|at| self.asks.at(at)) {
             if let Some(source) = source {
                 ask.note_source(now, source, sources);
             }
@@ -132,13 +132,16 @@ impl Shard {
                 self.counters.requests_repeated += 1;
                 return;
             }
+            r1_at = Some(ask.r1);
         }
         let Some((class, r1)) = self.reply(asked, vni, eid) else {
             self.counters.unanswered += 1;
             return;
         };
-        self.remember(now, key, class);
-        if new && let Some(ask) = self.asks.get_mut(key) {
+        let at = self.remember_at(now, key, class, known);
+        if known.is_none()
+            && let Some(ask) = self.asks.at(at)
+        {
             ask.replies.take(now, rate, burst);
             if let Some(source) = source {
                 ask.note_source(now, source, sources);
@@ -146,9 +149,17 @@ impl Shard {
         }
         self.end_solicit(key);
         if let Some(r1) = r1 {
-            let key = AskKey { eid: r1, ..key };
-            self.remember(now, key, Class::Positive);
-            self.end_solicit(key);
+            let r1 = AskKey { eid: r1, ..key };
+            let r1_known = match r1_at {
+                Some(hint) => self.asks.find_near(r1, hint),
+                None => self.asks.find(r1),
+            };
+            let r1_at = self.remember_at(now, r1, Class::Positive, r1_known);
+            // To make room the first may have been forgotten for the second.
+            if let Some(ask) = self.asks.find_near(key, at).and_then(|at| self.asks.at(at)) {
+                ask.r1 = r1_at;
+            }
+            self.end_solicit(r1);
         }
     }
 

@@ -1,5 +1,7 @@
 //! A shard with tenants, and Map-Requests ready to be given to it. Also used by the `lookups` example.
 
+#![allow(clippy::unwrap_used, reason = "set-up of tests: what fails here ends them")]
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use weft_lisp::tcp::{Body, FrameDecoder};

@@ -145,9 +145,9 @@ fn m2_conversations_name_who_asked_for_whom() {
         [(ip4(8), ip4(7), nve(2), false), (ip6(8), ip4(7), nve(2), false), (ip4(8), ip4(50), nve(2), true)]
     );
     // They end with the answer's TTL.
-    bench.pass(Duration::from_secs(66));
+    bench.pass(Duration::from_secs(71));
     assert_eq!(bench.shard.conversations(None).count(), 2);
-    bench.pass(Duration::from_secs(15 * 60));
+    bench.pass(Duration::from_secs(16 * 60));
     assert_eq!((bench.shard.conversations(None).count(), bench.shard.sizes().1), (0, 0));
 }
 

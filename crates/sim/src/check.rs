@@ -1,0 +1,82 @@
+//! What must hold in a simulated data centre.
+
+use std::collections::BTreeMap;
+
+use weft_model::{Eid, MacAddr, Origin, Rloc, Vni};
+
+use crate::names::{nve_of, rlocs, xtr_id};
+use crate::world::World;
+
+impl World {
+    /// What is wrong now, were all messages to have arrived: a living tenant system that an Oracle does
+    /// not have registered, or at another owner than the store; an address that a tenant wants and its NVE
+    /// knows no or a wrong way to; and every lie told so far.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = self.violations.clone();
+        let mut owners: BTreeMap<(Vni, Eid), (usize, MacAddr)> = BTreeMap::new();
+        for grant in self.store.grants() {
+            let owner = nve_of(grant.owner);
+            owners.insert((grant.tsi.vni, Eid::Mac(grant.mac.get())), (owner, grant.mac.get()));
+            for ip in &grant.ips {
+                owners.insert((grant.tsi.vni, Eid::Ip(*ip)), (owner, grant.mac.get()));
+            }
+        }
+        self.check_oracles(&owners, &mut problems);
+        for (n, site) in self.nves.iter().enumerate().filter(|(_, site)| site.agent) {
+            for entry in site.core.cache() {
+                let owner = owners.get(&(entry.vni, entry.eid));
+                let living = owner.filter(|(owner, _)| self.lives(*owner));
+                let rloc = owner.and_then(|(owner, _)| Rloc::new(rlocs(*owner).0.into()).ok());
+                match (entry.mac, living) {
+                    (None, Some(_)) => problems.push(format!("NVE {n} holds a Negative for {}", entry.eid)),
+                    (Some(_), _) if entry.rloc.is_some() && entry.rloc != rloc => {
+                        problems.push(format!(
+                            "NVE {n} holds {:?} for {}, true is {rloc:?}",
+                            entry.rloc, entry.eid
+                        ));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        for (nve, from, ip) in &self.wanted {
+            let asks = self.lives(*nve) && self.store.grant(from).is_some_and(|g| g.owner == xtr_id(*nve));
+            let owner = owners.get(&(from.vni, Eid::Ip(*ip))).filter(|(owner, _)| self.lives(*owner));
+            if let (Some((owner, _)), true) = (owner, asks)
+                && self.way(*nve, from.vni, *ip) != Rloc::new(rlocs(*owner).0.into()).ok()
+            {
+                problems.push(format!("NVE {nve} has no way to {ip} in {}", from.vni));
+            }
+        }
+        problems
+    }
+
+    pub(crate) fn lives(&self, nve: usize) -> bool {
+        self.nves.get(nve).is_some_and(|site| site.agent)
+    }
+
+    fn check_oracles(&self, owners: &BTreeMap<(Vni, Eid), (usize, MacAddr)>, problems: &mut Vec<String>) {
+        for (o, site) in self.oracles.iter().enumerate() {
+            let Some(shard) = &site.shard else { continue };
+            let mut found = 0;
+            for mapping in shard.mappings(self.now, None) {
+                let Some((owner, _)) = owners.get(&(mapping.vni, mapping.eid)) else {
+                    problems.push(format!("Oracle {o} has {} that nobody is granted", mapping.eid));
+                    continue;
+                };
+                found += 1;
+                let connected = self.nves.get(*owner).is_some_and(|n| n.agent && n.sessions[o].is_some());
+                let registered = mapping.origin == Origin::Registration && !mapping.stale;
+                if mapping.owner != xtr_id(*owner) {
+                    problems.push(format!("Oracle {o} has {} at {}", mapping.eid, mapping.owner));
+                } else if connected && !registered {
+                    problems.push(format!("Oracle {o} has {} not registered", mapping.eid));
+                }
+            }
+            if found != owners.len() {
+                problems.push(format!("Oracle {o} has {found} of {} mappings", owners.len()));
+            }
+        }
+    }
+}
