@@ -39,7 +39,10 @@ fn main() -> ExitCode {
             let tsi = world.tsi(from, 0);
             let Some(grant) = world.store().grant(&tsi).filter(|_| round == 0).cloned() else { continue };
             world.detach(from, &tsi);
-            world.run(Duration::from_millis(20));
+            // The hypervisor there starts when the detach here has ended.
+            while world.store().grant(&tsi).is_some() {
+                world.run(Duration::from_millis(20));
+            }
             world.attach((from + 1) % nves, &tsi, Some(&grant));
         }
         if !settled(&mut world, "moved", seed) {

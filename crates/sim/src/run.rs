@@ -360,7 +360,7 @@ impl World {
             match transmit {
                 Transmit::Session { id } => self.segment(Some(id.0), false, octets.clone()),
                 Transmit::Udp { dst, src } => {
-                    self.send_to_nve(oracle, dst, src.unwrap_or(addr.ip()), &octets)
+                    self.send_to_nve(oracle, dst, src.unwrap_or(addr.ip()), &octets);
                 }
                 Transmit::Echo { rloc, nonce } => self.echo(oracle, boot, rloc, nonce),
             }
