@@ -424,7 +424,7 @@ mod tests {
         let mut evicted = Vec::new();
         let mut ask = |asks: &mut Asks, at: u64, key: AskKey| {
             asks.remember(Time::from_secs(100 * at), key, Class::Positive, (&limits, &ttl), |k| {
-                evicted.push(k)
+                evicted.push(k);
             });
         };
         ask(&mut asks, 1, key(1, 1, 1));

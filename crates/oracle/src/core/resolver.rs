@@ -12,6 +12,7 @@ use super::conversations::{AskKey, Class};
 use super::counters::Counters;
 use super::database::{Answer, Source};
 use super::nodes::Node;
+use super::nodes::Tell;
 use super::output::Outbox;
 use super::publish::answer;
 use super::wire::{Locators, WireEid, from_lisp, from_lisp_host, record, to_lisp};
@@ -160,6 +161,34 @@ impl Shard {
                 ask.r1 = r1_at;
             }
             self.end_solicit(r1);
+        }
+        if known.is_none()
+            && class == Class::Positive
+            && let Some(source) = source
+        {
+            self.introduce(now, asked.nve, vni, source, eid);
+        }
+    }
+
+    /// Two tenant systems are about to talk for the first time: the destination's NVE is told where the
+    /// asking one is before its own tenant asks (requirement M5: the mapping goes to the node of the one
+    /// that is talked to, and to no other). It counts as having asked, so it is told of changes too.
+    fn introduce(&mut self, now: Time, asker: XtrId, vni: Vni, source: Eid, destination: Eid) {
+        let Answer::At(there) = answer(&self.db, &self.nodes, vni, destination) else { return };
+        let Answer::At(here) = answer(&self.db, &self.nodes, vni, source) else { return };
+        let (there, mac) = (there.nve, here.tsi.grant.mac.get());
+        // A source that is not the asker's own is somebody's claim, not a conversation.
+        let own = here.nve == asker && matches!(here.source, Source::Registration(_));
+        let listens = self.nodes.get(there).is_some_and(|node| node.session.is_some());
+        if !own || there == asker || !listens {
+            return;
+        }
+        for eid in [Eid::Mac(mac), source] {
+            let key = AskKey { vni, eid, asker: there };
+            if self.asks.find(key).is_none() {
+                self.remember(now, key, Class::Positive);
+                self.tell(now, there, vni, eid, Tell::Current);
+            }
         }
     }
 
