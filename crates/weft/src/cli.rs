@@ -16,13 +16,18 @@ pub(crate) const NVE_DATA: &str = "/var/lib/weft/nve";
 
 /// Overlay networking for virtual machines and containers, in which nothing is flooded.
 #[derive(Debug, Parser)]
-#[command(name = "weft", version, max_term_width = 100, after_help = "Examples:
+#[command(
+    name = "weft",
+    version,
+    max_term_width = 100,
+    after_help = "Examples:
   weft oracle --data-dir /var/lib/weft/oracle      run the Oracle
   weft oracle token                                print the line to run on each host
   weft nve --join TOKEN                            run this host's NVE
   weft vn create red --subnet 10.0.0.0/24 --subnet fd00::/64
   weft tsi attach --vn red --name web1 --device tap0
-  weft get mappings")]
+  weft get mappings"
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -31,16 +36,22 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run the Oracle, or make its join tokens, backups and credentials.
-    #[command(args_conflicts_with_subcommands = true, after_help = "Examples:
+    #[command(
+        args_conflicts_with_subcommands = true,
+        after_help = "Examples:
   weft oracle --data-dir /var/lib/weft/oracle --listen 192.0.2.1
   weft oracle token --uses 3
-  weft oracle backup /root/weft.backup")]
+  weft oracle backup /root/weft.backup"
+    )]
     Oracle(OracleArgs),
     /// Run this host's NVE, or remove an NVE from the fabric.
-    #[command(args_conflicts_with_subcommands = true, after_help = "Examples:
+    #[command(
+        args_conflicts_with_subcommands = true,
+        after_help = "Examples:
   weft nve --join weft1.eyJ...                     the first start: join, then run
   weft nve                                         every later start
-  weft nve remove h3                               at an operator's: revoke h3 at once")]
+  weft nve remove h3                               at an operator's: revoke h3 at once"
+    )]
     Nve(NveArgs),
     /// Create, delete and list virtual networks.
     #[command(subcommand)]
@@ -128,7 +139,7 @@ pub(crate) struct OracleRun {
     /// This Oracle's name.
     #[arg(long, default_value = "oracle")]
     pub(crate) name: NveName,
-    /// Threads of the mapping database [default: the number of processors, at most 4].
+    /// Threads of the mapping database [default: half the processors, at most 4].
     #[arg(long)]
     pub(crate) shards: Option<NonZeroUsize>,
     /// A host name or address NVEs reach this Oracle by, beside those listened on; may be repeated.
@@ -268,7 +279,9 @@ pub(crate) enum NveCommand {
 #[derive(Debug, Subcommand)]
 pub(crate) enum VnCommand {
     /// Create a virtual network.
-    #[command(after_help = "Example: weft vn create red --subnet 10.0.0.0/24 --subnet fd00::/64 --learning oracle")]
+    #[command(
+        after_help = "Example: weft vn create red --subnet 10.0.0.0/24 --subnet fd00::/64 --learning oracle"
+    )]
     Create {
         /// Its name.
         name: VnName,
@@ -423,7 +436,9 @@ impl Cli {
             Command::Version { output, .. }
             | Command::Vn(VnCommand::Create { output, .. } | VnCommand::List { output, .. })
             | Command::Tsi(TsiCommand::Attach { output, .. } | TsiCommand::List { output, .. })
-            | Command::Oracle(OracleArgs { command: Some(OracleCommand::Token { output, .. }), .. }) => output,
+            | Command::Oracle(OracleArgs { command: Some(OracleCommand::Token { output, .. }), .. }) => {
+                output
+            }
             Command::Get(get) => &get.output,
             _ => return Format::Table,
         };

@@ -10,7 +10,9 @@ pub(crate) enum CommandError {
     #[error(transparent)]
     Client(#[from] ClientError),
     /// The NVE's socket does not answer.
-    #[error("no NVE answers at {path}: {reason}; is `weft nve` running? another socket is named with --socket")]
+    #[error(
+        "no NVE answers at {path}: {reason}; is `weft nve` running? another socket is named with --socket"
+    )]
     NoNve {
         /// The socket.
         path: PathBuf,

@@ -33,7 +33,11 @@ pub(crate) fn print(text: &str) -> Result<(), CommandError> {
 }
 
 /// A list, in the format asked for.
-pub(crate) fn list<T: Serialize>(format: Format, items: &[T], columns: &[Column]) -> Result<String, CommandError> {
+pub(crate) fn list<T: Serialize>(
+    format: Format,
+    items: &[T],
+    columns: &[Column],
+) -> Result<String, CommandError> {
     match format {
         Format::Table => {
             let rows: Vec<Value> = items.iter().map(to_value).collect::<Result<_, _>>()?;
@@ -44,7 +48,11 @@ pub(crate) fn list<T: Serialize>(format: Format, items: &[T], columns: &[Column]
 }
 
 /// One object, in the format asked for; as a table it has one row.
-pub(crate) fn one<T: Serialize>(format: Format, item: &T, columns: &[Column]) -> Result<String, CommandError> {
+pub(crate) fn one<T: Serialize>(
+    format: Format,
+    item: &T,
+    columns: &[Column],
+) -> Result<String, CommandError> {
     match format {
         Format::Table => Ok(table(&[to_value(item)?], columns)),
         _ => document(format, item),
@@ -113,7 +121,10 @@ mod tests {
         let columns = [("a", "/a"), ("b", "/b"), ("c", "/c"), ("d", "/d"), ("e", "/e"), ("none", "/f")];
         let text = list(Format::Table, &rows, &columns).unwrap();
         let words: Vec<Vec<&str>> = text.lines().map(|l| l.split_whitespace().collect()).collect();
-        assert_eq!(words, [vec!["A", "B", "C", "D", "E", "NONE"], vec!["x", "1,2", "10.0.0.1", "7", "-", "-"]]);
+        assert_eq!(
+            words,
+            [vec!["A", "B", "C", "D", "E", "NONE"], vec!["x", "1,2", "10.0.0.1", "7", "-", "-"]]
+        );
         assert!(list(Format::Json, &rows, &columns).unwrap().contains("\"d\": 7"));
         assert!(list(Format::Yaml, &rows, &columns).unwrap().contains("d: 7"));
     }

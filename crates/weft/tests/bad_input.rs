@@ -28,7 +28,10 @@ fn no_daemon() {
     let dir = tempfile::tempdir().unwrap();
     let none = dir.path().join("none").display().to_string();
     refused_in_one_line(&["tsi", "list", "--socket", &none], &["no NVE answers at", &none, "weft nve"]);
-    refused_in_one_line(&["get", "vns", "--context", &none], &["cannot read the context", &none, "WEFT_CONTEXT"]);
+    refused_in_one_line(
+        &["get", "vns", "--context", &none],
+        &["cannot read the context", &none, "WEFT_CONTEXT"],
+    );
     let data = none.as_str();
     refused_in_one_line(
         &["oracle", "restore", "/nonexistent/backup", "--data-dir", data],
@@ -51,7 +54,10 @@ fn values_that_cannot_be() {
     refused(&["vn", "create", "red", "--vni", "0"], &["VNID 0 is reserved"]);
     refused(&["vn", "create", "red", "--vni", "16777216"], &["does not fit 24 bits"]);
     refused(&["vn", "create", "red", "--learning", "guess"], &["guess", "oracle"]);
-    refused_in_one_line(&["vn", "create", "red", "--subnet", "10.0.0.1/24"], &["10.0.0.1/24 has host bits", "10.0.0.0/24"]);
+    refused_in_one_line(
+        &["vn", "create", "red", "--subnet", "10.0.0.1/24"],
+        &["10.0.0.1/24 has host bits", "10.0.0.0/24"],
+    );
     refused_in_one_line(
         &["vn", "create", "red", "--subnet", "10.0.0.0/24", "--subnet", "10.0.0.128/25"],
         &["10.0.0.0/24 and 10.0.0.128/25 overlap"],

@@ -12,7 +12,6 @@ use super::conversations::{AskKey, Class};
 use super::counters::Counters;
 use super::database::{Answer, Source};
 use super::nodes::Node;
-use super::nodes::Tell;
 use super::output::Outbox;
 use super::publish::answer;
 use super::wire::{Locators, WireEid, from_lisp, from_lisp_host, record, to_lisp};
@@ -187,7 +186,7 @@ impl Shard {
             let key = AskKey { vni, eid, asker: there };
             if self.asks.find(key).is_none() {
                 self.remember(now, key, Class::Positive);
-                self.tell(now, there, vni, eid, Tell::Current);
+                self.tell(now, there, vni, eid);
             }
         }
     }

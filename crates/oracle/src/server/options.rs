@@ -29,7 +29,7 @@ pub struct OracleOptions {
     pub metrics: Option<SocketAddr>,
     /// Names or addresses that NVEs are told to reach this Oracle by; those it listens on when empty.
     pub advertise: Vec<String>,
-    /// Threads of the mapping database; when absent one per core, at most four.
+    /// Threads of the mapping database; when absent one for two cores, at most four.
     pub shards: Option<NonZeroUsize>,
     /// Where TLS secrets are written for a protocol analyser. Whoever reads this file reads all.
     pub tls_key_log: Option<PathBuf>,
@@ -69,7 +69,9 @@ impl OracleOptions {
     }
 
     pub(crate) fn shard_count(&self) -> usize {
-        let cores = || std::thread::available_parallelism().map_or(1, |n| n.get().min(4));
+        // A datagram that the kernel hands to the wrong shard's thread wakes a second one: on a small
+        // machine one shard answers sooner than two.
+        let cores = || std::thread::available_parallelism().map_or(1, |n| n.get().div_ceil(2).min(4));
         self.shards.map_or_else(cores, NonZeroUsize::get)
     }
 

@@ -2,12 +2,13 @@
 
 use super::{client, tsi, vn};
 use crate::cli::{GetArgs, Kinds, Socket};
-use crate::output::{self, Column, Format};
 use crate::error::CommandError;
+use crate::output::{self, Column, Format};
 use serde::Serialize;
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-const NVES: &[Column] = &[("name", "/name"), ("xtr-id", "/xtr_id"), ("rlocs", "/rlocs"), ("connected", "/connected")];
+const NVES: &[Column] =
+    &[("name", "/name"), ("xtr-id", "/xtr_id"), ("rlocs", "/rlocs"), ("connected", "/connected")];
 const TSIS: &[Column] = &[
     ("vn", "/vn"),
     ("name", "/name"),
@@ -95,7 +96,9 @@ async fn oracle_list(args: &GetArgs, format: Format) -> Result<String, CommandEr
         Kinds::Mappings => output::list(format, &client.mappings(vn).await?.items, MAPPINGS),
         Kinds::Conversations => output::list(format, &client.conversations(vn).await?.items, CONVERSATIONS),
         Kinds::Counters => counters(format, client.counters().await?.counters),
-        Kinds::Drops => Err(CommandError::Usage("drops are counted by an NVE; name its socket with --socket")),
+        Kinds::Drops => {
+            Err(CommandError::Usage("drops are counted by an NVE; name its socket with --socket"))
+        }
     }
 }
 
@@ -133,6 +136,7 @@ struct Counter {
 }
 
 fn counters(format: Format, counters: BTreeMap<String, u64>) -> Result<String, CommandError> {
-    let rows: Vec<Counter> = counters.into_iter().map(|(counter, count)| Counter { counter, count }).collect();
+    let rows: Vec<Counter> =
+        counters.into_iter().map(|(counter, count)| Counter { counter, count }).collect();
     output::list(format, &rows, COUNTERS)
 }

@@ -1,8 +1,8 @@
 //! `weft tsi`: a thin client of this host's NVE.
 
 use crate::cli::{Kind, Socket, TsiCommand};
-use crate::output::{self, Column};
 use crate::error::CommandError;
+use crate::output::{self, Column};
 use weft_api::{
     ClientError, LocalClient,
     local::{Attach, DeviceKind},
@@ -28,7 +28,9 @@ pub(super) fn nve(socket: &Socket) -> Result<LocalClient, CommandError> {
 
 pub(super) fn unreachable<'a>(socket: &'a Socket) -> impl Fn(ClientError) -> CommandError + use<'a> {
     |error| match error {
-        ClientError::Unreachable { reason, .. } => CommandError::NoNve { path: socket.socket.clone(), reason },
+        ClientError::Unreachable { reason, .. } => {
+            CommandError::NoNve { path: socket.socket.clone(), reason }
+        }
         other => other.into(),
     }
 }

@@ -2,19 +2,25 @@
 
 use super::client;
 use crate::cli::VnCommand;
-use crate::output::{self, Column};
 use crate::error::CommandError;
+use crate::output::{self, Column};
 use weft_api::NewVn;
 use weft_model::{Subnets, SubnetsError};
 
 /// How VNs are shown.
-pub(super) const COLUMNS: &[Column] =
-    &[("name", "/name"), ("vni", "/vni"), ("subnets", "/subnets"), ("learning", "/learning"), ("reply", "/reply")];
+pub(super) const COLUMNS: &[Column] = &[
+    ("name", "/name"),
+    ("vni", "/vni"),
+    ("subnets", "/subnets"),
+    ("learning", "/learning"),
+    ("reply", "/reply"),
+];
 
 pub(super) async fn run(command: VnCommand) -> Result<(), CommandError> {
     match command {
         VnCommand::Create { name, subnet, vni, learning, reply, access, output } => {
-            let subnets = Subnets::new(subnet).map_err(|e: SubnetsError| CommandError::Refused(e.to_string()))?;
+            let subnets =
+                Subnets::new(subnet).map_err(|e: SubnetsError| CommandError::Refused(e.to_string()))?;
             let vn = client(&access)?.create_vn(&NewVn { name, vni, subnets, learning, reply }).await?;
             output::print(&output::one(output.output, &vn, COLUMNS)?)
         }

@@ -180,3 +180,34 @@ fn n8_vns_with_the_same_addresses_do_not_hear_of_each_other() {
     });
     assert_eq!(vnis.collect::<Vec<_>>(), [2, 2]);
 }
+
+#[test]
+fn m5_the_destination_hears_of_the_asker_once() {
+    let mut bench = bench();
+    bench.ask(2, 1, ip4(1), ip4(2));
+    let told = bench.told();
+    let heard: Vec<_> = told.iter().map(|t| (t.0, t.1, t.3.clone())).collect();
+    assert_eq!(
+        heard,
+        [(10, mac(2), at(2)), (10, ip4(2), at_mac(2))],
+        "the destination's NVE and nobody else"
+    );
+    bench.ask(2, 1, ip4(1), ip4(2));
+    bench.ask(2, 1, ip6(1), ip6(2));
+    assert_eq!(bench.told().iter().map(|t| t.1).collect::<Vec<_>>(), [ip6(2)], "each record once");
+    // From then on it is told like somebody who asked.
+    bench.withdraw(20, 2, 1, 2);
+    let gone: Vec<_> = bench.told().iter().filter(|t| t.0 == 10).map(|t| (t.1, t.2)).collect();
+    assert_eq!(gone, [(mac(2), 0), (ip4(2), 0), (ip6(2), 0)]);
+}
+
+#[test]
+fn m5_nobody_is_introduced_by_somebody_else() {
+    let mut bench = bench();
+    // NVE 2 asks in the name of a tenant system of NVE 3, and for one of its own.
+    bench.ask(2, 1, ip4(1), ip4(3));
+    bench.ask(2, 1, ip4(2), ip4(2));
+    // An address that does not exist has no NVE.
+    bench.ask(2, 1, ip4(9), ip4(2));
+    assert_eq!(bench.told(), []);
+}
