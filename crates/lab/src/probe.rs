@@ -161,6 +161,15 @@ impl Stream {
         }
     }
 
+    /// Stops at once, without waiting for what is on its way.
+    pub fn cancel(mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+        self.shared.end.store(true, Ordering::Release);
+        for thread in [self.sender.take(), self.receiver.take()].into_iter().flatten() {
+            let _ = thread.join();
+        }
+    }
+
     fn got(&self) -> std::sync::MutexGuard<'_, Got> {
         self.shared.got.lock().unwrap_or_else(PoisonError::into_inner)
     }

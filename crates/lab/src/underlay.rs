@@ -31,12 +31,9 @@ fn subnets(spec: &LabSpec) -> Vec<IpNet> {
 }
 
 /// The addresses of `node` on the underlay, one per family. Hosts count up from 1, Oracles come
-/// after a gap of 100 where the subnet has room, so that adding a host moves nobody.
+/// after a gap of 100 where the subnet has room, so that adding a host moves nobody. An Oracle on a
+/// host has an address of its own there, because both it and the NVE serve LISP's port.
 pub(crate) fn addresses(spec: &LabSpec, node: &NodeName) -> Vec<IpNet> {
-    let oracle = spec.oracles.get_key_value(node);
-    if let Some(host) = oracle.and_then(|(_, oracle)| oracle.on.as_ref()) {
-        return addresses(spec, host);
-    }
     let position = match spec.hosts.keys().position(|host| host == node) {
         Some(at) => at + 1,
         None => match spec.oracles.keys().position(|oracle| oracle == node) {
@@ -126,8 +123,11 @@ pub(crate) fn wire(lab: &str, spec: &LabSpec) -> Result<(), LabError> {
         let links = Links::open(&namespace)?;
         links.up("lo")?;
         links.up(UPLINK)?;
-        for address in addresses(spec, node) {
-            links.add_address(UPLINK, address, AddressFlags::NoDetection)?;
+        let guests = spec.oracles.iter().filter(|(_, oracle)| oracle.on.as_ref() == Some(*node));
+        for name in std::iter::once(*node).chain(guests.map(|(name, _)| name)) {
+            for address in addresses(spec, name) {
+                links.add_address(UPLINK, address, AddressFlags::NoDetection)?;
+            }
         }
     }
     for node in nodes {

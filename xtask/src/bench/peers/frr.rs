@@ -129,7 +129,7 @@ impl Frr {
         links.add_bridge_entry("new", mac)?;
         links.up("new")?;
         let first = stream.wait_first()?;
-        let _ = stream.stop();
+        stream.cancel();
         Ok(first - start)
     }
 }

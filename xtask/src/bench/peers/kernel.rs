@@ -45,8 +45,13 @@ impl Kernel {
             )?;
             links.add_remote("vx0", EVERYBODY, site.rloc(other)?)?;
             if learning == Learning::Static {
+                // In both tables: a bridge that does not know a port floods to all of them.
                 for tenant in remote {
                     links.add_remote("vx0", site.mac(tenant)?, site.rloc(other)?)?;
+                    links.add_bridge_entry("vx0", site.mac(tenant)?)?;
+                }
+                for tenant in tenants {
+                    links.add_bridge_entry(tenant, site.mac(tenant)?)?;
                 }
             }
         }

@@ -41,7 +41,7 @@ impl Weft {
         let start = clock::now();
         self.site.lab.ask_attach_by_api("new", "new", what)?;
         let first = stream.wait_first()?;
-        let _ = stream.stop();
+        stream.cancel();
         Ok(first - start)
     }
 }
