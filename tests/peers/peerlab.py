@@ -29,7 +29,7 @@ def weft_binary():
     raise Failed("there is no weft binary: build it, or set WEFT_BIN to its path")
 
 
-def until(condition, what, ceiling=CEILING):
+def until(condition, what, ceiling=CEILING, every=0.02):
     """Waits for `condition` to give something true, and gives it."""
     end = time.monotonic() + ceiling
     while True:
@@ -38,7 +38,7 @@ def until(condition, what, ceiling=CEILING):
             return given
         if time.monotonic() > end:
             raise Failed(f"after {ceiling} s still not: {what}")
-        time.sleep(0.02)
+        time.sleep(every)
 
 
 class Inside:
@@ -178,7 +178,8 @@ class Lab:
         """Connects a tenant's namespace to `host` and attaches it."""
         namespace = f"{self.name}.{tenant}"
         self.command(["ip", "link", "add", tenant, "type", "veth", "peer", "name", "eth0", "netns", namespace], host)
-        self.command(["ip", "link", "set", tenant, "up"], host)
+        # A port of the host, not an interface: it shall send nothing.
+        self.command(["ip", "link", "set", tenant, "addrgenmode", "none", "up"], host)
         words = [word for ip in ips for word in ("--ip", ip)]
         given = self.json("tsi", "attach", "--vn", vn, "--name", tenant, "--device", tenant, *words, node=host)
         self.command(["ip", "link", "set", "eth0", "address", given["mac"], "mtu", str(given["mtu"]), "up"], tenant)

@@ -44,6 +44,9 @@ class Xtr:
         message = lisp_decode.decode(octets)
         if (source, port) != (self.oracle, lisp_decode.PORT):
             raise Failed(f"a {message['type']} from {source} {port}, not from the Oracle's {self.oracle} 4342")
+        if message.get("smr") and wanted == "map-notify":
+            # An SMR may come, and come again, at any time.
+            return self.receive(sock, wanted, timeout)
         if message["type"] != wanted:
             raise Failed(f"a {message['type']} where a {wanted} was to come")
         return message, octets

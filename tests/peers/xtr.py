@@ -241,7 +241,7 @@ class Scenario:
                 quiet, sent = time.monotonic(), now
             return time.monotonic() - quiet > 4
 
-        until(ended, "SMRs end")
+        until(ended, "SMRs end", every=0.5)
         left = xtr.waiting()
         while xtr.waiting():
             pass
