@@ -8,7 +8,7 @@ mod guard;
 mod traffic;
 
 pub use guard::TestLab;
-pub use traffic::{settle, transfer};
+pub use traffic::transfer;
 pub use weft_lab::ping::{Ping, ping, ping_from};
 
 use std::path::PathBuf;

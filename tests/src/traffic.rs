@@ -1,4 +1,4 @@
-//! Waiting for tenants to have their addresses, and moving octets between them.
+//! Moving octets between tenants.
 
 use anyhow::{Context as _, Result, ensure};
 use std::{
@@ -6,24 +6,7 @@ use std::{
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     time::Duration,
 };
-use weft_lab::{Lab, Links, clock};
-
-/// Waits until duplicate address detection of every tenant has ended, and none failed.
-///
-/// # Errors
-/// When one has not after 30 s, or found a duplicate.
-pub fn settle(lab: &Lab) -> Result<()> {
-    for tenant in lab.record().tenants.keys() {
-        let links = Links::open(&lab.node(tenant.as_str())?)?;
-        let states = clock::until(clock::CEILING, || -> Result<_> {
-            let states = links.addresses("eth0")?;
-            Ok(states.iter().all(|state| !state.tentative).then_some(states))
-        })?;
-        let states = states.with_context(|| format!("{tenant}: detection never ended"))?;
-        ensure!(states.iter().all(|state| !state.duplicate), "{tenant}: {states:?}");
-    }
-    Ok(())
-}
+use weft_lab::Lab;
 
 /// Sends `octets` octets over TCP from one tenant to `addr`, which is `to`'s, and checks each.
 ///

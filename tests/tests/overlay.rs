@@ -3,7 +3,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use std::net::IpAddr;
-use weft_e2e::{THREE_HOSTS, TestLab, ping, settle, transfer};
+use weft_e2e::{THREE_HOSTS, TestLab, ping, transfer};
 use weft_lab::{
     Links, Signal, TenantSpec,
     capture::{Capture, Class, Kind},
@@ -19,7 +19,7 @@ fn three_hosts_on_ipv6() -> String {
 /// Every pair of one VN, both ways, over both families; nothing flooded.
 fn all_pairs(yaml: &str) -> Result<()> {
     let lab = TestLab::up(yaml)?;
-    settle(&lab)?;
+    lab.settle()?;
     let capture = Capture::underlay(&lab, "pairs")?;
     let spec = &lab.record().spec;
     for (one, what) in &spec.tenants {
@@ -51,7 +51,7 @@ fn every_pair_over_an_ipv6_underlay() -> Result<()> {
 #[test]
 fn same_addresses_in_two_vns_stay_apart() -> Result<()> {
     let lab = TestLab::up(THREE_HOSTS)?;
-    settle(&lab)?;
+    lab.settle()?;
     let received =
         |tenant: &str| -> Result<u64> { Ok(Links::open(&lab.node(tenant)?)?.stats("eth0")?.rx_packets) };
     for target in ["10.0.0.2", "fd00::2"] {
@@ -71,7 +71,7 @@ fn same_addresses_in_two_vns_stay_apart() -> Result<()> {
 #[test]
 fn an_unknown_address_is_not_flooded_and_appears_at_once() -> Result<()> {
     let mut lab = TestLab::up(THREE_HOSTS)?;
-    settle(&lab)?;
+    lab.settle()?;
     let capture = Capture::underlay(&lab, "unknown")?;
     ensure!(ping(&lab, "red-a", "10.0.0.9", 2)?.nothing());
     ensure!(ping(&lab, "red-a", "fd00::9", 2)?.nothing());
@@ -86,7 +86,7 @@ fn an_unknown_address_is_not_flooded_and_appears_at_once() -> Result<()> {
         device: weft_lab::DeviceKind::Veth,
     };
     lab.attach("red-e", &what)?;
-    settle(&lab)?;
+    lab.settle()?;
     ensure!(ping(&lab, "red-a", "10.0.0.9", 2)?.complete());
     ensure!(ping(&lab, "red-a", "fd00::9", 2)?.complete());
     lab.down()
@@ -95,7 +95,7 @@ fn an_unknown_address_is_not_flooded_and_appears_at_once() -> Result<()> {
 #[test]
 fn tenants_of_one_host_put_nothing_on_the_underlay() -> Result<()> {
     let lab = TestLab::up(THREE_HOSTS)?;
-    settle(&lab)?;
+    lab.settle()?;
     let capture = Capture::underlay(&lab, "local")?;
     ensure!(ping(&lab, "red-a", "10.0.0.4", 3)?.complete());
     ensure!(ping(&lab, "red-d", "fd00::1", 3)?.complete());
@@ -110,7 +110,7 @@ fn tenants_of_one_host_put_nothing_on_the_underlay() -> Result<()> {
 #[test]
 fn duplicate_addresses_are_detected() -> Result<()> {
     let lab = TestLab::up(THREE_HOSTS)?;
-    settle(&lab)?;
+    lab.settle()?;
     let links = Links::open(&lab.node("red-b")?)?;
     for (address, used) in [("fd00::1", true), ("fd00::77", false)] {
         let ip: IpAddr = address.parse()?;
@@ -138,7 +138,7 @@ fn duplicate_addresses_are_detected() -> Result<()> {
 #[test]
 fn unicast_arp_crosses_as_unicast() -> Result<()> {
     let lab = TestLab::up(THREE_HOSTS)?;
-    settle(&lab)?;
+    lab.settle()?;
     ensure!(ping(&lab, "red-a", "10.0.0.2", 1)?.complete());
     let mac = lab.tenant("red-b")?.mac.to_string();
     let capture = Capture::underlay(&lab, "unicast")?;
@@ -154,7 +154,7 @@ fn unicast_arp_crosses_as_unicast() -> Result<()> {
 #[test]
 fn tcp_carries_every_octet() -> Result<()> {
     let lab = TestLab::up(THREE_HOSTS)?;
-    settle(&lab)?;
+    lab.settle()?;
     for target in ["10.0.0.2", "fd00::2"] {
         transfer(&lab, "red-a", "red-b", target.parse()?, 64 << 20)?;
     }
@@ -169,7 +169,7 @@ fn tap_tenants() -> Result<()> {
         .replace("host: h2, vn: red,", "host: h2, device: tap, vn: red,")
         .replace("host: h3, vn: red,", "host: h3, device: tap, vn: red,");
     let lab = TestLab::up(&yaml)?;
-    settle(&lab)?;
+    lab.settle()?;
     let capture = Capture::underlay(&lab, "tap")?;
     for (from, to) in [("red-a", "2"), ("red-b", "1"), ("red-b", "3"), ("red-c", "4")] {
         for net in ["10.0.0.", "fd00::"] {
@@ -189,7 +189,7 @@ fn tap_tenants() -> Result<()> {
 #[test]
 fn a_cold_move_is_followed() -> Result<()> {
     let mut lab = TestLab::up(THREE_HOSTS)?;
-    settle(&lab)?;
+    lab.settle()?;
     ensure!(ping(&lab, "red-a", "10.0.0.3", 2)?.complete());
     ensure!(ping(&lab, "red-b", "fd00::3", 2)?.complete());
     let was = lab.tenant("red-c")?.clone();
@@ -197,7 +197,7 @@ fn a_cold_move_is_followed() -> Result<()> {
     for host in ["h2", "h1", "h3"] {
         let now = lab.move_cold("red-c", host)?;
         ensure!(now == was, "it keeps its addresses: {was:?}, {now:?}");
-        settle(&lab)?;
+        lab.settle()?;
         for (from, target) in [("red-a", "10.0.0.3"), ("red-b", "fd00::3"), ("red-d", "10.0.0.3")] {
             ensure!(ping(&lab, from, target, 2)?.complete(), "{from} after the move to {host}");
         }
@@ -212,7 +212,7 @@ fn a_cold_move_is_followed() -> Result<()> {
 #[test]
 fn a_detached_tenant_is_forgotten() -> Result<()> {
     let mut lab = TestLab::up(THREE_HOSTS)?;
-    settle(&lab)?;
+    lab.settle()?;
     ensure!(ping(&lab, "red-a", "10.0.0.2", 2)?.complete());
     lab.detach("red-b")?;
     let gone = clock::until(clock::CEILING, || -> Result<Option<()>> {
@@ -227,7 +227,7 @@ fn a_detached_tenant_is_forgotten() -> Result<()> {
 /// Packets of an established flow need no process of Weft.
 fn nothing_lost_when_killed(daemon: &str) -> Result<()> {
     let mut lab = TestLab::up(THREE_HOSTS)?;
-    settle(&lab)?;
+    lab.settle()?;
     for target in ["10.0.0.2", "fd00::2"] {
         let stream = Stream::start(&lab.node("red-a")?, &lab.node("red-b")?, target.parse()?, 1000)?;
         stream.wait_first()?;

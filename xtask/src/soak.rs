@@ -67,6 +67,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
 /// Gives how many packets were lost.
 fn soak(lab: &mut Lab, time: Duration) -> Result<u64> {
+    lab.settle()?;
     let end = clock::now() + time;
     let (from, to) = (lab.node("red-a")?, lab.node("red-b")?);
     let streams = [
@@ -77,6 +78,7 @@ fn soak(lab: &mut Lab, time: Duration) -> Result<u64> {
         stream.wait_first()?;
     }
     let mut done = 0u32;
+    let mut known = [0u64; 2];
     for event in EVENTS.iter().cycle() {
         if clock::now() >= end {
             break;
@@ -87,6 +89,14 @@ fn soak(lab: &mut Lab, time: Duration) -> Result<u64> {
         let counts = capture.stop()?.counts();
         ensure!(counts.flooded() == 0, "flooded during {event:?}: {counts:?}");
         done += 1;
+        // What is still on its way is a packet or two.
+        let missing = streams.each_ref().map(|stream| stream.sent().saturating_sub(stream.received()));
+        if missing.iter().zip(&known).any(|(now, before)| *now > before + 5) {
+            say::line(&format!(
+                "event {done}, {event:?}: missing packets went from {known:?} to {missing:?}"
+            ));
+            known = missing;
+        }
         say::step(&format!("{done} events; {} and {} packets", streams[0].sent(), streams[1].sent()));
     }
     say::heading(&format!("{done} events in {}", say::duration(time)));

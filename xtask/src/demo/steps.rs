@@ -17,7 +17,7 @@ const RATE: u32 = 1000;
 
 pub(super) fn tell(lab: &mut Lab, story: &mut Story) -> Result<()> {
     introduce(lab)?;
-    wait_for_addresses(lab)?;
+    lab.settle()?;
     first_packet(lab, story)?;
     same_host(lab, story)?;
     everybody(lab, story)?;
@@ -66,18 +66,6 @@ fn introduce(lab: &Lab) -> Result<()> {
         .collect();
     rows.sort();
     say::table(&["tenant system", "VN", "VNID", "host", "MAC", "addresses"], &rows);
-    Ok(())
-}
-
-/// Duplicate address detection takes each tenant a second or two, as on any IPv6 host.
-fn wait_for_addresses(lab: &Lab) -> Result<()> {
-    for tenant in lab.record().tenants.keys() {
-        let links = Links::open(&lab.node(tenant.as_str())?)?;
-        let ready = clock::until(clock::CEILING, || {
-            Ok::<_, weft_lab::LabError>(links.addresses("eth0")?.iter().all(|a| !a.tentative).then_some(()))
-        })?;
-        ready.with_context(|| format!("{tenant}: duplicate address detection never ended"))?;
-    }
     Ok(())
 }
 

@@ -2,9 +2,11 @@
 
 use super::{Lab, excerpt, shown};
 use crate::{
+    clock::{self, CEILING},
     commands::{self, Attached},
     error::LabError,
     http,
+    links::Links,
     netns::NetNs,
     process::Signal,
     record::TenantState,
@@ -28,6 +30,29 @@ impl Lab {
         self.record.namespaces.push(namespace.clone());
         self.record.save(&self.root)?;
         NetNs::create(&namespace)
+    }
+
+    /// Waits until every tenant system may use its addresses: duplicate address detection (RFC 4862)
+    /// takes a second or two, as on any IPv6 host.
+    ///
+    /// # Errors
+    /// When it has not ended after 30 s, or has found a duplicate.
+    pub fn settle(&self) -> Result<(), LabError> {
+        for tenant in self.record.tenants.keys() {
+            let links = Links::open(&self.node(tenant.as_str())?)?;
+            let states = clock::until(CEILING, || {
+                let states = links.addresses(tenant::DEVICE)?;
+                Ok::<_, LabError>(states.iter().all(|state| !state.tentative).then_some(states))
+            })?;
+            let states = states.ok_or_else(|| LabError::Timeout {
+                what: format!("duplicate address detection of {tenant}"),
+                ceiling: CEILING,
+            })?;
+            if let Some(state) = states.iter().find(|state| state.duplicate) {
+                return Err(self.wrong(format!("{tenant} finds that {} is in use already", state.address)));
+            }
+        }
+        Ok(())
     }
 
     /// Asks the NVE of `what.host`, over its local API and without the command line, to attach
