@@ -32,12 +32,7 @@ fn script(name: &str, words: &[&str]) -> Result<(bool, String)> {
 
 /// Brings up the lab that a script wants, runs the script in it, and gives its report, in which
 /// every check has passed.
-fn report(
-    name: &str,
-    words: &[&str],
-    up: fn(&str) -> Result<TestLab>,
-    least: usize,
-) -> Result<Value> {
+fn report(name: &str, words: &[&str], up: fn(&str) -> Result<TestLab>, least: usize) -> Result<Value> {
     let (_, spec) = script(name, &[words, &["--print-spec"]].concat())?;
     let lab = up(&spec)?;
     let (good, said) = script(name, &[words, &["--lab", lab.name()]].concat())?;
