@@ -46,11 +46,20 @@ pub(super) enum LocalCall {
     Status(oneshot::Sender<api::Status>),
 }
 
+/// A detach under way.
+pub(super) struct Detaching {
+    vn: VnName,
+    name: TsiName,
+    answer: oneshot::Sender<Result<(), Refused>>,
+}
+
 /// The session with one Oracle, as the driver sees it.
 pub(super) struct Link {
     pub(super) addr: String,
     /// Where frames go while it is up.
     pub(super) frames: Option<mpsc::Sender<Vec<u8>>>,
+    /// The Oracle has spoken on it.
+    pub(super) up: bool,
     /// Why it is down.
     pub(super) error: Option<String>,
 }
@@ -64,7 +73,7 @@ pub(super) struct Driver {
     pub(super) client: follow::Clients,
     pub(super) inputs: mpsc::Sender<Input>,
     pub(super) attaching: BTreeMap<CallId, oneshot::Sender<Result<Attached, Refused>>>,
-    pub(super) detaching: BTreeMap<CallId, oneshot::Sender<Result<(), Refused>>>,
+    pub(super) detaching: BTreeMap<CallId, Detaching>,
     pub(super) next_call: u64,
     pub(super) state: PathBuf,
     pub(super) saving: watch::Sender<Option<state::Saved>>,
@@ -153,22 +162,27 @@ impl Driver {
 
     fn heard(&mut self, oracle: usize, heard: Heard) {
         let now = self.clock.now();
-        let Some(Link { addr, frames, error }) = self.sessions.get_mut(oracle) else { return };
+        let Some(Link { addr, frames, up, error }) = self.sessions.get_mut(oracle) else { return };
         match heard {
             Heard::Up(sender) => {
-                tracing::info!(oracle = %addr, "session up");
                 *frames = Some(sender);
-                *error = None;
                 self.core.handle_session(now, oracle, Session::Up);
             }
             Heard::Down(why) => {
-                if frames.take().is_some() || error.is_none() {
+                *frames = None;
+                // Each reason once, not once an attempt.
+                if std::mem::take(up) || error.as_ref() != Some(&why) {
                     tracing::warn!(oracle = %addr, %why, "session down; known destinations keep working");
                 }
                 *error = Some(why);
                 self.core.handle_session(now, oracle, Session::Down);
             }
             Heard::Frame(OwnedFrame { frame_type, id, data }) => {
+                // Only now: one that refuses us hangs up without a word.
+                if !std::mem::replace(up, true) {
+                    tracing::info!(oracle = %addr, "session up");
+                    *error = None;
+                }
                 let frame = Frame { frame_type, id, data: &data };
                 self.core.handle_session(now, oracle, Session::Frame(frame));
             }
@@ -215,15 +229,20 @@ impl Driver {
                 Output::Call(call) => self.call(call),
                 Output::Attached(call, result) => {
                     if let Some(answer) = self.attaching.remove(&call) {
-                        let _ = answer.send(result);
+                        let _ = answer.send(result.map_err(|refused| self.named(refused)));
                     }
                 }
                 Output::Detached(call, result) => {
-                    if let Some(answer) = self.detaching.remove(&call) {
+                    if let Some(Detaching { vn, name, answer }) = self.detaching.remove(&call) {
+                        if result.is_ok() {
+                            tracing::info!(%vn, tsi = %name, "detached");
+                        }
                         let _ = answer.send(result);
                     }
                 }
                 Output::Persist(attachments) => self.persist(Some(attachments)),
+                // The Oracle's list may tell of a release before its answer does.
+                Output::Notice(Notice::LostGrant(tsi)) if self.is_detaching(&tsi) => {}
                 Output::Notice(notice) => log(&notice),
             }
         }
@@ -249,14 +268,17 @@ impl Driver {
             let input = match call {
                 ApiCall::Grant { call, vn, name, mac, ips } => {
                     let request = GrantRequest { vn, tsi: name, mac, ips, nve: None, request_id: None };
-                    Input::Granted(call, client.grant(&request).await.map(granted).map_err(refused))
+                    Input::Granted(
+                        call,
+                        client.grant(&request).await.map(granted).map_err(|e| refused(e, GRANTS)),
+                    )
                 }
                 ApiCall::Release { call, vn, tsi } => {
                     Input::Released(call, release(&client, &vn, &tsi).await)
                 }
                 ApiCall::Take { vn, tsi, ip } => {
                     let taken = client.take_address(&vn, &tsi.name, ip).await;
-                    Input::Taken(tsi, ip, taken.map(granted).map_err(refused))
+                    Input::Taken(tsi, ip, taken.map(granted).map_err(|e| refused(e, GRANTS)))
                 }
             };
             let _ = inputs.send(input).await;
@@ -272,7 +294,7 @@ impl Driver {
             }
             LocalCall::Detach(vn, name, force, answer) => {
                 let call = self.call_id();
-                self.detaching.insert(call, answer);
+                self.detaching.insert(call, Detaching { vn: vn.clone(), name: name.clone(), answer });
                 self.core.handle_detach(call, vn, name, force);
             }
             LocalCall::Tsis(answer) => drop(answer.send(self.tsis())),
@@ -283,6 +305,28 @@ impl Driver {
                 drop(answer.send(named.map(|(name, count)| (name.to_owned(), count)).collect()));
             }
             LocalCall::Status(answer) => drop(answer.send(self.status())),
+        }
+    }
+
+    fn is_detaching(&self, tsi: &TsiId) -> bool {
+        let vn = self.core.vn_name(tsi.vni);
+        self.detaching.values().any(|d| d.name == tsi.name && vn.is_none_or(|vn| d.vn == *vn))
+    }
+
+    /// A refusal with the name of the VN, which users know, for its number.
+    fn named(&self, refused: Refused) -> Refused {
+        match &refused {
+            Refused::DeviceTaken { device, tsi } => match self.core.vn_name(tsi.vni) {
+                Some(vn) => Refused::Oracle {
+                    code: "device_taken".to_owned(),
+                    message: format!(
+                        "{device} is already the VAP of {vn}/{}; detach that first or name another device",
+                        tsi.name
+                    ),
+                },
+                None => refused,
+            },
+            _ => refused,
         }
     }
 
@@ -425,13 +469,15 @@ pub(super) fn log(notice: &Notice) {
 }
 
 const UNREACHABLE: &str = "unreachable";
+/// What to know while no Oracle answers.
+const GRANTS: &str = "new grants need an Oracle, everything attached goes on";
 
 async fn release(client: &Client, vn: &VnName, tsi: &TsiId) -> Result<(), Refused> {
     match client.release(vn, &tsi.name, false).await {
         Ok(_) => Ok(()),
         // It is gone already: what was wanted.
         Err(ClientError::Api(error)) if error.status == 404 => Ok(()),
-        Err(error) => Err(refused(error)),
+        Err(error) => Err(refused(error, "--force lets go at once, and the grant is given back later")),
     }
 }
 
@@ -439,15 +485,12 @@ fn granted(reply: weft_api::GrantReply) -> Granted {
     Granted { grant: reply.grant, vn: reply.vn.into(), revision: reply.resource_version }
 }
 
-fn refused(error: ClientError) -> Refused {
+fn refused(error: ClientError, hint: &str) -> Refused {
     match error {
         ClientError::Api(error) => {
             let code = serde_json::to_value(error.code).ok().and_then(|v| v.as_str().map(str::to_owned));
             Refused::Oracle { code: code.unwrap_or_default(), message: error.message }
         }
-        other => Refused::Oracle {
-            code: UNREACHABLE.to_owned(),
-            message: format!("{other}; new grants need an Oracle, everything attached goes on"),
-        },
+        other => Refused::Oracle { code: UNREACHABLE.to_owned(), message: format!("{other}; {hint}") },
     }
 }

@@ -1,6 +1,6 @@
 //! Why an NVE cannot start or join.
 
-use std::{io, net::SocketAddr, path::PathBuf};
+use std::{collections::BTreeSet, io, net::SocketAddr, path::PathBuf};
 use weft_api::{ClientError, TlsError, TokenError};
 use weft_datapath::DatapathError;
 use weft_model::{NameError, NveName, Rloc};
@@ -21,7 +21,7 @@ pub enum NveError {
         path: PathBuf,
     },
     /// A file cannot be read or written.
-    #[error("cannot {action} {path}: {source}")]
+    #[error("cannot {action} {path}: {source}{hint}", hint = file_hint(.source))]
     File {
         /// What was tried.
         action: &'static str,
@@ -39,7 +39,7 @@ pub enum NveError {
         reason: String,
     },
     /// An address cannot be listened on.
-    #[error("cannot listen on {what} {addr}: {source}")]
+    #[error("cannot listen on {addr} for {what}: {source}; choose another with --http-listen")]
     Listen {
         /// What for.
         what: &'static str,
@@ -53,6 +53,9 @@ pub enum NveError {
         "this host has not joined yet: run `weft oracle token` at the Oracle and start `weft nve --join TOKEN` here"
     )]
     NotJoined,
+    /// The data plane could not be made after joining.
+    #[error("an NVE needs CAP_NET_ADMIN and CAP_BPF for its data plane; run as root")]
+    Privileges,
     /// The token is no token.
     #[error(transparent)]
     Token(#[from] TokenError),
@@ -60,7 +63,7 @@ pub enum NveError {
     #[error("the host's name cannot name this NVE ({0}); choose one with --name")]
     HostName(NameError),
     /// The Oracle did not enrol this NVE.
-    #[error("cannot join: {0}")]
+    #[error("cannot join: {0}{hint}", hint = join_hint(.0))]
     Join(ClientError),
     /// An answer to a join that cannot be used.
     #[error("the Oracle's answer names {what} '{value}', which is no address this host can use")]
@@ -116,6 +119,29 @@ pub enum NveError {
         /// What encapsulation takes.
         overhead: u16,
     },
+    /// What was asked for tenants does not fit.
+    #[error(
+        "--tenant-mtu {mtu} cannot be: the underlay has room for {least} to {most}; leave it away for {most}"
+    )]
+    TenantMtu {
+        /// What was asked for.
+        mtu: u16,
+        /// IPv6's least.
+        least: u16,
+        /// What the uplinks carry beside encapsulation.
+        most: u16,
+    },
+    /// Underlay addresses are part of what was joined with.
+    #[error(
+        "--rloc {given} differs from what this host joined with ({joined}); leave it away, or `weft nve remove` this NVE and join anew",
+        given = list(.given), joined = list(.joined)
+    )]
+    OtherRlocs {
+        /// Those of the command line.
+        given: BTreeSet<Rloc>,
+        /// Those of the identity.
+        joined: BTreeSet<Rloc>,
+    },
     /// The operating system gave no random numbers.
     #[error("no random numbers from the operating system: {0}")]
     Random(getrandom::Error),
@@ -132,5 +158,50 @@ impl NveError {
     pub(super) fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::File { action, path, source }
+    }
+}
+
+fn list(rlocs: &BTreeSet<Rloc>) -> String {
+    rlocs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// What to do about a file that cannot be used.
+fn file_hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "; run as root",
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::StorageFull => {
+            "; make room there, or choose another place with --data-dir or --socket"
+        }
+        _ => "",
+    }
+}
+
+/// What to do about a join that failed before the Oracle could say it.
+fn join_hint(error: &ClientError) -> &'static str {
+    match error {
+        ClientError::Unreachable { reason, .. } if reason.contains("certificate") => {
+            "; the Oracle there is not the one the token was made by: make a token at that one"
+        }
+        ClientError::Unreachable { .. } | ClientError::Broken { .. } | ClientError::Timeout { .. } => {
+            "; is the Oracle running, and does its address in the token lead there from this host?"
+        }
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_join_that_failed_says_what_to_do() {
+        let failed = |reason: &str| {
+            let (address, reason) = ("https://192.0.2.1:4343".to_owned(), reason.to_owned());
+            NveError::Join(ClientError::Unreachable { address, reason }).to_string()
+        };
+        let other = failed("invalid peer certificate: UnknownIssuer");
+        assert!(other.contains("not the one the token was made by"), "{other}");
+        let away = failed("Connection refused (os error 111)");
+        assert!(away.contains("is the Oracle running"), "{away}");
     }
 }

@@ -96,6 +96,13 @@ pub(super) struct PeerChecked {
     path: PathBuf,
 }
 
+// An agent that ends, or that cannot start after all, leaves no dead socket.
+impl Drop for PeerChecked {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
 impl Listener for PeerChecked {
     type Io = UnixStream;
     type Addr = SocketAddr;
@@ -163,12 +170,17 @@ async fn attach(
         let text = format!("{} is the NVE's own device; a tenant system needs one of its own", body.device);
         return Err(Refusal(Code::BadRequest, text));
     }
-    let mut device = local.links.by_name(&body.device).await.ok_or_else(no_device)?.device();
+    let device = local.links.by_name(&body.device).await.ok_or_else(no_device)?.device();
     if let Some(kind) = body.kind {
-        device.kind = match kind {
+        let kind = match kind {
             local::DeviceKind::Veth => VapKind::Veth,
             local::DeviceKind::Tap => VapKind::Tap,
         };
+        if kind != device.kind {
+            let is = if device.kind == VapKind::Tap { "a TAP" } else { "no TAP" };
+            let text = format!("{} is {is}, the kernel says; leave the kind away", body.device);
+            return Err(Refusal(Code::BadRequest, text));
+        }
     }
     tracing::info!(vn = %body.vn, tsi = %body.name, device = %body.device, request = ?body.request_id, "attach");
     let attach = Attach { vn: body.vn, name: body.name, device, mac: body.mac, ips: body.ips };
@@ -233,16 +245,5 @@ async fn status(State(local): State<Local>) -> Result<Json<local::Status>, Refus
 
 /// Serves the API until the agent ends; removes the socket then.
 pub(super) async fn serve(listener: PeerChecked, router: Router) -> io::Result<()> {
-    let guard = Remove(listener.path.clone());
-    let result = axum::serve(listener, router).await;
-    drop(guard);
-    result
-}
-
-struct Remove(PathBuf);
-
-impl Drop for Remove {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
+    axum::serve(listener, router).await
 }

@@ -17,6 +17,8 @@ use weft_lisp::tcp::FrameDecoder;
 /// thousand NVEs do not come back to a restarted Oracle in one instant.
 const BACKOFF: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// A session that lasted this long was one: the next attempt comes soon again.
+const LASTED: Duration = Duration::from_secs(2);
 const CONNECT: Duration = Duration::from_secs(5);
 /// Liveness is the kernel's: a silent peer is noticed within 3 s.
 const ALIVE: Duration = Duration::from_secs(3);
@@ -57,9 +59,15 @@ pub(super) async fn keep(
         let config = tls.borrow().clone();
         let why = match tokio::time::timeout(CONNECT, connect(&addr, config)).await {
             Ok(Ok(stream)) => {
-                backoff = BACKOFF;
-                match serve(oracle, stream, &inputs).await {
+                let up = tokio::time::Instant::now();
+                let ended = serve(oracle, stream, &inputs).await;
+                // An Oracle that refuses us does so only after the handshake: that is no session.
+                if up.elapsed() >= LASTED {
+                    backoff = BACKOFF;
+                }
+                match ended {
                     Ok(()) => "closed by the Oracle".to_owned(),
+                    Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => "closed by the Oracle".to_owned(),
                     Err(e) => e.to_string(),
                 }
             }

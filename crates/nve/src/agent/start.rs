@@ -38,22 +38,36 @@ pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>)
     let scrapes = metrics::listen(options.http_listen).await?;
     let boot = BootId(getrandom::u64().map_err(NveError::Random)?);
     let identity_file = data.file("identity.json");
-    let identity = match (state::load::<Identity>(&identity_file)?, &options.join) {
+    let saved = state::load::<Identity>(&identity_file)?;
+    let known = saved.is_some();
+    let identity = match (saved, &options.join) {
         (Some(identity), _) => {
             if let Some(name) = options.name.filter(|name| *name != identity.name) {
                 return Err(NveError::OtherName(name, identity.name));
             }
+            if !options.rlocs.is_empty() && options.rlocs != identity.rlocs {
+                return Err(NveError::OtherRlocs { given: options.rlocs, joined: identity.rlocs });
+            }
+            let path = identity_file.clone();
+            tls_config(&identity, None).map_err(|e| NveError::Damaged { path, reason: e.to_string() })?;
             identity
         }
         (None, None) => return Err(NveError::NotJoined),
         (None, Some(token)) => {
             let token: JoinToken = token.parse()?;
+            // A token is not used up for an agent that could do nothing afterwards.
+            if !privileged() {
+                return Err(NveError::Privileges);
+            }
             let name = options.name.map_or_else(host_name, Ok)?;
             let rlocs =
                 if options.rlocs.is_empty() { [towards(&token)?].into() } else { options.rlocs.clone() };
             identity::join(&identity_file, &token, name, rlocs, boot).await?
         }
     };
+    if known && options.join.is_some() {
+        tracing::info!(identity = %identity_file.display(), "joined before: the token is not used");
+    }
     tracing::info!(nve = %identity.name, xtr_id = %identity.xtr_id, rlocs = ?identity.rlocs, "joined");
 
     let (inputs, queue) = mpsc::channel(INPUTS);
@@ -61,8 +75,14 @@ pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>)
     let all = links.all().await?;
     let uplinks = uplinks(&options.uplinks, &identity.rlocs, &all, &options.vxlan_device)?;
     let tenant_mtu = match options.tenant_mtu {
-        Some(mtu) => mtu,
         None => tenant_mtu(&uplinks, &identity.rlocs)?,
+        Some(mtu) => {
+            let most = tenant_mtu(&uplinks, &identity.rlocs)?;
+            if !(LEAST_MTU..=most).contains(&mtu) {
+                return Err(NveError::TenantMtu { mtu, least: LEAST_MTU, most });
+            }
+            mtu
+        }
     };
     let plane_options = (options.pin_dir.clone(), options.vxlan_device.clone());
     let mut plane = tokio::task::spawn_blocking(move || Plane::open(plane_options.0, plane_options.1))
@@ -125,7 +145,7 @@ pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>)
     let scraped = shared.clone();
     tasks.spawn(async move { ended("metrics", metrics::serve(scrapes, scraped).await) });
 
-    let link = |addr: &String| driver::Link { addr: addr.clone(), frames: None, error: None };
+    let link = |addr: &String| driver::Link { addr: addr.clone(), frames: None, up: false, error: None };
     let driver = Driver {
         clock,
         core,
@@ -206,6 +226,17 @@ fn tls_config(
         config.key_log = Arc::new(session::KeyLogTo::open(path).map_err(NveError::file("open", path))?);
     }
     Ok(Arc::new(config))
+}
+
+/// Whether this process may make a data plane (capabilities(7)); where that cannot be told, it may try.
+fn privileged() -> bool {
+    const NET_ADMIN: u64 = 1 << 12;
+    const SYS_ADMIN: u64 = 1 << 21;
+    const BPF: u64 = 1 << 39;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let Some(held) = line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()) else { return true };
+    held & NET_ADMIN != 0 && held & (BPF | SYS_ADMIN) != 0
 }
 
 fn host_name() -> Result<NveName, NveError> {
