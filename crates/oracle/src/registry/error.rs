@@ -35,6 +35,9 @@ pub enum RegistryError {
     /// All 2^24 - 1 VNIDs are taken.
     #[error("all VNIDs are taken; delete a VN")]
     NoVniLeft,
+    /// Link-local addresses are not assigned.
+    #[error("subnet {0} is link-local: tenants choose those addresses themselves; name another or none")]
+    LinkLocalSubnet(IpNet),
     /// This version cannot do it.
     #[error("learning '{0}' is not supported yet; use 'oracle'")]
     Learning(Learning),
@@ -173,7 +176,9 @@ pub enum RegistryError {
     #[error("xTR-ID {0} is known already; each xTR needs one of its own")]
     XtrIdTaken(XtrId),
     /// The caller's NVE was removed.
-    #[error("NVE {0} has been removed from this fabric; join again with a new token")]
+    #[error(
+        "NVE {0} has been removed from this fabric; to join again, move its identity.json away and start `weft nve --join TOKEN`"
+    )]
     Revoked(XtrId),
     /// An NVE of that name exists.
     #[error(
@@ -260,7 +265,9 @@ impl RegistryError {
             Self::TokenUsed => Code::TokenUsed,
             Self::TokenExpired(_) => Code::TokenExpired,
             Self::TokenRloc(_) | Self::TokenName { .. } => Code::Forbidden,
-            Self::NoRloc | Self::TokenLimits { .. } | Self::Bad(_) => Code::BadRequest,
+            Self::LinkLocalSubnet(_) | Self::NoRloc | Self::TokenLimits { .. } | Self::Bad(_) => {
+                Code::BadRequest
+            }
         }
     }
 }

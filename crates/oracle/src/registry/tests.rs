@@ -78,6 +78,10 @@ fn vns() {
     assert_eq!((a.vni.get(), b.vni.get()), (4097, 4098));
     block(r.delete_vn(n("b"))).unwrap();
     assert_eq!(block(r.create_vn(new_vn("c", None, &[]))).unwrap().0.vni.get(), 4099, "a VNID rests");
+    for net in ["fe80::/64", "169.254.0.0/16"] {
+        let refused = block(r.create_vn(new_vn("ll", None, &[net])));
+        assert!(matches!(refused, Err(RegistryError::LinkLocalSubnet(n)) if n.to_string() == net));
+    }
     let mut flood = new_vn("f", None, &[]);
     flood.learning = weft_model::Learning::Flood;
     assert!(matches!(block(r.create_vn(flood)), Err(RegistryError::Learning(_))));

@@ -2,6 +2,7 @@
 
 use super::{Registry, RegistryError, keys, pool, read, write};
 use crate::store::{Revision, Transaction};
+use std::net::IpAddr;
 use weft_api::NewVn;
 use weft_model::{Learning, Reply, VnName, VnSpec, Vni};
 
@@ -61,6 +62,9 @@ fn create(tx: &mut dyn Transaction, new: &NewVn) -> Result<VnSpec, RegistryError
     if new.reply != Reply::Proxy {
         return Err(RegistryError::Reply(new.reply));
     }
+    if let Some(net) = new.subnets.iter().find(|net| link_local(net.addr())) {
+        return Err(RegistryError::LinkLocalSubnet(net));
+    }
     if let Some(VnSpec { name, vni, .. }) = read(tx, &keys::vn(&new.name))? {
         return Err(RegistryError::VnTaken { name, vni });
     }
@@ -78,6 +82,14 @@ fn create(tx: &mut dyn Transaction, new: &NewVn) -> Result<VnSpec, RegistryError
     write(tx, keys::vn(&spec.name), &spec)?;
     write(tx, keys::vni(vni), &spec.name)?;
     Ok(spec)
+}
+
+/// Link-local addresses are the tenants' own to choose in every VN (RFC 3927, RFC 4291 section 2.5.6).
+fn link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    }
 }
 
 /// A free VNID after the one chosen last: one of a deleted VN rests as long as possible.

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use std::{
     fs,
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::Path,
 };
 
@@ -159,6 +159,7 @@ pub fn restore(file: &Path, data_dir: &Path) -> Result<(), OracleError> {
     // The store last: without it the directory is no Oracle's, and a restore cut short shows.
     fs::DirBuilder::new()
         .recursive(true)
+        .mode(0o700)
         .create(data_dir)
         .map_err(|e| StoreError::Directory { dir: data_dir.to_owned(), reason: e.to_string() })?;
     for (name, text) in files {

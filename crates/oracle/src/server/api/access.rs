@@ -118,7 +118,9 @@ pub(super) fn identify(app: &App, role: Option<&Role>) -> Result<Identity, Failu
             Some(nve) => Ok(Identity::Nve { xtr_id: *id, name: nve.name }),
             None => Err(Failure::new(
                 Code::Revoked,
-                format!("NVE {id} is not enrolled here or has been removed; join again with a new token"),
+                format!(
+                    "NVE {id} is not enrolled here or has been removed; to join again, move its identity.json away and start `weft nve --join TOKEN`"
+                ),
             )),
         },
         Some(role @ Role::Oracle(_)) => {

@@ -68,9 +68,7 @@ pub(super) async fn remove(
     let rest = match (grants, force) {
         (0, _) => "it held no tenant systems".to_owned(),
         (n, true) => format!("its {n} tenant systems are released"),
-        (n, false) => format!(
-            "its {n} tenant systems stay granted to it; release them by force, or attach them elsewhere with a take-over"
-        ),
+        (n, false) => format!("its {n} tenant systems stay granted to it; `weft tsi release` frees one"),
     };
     Ok(Json(Message { message: format!("NVE '{name}' is removed and its certificate revoked; {rest}") }))
 }
