@@ -1,6 +1,6 @@
 //! What a user may type.
 
-use crate::output::Format;
+use crate::{error::CommandError, output::Format};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{
     net::{IpAddr, SocketAddr},
@@ -70,6 +70,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Lab(weft_lab::LabCommand),
     /// Show the versions of this program and of the Oracle.
+    #[command(after_help = "Example: weft version -o json")]
     Version {
         #[command(flatten)]
         access: Access,
@@ -142,7 +143,7 @@ pub(crate) struct OracleRun {
     /// Threads of the mapping database [default: half the processors, at most 4].
     #[arg(long)]
     pub(crate) shards: Option<NonZeroUsize>,
-    /// A host name or address NVEs reach this Oracle by, beside those listened on; may be repeated.
+    /// A host name or address to tell NVEs instead of those listened on; may be repeated.
     #[arg(long)]
     pub(crate) advertise: Vec<String>,
     /// Append TLS secrets to this file, to decode captures. Never in production.
@@ -162,6 +163,10 @@ pub(crate) struct Log {
 #[derive(Debug, Subcommand)]
 pub(crate) enum OracleCommand {
     /// Print a join token: the one line to run on each host.
+    #[command(after_help = "Examples:
+  weft oracle token                                  one host, within an hour
+  weft oracle token --uses 3 --ttl 600               three hosts, within ten minutes
+  weft oracle token --name h1 --rloc 192.0.2.1       only h1, only from there")]
     Token {
         #[command(flatten)]
         access: Access,
@@ -184,6 +189,7 @@ pub(crate) enum OracleCommand {
         output: Output,
     },
     /// Write a consistent copy of the store to a file, while the Oracle runs.
+    #[command(after_help = "Example: weft oracle backup /root/weft.backup")]
     Backup {
         /// The file; must not exist.
         file: PathBuf,
@@ -191,6 +197,7 @@ pub(crate) enum OracleCommand {
         access: Access,
     },
     /// Make a data directory from a backup; the Oracle must not run.
+    #[command(after_help = "Example: weft oracle restore /root/weft.backup --data-dir /var/lib/weft/oracle")]
     Restore {
         /// The backup.
         file: PathBuf,
@@ -219,8 +226,8 @@ pub(crate) enum Tunnel {
 
 #[derive(Debug, Args)]
 pub(crate) struct NveRun {
-    /// The join token, needed at the first start.
-    #[arg(long)]
+    /// The join token, needed at the first start; others on this host can read command lines.
+    #[arg(long, env = "WEFT_JOIN", hide_env_values = true)]
     pub(crate) join: Option<String>,
     /// The name to join under [default: the host's].
     #[arg(long)]
@@ -265,6 +272,9 @@ pub(crate) struct NveRun {
 #[derive(Debug, Subcommand)]
 pub(crate) enum NveCommand {
     /// Remove an NVE from the fabric: its certificate is refused at once.
+    #[command(after_help = "Examples:
+  weft nve remove h3              its grants stay; `weft tsi release` frees one
+  weft nve remove h3 --force      and everything granted to it is free again")]
     Remove {
         /// Its name.
         name: NveName,
@@ -273,6 +283,8 @@ pub(crate) enum NveCommand {
         force: bool,
         #[command(flatten)]
         access: Access,
+        #[command(flatten)]
+        output: Output,
     },
 }
 
@@ -286,7 +298,7 @@ pub(crate) enum VnCommand {
         /// Its name.
         name: VnName,
         /// A subnet of it, IPv4 or IPv6; may be repeated.
-        #[arg(long)]
+        #[arg(long, value_parser = subnet)]
         subnet: Vec<IpNet>,
         /// Its VNID, 1 to 16777215 [default: the next free one].
         #[arg(long)]
@@ -303,13 +315,17 @@ pub(crate) enum VnCommand {
         output: Output,
     },
     /// Delete a virtual network without tenant systems.
+    #[command(after_help = "Example: weft vn delete red")]
     Delete {
         /// Its name.
         name: VnName,
         #[command(flatten)]
         access: Access,
+        #[command(flatten)]
+        output: Output,
     },
     /// List the virtual networks.
+    #[command(after_help = "Example: weft vn list -o json")]
     List {
         #[command(flatten)]
         access: Access,
@@ -336,8 +352,9 @@ pub(crate) enum Kind {
 pub(crate) enum TsiCommand {
     /// Attach a device of this host to a virtual network.
     #[command(after_help = "Examples:
-  weft tsi attach --vn red --name web1 --device tap0                   addresses assigned and printed
-  weft tsi attach --vn red --name web2 --device veth7 --mac 02:00:00:00:00:07 --ip 10.0.0.7 --ip fd00::7")]
+  weft tsi attach --vn red --name web1 --device tap0       addresses assigned and printed
+  weft tsi attach --vn red --name web2 --device veth7 --ip 10.0.0.7 --ip fd00::7
+  weft tsi attach --vn red --name web3 --device veth8 --mac 02:00:00:00:00:08")]
     Attach {
         /// The virtual network.
         #[arg(long)]
@@ -363,6 +380,9 @@ pub(crate) enum TsiCommand {
         output: Output,
     },
     /// Detach an interface: its addresses are free again.
+    #[command(after_help = "Examples:
+  weft tsi detach --vn red --name web1
+  weft tsi detach --vn red --name web1 --force       also while no Oracle answers")]
     Detach {
         /// The virtual network.
         #[arg(long)]
@@ -375,14 +395,51 @@ pub(crate) enum TsiCommand {
         force: bool,
         #[command(flatten)]
         socket: Socket,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// As an operator, free what was granted to an interface whose host is gone.
+    #[command(after_help = "Example: weft tsi release --vn red --name web1")]
+    Release {
+        /// The virtual network.
+        #[arg(long)]
+        vn: VnName,
+        /// The interface.
+        #[arg(long)]
+        name: TsiName,
+        #[command(flatten)]
+        access: Access,
+        #[command(flatten)]
+        output: Output,
     },
     /// List what is attached to this host.
+    #[command(after_help = "Example: weft tsi list -o yaml")]
     List {
         #[command(flatten)]
         socket: Socket,
         #[command(flatten)]
         output: Output,
     },
+}
+
+/// Why a command line is not understood, in one line: the parser's own text has several.
+pub(crate) fn misuse(error: &clap::Error) -> CommandError {
+    let text = error.render().to_string();
+    let lines = text.lines().map(str::trim).filter(|line| {
+        !(line.is_empty() || line.starts_with("Usage:") || line.starts_with("For more information"))
+    });
+    let text = lines.collect::<Vec<_>>().join("; ").replace(":; ", ": ");
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    // Without a command the parser's text is the whole help.
+    let text = match error.kind() {
+        clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => "a command is missing",
+        _ => text,
+    };
+    CommandError::Misuse(format!("{text}; --help shows what may be written"))
+}
+
+fn subnet(text: &str) -> Result<IpNet, String> {
+    text.parse().map_err(|_| format!("'{text}' is no subnet; write one like 10.0.0.0/24 or fd00::/64"))
 }
 
 fn tenant_ip(text: &str) -> Result<TenantIp, String> {
@@ -434,8 +491,18 @@ impl Cli {
     pub(crate) fn format(&self) -> Format {
         let output = match &self.command {
             Command::Version { output, .. }
-            | Command::Vn(VnCommand::Create { output, .. } | VnCommand::List { output, .. })
-            | Command::Tsi(TsiCommand::Attach { output, .. } | TsiCommand::List { output, .. })
+            | Command::Vn(
+                VnCommand::Create { output, .. }
+                | VnCommand::Delete { output, .. }
+                | VnCommand::List { output, .. },
+            )
+            | Command::Tsi(
+                TsiCommand::Attach { output, .. }
+                | TsiCommand::Detach { output, .. }
+                | TsiCommand::Release { output, .. }
+                | TsiCommand::List { output, .. },
+            )
+            | Command::Nve(NveArgs { command: Some(NveCommand::Remove { output, .. }), .. })
             | Command::Oracle(OracleArgs { command: Some(OracleCommand::Token { output, .. }), .. }) => {
                 output
             }

@@ -7,7 +7,7 @@ use weft_api::{ClientError, ContextError};
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CommandError {
     /// An Oracle or the NVE refused, or cannot be reached.
-    #[error(transparent)]
+    #[error("{0}{hint}", hint = client_hint(.0))]
     Client(#[from] ClientError),
     /// The NVE's socket does not answer.
     #[error(
@@ -18,6 +18,12 @@ pub(crate) enum CommandError {
         path: PathBuf,
         /// Why.
         reason: String,
+    },
+    /// The NVE's socket is another user's.
+    #[error("the NVE at {path} serves root only; run as root")]
+    NotRoot {
+        /// The socket.
+        path: PathBuf,
     },
     /// Credentials cannot be read.
     #[error(transparent)]
@@ -48,9 +54,23 @@ pub(crate) enum CommandError {
     /// A value that cannot be.
     #[error("{0}")]
     Refused(String),
+    /// A command line that is not understood.
+    #[error("{0}")]
+    Misuse(String),
     /// Options that exclude each other in a way the parser cannot tell.
     #[error("{0}")]
     Usage(&'static str),
+}
+
+/// What to do when no answer came.
+const fn client_hint(error: &ClientError) -> &'static str {
+    match error {
+        ClientError::Unreachable { .. } => "; is the Oracle running, and does this host have a way to it?",
+        ClientError::Broken { .. } | ClientError::Timeout { .. } => {
+            "; look whether it was done before trying again"
+        }
+        _ => "",
+    }
 }
 
 impl CommandError {
@@ -62,8 +82,9 @@ impl CommandError {
                 .and_then(|value| value.as_str().map(str::to_owned))
                 .unwrap_or_else(|| "unknown".to_owned()),
             Self::Client(_) | Self::NoNve { .. } => "unreachable".to_owned(),
+            Self::NotRoot { .. } => "forbidden".to_owned(),
             Self::Context(_) => "context".to_owned(),
-            Self::Usage(_) | Self::Refused(_) => "usage".to_owned(),
+            Self::Usage(_) | Self::Refused(_) | Self::Misuse(_) => "usage".to_owned(),
             _ => "failed".to_owned(),
         }
     }

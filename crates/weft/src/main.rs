@@ -9,8 +9,21 @@ mod output;
 use clap::Parser;
 use std::process::ExitCode;
 
+/// Exit status when the command line is wrong, as is custom.
+const USAGE: u8 = 2;
+
 fn main() -> ExitCode {
-    let cli = cli::Cli::parse();
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        // --help and --version come this way too.
+        Err(shown) if !shown.use_stderr() => {
+            return shown.print().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+        }
+        Err(error) => {
+            output::refuse(output::Format::wanted(std::env::args()), &cli::misuse(&error));
+            return ExitCode::from(USAGE);
+        }
+    };
     let format = cli.format();
     match commands::run(cli) {
         Ok(code) => code,

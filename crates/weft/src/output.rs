@@ -19,6 +19,27 @@ pub(crate) enum Format {
     Yaml,
 }
 
+impl Format {
+    /// What a command line asks for that could not be understood as a whole.
+    pub(crate) fn wanted(args: impl Iterator<Item = String>) -> Self {
+        let args: Vec<String> = args.collect();
+        let mut wanted = Self::Table;
+        for (at, arg) in args.iter().enumerate() {
+            let value = match arg.as_str() {
+                "--" => break,
+                "-o" | "--output" => args.get(at + 1).map(String::as_str),
+                glued => glued
+                    .strip_prefix("--output=")
+                    .or_else(|| glued.strip_prefix("-o").filter(|_| !glued.starts_with("--"))),
+            };
+            if let Some(format) = value.and_then(|v| Self::from_str(v.trim_start_matches('='), false).ok()) {
+                wanted = format;
+            }
+        }
+        wanted
+    }
+}
+
 /// A column: its heading, and where in an object its value is (RFC 6901).
 pub(crate) type Column = (&'static str, &'static str);
 
@@ -44,6 +65,14 @@ pub(crate) fn list<T: Serialize>(
             Ok(table(&rows, columns))
         }
         _ => document(format, &items),
+    }
+}
+
+/// That something was done, in the format asked for.
+pub(crate) fn done(format: Format, message: &weft_api::Message) -> Result<String, CommandError> {
+    match format {
+        Format::Table => Ok(format!("{}\n", message.message)),
+        _ => document(format, message),
     }
 }
 
@@ -114,6 +143,16 @@ pub(crate) fn refuse(format: Format, error: &CommandError) {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn the_format_of_errors_is_known_before_the_rest() {
+        let wanted = |line: &str| Format::wanted(line.split(' ').map(str::to_owned));
+        assert_eq!(wanted("weft vn create red --vni 0 -o json"), Format::Json);
+        assert_eq!(wanted("weft get nothing --output=yaml"), Format::Yaml);
+        assert_eq!(wanted("weft get nothing -ojson"), Format::Json);
+        assert_eq!(wanted("weft get nothing -o"), Format::Table);
+        assert_eq!(wanted("weft lab exec red-a -- ls -o json"), Format::Table);
+    }
 
     #[test]
     fn tables_show_every_kind_of_value() {

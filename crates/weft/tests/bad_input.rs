@@ -1,4 +1,5 @@
 //! What a first-time user does wrong: one line each, what and why and what to do, exit status non-zero.
+#![allow(clippy::unwrap_used, reason = "a test may")]
 use assert_cmd::Command;
 
 fn weft(args: &[&str]) -> (bool, String) {
@@ -49,11 +50,27 @@ fn errors_for_programs_are_json() {
 }
 
 #[test]
+fn what_the_parser_refuses_is_one_line_too() {
+    refused_in_one_line(&["vn", "create"], &["required", "<NAME>", "--help"]);
+    refused_in_one_line(&["vn", "create", "red", "--subnet", "10.0.0.0/33"], &["'10.0.0.0/33' is no subnet"]);
+    refused_in_one_line(&["gett", "vns"], &["'gett'", "get"]);
+    refused_in_one_line(&["get", "everything"], &["'everything'", "mappings"]);
+    refused_in_one_line(&["tsi", "attach", "--vn", "red"], &["--name <NAME>", "--device <DEVICE>"]);
+    refused_in_one_line(&["vn"], &["a command is missing", "--help"]);
+    let (ok, error) = weft(&["vn", "create", "red", "--vni", "0", "-o", "json"]);
+    assert!(!ok);
+    let error: serde_json::Value = serde_json::from_str(&error).unwrap();
+    assert_eq!(error["error"], "usage");
+    assert!(error["message"].as_str().unwrap().contains("VNID 0 is reserved"));
+    assert!(weft(&["--help"]).0 && weft(&["--version"]).0 && weft(&["vn", "create", "--help"]).0);
+}
+
+#[test]
 fn values_that_cannot_be() {
-    refused(&["vn", "create", "Red"], &["'Red' has 'R' in it"]);
-    refused(&["vn", "create", "red", "--vni", "0"], &["VNID 0 is reserved"]);
-    refused(&["vn", "create", "red", "--vni", "16777216"], &["does not fit 24 bits"]);
-    refused(&["vn", "create", "red", "--learning", "guess"], &["guess", "oracle"]);
+    refused_in_one_line(&["vn", "create", "Red"], &["'Red' has 'R' in it"]);
+    refused_in_one_line(&["vn", "create", "red", "--vni", "0"], &["VNID 0 is reserved"]);
+    refused_in_one_line(&["vn", "create", "red", "--vni", "16777216"], &["does not fit 24 bits"]);
+    refused_in_one_line(&["vn", "create", "red", "--learning", "guess"], &["guess", "oracle"]);
     refused_in_one_line(
         &["vn", "create", "red", "--subnet", "10.0.0.1/24"],
         &["10.0.0.1/24 has host bits", "10.0.0.0/24"],
@@ -63,9 +80,12 @@ fn values_that_cannot_be() {
         &["10.0.0.0/24 and 10.0.0.128/25 overlap"],
     );
     let attach = ["tsi", "attach", "--vn", "red", "--name", "a", "--device", "x"];
-    refused(&[&attach[..], &["--mac", "01:00:00:00:00:01"]].concat(), &["group address"]);
-    refused(&[&attach[..], &["--ip", "224.0.0.1"]].concat(), &["224.0.0.1 is no unicast address"]);
-    refused(&[&attach[..], &["--ip", "nonsense"]].concat(), &["'nonsense' is no IP address"]);
+    refused_in_one_line(&[&attach[..], &["--mac", "01:00:00:00:00:01"]].concat(), &["group address"]);
+    refused_in_one_line(
+        &[&attach[..], &["--ip", "224.0.0.1"]].concat(),
+        &["224.0.0.1 is no unicast address"],
+    );
+    refused_in_one_line(&[&attach[..], &["--ip", "nonsense"]].concat(), &["'nonsense' is no IP address"]);
 }
 
 #[test]

@@ -73,7 +73,10 @@ async fn fetch(args: &GetArgs) -> Result<String, CommandError> {
     let format = args.output.output;
     let local = match (&args.socket, args.what) {
         // The data plane's counters are the host's own.
-        (None, Kinds::Drops) => Some(Socket { socket: PathBuf::from(weft_api::NVE_SOCKET) }),
+        (None, Kinds::Drops) => {
+            let socket = std::env::var_os("WEFT_SOCKET").filter(|path| !path.is_empty());
+            Some(Socket { socket: socket.map_or_else(|| weft_api::NVE_SOCKET.into(), PathBuf::from) })
+        }
         (socket, _) => socket.clone().map(|socket| Socket { socket }),
     };
     match local {

@@ -9,9 +9,9 @@ use weft_nve::NveOptions;
 pub(super) fn run(args: NveArgs) -> Result<(), CommandError> {
     match args.command {
         None => serve(args.run),
-        Some(NveCommand::Remove { name, force, access }) => wait(async {
+        Some(NveCommand::Remove { name, force, access, output }) => wait(async {
             let message = client(&access)?.remove_nve(&name, force).await?;
-            output::print(&format!("{}\n", message.message))
+            output::print(&output::done(output.output, &message)?)
         }),
     }
 }

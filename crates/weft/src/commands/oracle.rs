@@ -4,7 +4,7 @@ use super::{client, daemon, wait};
 use crate::cli::{OracleArgs, OracleCommand, OracleRun};
 use crate::error::CommandError;
 use crate::output::{self, Format};
-use std::{fs, io::Write};
+use std::{fs, io::Write, os::unix::fs::OpenOptionsExt};
 use weft_api::NewToken;
 use weft_oracle::OracleOptions;
 
@@ -25,7 +25,13 @@ pub(super) fn run(args: OracleArgs) -> Result<(), CommandError> {
         Some(OracleCommand::Backup { file, access }) => wait(async {
             let backup = client(&access)?.backup().await?;
             let failed = |source| CommandError::Write { path: file.clone(), source };
-            let mut out = fs::File::create_new(&file).map_err(failed)?;
+            // It holds the CA's key.
+            let mut out = fs::OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&file)
+                .map_err(failed)?;
             out.write_all(&backup).and_then(|()| out.sync_all()).map_err(failed)?;
             output::print(&format!("{} octets written to {}\n", backup.len(), file.display()))
         }),

@@ -1,5 +1,6 @@
 //! `weft tsi`: a thin client of this host's NVE.
 
+use super::client;
 use crate::cli::{Kind, Socket, TsiCommand};
 use crate::error::CommandError;
 use crate::output::{self, Column};
@@ -28,6 +29,9 @@ pub(super) fn nve(socket: &Socket) -> Result<LocalClient, CommandError> {
 
 pub(super) fn unreachable<'a>(socket: &'a Socket) -> impl Fn(ClientError) -> CommandError + use<'a> {
     |error| match error {
+        ClientError::Unreachable { reason, .. } if reason.contains("Permission denied") => {
+            CommandError::NotRoot { path: socket.socket.clone() }
+        }
         ClientError::Unreachable { reason, .. } => {
             CommandError::NoNve { path: socket.socket.clone(), reason }
         }
@@ -47,9 +51,13 @@ pub(super) async fn run(command: TsiCommand) -> Result<(), CommandError> {
             let tsi = nve(&socket)?.attach(&attach).await.map_err(unreachable(&socket))?;
             output::print(&output::one(output.output, &tsi, COLUMNS)?)
         }
-        TsiCommand::Detach { vn, name, force, socket } => {
+        TsiCommand::Detach { vn, name, force, socket, output } => {
             let message = nve(&socket)?.detach(&vn, &name, force).await.map_err(unreachable(&socket))?;
-            output::print(&format!("{}\n", message.message))
+            output::print(&output::done(output.output, &message)?)
+        }
+        TsiCommand::Release { vn, name, access, output } => {
+            let message = client(&access)?.release(&vn, &name, true).await?;
+            output::print(&output::done(output.output, &message)?)
         }
         TsiCommand::List { socket, output } => {
             let tsis = nve(&socket)?.tsis().await.map_err(unreachable(&socket))?;

@@ -24,9 +24,9 @@ pub(super) async fn run(command: VnCommand) -> Result<(), CommandError> {
             let vn = client(&access)?.create_vn(&NewVn { name, vni, subnets, learning, reply }).await?;
             output::print(&output::one(output.output, &vn, COLUMNS)?)
         }
-        VnCommand::Delete { name, access } => {
+        VnCommand::Delete { name, access, output } => {
             let message = client(&access)?.delete_vn(&name).await?;
-            output::print(&format!("{}\n", message.message))
+            output::print(&output::done(output.output, &message)?)
         }
         VnCommand::List { access, output } => {
             let vns = client(&access)?.vns().await?;
