@@ -1,6 +1,7 @@
 //! Who has which underlay address, and the namespaces, devices and addresses that make it so.
 
 use crate::{
+    clock,
     error::LabError,
     links::{AddressFlags, BridgePort, Links, VethEnd},
     netns::NetNs,
@@ -131,12 +132,27 @@ pub(crate) fn wire(lab: &str, spec: &LabSpec) -> Result<(), LabError> {
         }
     }
     for node in nodes {
-        Links::open(&open(node.as_str())?)?.wait_running(UPLINK)?;
+        let links = Links::open(&open(node.as_str())?)?;
+        links.wait_running(UPLINK)?;
+        for address in addresses(spec, node) {
+            wait_usable(&links, address.addr())?;
+        }
         if spec.underlay.wiring == Wiring::Bridge {
             Links::open(&open("fabric")?)?.wait_running(node.as_str())?;
         }
     }
     Ok(())
+}
+
+/// Waits until the kernel answers for `ip`: also without duplicate address detection an IPv6
+/// address is tentative until a worker of the kernel has joined its solicited-node group.
+fn wait_usable(links: &Links, ip: IpAddr) -> Result<(), LabError> {
+    let usable = clock::until(clock::CEILING, || {
+        let found = links.addresses(UPLINK)?.into_iter().find(|state| state.address == ip);
+        Ok::<_, LabError>(found.filter(|state| !state.tentative).map(|_| ()))
+    })?;
+    let ceiling = clock::CEILING;
+    usable.ok_or_else(|| LabError::Timeout { what: format!("the use of underlay address {ip}"), ceiling })
 }
 
 #[cfg(test)]
