@@ -26,7 +26,9 @@ impl Core {
             return;
         }
         if held >= limit.max(1) {
+            // It may not have the address; somebody else may, and then has it defended.
             self.counters.claims_refused += 1;
+            self.question(now, query);
             return;
         }
         let (vn, ip) = (tsi.vn.clone(), query.target);

@@ -106,8 +106,23 @@ impl Shard {
         } else if !many && self.alarmed {
             self.alarmed = false;
             self.event(Event::NvesBack);
+            self.begin_again(now);
+            return true;
         }
         many
+    }
+
+    /// The fault was on this side and has ended: what was missed meanwhile proves nothing. Those still lost
+    /// have their grace time and their echoes before them again.
+    fn begin_again(&mut self, now: Time) {
+        let still: Vec<XtrId> = self.nodes.lost.iter().copied().collect();
+        for nve in still {
+            let lost = self.nodes.get_mut(nve).and_then(|node| node.lost.as_mut());
+            if let Some(lost) = lost.filter(|lost| lost.withdrawn.is_none()) {
+                *lost = Lost::new(now);
+                self.arm(now + self.config.timing.grace, Timer::Liveness(nve));
+            }
+        }
     }
 
     /// Ends the alarm when enough NVEs are back.

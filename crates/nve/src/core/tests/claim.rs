@@ -75,8 +75,11 @@ fn nd_two_for_each_and_no_more() {
     let mut w = World::started(V6, &["a"]);
     claim(&mut w, 1, link_local(1));
     claim(&mut w, 1, link_local(2));
-    assert_eq!(claim(&mut w, 1, link_local(3)), []);
+    // Not taken, but asked for: who else has it is to defend it.
+    let asked = one_asked(&claim(&mut w, 1, link_local(3)));
     assert_eq!(w.core.counters().claims_refused, 1);
+    let seen = w.reply(&asked, &[Rec::No(link_local(3).into(), 1)]);
+    assert_eq!(injects(&seen), []);
     // The answers come in the wrong order; the later one knows both.
     let mut one = grant("a", 1);
     one.ips.insert(link_local(1));

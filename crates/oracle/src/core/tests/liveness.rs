@@ -108,12 +108,31 @@ fn n10_more_than_a_third_at_once_is_our_own_fault() {
     assert!(bench.shard.alarmed());
     assert_eq!(bench.told(), []);
     assert_eq!(bench.answer(6, 1, mac(1)).unwrap()[0].3, at(1));
-    // Two come back: the third is dead after all.
+    // Two come back: what the third missed meanwhile proves nothing, it has its grace time again.
     bench.up(102, 2);
     bench.up(103, 3);
     assert_eq!(bench.events(), [Event::NvesBack]);
-    bench.pass(Duration::from_secs(1));
+    bench.pass(Duration::from_secs(3));
+    assert_eq!(bench.events(), []);
+    // It is dead after all.
+    bench.pass(Duration::from_secs(3));
     assert!(matches!(bench.events()[..], [Event::Withdrawn { nve: gone, .. }] if gone == nve(1)));
+}
+
+#[test]
+fn n10_the_last_to_come_back_after_a_cut_is_not_withdrawn() {
+    let mut bench = bench(3);
+    for n in 1..=3 {
+        bench.down(n);
+    }
+    bench.pass(Duration::from_secs(20));
+    assert!(bench.shard.alarmed());
+    bench.up(101, 1);
+    bench.up(102, 2);
+    bench.pass(Duration::from_secs(2));
+    bench.up(103, 3);
+    let withdrawn = bench.events().iter().filter(|e| matches!(e, Event::Withdrawn { .. })).count();
+    assert_eq!(withdrawn, 0);
 }
 
 #[test]
