@@ -1,6 +1,6 @@
 //! The `weft` binary that labs run.
 
-use crate::{say, tools};
+use crate::{interrupt, say, tools};
 use anyhow::{Context as _, Result, ensure};
 use std::{
     path::{Path, PathBuf},
@@ -20,12 +20,13 @@ pub(crate) fn weft() -> Result<PathBuf> {
         return Ok(path.canonicalize()?);
     }
     say::step("cargo build -p weft --profile lab");
-    let status = Command::new(tools::cargo())
+    let mut command = Command::new(tools::cargo());
+    command
         .args(["build", "--locked", "--package", "weft", "--profile", "lab"])
         .current_dir(root()?)
-        .stdin(Stdio::null())
-        .status()
-        .context("cannot run cargo")?;
+        .stdin(Stdio::null());
+    let status =
+        interrupt::spawn(&mut command).and_then(|mut cargo| cargo.wait()).context("cannot run cargo")?;
     ensure!(status.success(), "building weft failed with {status}");
     let path = target()?.join("lab/weft");
     ensure!(path.is_file(), "cargo built no {}", path.display());

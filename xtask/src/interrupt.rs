@@ -2,7 +2,11 @@
 
 use crate::say;
 use nix::sys::signal::{SigSet, Signal};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    io,
+    process::{Child, Command},
+    sync::atomic::{AtomicBool, Ordering},
+};
 use weft_lab::RunRoot;
 
 /// A child that gets the terminal's Ctrl-C itself is being waited for.
@@ -13,7 +17,7 @@ fn signals() -> SigSet {
     SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP])
 }
 
-/// Keeps the signals from ending any thread; children start with none blocked.
+/// Keeps the signals from ending any thread. Children inherit that: start them with [`spawn`].
 pub(crate) fn block() -> nix::Result<()> {
     signals().thread_block()
 }
@@ -31,6 +35,15 @@ pub(crate) fn watch() {
             std::process::exit(130);
         }
     });
+}
+
+/// Starts a child that the signals end. One that comes in this instant ends this process at once; the
+/// next run takes down what that left.
+pub(crate) fn spawn(command: &mut Command) -> io::Result<Child> {
+    signals().thread_unblock()?;
+    let child = command.spawn();
+    signals().thread_block()?;
+    child
 }
 
 /// Runs `wait`, during which a child handles the signals and this process goes on after its end.

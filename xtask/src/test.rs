@@ -106,7 +106,8 @@ impl Stage {
         if self.name == "tests" {
             command.env("WEFT_BIN", weft_bin()?);
         }
-        Ok(command.status().context("cannot run cargo")?.success())
+        let status = interrupt::spawn(&mut command).and_then(|mut cargo| cargo.wait());
+        Ok(status.context("cannot run cargo")?.success())
     }
 }
 

@@ -1,6 +1,6 @@
 //! Cargo subcommands of fixed versions, installed from source when missing.
 
-use crate::say;
+use crate::{interrupt, say};
 use anyhow::{Context as _, Result, ensure};
 use std::process::{Command, Stdio};
 
@@ -32,7 +32,8 @@ pub(crate) fn install() -> Result<()> {
         if tool.debug {
             command.arg("--debug");
         }
-        let status = command.status().context("cannot run cargo")?;
+        let status =
+            interrupt::spawn(&mut command).and_then(|mut cargo| cargo.wait()).context("cannot run cargo")?;
         ensure!(status.success(), "cargo install --locked {spec} failed with {status}");
     }
     Ok(())

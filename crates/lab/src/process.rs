@@ -117,10 +117,13 @@ pub(crate) fn spawn_daemon(namespace: &NetNs, command: &mut Command, log: &Path)
         File::options().create(true).append(true).open(log).map_err(LabError::file("open the log", log))?;
     let errors = file.try_clone().map_err(LabError::file("open the log", log))?;
     command.stdin(Stdio::null()).stdout(file).stderr(errors);
-    // SAFETY: setsid is async-signal-safe, allocates nothing and touches no memory of the parent.
+    // SAFETY: setsid and pthread_sigmask are async-signal-safe, allocate nothing and touch no memory of
+    // the parent.
     unsafe {
         command.pre_exec(|| {
             nix::unistd::setsid()?;
+            // A maker that waits for signals has them blocked; a daemon must be able to be ended.
+            nix::sys::signal::SigSet::empty().thread_set_mask()?;
             Ok(())
         });
     }

@@ -59,7 +59,9 @@ pub(super) async fn remove(
     let rest = match (grants, force) {
         (0, _) => "it held no tenant systems".to_owned(),
         (n, true) => format!("its {n} tenant systems are released"),
-        (n, false) => format!("its {n} tenant systems stay granted to it; free each over /v1 with ?force=true"),
+        (n, false) => {
+            format!("its {n} tenant systems stay granted to it; free each over /v1 with ?force=true")
+        }
     };
     Ok(Json(Message { message: format!("xTR '{}' is forgotten; {rest}", record.name) }))
 }
