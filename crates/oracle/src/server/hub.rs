@@ -49,9 +49,9 @@ impl Hub {
             }
         };
         match Kind::of(&change.key) {
-            None | Some(Kind::Xtr) => {}
+            None => {}
             Some(Kind::Vn) => wake(Topic::Vns),
-            Some(Kind::Nve) => wake(Topic::Nves),
+            Some(Kind::Nve | Kind::Xtr) => wake(Topic::Nves),
             Some(Kind::Grant) => {
                 wake(Topic::Grants);
                 let mut named = Vec::new();

@@ -7,7 +7,7 @@ use super::{
     watch,
 };
 use crate::{
-    registry::{Kind, NveRecord},
+    registry::{Kind, NveRecord, XtrRecord},
     server::{App, blocking},
 };
 use axum::{
@@ -42,7 +42,12 @@ pub(super) async fn list(
             let NveRecord { name, xtr_id, rlocs, .. } = record;
             NveView { name, xtr_id, rlocs, connected }
         });
-        Ok::<_, Failure>(List { resource_version: tx.revision(), items: items.collect() })
+        let mut items: Vec<NveView> = items.collect();
+        if !person {
+            let xtrs = watch::all::<XtrRecord>(&*tx, Kind::Xtr)?;
+            items.extend(xtrs.into_iter().map(watch::xtr_view));
+        }
+        Ok::<_, Failure>(List { resource_version: tx.revision(), items })
     })
     .await??;
     Ok(Json(list).into_response())

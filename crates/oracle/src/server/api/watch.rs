@@ -6,7 +6,7 @@ use super::{
     input::Query,
 };
 use crate::{
-    registry::{Kind, NveRecord, decode},
+    registry::{Kind, NveRecord, XtrRecord, decode},
     server::{App, hub::Topic},
     store::{Change, Revision, StoreError, Transaction},
 };
@@ -194,6 +194,8 @@ impl Watch {
         }
         match (self.kind, Kind::of(&change.key), self.nve) {
             (Kind::Nve, Some(Kind::Nve), _) => plain(change, out, nve_view),
+            // To an NVE a plain xTR is a node like any other: it sends VXLAN.
+            (Kind::Nve, Some(Kind::Xtr), Some(_)) => plain(change, out, xtr_view),
             (Kind::Vn, Some(Kind::Vn), None) => plain(change, out, vn_view),
             (Kind::Grant, Some(Kind::Grant), None) => plain(change, out, grant_view),
             (Kind::Grant, Some(Kind::Grant), Some(nve)) => filtered(change, out, nve),
@@ -252,6 +254,12 @@ impl Watch {
 
 fn nve_view(record: NveRecord) -> NveView {
     let NveRecord { name, xtr_id, rlocs, .. } = record;
+    NveView { name, xtr_id, rlocs, connected: None }
+}
+
+/// A plain xTR as NVEs see it.
+pub(super) fn xtr_view(record: XtrRecord) -> NveView {
+    let XtrRecord { name, xtr_id, rlocs, .. } = record;
     NveView { name, xtr_id, rlocs, connected: None }
 }
 
