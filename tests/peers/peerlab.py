@@ -193,8 +193,18 @@ class Lab:
         self.weft("tsi", "detach", "--vn", vn, "--name", tenant, node=host)
         self.command(["ip", "link", "delete", tenant], host)
 
+    def settle(self, tenant):
+        """Waits for the end of the tenant's DAD: until then it has no address to send from."""
+        words = ["nsenter", f"--net=/run/netns/{self.name}.{tenant}", "ip", "-6", "addr", "show", "tentative"]
+
+        def over():
+            return not subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+
+        until(over, f"{tenant}'s addresses are usable")
+
     def ping(self, tenant, target, count=2):
         """How many of `count` echoes came back."""
+        self.settle(tenant)
         words = ["nsenter", f"--net=/run/netns/{self.name}.{tenant}", "ping", "-n", "-i", "0.2", "-W", "2"]
         words += ["-c", str(count), str(target).split("/", maxsplit=1)[0]]
         done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
