@@ -194,7 +194,7 @@ impl Driver {
         while let Some(output) = self.core.poll_output() {
             match output {
                 Output::Apply(op, ticket) => {
-                    let done = self.plane.apply_beside(&op, ticket, &self.inputs);
+                    let done = self.plane.apply_beside(&op, ticket);
                     if let Some(result) = done {
                         match (ticket, result) {
                             (Some(ticket), result) => {
@@ -246,6 +246,7 @@ impl Driver {
                 Output::Notice(notice) => log(&notice),
             }
         }
+        self.plane.attach(&self.inputs);
     }
 
     /// Hands the state to the saver; only a change reaches the disk.

@@ -9,7 +9,7 @@ use tokio::{
     sync::mpsc,
 };
 use weft_datapath::{
-    Counter, Datapath, DatapathError, IfIndex, Kernel, Op, OpenOptions, Punt, Punts, Tables,
+    Attachment, Counter, Datapath, DatapathError, IfIndex, Kernel, Op, OpenOptions, Punt, Punts, Tables,
 };
 use weft_model::{MacAddr, Vni};
 
@@ -20,13 +20,15 @@ const BATCH: usize = 64;
 pub(super) struct Plane {
     kernel: Kernel,
     punts: Option<AsyncFd<Punts>>,
+    /// Devices prepared whose programs are to be attached.
+    attachments: Vec<(Attachment, Option<Ticket>)>,
 }
 
 impl Plane {
     /// Opens, or adopts what is pinned. Blocks; call [`Plane::listen`] on the runtime afterwards.
     pub(super) fn open(pin_dir: PathBuf, vxlan_device: String) -> Result<Self, DatapathError> {
         let kernel = Kernel::open(&OpenOptions { pin_dir, vxlan_device, ..OpenOptions::default() })?;
-        Ok(Self { kernel, punts: None })
+        Ok(Self { kernel, punts: None, attachments: Vec::new() })
     }
 
     /// Begins to hear punts.
@@ -46,13 +48,12 @@ impl Plane {
         self.kernel.apply(op)
     }
 
-    /// Makes a change. None: it is being finished beside the driver, and whoever has the ticket hears
-    /// of it as an input.
+    /// Makes a change. None: the rest of it waits for [`Plane::attach`], and whoever has the ticket hears of
+    /// it as an input.
     pub(super) fn apply_beside(
         &mut self,
         op: &Op,
         ticket: Option<Ticket>,
-        inputs: &mpsc::Sender<Input>,
     ) -> Option<Result<(), DatapathError>> {
         let Op::SetVap(device, vap) = op else { return Some(self.kernel.apply(op)) };
         let attachment = match self.kernel.prepare(*device, vap) {
@@ -60,21 +61,28 @@ impl Plane {
             Ok(None) => return Some(Ok(())),
             Err(error) => return Some(Err(error)),
         };
-        let inputs = inputs.clone();
-        tokio::task::spawn_blocking(move || {
-            let result = attachment.run();
-            match ticket {
-                Some(ticket) => {
-                    drop(inputs.blocking_send(Input::Applied(ticket, result.map_err(|e| e.to_string()))));
-                }
-                None => {
-                    if let Err(error) = result {
-                        tracing::error!(%error, "cannot attach to a tenant's device");
-                    }
-                }
-            }
-        });
+        self.attachments.push((attachment, ticket));
         None
+    }
+
+    /// Attaches what was prepared, beside the driver and behind everything that is ready to run: the
+    /// registration is on its way before a thread is started for this.
+    pub(super) fn attach(&mut self, inputs: &mpsc::Sender<Input>) {
+        for (attachment, ticket) in self.attachments.drain(..) {
+            let inputs = inputs.clone();
+            tokio::spawn(async move {
+                let attached = tokio::task::spawn_blocking(move || attachment.run()).await;
+                let result = match attached {
+                    Ok(result) => result.map_err(|e| e.to_string()),
+                    Err(ended) => Err(ended.to_string()),
+                };
+                match (ticket, result) {
+                    (Some(ticket), result) => drop(inputs.send(Input::Applied(ticket, result)).await),
+                    (None, Err(error)) => tracing::error!(%error, "cannot attach to a tenant's device"),
+                    (None, Ok(())) => {}
+                }
+            });
+        }
     }
 
     /// What the kernel holds.
