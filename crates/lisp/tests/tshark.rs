@@ -1,6 +1,6 @@
 //! tshark as a referee: it must understand every sample and complain about none.
 //!
-//! `cargo test -p weft-lisp --test tshark -- --ignored`, with tshark and text2pcap installed.
+//! Needs tshark and text2pcap, which Debian's package tshark brings.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 #[allow(dead_code, reason = "main is the example's")]
@@ -49,7 +49,6 @@ fn summary(pcap: &Path, samples: usize) -> Vec<String> {
 }
 
 #[test]
-#[ignore = "needs tshark and text2pcap"]
 fn udp() {
     let samples = samples::udp().unwrap();
     let pcap = capture("udp", "-u", &samples);
@@ -71,7 +70,6 @@ fn udp() {
 }
 
 #[test]
-#[ignore = "needs tshark and text2pcap"]
 fn tcp() {
     let samples = samples::tcp().unwrap();
     let pcap = capture("tcp", "-T", &samples);

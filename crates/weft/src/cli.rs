@@ -41,7 +41,7 @@ pub(crate) enum Command {
         after_help = "Examples:
   weft oracle --data-dir /var/lib/weft/oracle --listen 192.0.2.1
   weft oracle token --uses 3
-  weft oracle backup /root/weft.backup"
+  weft oracle backup /var/backups/weft.backup"
     )]
     Oracle(OracleArgs),
     /// Run this host's NVE, or remove an NVE from the fabric.
@@ -189,7 +189,7 @@ pub(crate) enum OracleCommand {
         output: Output,
     },
     /// Write a consistent copy of the store to a file, while the Oracle runs.
-    #[command(after_help = "Example: weft oracle backup /root/weft.backup")]
+    #[command(after_help = "Example: weft oracle backup /var/backups/weft.backup")]
     Backup {
         /// The file; must not exist.
         file: PathBuf,
@@ -197,7 +197,9 @@ pub(crate) enum OracleCommand {
         access: Access,
     },
     /// Make a data directory from a backup; the Oracle must not run.
-    #[command(after_help = "Example: weft oracle restore /root/weft.backup --data-dir /var/lib/weft/oracle")]
+    #[command(
+        after_help = "Example: weft oracle restore /var/backups/weft.backup --data-dir /var/lib/weft/oracle"
+    )]
     Restore {
         /// The backup.
         file: PathBuf,
