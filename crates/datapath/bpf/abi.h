@@ -8,7 +8,7 @@
 
 #include <linux/types.h>
 
-#define WEFT_ABI_VERSION 1
+#define WEFT_ABI_VERSION 2
 
 struct weft_ip {
 	__u32 w[4];
@@ -21,6 +21,7 @@ struct weft_config {
 	struct weft_ip rloc4;
 	struct weft_ip rloc6;
 	__u64 netns; /* inode of the network namespace the ifindexes are of */
+	__u64 fence_until; /* CLOCK_MONOTONIC ns: until then the locations are an Oracle's latest word */
 };
 
 #define WEFT_FAMILY_V4 1
@@ -71,6 +72,7 @@ struct weft_location {
 	__u32 epoch;
 	__u32 pad;
 	__u64 last_used; /* CLOCK_MONOTONIC ns, 0 = never; written at most once a second */
+	__u64 contested; /* CLOCK_MONOTONIC ns of the first frame from another NVE since it was set, 0 = none */
 };
 
 #define WEFT_AT_NOWHERE 0
@@ -90,9 +92,17 @@ struct weft_vn {
 	__u32 slot; /* in `hot` */
 };
 
-/* Map `peers`: struct weft_ip -> WEFT_PEER_*. */
+/* Map `peers`: struct weft_ip -> this. */
+struct weft_peer {
+	__u32 may;  /* WEFT_PEER_* */
+	__u32 node; /* the same for all RLOCs of an NVE */
+};
+
 #define WEFT_PEER_NVE 1
 #define WEFT_PEER_ORACLE 2
+
+/* How long frames from another NVE than the one a location names are let through. */
+#define WEFT_FENCE_AFTER 2000000000ULL /* ns */
 
 /* Map `counters`, per CPU. */
 struct weft_count_key {

@@ -26,8 +26,32 @@ struct inward {
 	bool moved;
 };
 
+/* Whether a location is another NVE's than the one that a frame came from. */
+static __always_inline bool elsewhere(const struct weft_location *at, const struct weft_ip *from, __u32 node)
+{
+	struct weft_peer *peer;
+
+	if (same_ip(&at->rloc, from))
+		return false;
+	peer = bpf_map_lookup_elem(&peers, &at->rloc);
+	return !peer || peer->node != node;
+}
+
+/* The fence. Frames whose source is another NVE's by an Oracle's latest word pass for a moment: they
+ * were under way when it moved, or it has moved to where they come from and word of that is under way.
+ * After that their sender does not hold it. Without an Oracle nobody knows better: they pass. */
+static __always_inline bool fenced(const struct weft_config *cfg, struct weft_location *at)
+{
+	__u64 now = bpf_ktime_get_coarse_ns();
+
+	if (!at->contested)
+		at->contested = now;
+	return now - at->contested >= WEFT_FENCE_AFTER && now < cfg->fence_until;
+}
+
 /* Both paths' decision about a frame that a peer sent. */
-static __always_inline void admit(struct inward *in, __u32 vni, const struct weft_ip *from, const struct eth *eth)
+static __always_inline void admit(struct inward *in, const struct weft_config *cfg, __u32 vni,
+				  const struct weft_ip *from, __u32 node, const struct eth *eth)
 {
 	struct weft_location *at;
 	struct weft_vn_mac key;
@@ -56,8 +80,13 @@ static __always_inline void admit(struct inward *in, __u32 vni, const struct wef
 		in->reason = WEFT_FENCED;
 		return;
 	}
-	if (at && at->kind == WEFT_AT_REMOTE && !same_ip(&at->rloc, from))
+	if (at && at->kind == WEFT_AT_REMOTE && elsewhere(at, from, node)) {
+		if (fenced(cfg, at)) {
+			in->reason = WEFT_FENCED;
+			return;
+		}
 		in->moved = true;
+	}
 	copy_mac(key.mac, eth->h_dest);
 	at = bpf_map_lookup_elem(&fdb, &key);
 	if (!at || at->kind != WEFT_AT_LOCAL) {
@@ -172,8 +201,8 @@ static __always_inline int tunnelled(struct __sk_buff *skb, struct weft_config *
 				     bool v6, __u32 udp_len, bool ce)
 {
 	const __u32 off = v6 ? ETH_LEN + 40 + 8 : ETH_LEN + 20 + 8;
-	__u32 *peer = bpf_map_lookup_elem(&peers, from);
-	__u32 may = peer ? *peer : 0, vni;
+	struct weft_peer *peer = bpf_map_lookup_elem(&peers, from);
+	__u32 may = peer ? peer->may : 0, node = peer ? peer->node : 0, vni;
 	struct inward in;
 	struct eth inner;
 	struct where w;
@@ -201,7 +230,7 @@ static __always_inline int tunnelled(struct __sk_buff *skb, struct weft_config *
 		return drop(skb, w, WEFT_BAD_VXLAN);
 	w.vni = vni;
 	inner = *(struct eth *)(data + off + 8);
-	admit(&in, vni, from, &inner);
+	admit(&in, cfg, vni, from, node, &inner);
 	if (in.reason || !in.to)
 		return drop_inward(skb, w, in.reason);
 	inner4 = inner.h_proto == bpf_htons(ETH_P_IP);
@@ -282,16 +311,20 @@ static __always_inline int underlay_frame(struct __sk_buff *skb)
 /* What the VXLAN device stripped. Nothing goes from there to the host. */
 static __always_inline int overlay_frame(struct __sk_buff *skb)
 {
+	struct weft_config *cfg = get_config();
 	struct bpf_tunnel_key key;
+	struct weft_peer *peer;
 	struct eth *p, inner;
 	struct weft_ip from;
 	struct inward in;
 	struct where w;
-	__u32 *peer, i;
+	__u32 i;
 
 	w.vni = 0;
 	w.path = WEFT_PATH_DEVICE;
 	w.direction = WEFT_IN;
+	if (!cfg)
+		return drop(skb, w, WEFT_NO_RLOC);
 	if (!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), 0)) {
 		ip_from_v4(&from, bpf_htonl(key.remote_ipv4));
 	} else if (!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), BPF_F_TUNINFO_IPV6)) {
@@ -301,7 +334,7 @@ static __always_inline int overlay_frame(struct __sk_buff *skb)
 		return drop(skb, w, WEFT_BAD_VXLAN);
 	}
 	peer = bpf_map_lookup_elem(&peers, &from);
-	if (!peer || !(*peer & WEFT_PEER_NVE))
+	if (!peer || !(peer->may & WEFT_PEER_NVE))
 		return drop(skb, w, WEFT_FOREIGN_RLOC);
 	if (!key.tunnel_id)
 		return drop(skb, w, WEFT_BAD_VXLAN);
@@ -312,7 +345,7 @@ static __always_inline int overlay_frame(struct __sk_buff *skb)
 	inner = *p;
 	if (skb->vlan_present)
 		return drop_inward(skb, w, WEFT_VLAN_TAGGED);
-	admit(&in, w.vni, &from, &inner);
+	admit(&in, cfg, w.vni, &from, peer->node, &inner);
 	if (in.reason || !in.to)
 		return drop_inward(skb, w, in.reason);
 	if (in.moved)

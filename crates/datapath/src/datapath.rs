@@ -1,6 +1,7 @@
 //! The contract between the NVE's agent and whatever forwards its frames.
 
 use crate::{Counter, DatapathError, Idle, IfIndex, Op, Tables};
+use core::time::Duration;
 use weft_model::{MacAddr, Vni};
 
 /// A data plane: the kernel's ([`crate::Kernel`]) or the software [`crate::Model`].
@@ -32,6 +33,15 @@ pub trait Datapath {
     /// # Errors
     /// When the map cannot be read.
     fn last_used(&self, vni: Vni, mac: MacAddr) -> Result<Option<Idle>, DatapathError>;
+
+    /// Says that for as long as `lasts` the locations of remote tenant systems are an Oracle's latest word
+    /// (zero: they are not). Frames from other NVEs than they name are then dropped as fenced, from 2 s
+    /// after the first such frame on. An agent that has lost every Oracle, or died, vouches no more: its
+    /// tables may be the ones that are wrong.
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    fn vouch(&mut self, lasts: Duration) -> Result<(), DatapathError>;
 
     /// Sends a frame to the tenant system at a VAP, past every check.
     ///

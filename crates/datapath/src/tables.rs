@@ -88,6 +88,8 @@ pub struct Peer {
     pub nve: bool,
     /// It is an Oracle: echo requests from it are answered.
     pub oracle: bool,
+    /// Which NVE: a number that is the same for all of its RLOCs, and hardly ever for those of two.
+    pub node: u32,
 }
 
 /// Every table.

@@ -126,7 +126,7 @@ fn tables(d: &mut Dice, uplink: IfIndex, devices: &[IfIndex]) -> Tables {
     }
     for n in 1..4 {
         for v6 in [false, true] {
-            let peer = Peer { nve: !d.rarely(4), oracle: d.rarely(2) };
+            let peer = Peer { nve: !d.rarely(4), oracle: d.rarely(2), node: d.octet() as u32 % 3 };
             if !d.rarely(5) {
                 t.peers.insert(rloc(n, v6).get(), peer);
             }

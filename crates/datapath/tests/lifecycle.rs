@@ -383,7 +383,7 @@ fn equal_cost_paths() {
         let mac = ts_mac(if n == 0 { 2 } else { 1 }).get();
         nve.apply(&[
             Op::Config(weft_datapath::Config { rlocs: [own].into(), uplinks }),
-            Op::SetPeer(there.get(), weft_datapath::Peer { nve: true, oracle: false }),
+            Op::SetPeer(there.get(), weft_datapath::Peer { nve: true, oracle: false, node: 0 }),
             Op::SetLocation(vni(7001), mac, at),
         ]);
     }
@@ -425,7 +425,7 @@ fn loopback_rlocs() {
             ));
             let uplinks = [lab.nves[n].ns.index("up0")].into();
             let config = weft_datapath::Config { rlocs: [own(n)].into(), uplinks };
-            let peer = weft_datapath::Peer { nve: true, oracle: false };
+            let peer = weft_datapath::Peer { nve: true, oracle: false, node: 0 };
             let at = weft_datapath::Location::Remote { rloc: there, epoch: weft_model::Epoch::FIRST };
             let mac = ts_mac(if n == 0 { 2 } else { 1 }).get();
             lab.nves[n].apply(&[

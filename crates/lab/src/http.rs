@@ -32,11 +32,12 @@ pub(crate) fn post_unix(socket: &Path, path: &str, body: &str) -> io::Result<Ans
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(PATIENCE * 5))?;
     let length = body.len();
-    write!(
-        stream,
+    // In one piece: the other side reads as soon as there is something.
+    let request = format!(
         "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
          Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
-    )?;
+    );
+    stream.write_all(request.as_bytes())?;
     read(stream)
 }
 

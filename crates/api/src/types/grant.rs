@@ -23,6 +23,10 @@ pub struct GrantRequest {
     /// The owner, for operators; an NVE is its own owner.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nve: Option<NveName>,
+    /// The NVE Activates it as soon as it has the grant (RFC 8394), so whoever asked for it is told where
+    /// it is without waiting for its registration, which follows.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub activate: bool,
     /// Shown in the logs; repeating a request is harmless with or without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,

@@ -5,7 +5,7 @@ use core::net::{IpAddr, Ipv6Addr};
 use std::collections::BTreeSet;
 use weft_model::{Epoch, MacAddr, Rloc, TenantIp, TsMac, Vni};
 
-pub(crate) const ABI_VERSION: u32 = 1;
+pub(crate) const ABI_VERSION: u32 = 2;
 
 /// An address, IPv4 as IPv4-mapped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,6 +20,7 @@ pub(crate) struct ConfigValue {
     pub(crate) rloc4: Ip,
     pub(crate) rloc6: Ip,
     pub(crate) netns: u64,
+    pub(crate) fence_until: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -65,6 +66,7 @@ pub(crate) struct LocationValue {
     pub(crate) epoch: u32,
     pub(crate) pad: u32,
     pub(crate) last_used: u64,
+    pub(crate) contested: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -73,6 +75,13 @@ pub(crate) struct NeighbourValue {
     pub(crate) mac: [u8; 6],
     pub(crate) known: u8,
     pub(crate) pad: u8,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(crate) struct PeerValue {
+    pub(crate) may: u32,
+    pub(crate) node: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -149,6 +158,7 @@ pod!(
     VnMac,
     LocationValue,
     NeighbourValue,
+    PeerValue,
     CountKey,
     CountValue
 );
@@ -264,12 +274,16 @@ impl From<NeighbourValue> for Neighbour {
     }
 }
 
-pub(crate) fn peer_code(peer: Peer) -> u32 {
-    u32::from(peer.nve) | u32::from(peer.oracle) << 1
+impl From<Peer> for PeerValue {
+    fn from(peer: Peer) -> Self {
+        Self { may: u32::from(peer.nve) | u32::from(peer.oracle) << 1, node: peer.node }
+    }
 }
 
-pub(crate) const fn peer_of(code: u32) -> Peer {
-    Peer { nve: code & 1 != 0, oracle: code & 2 != 0 }
+impl From<PeerValue> for Peer {
+    fn from(value: PeerValue) -> Self {
+        Self { nve: value.may & 1 != 0, oracle: value.may & 2 != 0, node: value.node }
+    }
 }
 
 pub(crate) const fn path_code(path: Path) -> u8 {
@@ -324,12 +338,13 @@ mod tests {
     fn layouts_are_those_of_the_header() {
         let (ours, program) = layout! {
             Ip = "weft_ip" {}
-            ConfigValue = "weft_config" { vxlan_ifindex, families, rloc4, rloc6, netns }
+            ConfigValue = "weft_config" { vxlan_ifindex, families, rloc4, rloc6, netns, fence_until }
             VapValue = "weft_vap" { vni, mac, mtu, kind, path, flags, pad, slot, ip4, ip6, punt_interval, punt_window, punt_tat, icmp_tat }
             ScopedIp = "weft_scoped_ip" { scope, ip }
             VnMac = "weft_vn_mac" { vni, mac, pad }
-            LocationValue = "weft_location" { kind, ifindex, rloc, epoch, pad, last_used }
+            LocationValue = "weft_location" { kind, ifindex, rloc, epoch, pad, last_used, contested }
             NeighbourValue = "weft_neighbour" { mac, known, pad }
+            PeerValue = "weft_peer" { may, node }
             CountKey = "weft_count_key" { vni, reason, path, direction }
             CountValue = "weft_count" { packets, bytes }
             VnValue = "weft_vn" { vaps, slot }

@@ -1,8 +1,8 @@
 //! The maps, typed, and the check that pinned ones are what this program means.
 
 use super::abi::{
-    ConfigValue, CountKey, CountValue, HotValue, Ip, LocationValue, NeighbourValue, ScopedIp, VapValue,
-    VnMac, VnValue,
+    ConfigValue, CountKey, CountValue, HotValue, Ip, LocationValue, NeighbourValue, PeerValue, ScopedIp,
+    VapValue, VnMac, VnValue,
 };
 use super::{Limits, sys};
 use crate::DatapathError;
@@ -27,7 +27,7 @@ pub(super) fn shapes(limits: &Limits) -> [Shape; 11] {
         ("hot", 4, size::<HotValue>(), limits.vaps),
         ("fdb", size::<VnMac>(), size::<LocationValue>(), limits.locations),
         ("neighbours", size::<ScopedIp>(), size::<NeighbourValue>(), limits.neighbours),
-        ("peers", 16, 4, limits.peers),
+        ("peers", 16, size::<PeerValue>(), limits.peers),
         ("asked", size::<VnMac>(), 8, limits.asked),
         ("counters", size::<CountKey>(), size::<CountValue>(), limits.counters),
         ("punts", 0, 0, limits.ring_bytes),
@@ -140,7 +140,7 @@ pub(super) struct Maps {
     pub(super) vns: Table<u32, VnValue>,
     pub(super) fdb: Table<VnMac, LocationValue>,
     pub(super) neighbours: Table<ScopedIp, NeighbourValue>,
-    pub(super) peers: Table<Ip, u32>,
+    pub(super) peers: Table<Ip, PeerValue>,
 }
 
 impl Maps {

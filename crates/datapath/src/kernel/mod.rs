@@ -427,7 +427,7 @@ impl Datapath for Kernel {
             Op::RemoveNeighbour(vni, ip) => {
                 self.maps.neighbours.remove(&ScopedIp { scope: vni.get(), ip: ip.get().into() })
             }
-            Op::SetPeer(ip, peer) => self.maps.peers.set(&(*ip).into(), &abi::peer_code(*peer)),
+            Op::SetPeer(ip, peer) => self.maps.peers.set(&(*ip).into(), &(*peer).into()),
             Op::RemovePeer(ip) => self.maps.peers.remove(&(*ip).into()),
         }
     }
@@ -469,9 +469,8 @@ impl Datapath for Kernel {
             let known = Vni::new(key.scope).ok().zip(TenantIp::new(key.ip.into()).ok());
             tables.neighbours.extend(known.map(|key| (key, value.into())));
         }
-        tables.peers.extend(
-            self.maps.peers.all()?.into_iter().map(|(ip, code)| (IpAddr::from(ip), abi::peer_of(code))),
-        );
+        let peers = self.maps.peers.all()?.into_iter();
+        tables.peers.extend(peers.map(|(ip, value)| (IpAddr::from(ip), value.into())));
         Ok(tables)
     }
 
@@ -503,6 +502,12 @@ impl Datapath for Kernel {
         let at = self.maps.fdb.get(&VnMac::new(vni, mac))?.map(|value| value.last_used);
         let idle = |at| Duration::from_nanos(sys::monotonic().saturating_sub(at));
         Ok(at.filter(|at| *at != 0).map(idle))
+    }
+
+    fn vouch(&mut self, lasts: Duration) -> Result<(), DatapathError> {
+        let lasts = u64::try_from(lasts.as_nanos()).unwrap_or(u64::MAX);
+        let fence_until = if lasts == 0 { 0 } else { sys::monotonic().saturating_add(lasts) };
+        self.maps.set_config(ConfigValue { fence_until, ..self.maps.config()? })
     }
 
     fn inject(&mut self, vap: IfIndex, frame: &[u8]) -> Result<(), DatapathError> {

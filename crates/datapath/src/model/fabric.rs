@@ -49,7 +49,10 @@ fn admit(tables: &Tables, vni: Vni, from: IpAddr, frame: &[u8]) -> Result<Admitt
     }
     let moved = match tables.fdb.get(&(vni, src)) {
         Some(Location::Local(_)) => return Err(Reason::Fenced),
-        Some(Location::Remote { rloc, .. }) => rloc.get() != from,
+        Some(Location::Remote { rloc, .. }) => {
+            let node = |ip: IpAddr| tables.peers.get(&ip).map(|peer| peer.node);
+            rloc.get() != from && node(rloc.get()) != node(from)
+        }
         _ => false,
     };
     let Some(Location::Local(device)) = tables.fdb.get(&(vni, dst)) else {

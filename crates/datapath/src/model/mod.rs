@@ -1,7 +1,8 @@
 //! The data plane in software: what the eBPF programs decide, as a pure function of the tables.
 //!
 //! Not in it, because they are no function of tables and frame: rate limits (a punt is always
-//! granted), segmentation offload, and the fall back to the device path where the kernel has no route.
+//! granted), when the fence closes, segmentation offload, and the fall back to the device path where the
+//! kernel has no route.
 
 mod answer;
 mod bytes;
@@ -12,7 +13,7 @@ mod vap;
 use crate::{
     Counter, Datapath, DatapathError, Direction, Idle, IfIndex, Op, Path, PuntReason, Reason, Tables,
 };
-use core::net::IpAddr;
+use core::{net::IpAddr, time::Duration};
 use std::collections::BTreeMap;
 use weft_model::{MacAddr, Rloc, Time, Vni};
 
@@ -165,6 +166,10 @@ impl Datapath for Model {
 
     fn last_used(&self, vni: Vni, mac: MacAddr) -> Result<Option<Idle>, DatapathError> {
         Ok(self.used.get(&(vni, mac)).map(|at| self.now.since(*at)))
+    }
+
+    fn vouch(&mut self, _lasts: Duration) -> Result<(), DatapathError> {
+        Ok(())
     }
 
     fn inject(&mut self, vap: IfIndex, frame: &[u8]) -> Result<(), DatapathError> {

@@ -283,7 +283,7 @@ impl Lab {
                    link set br0 up");
         let mut nves = vec![Nve::new(0, &fabric), Nve::new(1, &fabric)];
         for (i, nve) in nves.iter_mut().enumerate() {
-            let peer = Peer { nve: true, oracle: false };
+            let peer = Peer { nve: true, oracle: false, node: u32::try_from(1 - i).unwrap() };
             let other = |v6| Op::SetPeer(rloc(1 - i, v6).get(), peer);
             nve.apply(&[other(false), other(true)]);
         }

@@ -2,7 +2,9 @@
 //! follow.
 
 use super::session::{Heard, OwnedFrame};
-use super::{NveError, clock::Clock, lisp::LispSockets, metrics, plane::Plane, state, watch as follow};
+use super::{
+    NveError, clock::Clock, lisp::LispSockets, look::Look, metrics, plane::Plane, state, watch as follow,
+};
 use crate::core::{
     ApiCall, Attach, Attached, CallId, Core, Device, Fact, Granted, Notice, Output, Refused, Session, Ticket,
     TsiState,
@@ -20,6 +22,8 @@ use weft_model::{Epoch, NveName, Rloc, TenantIp, TsiId, TsiName, VnName};
 const RECONCILE: Duration = Duration::from_secs(30);
 /// Between two snapshots for scrapes.
 const PUBLISH: Duration = Duration::from_millis(500);
+/// How long the tables count as current after a look that found a session up.
+const VOUCHED: Duration = Duration::from_secs(3);
 
 /// Everything that happens to the driver, except what it reads itself (punts and datagrams).
 pub(super) enum Input {
@@ -82,6 +86,7 @@ pub(super) struct Driver {
     pub(super) rlocs: BTreeSet<Rloc>,
     pub(super) shared: metrics::Shared,
     pub(super) heard_facts: bool,
+    pub(super) look: Look,
 }
 
 impl Driver {
@@ -127,10 +132,15 @@ impl Driver {
                     None => return Err(NveError::Ended("every task of the agent")),
                 },
                 () = timeout => self.core.handle_timeout(self.clock.now()),
-                _ = publish.tick() => self.publish().await,
+                _ = publish.tick() => {
+                    self.vouch();
+                    self.publish().await;
+                }
                 _ = reconcile.tick() => self.reconcile(),
             }
-            self.outputs();
+            if self.outputs() {
+                self.look(&mut buffer);
+            }
         }
         tracing::info!("stopping; tenants keep their connectivity");
         let last = self.saving.borrow().clone();
@@ -138,6 +148,16 @@ impl Driver {
             state::save(&self.state, &saved)?;
         }
         Ok(())
+    }
+
+    /// After a question to an Oracle.
+    fn look(&mut self, buffer: &mut [u8]) {
+        let (clock, sockets) = (self.clock, &self.sockets);
+        if let Some((n, from)) = self.look.for_answer(|| clock.now(), || sockets.poll(buffer)) {
+            let octets = buffer.get(..n).unwrap_or_default();
+            self.core.handle_datagram(clock.now(), from, octets);
+            self.outputs();
+        }
     }
 
     fn input(&mut self, input: Input) {
@@ -189,8 +209,9 @@ impl Driver {
         }
     }
 
-    /// Carries out everything the core wants done.
-    fn outputs(&mut self) {
+    /// Carries out everything the core wants done; whether an Oracle was asked something.
+    fn outputs(&mut self) -> bool {
+        let mut asked = false;
         while let Some(output) = self.core.poll_output() {
             match output {
                 Output::Apply(op, ticket) => {
@@ -212,11 +233,12 @@ impl Driver {
                         tracing::debug!(%error, vap = vap.0, "cannot answer a tenant");
                     }
                 }
-                Output::Datagram { to, octets } => {
-                    if let Err(error) = self.sockets.send(to, &octets) {
+                Output::Datagram { to, octets } => match self.sockets.send(to, &octets) {
+                    Ok(()) => asked = true,
+                    Err(error) => {
                         tracing::debug!(%error, %to, "cannot send a Map-Request; trying again");
                     }
-                }
+                },
                 Output::Frame { oracle, octets } => {
                     if let Some(Link { addr, frames, .. }) = self.sessions.get_mut(oracle)
                         && let Some(sender) = frames
@@ -247,6 +269,7 @@ impl Driver {
             }
         }
         self.plane.attach(&self.inputs);
+        asked
     }
 
     /// Hands the state to the saver; only a change reaches the disk.
@@ -268,7 +291,8 @@ impl Driver {
         tokio::spawn(async move {
             let input = match call {
                 ApiCall::Grant { call, vn, name, mac, ips } => {
-                    let request = GrantRequest { vn, tsi: name, mac, ips, nve: None, request_id: None };
+                    let (nve, request_id) = (None, None);
+                    let request = GrantRequest { vn, tsi: name, mac, ips, nve, activate: true, request_id };
                     Input::Granted(
                         call,
                         client.grant(&request).await.map(granted).map_err(|e| refused(e, GRANTS)),
@@ -403,6 +427,14 @@ impl Driver {
 
     fn ready(&self) -> bool {
         self.heard_facts && (0..self.sessions.len()).any(|oracle| self.core.session_is_up(oracle))
+    }
+
+    /// While a session is up, changes are heard within moments: what the tables say may be relied on.
+    fn vouch(&mut self) {
+        let lasts = if self.ready() { VOUCHED } else { Duration::ZERO };
+        if let Err(error) = self.plane.vouch(lasts) {
+            tracing::error!(%error, "cannot say how current the tables are");
+        }
     }
 
     async fn publish(&self) {

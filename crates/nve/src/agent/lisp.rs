@@ -2,10 +2,12 @@
 //! knows as this NVE's, whatever the route says.
 
 use super::NveError;
+use nix::sys::socket::{SockaddrStorage, recvfrom};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    os::fd::AsRawFd,
 };
 use tokio::net::UdpSocket;
 use weft_model::Rloc;
@@ -38,6 +40,15 @@ impl LispSockets {
         }
     }
 
+    /// A datagram that is there now.
+    pub(super) fn poll(&self, buffer: &mut [u8]) -> Option<(usize, IpAddr)> {
+        // By the descriptor: the runtime asks the kernel only after it was woken.
+        self.sockets.iter().find_map(|(_, socket)| {
+            let (n, from) = recvfrom::<SockaddrStorage>(socket.as_raw_fd(), buffer).ok()?;
+            Some((n, ip(&from?)?))
+        })
+    }
+
     /// The next datagram on any of them.
     pub(super) async fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         loop {
@@ -51,6 +62,11 @@ impl LispSockets {
             }
         }
     }
+}
+
+fn ip(from: &SockaddrStorage) -> Option<IpAddr> {
+    let v4 = from.as_sockaddr_in().map(|from| IpAddr::V4(from.ip()));
+    v4.or_else(|| from.as_sockaddr_in6().map(|from| IpAddr::V6(from.ip())))
 }
 
 fn bind(addr: SocketAddr) -> io::Result<UdpSocket> {

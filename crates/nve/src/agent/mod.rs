@@ -18,6 +18,7 @@ mod error;
 mod identity;
 mod lisp;
 mod local;
+mod look;
 mod metrics;
 mod options;
 mod plane;

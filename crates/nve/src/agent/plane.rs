@@ -100,6 +100,11 @@ impl Plane {
         self.kernel.last_used(vni, mac).ok().flatten()
     }
 
+    /// Says for how long the tables are an Oracle's latest word.
+    pub(super) fn vouch(&mut self, lasts: Duration) -> Result<(), DatapathError> {
+        self.kernel.vouch(lasts)
+    }
+
     /// Hands a frame to a tenant system.
     pub(super) fn inject(&mut self, vap: IfIndex, frame: &[u8]) -> Result<(), DatapathError> {
         self.kernel.inject(vap, frame)

@@ -8,6 +8,7 @@ use super::{
     identity::{self, Identity},
     lisp::LispSockets,
     local::{self, Local},
+    look::Look,
     metrics,
     plane::Plane,
     session, state, watch as follow,
@@ -164,6 +165,7 @@ pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>)
         rlocs: identity.rlocs,
         shared,
         heard_facts: false,
+        look: Look::new(),
     };
     driver.drive(queue, shutdown).await
 }

@@ -48,7 +48,7 @@ impl Core {
         for (ip, peer) in &observed.peers {
             if peer.nve {
                 self.adopted_peers.insert(*ip);
-                self.set_peer(*ip, |peer: &mut Peer| peer.nve = true);
+                self.set_peer(*ip, |found: &mut Peer| (found.nve, found.node) = (true, peer.node));
             }
         }
     }
@@ -60,7 +60,7 @@ impl Core {
             .filter(|ip| !Rloc::new(*ip).is_ok_and(|rloc| self.rlocs.contains_key(&rloc)))
             .collect();
         for ip in gone {
-            self.set_peer(ip, |peer| peer.nve = false);
+            self.set_peer(ip, |peer| (peer.nve, peer.node) = (false, 0));
         }
     }
 }

@@ -228,12 +228,12 @@ impl Core {
         let old = old.unwrap_or_default();
         for new in rlocs.difference(&old) {
             *self.rlocs.entry(*new).or_default() += 1;
-            self.set_peer(new.get(), |peer| peer.nve = true);
+            self.set_peer(new.get(), |peer| (peer.nve, peer.node) = (true, node_number(xtr)));
         }
         for gone in old.difference(&rlocs) {
             // Another NVE may have been given the address in between.
             if decrement(&mut self.rlocs, *gone) == 0 {
-                self.set_peer(gone.get(), |peer| peer.nve = false);
+                self.set_peer(gone.get(), |peer| (peer.nve, peer.node) = (false, 0));
             }
         }
     }
@@ -270,6 +270,12 @@ impl Core {
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
     }
+}
+
+/// An xTR-ID is random, so any part of it tells NVEs apart.
+fn node_number(xtr: XtrId) -> u32 {
+    let [a, b, c, d, ..] = xtr.0;
+    u32::from_be_bytes([a, b, c, d])
 }
 
 /// Counts one less; gives what is left. A key without a count is not kept.

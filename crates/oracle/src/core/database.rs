@@ -95,6 +95,8 @@ pub(crate) struct Tsi {
     pub(crate) registrations: Vec<Registration>,
     /// It was registered and is no longer: askers were told so.
     pub(crate) withdrawn: bool,
+    /// Its holder has said that it Activates it, and has not registered it yet.
+    pub(crate) activating: bool,
 }
 
 impl Tsi {
@@ -202,13 +204,16 @@ impl Database {
                 ix
             }
         };
-        let (mut claim, mut registrations, mut withdrawn) = (None, Vec::new(), false);
+        let (mut claim, mut registrations) = (None, Vec::new());
+        let (mut withdrawn, mut activating) = (false, false);
         if let Some(old) = self.tsis.get_mut(ix.0 as usize).and_then(Option::take) {
             self.unindex(ix, &old);
             // A claim outlives changes of the grant for as long as that still names the claimant.
             claim = old.claim.filter(|claim| grant.next == Some(*claim));
             registrations = old.registrations;
-            withdrawn = old.withdrawn && (old.grant.owner, old.grant.epoch) == (grant.owner, grant.epoch);
+            let same_holder = (old.grant.owner, old.grant.epoch) == (grant.owner, grant.epoch);
+            withdrawn = old.withdrawn && same_holder;
+            activating = old.activating && same_holder;
         }
         let vni = grant.tsi.vni;
         let mut dropped = Vec::new();
@@ -225,7 +230,7 @@ impl Database {
         for nve in &dropped {
             self.registered.remove(&(*nve, Some(vni), ix));
         }
-        let tsi = Tsi { grant, claim, registrations, withdrawn };
+        let tsi = Tsi { grant, claim, registrations, withdrawn, activating };
         for eid in tsi.eids() {
             self.by_eid.insert((vni, eid), ix);
         }
@@ -303,9 +308,19 @@ impl Database {
             tsi.claim = next;
         }
         tsi.withdrawn = false;
+        tsi.activating = false;
         tsi.registrations.push(registration);
         self.registered.insert((nve, Some(vni), ix));
         (displaced, next.is_some())
+    }
+
+    /// Notes that `nve` Activates a TSI. False when it is not the holder, or somebody has registered it.
+    pub(crate) fn set_activating(&mut self, ix: TsiIx, nve: XtrId) -> bool {
+        let tsi = self.tsis.get_mut(ix.0 as usize).and_then(Option::as_mut);
+        match tsi.filter(|tsi| tsi.holder().0 == nve && tsi.registrations.is_empty()) {
+            Some(tsi) => !std::mem::replace(&mut tsi.activating, true),
+            None => false,
+        }
     }
 
     /// Removes what `nve` has registered for a TSI. False when it had not.

@@ -59,7 +59,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use weft_lisp::tcp::{Body, Frame, RefreshScope, Signal};
 use weft_lisp::{Address, Ecm, MapRegister, MapRequest, MessageType};
-use weft_model::{Eid, Grant, Rloc, Time, VnSpec, Vni, XtrId};
+use weft_model::{Eid, Grant, Rloc, Time, TsiId, VnSpec, Vni, XtrId};
 
 use conversations::{AskKey, Asks};
 use database::{Database, TsiIx};
@@ -201,6 +201,17 @@ impl Shard {
             }
             // Another shard's.
             Fact::Vn(_) | Fact::Grant(_) => {}
+        }
+    }
+
+    /// Takes that `nve`, which has just been granted a TSI, Activates it: whoever asked for it is told where
+    /// it is now rather than when its registration, which follows, has come. Only a holder that has
+    /// registered nothing yet can say so.
+    pub fn handle_activating(&mut self, now: Time, nve: XtrId, tsi: &TsiId) {
+        let Some(ix) = self.db.by_name(tsi) else { return };
+        let Some(before) = self.before(ix) else { return };
+        if self.db.set_activating(ix, nve) {
+            self.publish(now, before);
         }
     }
 

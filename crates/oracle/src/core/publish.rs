@@ -8,7 +8,7 @@ use weft_model::{Eid, Epoch, MacAddr, Time, Vni, XtrId};
 
 use super::Shard;
 use super::conversations::{AskAt, AskKey, Class};
-use super::database::{Answer, Database, Found, Locator, Source, TsiIx};
+use super::database::{Answer, Database, Found, Locator, Source, Tsi, TsiIx};
 use super::limits::TokenBucket;
 use super::nodes::{Control, Nodes};
 use super::output::{Event, Transmit};
@@ -29,7 +29,7 @@ pub(crate) enum Told {
 /// Why a mapping is believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Basis {
-    /// It is registered.
+    /// It is registered, or about to be by an NVE that has said so.
     Registered,
     /// It is granted, and its NVE has said nothing about it yet.
     Granted,
@@ -92,7 +92,11 @@ impl Shard {
                 (basis, registration.locators.clone())
             }
             Source::Grant(rlocs) => {
-                let basis = if found.tsi.withdrawn { Basis::Expected } else { Basis::Granted };
+                let basis = match found.tsi {
+                    Tsi { activating: true, .. } => Basis::Registered,
+                    Tsi { withdrawn: true, .. } => Basis::Expected,
+                    _ => Basis::Granted,
+                };
                 (basis, rlocs.iter().copied().map(Locator::stored).collect())
             }
         };

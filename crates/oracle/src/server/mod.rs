@@ -19,6 +19,7 @@ mod limit;
 mod metrics;
 mod options;
 mod session;
+mod session_out;
 mod shard;
 mod start;
 mod tls;
@@ -32,7 +33,7 @@ pub use options::OracleOptions;
 pub use start::{Oracle, credentials, run};
 
 use crate::{
-    core::{Counters, Shard},
+    core::{Counters, Shard, shard_of},
     pki::Ca,
     registry::{Directory, Registry},
     store::StoreError,
@@ -40,10 +41,10 @@ use crate::{
 use clock::Clock;
 use hub::Hub;
 use session::Sessions;
-use shard::ShardHandle;
+use shard::{Input, ShardHandle};
 use std::{path::PathBuf, sync::Arc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use weft_model::{Name, Time};
+use weft_model::{Name, Time, TsiId, XtrId};
 
 /// What every part of the daemon shares.
 pub(crate) struct App {
@@ -71,6 +72,13 @@ impl App {
     ) -> Vec<R> {
         let asked = self.shards.iter().map(|shard| shard.ask(question.clone()));
         futures_util::future::join_all(asked).await.into_iter().flatten().collect()
+    }
+
+    /// Tells the shard concerned that `nve` is Activating a tenant system it holds.
+    async fn activating(&self, nve: XtrId, tsi: TsiId) {
+        if let Some(shard) = self.shards.get(shard_of(tsi.vni.get(), self.shards.len())) {
+            shard.send(Input::Activating { nve, tsi }).await;
+        }
     }
 
     /// Whether every shard answers questions.

@@ -4,6 +4,7 @@ use super::{
     App,
     clock::Clock,
     limit::LogLimit,
+    session_out::SessionOut,
     shard::{Input, ShardHandle},
     tls,
 };
@@ -21,9 +22,9 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf},
+    io::{AsyncReadExt, ReadHalf},
     net::{TcpListener, TcpStream},
-    sync::{Notify, Semaphore},
+    sync::Semaphore,
     time::timeout,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -32,67 +33,12 @@ use weft_api::Role;
 use weft_lisp::tcp::FrameDecoder;
 use weft_model::XtrId;
 
-/// Octets waiting for a session beyond which its shards are told to hold back.
-const HIGH: usize = 256 << 10;
-/// Octets waiting for a session beyond which it is closed: its end does not read.
-const LIMIT: usize = 16 << 20;
 /// Handshakes at a time.
 const HANDSHAKES: usize = 256;
 /// Sessions at a time, those in their handshake included.
 const SESSIONS: usize = 16_384;
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-
-/// What waits to be written to a session.
-pub(super) struct SessionOut {
-    queue: Mutex<Queue>,
-    ready: Notify,
-    /// Ends the session.
-    end: CancellationToken,
-}
-
-#[derive(Default)]
-struct Queue {
-    octets: Vec<u8>,
-    /// Some shard was told to hold back.
-    congested: bool,
-}
-
-impl SessionOut {
-    fn new(end: CancellationToken) -> Self {
-        Self { queue: Mutex::default(), ready: Notify::new(), end }
-    }
-
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Adds whole frames; whether the sender is to hold back until the session is writable.
-    pub(super) fn push(&self, octets: &[u8]) -> bool {
-        let mut queue = self.queue();
-        if queue.octets.len() + octets.len() > LIMIT {
-            self.end.cancel();
-            return true;
-        }
-        queue.octets.extend_from_slice(octets);
-        let congested = queue.octets.len() > HIGH;
-        queue.congested |= congested;
-        drop(queue);
-        self.ready.notify_one();
-        congested
-    }
-
-    /// Ends the session.
-    pub(super) fn close(&self) {
-        self.end.cancel();
-    }
-
-    /// Everything that waits, and whether some shard holds back.
-    fn take(&self) -> (Vec<u8>, bool) {
-        let mut queue = self.queue();
-        (std::mem::take(&mut queue.octets), std::mem::take(&mut queue.congested))
-    }
-}
 
 /// The sessions that are up: one per NVE.
 #[derive(Default)]
@@ -229,7 +175,7 @@ async fn run(
     end: CancellationToken,
 ) {
     let (mut read, write) = tokio::io::split(stream);
-    let out = Arc::new(SessionOut::new(end.clone()));
+    let out = Arc::new(SessionOut::new(write, end.clone()));
     let id = app.sessions.up(xtr_id, end.clone());
     // Removed between its handshake and now: who removed it has not seen the session.
     if app.directory.nve(xtr_id).is_none() {
@@ -240,7 +186,7 @@ async fn run(
     for shard in &app.shards {
         shard.send(Input::Up { id, xtr_id, out: out.clone() }).await;
     }
-    let writer = tokio::spawn(write_all(write, out, app.shards.clone(), id, end.clone()));
+    let writer = tokio::spawn(write_all(out, app.shards.clone(), id, end.clone()));
     let reason = tokio::select! {
         () = end.cancelled() => "ended by this side".to_owned(),
         reason = read_all(&mut read, &app.shards, id) => reason,
@@ -289,39 +235,25 @@ async fn read_all(
 }
 
 /// Writes what waits until the session ends.
-async fn write_all(
-    mut write: WriteHalf<TlsStream<TcpStream>>,
-    out: Arc<SessionOut>,
-    shards: Vec<ShardHandle>,
-    id: SessionId,
-    end: CancellationToken,
-) {
+async fn write_all(out: Arc<SessionOut>, shards: Vec<ShardHandle>, id: SessionId, end: CancellationToken) {
     loop {
-        let (octets, congested) = out.take();
-        if octets.is_empty() {
-            tokio::select! {
-                () = out.ready.notified() => continue,
-                () = end.cancelled() => break,
-            }
-        }
-        let written = async {
-            write.write_all(&octets).await?;
-            write.flush().await
-        };
         let written = tokio::select! {
-            written = written => written.is_ok(),
-            () = end.cancelled() => false,
+            written = out.written() => written,
+            () = end.cancelled() => break,
         };
-        if !written {
-            end.cancel();
-            return;
-        }
-        if congested {
-            for shard in &shards {
-                shard.send(Input::Writable(id)).await;
+        match written {
+            Ok(false) => {}
+            Ok(true) => {
+                for shard in &shards {
+                    shard.send(Input::Writable(id)).await;
+                }
+            }
+            Err(_) => {
+                end.cancel();
+                return;
             }
         }
     }
     // A polite end, if the other side takes it.
-    drop(timeout(Duration::from_secs(1), write.shutdown()).await);
+    drop(timeout(Duration::from_secs(1), out.shutdown()).await);
 }

@@ -4,7 +4,7 @@ use super::{
     clock::Clock,
     echo,
     limit::LogLimit,
-    session::SessionOut,
+    session_out::SessionOut,
     udp::{DATAGRAM, Udp},
 };
 use crate::core::{
@@ -61,6 +61,10 @@ pub(super) enum Input {
     NonceSaved {
         xtr: XtrId,
         nonce: u64,
+    },
+    Activating {
+        nve: XtrId,
+        tsi: TsiId,
     },
     Query(Query),
     Stop,
@@ -317,6 +321,7 @@ impl Running {
             }
             Input::Datagram { from, to, payload } => self.shard.handle_datagram(now, from, to, &payload),
             Input::NonceSaved { xtr, nonce } => self.shard.handle_nonce_saved(now, xtr, nonce),
+            Input::Activating { nve, tsi } => self.shard.handle_activating(now, nve, &tsi),
             Input::Query(query) => query(&self.shard, now),
             Input::Stop => self.stopped = true,
         }

@@ -177,6 +177,7 @@ impl Nve {
 
 pub fn wish(vn: &str, tsi: &str, ips: &[&str]) -> GrantRequest {
     GrantRequest {
+        activate: false,
         vn: name(vn),
         tsi: name(tsi),
         mac: None,

@@ -35,6 +35,37 @@ fn n8_asked_before_it_exists_then_attached_tells_the_asker() {
 }
 
 #[test]
+fn n8_a_grant_whose_nve_activates_it_is_told_at_once_and_only_once() {
+    let mut bench = bench();
+    assert_eq!(bench.answer(2, 1, ip4(7)).unwrap()[0].2, Action::Drop);
+    bench.grant(1, 7, 1);
+    // Nobody but the holder can say so.
+    bench.shard.handle_activating(bench.now, nve(3), &tsi(1, 7));
+    assert_eq!(bench.told(), []);
+    for _ in 0..2 {
+        bench.shard.handle_activating(bench.now, nve(1), &tsi(1, 7));
+    }
+    assert_eq!(bench.told(), [(20, mac(7), 15, at(1)), (20, ip4(7), 15, at_mac(7))]);
+    // The registration says the same; its end is an end.
+    bench.register(10, 1, 1, 7, ACTIVE);
+    assert_eq!(bench.told(), []);
+    bench.shard.handle_activating(bench.now, nve(1), &tsi(1, 7));
+    bench.withdraw(10, 1, 1, 7);
+    assert_eq!(bench.told(), [(20, mac(7), 0, vec![]), (20, ip4(7), 0, vec![])]);
+}
+
+#[test]
+fn n8_an_activation_that_comes_to_nothing_is_taken_back() {
+    let mut bench = bench();
+    bench.answer(2, 1, ip4(7));
+    bench.grant(1, 7, 1);
+    bench.shard.handle_activating(bench.now, nve(1), &tsi(1, 7));
+    assert_eq!(bench.told().len(), 2);
+    bench.fact(Fact::GrantGone(tsi(1, 7)));
+    assert_eq!(bench.told(), [(20, mac(7), 0, vec![]), (20, ip4(7), 0, vec![])]);
+}
+
+#[test]
 fn n8_an_asker_of_the_ip_hears_when_the_mac_moves() {
     let mut bench = bench();
     bench.answer(2, 1, ip4(1));

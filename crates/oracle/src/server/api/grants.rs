@@ -59,7 +59,7 @@ pub(super) async fn create(
     Body(request): Body<GrantRequest>,
 ) -> Result<(StatusCode, Json<GrantReply>), Failure> {
     query.only(&[])?;
-    let GrantRequest { vn, tsi, mac, ips, nve, request_id } = request;
+    let GrantRequest { vn, tsi, mac, ips, nve, activate, request_id } = request;
     let owner = match (&identity, &nve) {
         (Identity::Nve { xtr_id, name }, named) if named.as_ref().is_none_or(|named| named == name) => {
             *xtr_id
@@ -76,7 +76,14 @@ pub(super) async fn create(
         },
         (_, None) => return Err(Failure::bad("an operator must say whose grant it is to be; name 'nve'")),
     };
+    if activate && identity.nve().is_none() {
+        return Err(Failure::bad("'activate' is for the NVE itself to say; leave it out"));
+    }
     let (granted, revision) = app.registry.grant(Wish { vn, tsi, mac, ips, owner }).await?;
+    if activate {
+        // The commit's fact is in the shard's inbox already.
+        app.activating(owner, granted.view.grant.tsi.clone()).await;
+    }
     let status = if granted.created { StatusCode::CREATED } else { StatusCode::OK };
     tracing::debug!(
         vn = %granted.view.vn, tsi = %granted.view.grant.tsi.name, nve = %granted.view.nve,
