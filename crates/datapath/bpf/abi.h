@@ -72,7 +72,9 @@ struct weft_location {
 	__u32 epoch;
 	__u32 pad;
 	__u64 last_used; /* CLOCK_MONOTONIC ns, 0 = never; written at most once a second */
-	__u64 contested; /* CLOCK_MONOTONIC ns of the first frame from another NVE since it was set, 0 = none */
+	/* CLOCK_MONOTONIC ns: since when frames came from another NVE, 0 = none did, and the last of them */
+	__u64 contested;
+	__u64 contested_last;
 };
 
 #define WEFT_AT_NOWHERE 0
@@ -101,8 +103,10 @@ struct weft_peer {
 #define WEFT_PEER_NVE 1
 #define WEFT_PEER_ORACLE 2
 
-/* How long frames from another NVE than the one a location names are let through. */
-#define WEFT_FENCE_AFTER 2000000000ULL /* ns */
+/* How long frames from another NVE than the one a location names are let through, and after which
+ * silence they are again, in ns. */
+#define WEFT_FENCE_AFTER 2000000000ULL
+#define WEFT_FENCE_FORGETS 600000000000ULL
 
 /* Map `counters`, per CPU. */
 struct weft_count_key {
@@ -185,7 +189,11 @@ enum weft_reason {
 	WEFT_NO_SUCH_TS = 59,
 	WEFT_ECN_LOST = 60,
 	WEFT_KERNEL = 61,
+	WEFT_OTHER_LINK = 62,
 };
+
+/* skb->mark of what from_underlay leaves to the VXLAN device: nothing else counts there. */
+#define WEFT_MARK 0x57454654
 
 /* What the programs leave in skb->cb for a test run: cb[0] one of these, cb[1] the reason, cb[2]
  * the ifindex a frame is handed to or, for a punt, WEFT_PUNT_*. */

@@ -154,124 +154,180 @@ struct icmp6_error {
 	__be32 mtu;
 } __attribute__((packed));
 
+/* Octets of an ICMP error before what it quotes. */
+#define ICMP_LEN 8
+
+static __always_inline __u32 fold16(__u64 sum)
+{
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return (sum & 0xffff) + (sum >> 16);
+}
+
+/* Whose checksum the sender left to its device, and what is there instead: the pseudo header's sum.
+ * The kernel remembers that such a checksum is to be made, also of the error made from the packet here,
+ * and makes it over the part that is quoted when the error goes out: a sum over the error has to count
+ * with that. There is no asking the kernel, but a true checksum is the pseudo header's sum once in
+ * 65,536 times only. */
+struct unsummed {
+	__u16 is, field;
+};
+
+static __always_inline struct unsummed find_unsummed(struct __sk_buff *skb, const struct l4 *l4, __u64 pseudo)
+{
+	__u32 at = l4->proto == IPPROTO_TCP ? 16 : 6;
+	struct unsummed u;
+
+	u.is = 0;
+	u.field = 0;
+	if (l4->later || (l4->proto != IPPROTO_TCP && l4->proto != IPPROTO_UDP) ||
+	    bpf_skb_load_bytes(skb, l4->off + at, &u.field, 2))
+		return u;
+	u.is = fold16(pseudo + bpf_htonl(skb->len - l4->off) + bpf_htonl(l4->proto)) == u.field;
+	return u;
+}
+
+/* `sum` over a message once the checksum in its quote is made, which `inner` of it goes into. */
+static __always_inline __u64 once_summed(struct unsummed u, __u64 sum, __u64 inner)
+{
+	__u32 made = ~fold16(inner) & 0xffff;
+
+	if (!u.is)
+		return sum;
+	return sum + (~u.field & 0xffff) + (made ? made : 0xffff);
+}
+
+/* Makes an IP packet that is too big the first `quote` octets of itself behind `grow` octets of room.
+ * A constant new length is safe: what is too big is longer. It also ends being GSO. */
+static __always_inline bool quote_it(struct __sk_buff *skb, struct weft_vap *vap, struct where w, __u32 quote,
+				     __u32 grow)
+{
+	/* Either way, as it came. */
+	count(skb, w.vni, WEFT_TOO_BIG, w.path, w.direction);
+	if (skb->len < ETH_LEN + quote || !take_token(&vap->icmp_tat, ICMP_INTERVAL, ICMP_WINDOW))
+		return false;
+	return !bpf_skb_change_tail(skb, ETH_LEN + quote, 0) &&
+	       !bpf_skb_adjust_room(skb, grow, BPF_ADJ_ROOM_MAC, 0);
+}
+
+static __always_inline int untold(struct __sk_buff *skb)
+{
+	return say(skb, WEFT_DID_DROP, WEFT_TOO_BIG, 0, TC_ACT_SHOT);
+}
+
+static __always_inline int tell(struct __sk_buff *skb)
+{
+	return say(skb, WEFT_DID_REPLY, WEFT_TOO_BIG, skb->ifindex, bpf_redirect(skb->ifindex, 0));
+}
+
+/* The Ethernet header back to where it came from: making room has left it in front. */
+static __always_inline void turn(struct eth *eth)
+{
+	__u8 from[6];
+
+	copy_mac(from, eth->h_source);
+	copy_mac(eth->h_source, eth->h_dest);
+	copy_mac(eth->h_dest, from);
+}
+
+static __always_inline __u64 sum_of(const void *at, __u32 len)
+{
+	return (__u32)bpf_csum_diff(0, 0, (void *)at, len, 0);
+}
+
 /* Fragmentation needed (RFC 1191) from the destination's address, which every host accepts. Sent
  * whether DF is set or not: the NVE never fragments, and silence would be a black hole. */
-static __noinline int answer_frag_needed(struct __sk_buff *skb, struct weft_vap *vap)
+static __noinline int answer_frag_needed(struct __sk_buff *skb, struct weft_vap *vap, const struct l4 *l4)
 {
-	struct icmp4_error *e;
+	struct icmp4_error *e = head(skb, ETH_LEN + sizeof(struct iphdr));
+	struct iphdr *quoted;
+	struct unsummed u;
 	struct where w;
-	struct eth eth;
-	__be32 src, dst;
-	__u16 mtu;
-	__s64 sum;
+	__u64 sum;
 
-	if (!vap)
+	if (!vap || !l4)
 		return TC_ACT_SHOT;
 	w.vni = vap->vni;
 	w.path = vap->path;
 	w.direction = WEFT_OUT;
-	mtu = vap->mtu;
-	if (skb->len < ETH_LEN + V4_QUOTE || !take_token(&vap->icmp_tat, ICMP_INTERVAL, ICMP_WINDOW))
+	if (!e)
 		return drop(skb, w, WEFT_TOO_BIG);
-	count(skb, w.vni, WEFT_TOO_BIG, w.path, w.direction);
-	/* A constant new length is safe: what is too big is longer. It also ends being GSO. */
-	if (bpf_skb_change_tail(skb, ETH_LEN + V4_QUOTE, 0))
-		return say(skb, WEFT_DID_DROP, WEFT_TOO_BIG, 0, TC_ACT_SHOT);
-	e = head(skb, ETH_LEN + sizeof(struct iphdr));
+	u = find_unsummed(skb, l4, (__u64)e->ip.saddr + e->ip.daddr);
+	if (!quote_it(skb, vap, w, V4_QUOTE, sizeof(e->ip) + ICMP_LEN))
+		return untold(skb);
+	e = head(skb, ETH_LEN + sizeof(e->ip) + ICMP_LEN + V4_QUOTE);
 	if (!e)
-		return say(skb, WEFT_DID_DROP, WEFT_TOO_BIG, 0, TC_ACT_SHOT);
-	copy_mac(eth.h_dest, e->eth.h_source);
-	copy_mac(eth.h_source, e->eth.h_dest);
-	src = e->ip.daddr;
-	dst = e->ip.saddr;
-	if (bpf_skb_adjust_room(skb, 28, BPF_ADJ_ROOM_MAC, 0))
-		return say(skb, WEFT_DID_DROP, WEFT_TOO_BIG, 0, TC_ACT_SHOT);
-	e = head(skb, ETH_LEN + 28 + V4_QUOTE);
-	if (!e)
-		return say(skb, WEFT_DID_DROP, WEFT_TOO_BIG, 0, TC_ACT_SHOT);
-	copy_mac(e->eth.h_dest, eth.h_dest);
-	copy_mac(e->eth.h_source, eth.h_source);
-	e->eth.h_proto = bpf_htons(ETH_P_IP);
+		return untold(skb);
+	quoted = (void *)(e + 1);
+	turn(&e->eth);
 	*(__u16 *)&e->ip = bpf_htons(0x45c0); /* precedence 6 (RFC 1812 section 4.3.2.5) */
-	e->ip.tot_len = bpf_htons(28 + V4_QUOTE);
+	e->ip.tot_len = bpf_htons(sizeof(e->ip) + ICMP_LEN + V4_QUOTE);
 	e->ip.id = 0;
 	e->ip.frag_off = 0;
 	e->ip.ttl = 64;
 	e->ip.protocol = IPPROTO_ICMP;
 	e->ip.check = 0;
-	e->ip.saddr = src;
-	e->ip.daddr = dst;
-	e->ip.check = fold(bpf_csum_diff(0, 0, (void *)&e->ip, sizeof(e->ip), 0));
+	e->ip.saddr = quoted->daddr;
+	e->ip.daddr = quoted->saddr;
+	e->ip.check = ~fold16(sum_of(&e->ip, sizeof(e->ip)));
 	e->type = 3;
 	e->code = 4;
 	e->sum = 0;
 	e->unused = 0;
-	e->mtu = bpf_htons(mtu);
-	/* One call takes 512 octets at most. */
-	sum = bpf_csum_diff(0, 0, (void *)&e->type, 512, 0);
-	sum = bpf_csum_diff(0, 0, (void *)&e->type + 512, 8 + V4_QUOTE - 512, sum);
-	e->sum = fold(sum);
-	return say(skb, WEFT_DID_REPLY, WEFT_TOO_BIG, skb->ifindex, bpf_redirect(skb->ifindex, 0));
+	e->mtu = bpf_htons(vap->mtu);
+	/* One call takes 512 octets at most. The quoted IP header is a sum of nothing by its own checksum. */
+	sum = sum_of(quoted, 512) + sum_of((void *)quoted + 512, V4_QUOTE - 512);
+	e->sum = ~fold16(once_summed(u, sum, sum) + sum_of(&e->type, ICMP_LEN));
+	return tell(skb);
 }
 
 /* Packet Too Big (RFC 4443 section 3.2), likewise. */
-static __noinline int answer_packet_too_big(struct __sk_buff *skb, struct weft_vap *vap)
+static __noinline int answer_packet_too_big(struct __sk_buff *skb, struct weft_vap *vap, const struct l4 *l4)
 {
-	struct icmp6_error *e;
+	struct icmp6_error *e = head(skb, ETH_LEN + sizeof(struct ipv6hdr));
+	struct ipv6hdr *quoted;
+	struct unsummed u;
 	struct where w;
-	struct eth eth;
-	struct pseudo p;
+	__u64 sum, inner;
 	__u32 i;
-	__u16 mtu;
-	__s64 sum;
 
-	if (!vap)
+	if (!vap || !l4)
 		return TC_ACT_SHOT;
 	w.vni = vap->vni;
 	w.path = vap->path;
 	w.direction = WEFT_OUT;
-	mtu = vap->mtu;
-	if (skb->len < ETH_LEN + V6_QUOTE || !take_token(&vap->icmp_tat, ICMP_INTERVAL, ICMP_WINDOW))
+	if (!e)
 		return drop(skb, w, WEFT_TOO_BIG);
-	count(skb, w.vni, WEFT_TOO_BIG, w.path, w.direction);
-	if (bpf_skb_change_tail(skb, ETH_LEN + V6_QUOTE, 0))
-		return say(skb, WEFT_DID_DROP, WEFT_TOO_BIG, 0, TC_ACT_SHOT);
-	e = head(skb, ETH_LEN + sizeof(struct ipv6hdr));
+	u = find_unsummed(skb, l4, sum_of(&e->ip.saddr, 32));
+	/* Behind extension headers the part that goes into it is not told apart below. */
+	if (!l4->direct)
+		u.is = 0;
+	if (!quote_it(skb, vap, w, V6_QUOTE, sizeof(e->ip) + ICMP_LEN))
+		return untold(skb);
+	e = head(skb, ETH_LEN + sizeof(e->ip) + ICMP_LEN + V6_QUOTE);
 	if (!e)
-		return say(skb, WEFT_DID_DROP, WEFT_TOO_BIG, 0, TC_ACT_SHOT);
-	copy_mac(eth.h_dest, e->eth.h_source);
-	copy_mac(eth.h_source, e->eth.h_dest);
-	for (i = 0; i < 4; i++) {
-		p.src[i] = e->ip.daddr.in6_u.u6_addr32[i];
-		p.dst[i] = e->ip.saddr.in6_u.u6_addr32[i];
-	}
-	p.len = bpf_htonl(8 + V6_QUOTE);
-	p.next = bpf_htonl(IPPROTO_ICMPV6);
-	if (bpf_skb_adjust_room(skb, 48, BPF_ADJ_ROOM_MAC, 0))
-		return say(skb, WEFT_DID_DROP, WEFT_TOO_BIG, 0, TC_ACT_SHOT);
-	e = head(skb, ETH_LEN + 48 + V6_QUOTE);
-	if (!e)
-		return say(skb, WEFT_DID_DROP, WEFT_TOO_BIG, 0, TC_ACT_SHOT);
-	copy_mac(e->eth.h_dest, eth.h_dest);
-	copy_mac(e->eth.h_source, eth.h_source);
-	e->eth.h_proto = bpf_htons(ETH_P_IPV6);
+		return untold(skb);
+	quoted = (void *)(e + 1);
+	turn(&e->eth);
 	*(__u32 *)&e->ip = bpf_htonl(0x60000000);
-	e->ip.payload_len = bpf_htons(8 + V6_QUOTE);
+	e->ip.payload_len = bpf_htons(ICMP_LEN + V6_QUOTE);
 	e->ip.nexthdr = IPPROTO_ICMPV6;
 	e->ip.hop_limit = 64;
 	for (i = 0; i < 4; i++) {
-		e->ip.saddr.in6_u.u6_addr32[i] = p.src[i];
-		e->ip.daddr.in6_u.u6_addr32[i] = p.dst[i];
+		e->ip.saddr.in6_u.u6_addr32[i] = quoted->daddr.in6_u.u6_addr32[i];
+		e->ip.daddr.in6_u.u6_addr32[i] = quoted->saddr.in6_u.u6_addr32[i];
 	}
 	e->type = 2;
 	e->code = 0;
 	e->sum = 0;
-	e->mtu = bpf_htonl(mtu);
-	sum = bpf_csum_diff(0, 0, (void *)&p, sizeof(p), 0);
-	sum = bpf_csum_diff(0, 0, (void *)&e->type, 512, sum);
-	sum = bpf_csum_diff(0, 0, (void *)&e->type + 512, 8 + V6_QUOTE - 512, sum);
-	e->sum = fold(sum);
-	return say(skb, WEFT_DID_REPLY, WEFT_TOO_BIG, skb->ifindex, bpf_redirect(skb->ifindex, 0));
+	e->mtu = bpf_htonl(vap->mtu);
+	inner = sum_of(quoted + 1, V6_QUOTE - sizeof(*quoted));
+	sum = once_summed(u, inner + sum_of(quoted, sizeof(*quoted)), inner) + sum_of(&e->type, ICMP_LEN);
+	/* The pseudo header's. */
+	sum += sum_of(&e->ip.saddr, 32) + bpf_htonl(ICMP_LEN + V6_QUOTE) + bpf_htonl(IPPROTO_ICMPV6);
+	e->sum = ~fold16(sum);
+	return tell(skb);
 }
 
 #endif

@@ -3,6 +3,14 @@
 #ifndef WEFT_FABRIC_H
 #define WEFT_FABRIC_H
 
+/* To the VXLAN device by way of the host's stack. The mark says that it came over an uplink: what any
+ * other device brings to the VXLAN port, tenants' own ones included, is a stranger's. */
+static __always_inline int pass_tunnelled(struct __sk_buff *skb)
+{
+	skb->mark = WEFT_MARK;
+	return say(skb, WEFT_DID_PASS, 0, 0, TC_ACT_UNSPEC);
+}
+
 /* To whoever comes next on this device, ours or not; at last the host. */
 static __always_inline int pass(struct __sk_buff *skb)
 {
@@ -21,7 +29,7 @@ static __always_inline int drop_inward(struct __sk_buff *skb, struct where w, __
 
 struct inward {
 	struct weft_vap *to;
-	__u32 ifindex;
+	__u32 ifindex; /* read once: the location may be another's a moment later */
 	__u32 reason; /* why not, or 0 */
 	bool moved;
 };
@@ -44,8 +52,9 @@ static __always_inline bool fenced(const struct weft_config *cfg, struct weft_lo
 {
 	__u64 now = bpf_ktime_get_coarse_ns();
 
-	if (!at->contested)
+	if (!at->contested || now - at->contested_last >= WEFT_FENCE_FORGETS)
 		at->contested = now;
+	at->contested_last = now;
 	return now - at->contested >= WEFT_FENCE_AFTER && now < cfg->fence_until;
 }
 
@@ -171,38 +180,50 @@ static __always_inline bool is_echo_request(struct __sk_buff *skb, __u32 off)
 	       d[WEFT_ECHO_KIND] == WEFT_ECHO_REQUEST;
 }
 
-/* Congestion seen outside goes inside (RFC 6040 section 4.2). False: the inner packet's sender does
- * not understand it, so the packet is the signal. */
-static __always_inline bool may_carry_ce(struct __sk_buff *skb, __u32 ip_off, bool inner4)
+#define ECN_NONE 0
+#define ECT1 1
+#define ECT0 2
+#define ECN_CE 3
+#define ECN_REFUSED 4
+
+/* What the inner IP header's ECN field becomes by what was seen outside (RFC 6040 section 4.2), or
+ * ECN_REFUSED: its sender does not understand congestion marks, so the packet's loss is the signal. */
+static __always_inline __u32 merged_ecn(struct __sk_buff *skb, __u32 ip_off, bool inner4, __u32 outer)
 {
+	__u32 inner;
 	__u8 two[2];
 
 	if (bpf_skb_load_bytes(skb, ip_off, two, 2))
-		return false;
-	return inner4 ? two[1] & 3 : two[1] >> 4 & 3;
+		return ECN_REFUSED;
+	inner = inner4 ? two[1] & 3 : two[1] >> 4 & 3;
+	if (outer == ECN_CE)
+		return inner == ECN_NONE ? ECN_REFUSED : ECN_CE;
+	return outer == ECT1 && inner == ECT0 ? ECT1 : inner;
 }
 
-static __always_inline void set_ce(struct __sk_buff *skb, bool inner4)
+static __always_inline void set_ecn(struct __sk_buff *skb, bool inner4, __u32 ecn)
 {
 	__be16 was, is;
 
 	if (bpf_skb_load_bytes(skb, ETH_LEN, &was, 2))
 		return;
-	is = was | (inner4 ? bpf_htons(3) : bpf_htons(0x30));
+	is = inner4 ? (was & bpf_htons(0xfffc)) | bpf_htons(ecn) : (was & bpf_htons(0xffcf)) | bpf_htons(ecn << 4);
 	if (is == was)
 		return;
+	/* The IPv4 header's sum stays what it was, IPv6 has none: then a sum over the packet changes. */
 	if (inner4)
 		bpf_l3_csum_replace(skb, ETH_LEN + 10, was, is, 2);
-	bpf_skb_store_bytes(skb, ETH_LEN, &is, 2, 0);
+	bpf_skb_store_bytes(skb, ETH_LEN, &is, 2, inner4 ? 0 : BPF_F_RECOMPUTE_CSUM);
 }
 
 /* A UDP datagram for our RLOC's VXLAN port. */
 static __always_inline int tunnelled(struct __sk_buff *skb, struct weft_config *cfg, const struct weft_ip *from,
-				     bool v6, __u32 udp_len, bool ce)
+				     bool v6, __u32 udp_len, __u32 outer_ecn)
 {
 	const __u32 off = v6 ? ETH_LEN + 40 + 8 : ETH_LEN + 20 + 8;
 	struct weft_peer *peer = bpf_map_lookup_elem(&peers, from);
-	__u32 may = peer ? peer->may : 0, node = peer ? peer->node : 0, vni;
+	__u32 may = peer ? peer->may : 0, node = peer ? peer->node : 0, vni, ecn = ECN_NONE;
+	struct weft_count amount;
 	struct inward in;
 	struct eth inner;
 	struct where w;
@@ -236,11 +257,15 @@ static __always_inline int tunnelled(struct __sk_buff *skb, struct weft_config *
 	inner4 = inner.h_proto == bpf_htons(ETH_P_IP);
 	if (in.to->path == WEFT_PATH_DEVICE || (!inner4 && inner.h_proto != bpf_htons(ETH_P_IPV6)) ||
 	    (in.to->kind == WEFT_KIND_TAP && skb->gso_size))
-		return pass(skb); /* by the VXLAN device to from_overlay, which counts */
+		return pass_tunnelled(skb); /* to from_overlay, which counts */
 	if (skb->len < off + 8 + ETH_LEN + (inner4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr)))
 		return drop(skb, w, WEFT_MALFORMED); /* adjust_room would refuse it */
-	if (ce && !may_carry_ce(skb, off + 8 + ETH_LEN, inner4))
-		return drop(skb, w, WEFT_ECN_LOST);
+	if (outer_ecn & 1) {
+		ecn = merged_ecn(skb, off + 8 + ETH_LEN, inner4, outer_ecn);
+		if (ecn == ECN_REFUSED)
+			return drop(skb, w, WEFT_ECN_LOST);
+	}
+	amount = amount_of(skb, off + 8);
 	if (v6)
 		ret = bpf_skb_adjust_room(skb, -(__s32)GROW6, BPF_ADJ_ROOM_MAC,
 					  BPF_F_ADJ_ROOM_FIXED_GSO | (inner4 ? DECAP_L3_IPV4 : 0));
@@ -253,11 +278,11 @@ static __always_inline int tunnelled(struct __sk_buff *skb, struct weft_config *
 	if (!data)
 		return drop(skb, w, WEFT_KERNEL);
 	*(struct eth *)data = inner;
-	if (ce)
-		set_ce(skb, inner4);
+	if (outer_ecn & 1)
+		set_ecn(skb, inner4, ecn);
 	if (in.moved)
 		count(skb, vni, WEFT_SRC_MOVED, w.path, w.direction);
-	count_hot(skb, in.to->slot, WEFT_HOT_DELIVERED + WEFT_PATH_DIRECT);
+	count_hot(amount, in.to->slot, WEFT_HOT_DELIVERED + WEFT_PATH_DIRECT);
 	return deliver(skb, in.to, in.ifindex, WEFT_DELIVERED);
 }
 
@@ -280,12 +305,14 @@ static __always_inline int underlay_frame(struct __sk_buff *skb)
 			return pass(skb);
 		ip = data + ETH_LEN;
 		udp = (void *)(ip + 1);
-		if (*(__u8 *)ip != 0x45 || ip->protocol != IPPROTO_UDP || ip->frag_off & bpf_htons(0x3fff) ||
-		    udp->dest != bpf_htons(VXLAN_PORT) || !(cfg->families & WEFT_FAMILY_V4) ||
-		    ip->daddr != cfg->rloc4.w[3])
+		if (ip->protocol != IPPROTO_UDP || !(cfg->families & WEFT_FAMILY_V4) || ip->daddr != cfg->rloc4.w[3])
+			return pass(skb);
+		if (*(__u8 *)ip != 0x45 || ip->frag_off & bpf_htons(0x3fff))
+			return pass_tunnelled(skb);
+		if (udp->dest != bpf_htons(VXLAN_PORT))
 			return pass(skb);
 		ip_from_v4(&from, ip->saddr);
-		return tunnelled(skb, cfg, &from, false, bpf_ntohs(udp->len), (ip->tos & 3) == 3);
+		return tunnelled(skb, cfg, &from, false, bpf_ntohs(udp->len), ip->tos & 3);
 	}
 	if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
 		struct ipv6hdr *ip;
@@ -295,15 +322,15 @@ static __always_inline int underlay_frame(struct __sk_buff *skb)
 			return pass(skb);
 		ip = data + ETH_LEN;
 		udp = (void *)(ip + 1);
-		if (ip->version != 6 || ip->nexthdr != IPPROTO_UDP || udp->dest != bpf_htons(VXLAN_PORT) ||
-		    !(cfg->families & WEFT_FAMILY_V6))
+		ip_from_v6(&to, &ip->daddr);
+		if (ip->version != 6 || !(cfg->families & WEFT_FAMILY_V6) || !same_ip(&to, &cfg->rloc6))
+			return pass(skb);
+		if (ip->nexthdr != IPPROTO_UDP)
+			return is_extension(ip->nexthdr) ? pass_tunnelled(skb) : pass(skb);
+		if (udp->dest != bpf_htons(VXLAN_PORT))
 			return pass(skb);
 		ip_from_v6(&from, &ip->saddr);
-		ip_from_v6(&to, &ip->daddr);
-		if (!same_ip(&to, &cfg->rloc6))
-			return pass(skb);
-		return tunnelled(skb, cfg, &from, true, bpf_ntohs(udp->len),
-				 (((__u8 *)ip)[1] & 0x30) == 0x30);
+		return tunnelled(skb, cfg, &from, true, bpf_ntohs(udp->len), ((__u8 *)ip)[1] >> 4 & 3);
 	}
 	return pass(skb);
 }
@@ -325,6 +352,9 @@ static __always_inline int overlay_frame(struct __sk_buff *skb)
 	w.direction = WEFT_IN;
 	if (!cfg)
 		return drop(skb, w, WEFT_NO_RLOC);
+	if (skb->mark != WEFT_MARK)
+		return drop(skb, w, WEFT_OTHER_LINK);
+	skb->mark = 0;
 	if (!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), 0)) {
 		ip_from_v4(&from, bpf_htonl(key.remote_ipv4));
 	} else if (!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), BPF_F_TUNINFO_IPV6)) {
@@ -350,7 +380,7 @@ static __always_inline int overlay_frame(struct __sk_buff *skb)
 		return drop_inward(skb, w, in.reason);
 	if (in.moved)
 		count(skb, w.vni, WEFT_SRC_MOVED, w.path, w.direction);
-	count_hot(skb, in.to->slot, WEFT_HOT_DELIVERED + WEFT_PATH_DEVICE);
+	count_hot(amount_of(skb, 0), in.to->slot, WEFT_HOT_DELIVERED + WEFT_PATH_DEVICE);
 	return deliver(skb, in.to, in.ifindex, WEFT_DELIVERED);
 }
 

@@ -79,7 +79,9 @@ static __always_inline bool is_v4(const struct weft_ip *ip)
 
 static __always_inline bool is_vlan(__be16 proto)
 {
-	return proto == bpf_htons(ETH_P_8021Q) || proto == bpf_htons(ETH_P_8021AD);
+	/* The last two are what stacked tags were before 802.1ad. */
+	return proto == bpf_htons(ETH_P_8021Q) || proto == bpf_htons(ETH_P_8021AD) ||
+	       proto == bpf_htons(0x9100) || proto == bpf_htons(0x9200);
 }
 
 /* What is behind the IP header. */
@@ -88,11 +90,20 @@ struct l4 {
 	__u8 proto;
 	__u8 later;  /* a fragment other than the first: no header there */
 	__u8 direct; /* it follows the IPv6 header with nothing between */
+	__u8 ecn;    /* of the IP header */
 };
 
-/* Follows at most four extension headers. False: no upper-layer header within reach, and the frame
- * is not a later fragment either (RFC 7112: a first fragment holds the whole chain). */
-static __always_inline bool skip_extensions(struct __sk_buff *skb, __u8 next, struct l4 *l4)
+/* IPv6 extension headers that may come before another header. */
+static __always_inline bool is_extension(__u8 next)
+{
+	return next == IPPROTO_HOPOPTS || next == IPPROTO_ROUTING || next == IPPROTO_DSTOPTS ||
+	       next == IPPROTO_FRAGMENT || next == IPPROTO_AH;
+}
+
+/* Follows at most four extension headers, which end before `end`, where the packet does. False: no
+ * upper-layer header within reach, and the frame is not a later fragment either (RFC 7112: a first
+ * fragment holds the whole chain). */
+static __always_inline bool skip_extensions(struct __sk_buff *skb, __u8 next, __u32 end, struct l4 *l4)
 {
 	__u32 off = ETH_LEN + sizeof(struct ipv6hdr);
 	int i;
@@ -103,13 +114,12 @@ static __always_inline bool skip_extensions(struct __sk_buff *skb, __u8 next, st
 	for (i = 0; i < 5; i++) {
 		__u8 ext[4];
 
-		if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING && next != IPPROTO_DSTOPTS &&
-		    next != IPPROTO_FRAGMENT && next != IPPROTO_AH) {
+		if (!is_extension(next)) {
 			l4->off = off;
 			l4->proto = next;
 			return true;
 		}
-		if (i == 4 || bpf_skb_load_bytes(skb, off, ext, 4))
+		if (i == 4 || off + 8 > end || bpf_skb_load_bytes(skb, off, ext, 4))
 			return false;
 		l4->direct = 0;
 		if (next == IPPROTO_FRAGMENT) {

@@ -37,13 +37,19 @@ static __always_inline void write_tail(void *at, __be16 sport, __u32 len, __u32 
 	*(struct eth *)(vx + 1) = *inner;
 }
 
-static __always_inline int encap_device(struct __sk_buff *skb, struct where w, struct weft_config *cfg,
-					const struct weft_ip *rloc)
+/* A function of its own, as is `route`, for the sake of the stack: what only some frames need would
+ * stand on it beside everything that is called for others. */
+static __noinline int encap_device(struct __sk_buff *skb, const struct where *at, struct weft_config *cfg,
+				   const struct weft_ip *rloc, const struct weft_count *amount)
 {
 	struct bpf_tunnel_key key;
+	struct where w;
 	__u64 flags = BPF_F_ZERO_CSUM_TX | BPF_F_DONT_FRAGMENT;
 	__u32 i;
 
+	if (!at || !cfg || !rloc || !amount)
+		return TC_ACT_SHOT;
+	w = *at;
 	__builtin_memset(&key, 0, sizeof(key));
 	key.tunnel_id = w.vni;
 	key.tunnel_ttl = OUTER_TTL;
@@ -60,7 +66,7 @@ static __always_inline int encap_device(struct __sk_buff *skb, struct where w, s
 	w.path = WEFT_PATH_DEVICE;
 	if (bpf_skb_set_tunnel_key(skb, &key, sizeof(key), flags))
 		return drop(skb, w, WEFT_KERNEL);
-	count_hot(skb, w.slot, WEFT_HOT_ENCAPSULATED + WEFT_PATH_DEVICE);
+	count_hot(*amount, w.slot, WEFT_HOT_ENCAPSULATED + WEFT_PATH_DEVICE);
 	return say(skb, WEFT_DID_DEVICE, WEFT_ENCAPSULATED, cfg->vxlan_ifindex,
 		   bpf_redirect(cfg->vxlan_ifindex, 0));
 }
@@ -106,19 +112,15 @@ struct {
 	__uint(max_entries, HOPS);
 } hops SEC(".maps");
 
-/* The next hop of a flow to an RLOC; null where there is no route to be had here. */
-static __always_inline struct hop *find_hop(struct __sk_buff *skb, struct weft_config *cfg,
-					    const struct weft_ip *rloc, __be16 sport)
+/* Looks a flow's next hop up; false where there is no route to be had here. */
+static __noinline bool route(struct __sk_buff *skb, struct weft_config *cfg, const struct weft_ip *rloc,
+			     struct hop *hop, __be16 sport)
 {
-	__u64 now = bpf_ktime_get_coarse_ns();
-	__u32 key = bpf_ntohs(sport) & (HOPS - 1), i;
-	struct hop *hop = bpf_map_lookup_elem(&hops, &key);
 	struct bpf_fib_lookup p;
+	__u32 i;
 
-	if (!hop)
-		return 0;
-	if (hop->until > now && hop->sport == sport && same_ip(&hop->rloc, rloc))
-		return hop;
+	if (!cfg || !rloc || !hop)
+		return false;
 	__builtin_memset(&p, 0, sizeof(p));
 	p.sport = sport;
 	p.dport = bpf_htons(VXLAN_PORT);
@@ -134,12 +136,29 @@ static __always_inline struct hop *find_hop(struct __sk_buff *skb, struct weft_c
 		}
 	}
 	if (next_hop(skb, &p, cfg->vxlan_ifindex))
-		return 0;
+		return false;
 	hop->rloc = *rloc;
-	hop->until = now + HOP_KEPT;
 	hop->sport = sport;
 	hop->ifindex = p.ifindex;
 	set_neigh(&hop->nh, &p);
+	return true;
+}
+
+/* The next hop of a flow to an RLOC; null where there is no route to be had here. */
+static __always_inline struct hop *find_hop(struct __sk_buff *skb, struct weft_config *cfg,
+					    const struct weft_ip *rloc, __be16 sport, __u64 now)
+{
+	__u32 key = bpf_ntohs(sport) & (HOPS - 1);
+	struct hop *hop = bpf_map_lookup_elem(&hops, &key);
+
+	if (!hop)
+		return 0;
+	if (hop->until > now && hop->sport == sport && same_ip(&hop->rloc, rloc))
+		return hop;
+	hop->until = 0;
+	if (!route(skb, cfg, rloc, hop, sport))
+		return 0;
+	hop->until = now + HOP_KEPT;
 	return hop;
 }
 
@@ -148,47 +167,33 @@ static __always_inline __be16 source_port(struct __sk_buff *skb)
 	return bpf_htons(49152 + (bpf_get_hash_recalc(skb) & 0x3fff));
 }
 
-/* ECN bits of the inner IP header, which the outer one takes over (RFC 6040 section 4.1). */
-static __always_inline __u8 inner_ecn(const struct eth *eth)
+/* Frames with an IP header of the right version only. `ecn` is that header's, which the outer one takes
+ * over (RFC 6040 section 4.1). The VXLAN device decides where there is no route to be had here (the
+ * destination is this host, the family is off at our device), and it takes what the kernel does not
+ * let a program encapsulate: a frame that has a tunnel inside already, which a tenant made. */
+static __always_inline int encap_direct4(struct __sk_buff *skb, const struct where *w, struct weft_config *cfg,
+					 const struct weft_ip *to, const struct eth *inner, __u8 ecn, __u64 now,
+					 const struct weft_count *amount)
 {
-	const __u8 *ip = (const void *)(eth + 1);
-
-	return eth->h_proto == bpf_htons(ETH_P_IP) ? ip[1] & 3 : ip[1] >> 4 & 3;
-}
-
-/* Frames with an IP header of the right version only. Where there is no route to be had here (the
- * destination is this host, the family is off at our device) the VXLAN device decides. */
-static __always_inline int encap_direct4(struct __sk_buff *skb, struct where w, struct weft_config *cfg,
-					 __be32 rloc)
-{
-	__be32 src = cfg->rloc4.w[3];
-	struct eth *in = head(skb, ETH_LEN + 2);
-	struct weft_ip dst;
+	__be32 src = cfg->rloc4.w[3], rloc = to->w[3];
 	struct hop *hop;
-	struct eth inner, *out;
+	struct eth *out;
 	struct iphdr *ip;
 	__u32 len = skb->len, sum;
-	__u8 ecn;
 	__be16 sport = source_port(skb);
 
-	if (!in)
-		return drop(skb, w, WEFT_MALFORMED);
-	inner = *in;
-	ecn = inner_ecn(in);
-	ip_from_v4(&dst, rloc);
-	hop = find_hop(skb, cfg, &dst, sport);
+	hop = find_hop(skb, cfg, to, sport, now);
 	if (!hop)
-		return encap_device(skb, w, cfg, &dst);
-	w.path = WEFT_PATH_DIRECT;
-	count_hot(skb, w.slot, WEFT_HOT_ENCAPSULATED + WEFT_PATH_DIRECT);
+		return encap_device(skb, w, cfg, to, amount);
 	if (bpf_skb_adjust_room(skb, GROW4, BPF_ADJ_ROOM_MAC,
 				BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 |
 					BPF_F_ADJ_ROOM_ENCAP_L4_UDP | BPF_F_ADJ_ROOM_ENCAP_L2(ETH_LEN) |
 					BPF_F_ADJ_ROOM_ENCAP_L2_ETH))
-		return drop(skb, w, WEFT_KERNEL);
+		return encap_device(skb, w, cfg, to, amount);
 	out = head(skb, ETH_LEN + GROW4);
 	if (!out)
-		return drop(skb, w, WEFT_KERNEL);
+		return drop(skb, *w, WEFT_KERNEL);
+	count_hot(*amount, w->slot, WEFT_HOT_ENCAPSULATED + WEFT_PATH_DIRECT);
 	out->h_proto = bpf_htons(ETH_P_IP);
 	ip = (void *)(out + 1);
 	*(__u16 *)ip = bpf_htons(0x4500 | ecn);
@@ -203,41 +208,33 @@ static __always_inline int encap_direct4(struct __sk_buff *skb, struct where w, 
 	ip->check = fold(sum);
 	ip->saddr = src;
 	ip->daddr = rloc;
-	write_tail(ip + 1, sport, len, w.vni, &inner);
+	write_tail(ip + 1, sport, len, w->vni, inner);
 	return say(skb, WEFT_DID_DIRECT, WEFT_ENCAPSULATED, hop->ifindex,
 		   bpf_redirect_neigh(hop->ifindex, &hop->nh, sizeof(hop->nh), 0));
 }
 
-static __always_inline int encap_direct6(struct __sk_buff *skb, struct where w, struct weft_config *cfg,
-					 const struct weft_ip *rloc)
+static __always_inline int encap_direct6(struct __sk_buff *skb, const struct where *w, struct weft_config *cfg,
+					 const struct weft_ip *to, const struct eth *inner, __u8 ecn, __u64 now,
+					 const struct weft_count *amount)
 {
-	struct eth *in = head(skb, ETH_LEN + 2);
-	struct weft_ip dst;
 	struct hop *hop;
-	struct eth inner, *out;
+	struct eth *out;
 	struct ipv6hdr *ip;
 	__u32 len = skb->len, i;
-	__u8 ecn;
 	__be16 sport = source_port(skb);
 
-	if (!in)
-		return drop(skb, w, WEFT_MALFORMED);
-	inner = *in;
-	ecn = inner_ecn(in);
-	dst = *rloc;
-	hop = find_hop(skb, cfg, &dst, sport);
+	hop = find_hop(skb, cfg, to, sport, now);
 	if (!hop)
-		return encap_device(skb, w, cfg, &dst);
-	w.path = WEFT_PATH_DIRECT;
-	count_hot(skb, w.slot, WEFT_HOT_ENCAPSULATED + WEFT_PATH_DIRECT);
+		return encap_device(skb, w, cfg, to, amount);
 	if (bpf_skb_adjust_room(skb, GROW6, BPF_ADJ_ROOM_MAC,
 				BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV6 |
 					BPF_F_ADJ_ROOM_ENCAP_L4_UDP | BPF_F_ADJ_ROOM_ENCAP_L2(ETH_LEN) |
 					BPF_F_ADJ_ROOM_ENCAP_L2_ETH))
-		return drop(skb, w, WEFT_KERNEL);
+		return encap_device(skb, w, cfg, to, amount);
 	out = head(skb, ETH_LEN + GROW6);
 	if (!out)
-		return drop(skb, w, WEFT_KERNEL);
+		return drop(skb, *w, WEFT_KERNEL);
+	count_hot(*amount, w->slot, WEFT_HOT_ENCAPSULATED + WEFT_PATH_DIRECT);
 	out->h_proto = bpf_htons(ETH_P_IPV6);
 	ip = (void *)(out + 1);
 	*(__u32 *)ip = bpf_htonl(0x60000000 | ecn << 20);
@@ -246,18 +243,27 @@ static __always_inline int encap_direct6(struct __sk_buff *skb, struct where w, 
 	ip->hop_limit = OUTER_TTL;
 	for (i = 0; i < 4; i++) {
 		ip->saddr.in6_u.u6_addr32[i] = cfg->rloc6.w[i];
-		ip->daddr.in6_u.u6_addr32[i] = dst.w[i];
+		ip->daddr.in6_u.u6_addr32[i] = to->w[i];
 	}
-	write_tail(ip + 1, sport, len, w.vni, &inner);
+	write_tail(ip + 1, sport, len, w->vni, inner);
 	return say(skb, WEFT_DID_DIRECT, WEFT_ENCAPSULATED, hop->ifindex,
 		   bpf_redirect_neigh(hop->ifindex, &hop->nh, sizeof(hop->nh), 0));
 }
 
-/* Hands the frame, which has no tunnel header any more, to a tenant system's device. */
+/* Hands the frame, which has no tunnel header any more, to a tenant system's device. A frame that came to
+ * a device of ours for another MAC address is somebody else's to the kernel; older ones (before 6.15)
+ * leave it so when it changes hands, and the tenant system's stack would drop it. */
 static __always_inline int deliver(struct __sk_buff *skb, const struct weft_vap *to, __u32 ifindex, __u32 reason)
 {
-	int ret = to->kind == WEFT_KIND_VETH ? bpf_redirect_peer(ifindex, 0) : bpf_redirect(ifindex, 0);
+	int ret;
 
+	if (to->kind == WEFT_KIND_VETH) {
+		if (skb->pkt_type != PACKET_HOST)
+			bpf_skb_change_type(skb, PACKET_HOST);
+		ret = bpf_redirect_peer(ifindex, 0);
+	} else {
+		ret = bpf_redirect(ifindex, 0);
+	}
 	return say(skb, WEFT_DID_DELIVER, reason, ifindex, ret);
 }
 

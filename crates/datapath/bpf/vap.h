@@ -55,66 +55,70 @@ static __always_inline bool may_answer(struct __sk_buff *skb, bool v4, const str
 	return type != 3 && type != 4 && type != 5 && type != 11 && type != 12;
 }
 
-static __always_inline void touch(struct weft_location *at)
+static __always_inline void touch(struct weft_location *at, __u64 now)
 {
-	__u64 now = bpf_ktime_get_coarse_ns();
-
 	if (now - at->last_used >= SECOND)
 		at->last_used = now;
 }
 
 /* Unicast that passed every check. `proto` is IP's only if the header was looked at. */
-static __always_inline int forward(struct __sk_buff *skb, struct weft_vap *vap, struct where w,
+static __always_inline int forward(struct __sk_buff *skb, struct weft_vap *vap, const struct where *w,
 				   const struct eth *eth, const struct l4 *l4)
 {
 	__be16 proto = eth->h_proto;
 	bool v4 = proto == bpf_htons(ETH_P_IP), ip = v4 || proto == bpf_htons(ETH_P_IPV6);
 	struct weft_config *cfg = get_config();
+	__u64 now = bpf_ktime_get_coarse_ns();
 	struct weft_location *at;
+	struct weft_count amount;
 	struct weft_vap *to = 0;
 	struct weft_vn_mac key;
+	__u32 ifindex = 0;
 
-	key.vni = vap->vni;
+	key.vni = w->vni;
 	copy_mac(key.mac, eth->h_dest);
 	*(__u16 *)key.pad = 0;
 	at = bpf_map_lookup_elem(&fdb, &key);
 	if (!at) {
 		if (first_this_second(&key))
 			return punt(skb, vap, WEFT_PUNT_MAC);
-		return drop(skb, w, WEFT_UNKNOWN_MAC);
+		return drop(skb, *w, WEFT_UNKNOWN_MAC);
 	}
 	if (!cfg)
-		return drop(skb, w, WEFT_NO_RLOC);
-	touch(at);
+		return drop(skb, *w, WEFT_NO_RLOC);
+	touch(at, now);
 	if (at->kind == WEFT_AT_LOCAL) {
-		if (at->ifindex == skb->ifindex)
-			return drop(skb, w, WEFT_TO_SELF);
-		to = bpf_map_lookup_elem(&vaps, &at->ifindex);
-		if (!to || to->vni != vap->vni)
-			return drop(skb, w, WEFT_NO_SUCH_TS);
+		/* Read once: the entry may be another's a moment later. */
+		ifindex = at->ifindex;
+		if (ifindex == skb->ifindex)
+			return drop(skb, *w, WEFT_TO_SELF);
+		to = bpf_map_lookup_elem(&vaps, &ifindex);
+		if (!to || to->vni != w->vni)
+			return drop(skb, *w, WEFT_NO_SUCH_TS);
 		if (!(to->flags & WEFT_VAP_ACTIVATED))
-			return drop(skb, w, WEFT_NOT_ACTIVATED);
+			return drop(skb, *w, WEFT_NOT_ACTIVATED);
 	} else if (at->kind == WEFT_AT_REMOTE) {
 		if (!(cfg->families & (is_v4(&at->rloc) ? WEFT_FAMILY_V4 : WEFT_FAMILY_V6)))
-			return drop(skb, w, WEFT_NO_RLOC);
+			return drop(skb, *w, WEFT_NO_RLOC);
 	} else {
-		return drop(skb, w, WEFT_NOWHERE);
+		return drop(skb, *w, WEFT_NOWHERE);
 	}
 	if (too_big(skb, vap, l4)) {
 		if (!ip || !may_answer(skb, v4, l4))
-			return drop(skb, w, WEFT_TOO_BIG);
-		return v4 ? answer_frag_needed(skb, vap) : answer_packet_too_big(skb, vap);
+			return drop(skb, *w, WEFT_TOO_BIG);
+		return v4 ? answer_frag_needed(skb, vap, l4) : answer_packet_too_big(skb, vap, l4);
 	}
+	amount = amount_of(skb, 0);
 	if (to) {
-		count_hot(skb, w.slot, WEFT_HOT_LOCAL + (w.path & 1));
-		return deliver(skb, to, at->ifindex, WEFT_LOCAL);
+		count_hot(amount, w->slot, WEFT_HOT_LOCAL + (w->path & 1));
+		return deliver(skb, to, ifindex, WEFT_LOCAL);
 	}
 	/* bpf_skb_adjust_room takes IP only. */
-	if (vap->path == WEFT_PATH_DEVICE || !ip)
-		return encap_device(skb, w, cfg, &at->rloc);
+	if (w->path == WEFT_PATH_DEVICE || !ip)
+		return encap_device(skb, w, cfg, &at->rloc, &amount);
 	if (is_v4(&at->rloc))
-		return encap_direct4(skb, w, cfg, at->rloc.w[3]);
-	return encap_direct6(skb, w, cfg, &at->rloc);
+		return encap_direct4(skb, w, cfg, &at->rloc, eth, l4->ecn, now, &amount);
+	return encap_direct6(skb, w, cfg, &at->rloc, eth, l4->ecn, now, &amount);
 }
 
 /* RFC 826, RFC 5227. Returns true when the frame is unicast and goes on to its owner. */
@@ -283,6 +287,13 @@ static __noinline int vap_nd(struct __sk_buff *skb, struct weft_vap *vap)
 /* Likewise: look at it as Neighbor Discovery. Called from above, for the sake of the stack's depth. */
 #define IS_ND 100
 
+/* Where an IP packet ends in its frame, by its length field less what that does not count. The kernel
+ * writes 0 for a GSO frame of more than 64 KiB. */
+static __always_inline __u32 packet_end(struct __sk_buff *skb, __u32 len, __u32 header)
+{
+	return !len && skb->gso_size ? skb->len : ETH_LEN + header + len;
+}
+
 static __noinline int vap_ip4(struct __sk_buff *skb, struct weft_vap *vap, struct l4 *l4)
 {
 	struct eth *eth = head(skb, ETH_LEN + sizeof(struct iphdr));
@@ -290,6 +301,7 @@ static __noinline int vap_ip4(struct __sk_buff *skb, struct weft_vap *vap, struc
 	struct iphdr *ip;
 	__be16 ports[2];
 	struct where w;
+	__u32 end;
 
 	if (!vap || !l4)
 		return TC_ACT_SHOT;
@@ -305,16 +317,23 @@ static __noinline int vap_ip4(struct __sk_buff *skb, struct weft_vap *vap, struc
 	l4->proto = ip->protocol;
 	l4->later = (ip->frag_off & bpf_htons(0x1fff)) != 0;
 	l4->direct = 1;
+	l4->ecn = ip->tos & 3;
+	/* What is beyond the packet's own length is padding, whatever it looks like. */
+	end = packet_end(skb, bpf_ntohs(ip->tot_len), 0);
+	if (end < l4->off || end > skb->len)
+		return drop(skb, w, WEFT_MALFORMED);
 	ip_from_v4(&src, ip->saddr);
 	ports[0] = 0;
 	ports[1] = 0;
-	if (l4->proto == IPPROTO_UDP && !l4->later && bpf_skb_load_bytes(skb, l4->off, ports, 4))
+	if (l4->proto == IPPROTO_UDP && !l4->later &&
+	    (l4->off + 4 > end || bpf_skb_load_bytes(skb, l4->off, ports, 4)))
 		return drop(skb, w, WEFT_MALFORMED);
 	/* A DHCP client that has no address yet (RFC 2131 section 4.1). */
 	if (!owns(skb->ifindex, vap, &src) &&
 	    (src.w[3] || ports[0] != bpf_htons(68) || ports[1] != bpf_htons(67)))
 		return drop(skb, w, WEFT_SPOOFED_IP);
-	if (ports[0] == bpf_htons(67))
+	/* A server's, by either port: clients look at one, relays may use another for the other. */
+	if (ports[0] == bpf_htons(67) || ports[1] == bpf_htons(68))
 		return drop(skb, w, WEFT_ROGUE_DHCP);
 	return GO_ON;
 }
@@ -324,10 +343,11 @@ static __noinline int vap_ip6(struct __sk_buff *skb, struct weft_vap *vap, struc
 	struct eth *eth = head(skb, ETH_LEN + sizeof(struct ipv6hdr));
 	struct ipv6hdr *ip;
 	struct weft_ip src;
-	__be16 port = 0;
+	__be16 ports[2];
 	__u8 type = 0;
 	struct where w;
 	bool seen;
+	__u32 end;
 
 	if (!vap || !l4)
 		return TC_ACT_SHOT;
@@ -339,13 +359,20 @@ static __noinline int vap_ip6(struct __sk_buff *skb, struct weft_vap *vap, struc
 	ip = (void *)(eth + 1);
 	if (ip->version != 6)
 		return drop(skb, w, WEFT_MALFORMED);
+	l4->ecn = ((__u8 *)ip)[1] >> 4 & 3;
+	end = packet_end(skb, bpf_ntohs(ip->payload_len), sizeof(*ip));
+	if (end > skb->len)
+		return drop(skb, w, WEFT_MALFORMED);
 	ip_from_v6(&src, &ip->saddr);
-	if (!skip_extensions(skb, ip->nexthdr, l4))
+	if (!skip_extensions(skb, ip->nexthdr, end, l4))
 		return drop(skb, w, WEFT_HIDDEN_L4);
 	seen = !l4->later;
-	if (seen && l4->proto == IPPROTO_ICMPV6 && bpf_skb_load_bytes(skb, l4->off, &type, 1))
+	ports[0] = 0;
+	ports[1] = 0;
+	if (seen && l4->proto == IPPROTO_ICMPV6 &&
+	    (l4->off + 4 > end || bpf_skb_load_bytes(skb, l4->off, &type, 1)))
 		return drop(skb, w, WEFT_HIDDEN_L4);
-	if (seen && l4->proto == IPPROTO_UDP && bpf_skb_load_bytes(skb, l4->off, &port, 2))
+	if (seen && l4->proto == IPPROTO_UDP && (l4->off + 4 > end || bpf_skb_load_bytes(skb, l4->off, ports, 4)))
 		return drop(skb, w, WEFT_HIDDEN_L4);
 	if (!owns(skb->ifindex, vap, &src)) {
 		/* `::` is for duplicate address detection and for MLD before it (RFC 3590). */
@@ -359,9 +386,17 @@ static __noinline int vap_ip6(struct __sk_buff *skb, struct weft_vap *vap, struc
 		return drop(skb, w, WEFT_HIDDEN_L4);
 	if (type == 134 || type == 137)
 		return drop(skb, w, WEFT_ROGUE_ROUTER);
-	if (port == bpf_htons(547))
+	if (ports[0] == bpf_htons(547) || ports[1] == bpf_htons(546))
 		return drop(skb, w, WEFT_ROGUE_DHCP);
 	return type == ND_NS || type == ND_NA ? IS_ND : GO_ON;
+}
+
+/* An 802.3 frame with a SNAP header (RFC 1042): ARP or IP in another dress, which some stacks take. */
+static __always_inline bool hides_protocol(struct __sk_buff *skb)
+{
+	__u8 llc[3];
+
+	return bpf_skb_load_bytes(skb, ETH_LEN, llc, 3) || (llc[0] == 0xaa && llc[1] == 0xaa);
 }
 
 static __always_inline int vap_frame(struct __sk_buff *skb)
@@ -396,6 +431,9 @@ static __always_inline int vap_frame(struct __sk_buff *skb)
 	l4.proto = 0;
 	l4.later = 0;
 	l4.direct = 0;
+	l4.ecn = 0;
+	if (bpf_ntohs(eth.h_proto) < ETH_P_802_3_MIN && hides_protocol(skb))
+		return drop(skb, w, WEFT_HIDDEN_L4);
 	if (eth.h_proto == bpf_htons(ETH_P_IP))
 		ret = vap_ip4(skb, vap, &l4);
 	else if (eth.h_proto == bpf_htons(ETH_P_IPV6))
@@ -408,7 +446,7 @@ static __always_inline int vap_frame(struct __sk_buff *skb)
 		return ret;
 	if (eth.h_dest[0] & 1)
 		return drop(skb, w, WEFT_BUM_OFF);
-	return forward(skb, vap, w, &eth, &l4);
+	return forward(skb, vap, &w, &eth, &l4);
 }
 
 #endif

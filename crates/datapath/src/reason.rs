@@ -51,7 +51,7 @@ reasons! {
     Punted = 5, "punted";
     /// A liveness echo, answered here.
     Echoed = 6, "echoed";
-    /// Counted beside [`Reason::Delivered`]: the sender is known behind another RLOC.
+    /// Counted beside [`Reason::Delivered`]: the sender is known behind another NVE.
     SrcMoved = 7, "src-moved";
     /// The device is no VAP.
     NoVap = 32, "no-vap";
@@ -105,7 +105,7 @@ reasons! {
     UnknownVni = 56, "unknown-vni";
     /// An inner group destination, ARP and ND among them.
     InnerGroup = 57, "inner-group";
-    /// From a tenant system that is here, so not there.
+    /// From a tenant system that is here, so not there; or that another NVE has held for a while.
     Fenced = 58, "fenced";
     /// For a MAC that is not at a VAP here.
     NoSuchTs = 59, "no-such-ts";
@@ -113,6 +113,9 @@ reasons! {
     EcnLost = 60, "ecn-lost";
     /// A kernel helper refused; memory, mostly.
     Kernel = 61, "kernel";
+    /// VXLAN that came to this host over a device that is no uplink, a tenant system's of somebody else's
+    /// making for one.
+    OtherLink = 62, "other-link";
 }
 
 impl Reason {

@@ -232,7 +232,10 @@ fn tenant_frame(d: &mut Dice, src: Mac, own: &[IpAddr]) -> Vec<u8> {
             let to = if d.rarely(3) { dst } else { mac(d.octet() % 9) };
             eth(to, src, 0x86dd, &ipv6(source_v6(d, own), any_v6(d), next, 64, d.octet(), &payload))
         }
-        _ => eth(dst, src, d.pick(&[0x8100, 0x88a8, 0x88cc, 0x1234, 0x0100]), &vec![5; 30 + padding]),
+        _ => {
+            let llc = [&d.pick(&[[0xaa, 0xaa, 3], [0x42, 0x42, 3]])[..], &vec![5; 30 + padding]].concat();
+            eth(dst, src, d.pick(&[0x8100, 0x88a8, 0x9100, 0x9200, 0x88cc, 0x1234, 0x0100]), &llc)
+        }
     };
     spoil(d, &mut frame);
     frame
@@ -247,13 +250,17 @@ fn spoil(d: &mut Dice, frame: &mut Vec<u8>) {
     if d.rarely(10) {
         frame.truncate(15 + d.below(frame.len() - 14));
     }
+    // Octets beyond what the packet says its length is.
+    if d.rarely(6) {
+        frame.extend((0..d.below(24)).map(|_| d.octet()));
+    }
 }
 
 fn underlay_frame(d: &mut Dice, tables: &Tables) -> Vec<u8> {
     let v6 = d.rarely(2);
     let from = rloc(1 + d.below(4), v6).get();
     let to = if d.rarely(10) { rloc(9, v6) } else { rloc(0, v6) }.get();
-    let tos = if d.rarely(4) { 3 } else { d.octet() };
+    let tos = if d.rarely(3) { d.pick(&[1, 3]) } else { d.octet() };
     let port = if d.rarely(12) { 4790 } else { 4789 };
     let payload = if d.rarely(5) {
         let mut e = echo::request(d.octet().into()).to_vec();
@@ -455,8 +462,14 @@ fn every_decision_is_compared() {
         let answers = ["Answered", "TooBig", "Echoed"]
             .into_iter()
             .flat_map(|reason| [4, 6].map(|family| format!("Some({reason}) answer to {family}")));
-        let elsewhere =
-            [Reason::SrcMoved, Reason::UnknownMac, Reason::PuntLimited, Reason::PuntRingFull, Reason::Kernel];
+        let elsewhere = [
+            Reason::SrcMoved,
+            Reason::UnknownMac,
+            Reason::PuntLimited,
+            Reason::PuntRingFull,
+            Reason::Kernel,
+            Reason::OtherLink,
+        ];
         let reasons = Reason::ALL.iter().filter(|r| !elsewhere.contains(r)).map(|r| format!("{:?}", Some(r)));
         let missing: Vec<_> = answers.chain(reasons).filter(|what| !seen.contains_key(what)).collect();
         assert!(missing.is_empty(), "never: {missing:?}\nseen: {seen:#?}");

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{How, Lab, frames::*, rloc, ts_mac, vni, wait_for};
+use common::{How, Lab, Ns, frames::*, rloc, ts_mac, vni, wait_for};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use weft_datapath::{Datapath as _, Neighbour, Op, Path, Peer, PuntReason, Reason, VapKind, echo};
 
@@ -135,6 +135,54 @@ fn too_big_is_told() {
     wire.send(&eth(B, A, 0x0800, &error));
     wait_for("four counted", || (lab.nves[0].count(Reason::TooBig) == 4).then_some(()));
     assert_eq!(lab.nves[0].count(Reason::Encapsulated), 0, "{}", lab.dump());
+}
+
+/// The checksum over an error is right although the one in the packet it quotes was left to the host,
+/// which makes that one when the error goes out, or leaves it to the guest.
+#[test]
+fn too_big_is_told_to_guests_that_leave_checksums_to_the_host() {
+    let how = How { kind: VapKind::Tap, path: Path::Direct, v6: false };
+    for offload in [false, true] {
+        let mut lab = Lab::new();
+        lab.attach(1, 2, how);
+        let mut guest = common::tap::Guest::new(&lab.nves[0].ns, "ts1", offload);
+        lab.nves[0].ns.ip("link set ts1 up");
+        let ts = common::Ts { n: 1, device: lab.nves[0].ns.index("ts1"), ns: Ns::new("guest"), relay: None };
+        lab.tell(0, &ts, how);
+        for proto in [6_u8, 17] {
+            let field: u16 = if proto == 6 { 16 } else { 6 };
+            let mut segment: Vec<u8> = (0..1_460_u32).map(|i| (i * 7 % 251) as u8).collect();
+            segment[12] = 0x50;
+            segment[4..6].copy_from_slice(&1_460_u16.to_be_bytes());
+            let (a4, b4, a6, b6) = (v4("10.0.0.1"), v4("10.0.0.2"), v6("fd00::1"), v6("fd00::2"));
+            for family in [4, 6] {
+                let rest = [&1_460_u32.to_be_bytes()[..], &[0, 0, 0, proto]].concat();
+                let pseudo = if family == 4 {
+                    !sum(&[&a4.octets(), &b4.octets(), &rest])
+                } else {
+                    !sum(&[&a6.octets(), &b6.octets(), &rest])
+                };
+                let at = usize::from(field);
+                segment[at..at + 2].copy_from_slice(&pseudo.to_be_bytes());
+                let frame = if family == 4 {
+                    eth(B, A, 0x0800, &ipv4(a4, b4, proto, 0, 0x4000, &segment))
+                } else {
+                    eth(B, A, 0x86dd, &ipv6(a6, b6, proto, 64, 0, &segment))
+                };
+                let l4 = frame.len() - segment.len();
+                guest.send_unsummed(&frame, u16::try_from(l4).unwrap(), field);
+                let got = guest.receive("an error", |f| {
+                    if family == 4 { f[12..14] == [8, 0] && f[23] == 1 } else { f[12] == 0x86 && f[54] == 2 }
+                });
+                if family == 4 {
+                    assert_eq!(sum(&[&got[34..]]), 0, "protocol {proto}, offload {offload}");
+                } else {
+                    check_icmpv6(&got);
+                }
+            }
+        }
+        assert_eq!(lab.nves[0].count(Reason::TooBig), 4, "{}", lab.dump());
+    }
 }
 
 /// A TCP stream whose ends think that the MTU is 1500 gets through, by what it is told.

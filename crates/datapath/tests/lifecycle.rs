@@ -3,7 +3,11 @@
 
 mod common;
 
-use common::{How, Lab, Ns, enter, options, rloc, ts_ips, ts_mac, vni, wait_for};
+use common::{
+    How, Lab, Ns, enter,
+    frames::{Wire, eth},
+    options, rloc, ts_ips, ts_mac, vni, wait_for,
+};
 use std::{
     io::{BufRead as _, BufReader},
     net::UdpSocket,
@@ -440,4 +444,42 @@ fn loopback_rlocs() {
         let sent = counters.iter().filter(|c| c.reason == Reason::Encapsulated);
         assert!(sent.into_iter().all(|c| c.path == Path::Direct), "{}", lab.dump());
     }
+}
+
+/// Somebody deletes the VXLAN device, takes it down, or turns its forwarding off.
+#[test]
+fn the_vxlan_device_is_mended() {
+    let how = How { kind: VapKind::Veth, path: Path::Direct, v6: false };
+    let mut lab = Lab::new();
+    lab.attach(0, 1, how);
+    lab.attach(1, 2, how);
+    assert!(!lab.nves[0].with(|k| k.mend().unwrap()), "nothing is amiss");
+    for harm in ["link del weft-vxlan", "link set weft-vxlan down"] {
+        lab.nves[0].ns.ip(harm);
+        assert!(lab.nves[0].with(|k| k.mend().unwrap()), "{harm}");
+        assert!(!lab.nves[0].with(|k| k.mend().unwrap()), "{harm}");
+        assert!(lab.tss[0].ping(lab.tss[1].ip(false)), "{harm}\n{}", lab.dump());
+        assert!(lab.tss[0].ping(lab.tss[1].ip(true)), "{harm}\n{}", lab.dump());
+    }
+    lab.nves[0].ns.exec("sysctl -qw net.ipv4.conf.weft-vxlan.forwarding=0");
+    assert!(lab.nves[0].with(|k| k.mend().unwrap()));
+    // The device path works too: a frame that only it carries.
+    let wire = Wire::new(&lab.tss[0].ns, "eth0");
+    let (a, b) = (ts_mac(1).octets(), ts_mac(2).octets());
+    let there = Wire::new(&lab.tss[1].ns, "eth0");
+    wire.send(&eth(b, a, 0x88b5, &[7; 46]));
+    there.receive("a frame that is no IP", |f| f[12..14] == [0x88, 0xb5]);
+}
+
+/// A device that is let go of and taken again at once.
+#[test]
+fn a_device_taken_again_at_once() {
+    let how = How { kind: VapKind::Veth, path: Path::Direct, v6: false };
+    let mut lab = Lab::new();
+    lab.attach(0, 1, how);
+    let (device, vap) = (lab.tss[0].device, Lab::vap(1, how));
+    for _ in 0..20 {
+        lab.nves[0].apply(&[Op::RemoveVap(device), Op::SetVap(device, vap.clone())]);
+    }
+    assert_eq!(lab.nves[0].with(|k| k.observed().unwrap()).vaps.len(), 1);
 }

@@ -74,7 +74,29 @@ fn spoofed_and_rogue_frames() {
             Reason::HiddenL4,
             v6(group, A, &ipv6(a6, node, 44, 255, 0, &[58, 0, 0, 1, 0, 0, 0, 1, 135, 0, 0, 0, 0, 0, 0, 0])),
         ),
+        // To a client, whatever port it comes from.
+        (Reason::RogueDhcp, v4(B, A, &ipv4(a4, b4, 17, 0, 0, &dhcp(1067, 68)))),
+        (Reason::RogueDhcp, v6(B, A, &ipv6(a6, b6, 17, 64, 0, &dhcp(1547, 546)))),
+        // A first fragment whose options header is longer than the fragment: what it hides is in the next
+        // one, and what looks like the rest of it here is padding.
+        (
+            Reason::HiddenL4,
+            v6(
+                B,
+                A,
+                &[
+                    &ipv6(a6, b6, 44, 64, 0, &[60, 0, 0, 1, 0, 0, 0, 1, 58, 1, 1, 4, 0, 0, 0, 0])[..],
+                    &[0; 8],
+                    &[128, 0, 0, 0, 0, 0, 0, 0],
+                ]
+                .concat(),
+            ),
+        ),
+        (Reason::Malformed, v4(B, A, &ipv4(a4, b4, 17, 0, 0, &data)[..24])),
+        (Reason::Malformed, v6(B, A, &ipv6(a6, b6, 59, 64, 0, &[0; 8])[..44])),
         (Reason::VlanTagged, eth(B, A, 0x8100, &[0, 5, 8, 0, 0, 0])),
+        (Reason::VlanTagged, eth(B, A, 0x9100, &[0, 5, 8, 0, 0, 0])),
+        (Reason::HiddenL4, eth(B, A, 36, &[&[0xaa, 0xaa, 3, 0, 0, 0, 8, 6][..], &[0; 28]].concat())),
         (Reason::ToSelf, v4(A, A, &ipv4(a4, b4, 17, 0, 0, &data))),
         (Reason::Malformed, v4(B, A, &[0x44; 30])),
     ];
@@ -212,14 +234,15 @@ fn frames_of_a_former_holder_are_fenced() {
     }
 }
 
-/// The VXLAN device makes the same decisions about what reaches it past the uplink's program.
+/// The VXLAN device makes the same decisions about what the uplink's program leaves to the kernel: here
+/// for the IP options in the outer header.
 #[test]
 fn the_device_path_refuses_alike() {
     let mut lab = lab(Path::Device);
     let (a, b) = (rloc(0, false).get(), rloc(1, false).get());
-    let config = weft_datapath::Config { rlocs: [rloc(1, false), rloc(1, true)].into(), uplinks: [].into() };
-    lab.nves[1].apply(&[Op::Config(config), Op::RemovePeer(a)]);
+    lab.nves[1].apply(&[Op::RemovePeer(a)]);
     let socket = lab.nves[0].ns.run(|| std::net::UdpSocket::bind((a, 0)).unwrap());
+    with_options(&socket);
     let frame = eth(B, A, 0x0800, &[0x45; 40]);
     socket.send_to(&vxlan(8, 7001, &frame), (b, 4789)).unwrap();
     wait_for("foreign", || (lab.nves[1].count(Reason::ForeignRloc) == 1).then_some(()));
@@ -241,6 +264,34 @@ fn the_device_path_refuses_alike() {
         "{}",
         lab.dump()
     );
+}
+
+/// IP options that say nothing.
+fn with_options(socket: &std::net::UdpSocket) {
+    use std::os::fd::AsRawFd as _;
+    let options = [1_u8; 4];
+    // SAFETY: a live descriptor and four live octets.
+    let set = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_IP, libc::IP_OPTIONS, options.as_ptr().cast(), 4)
+    };
+    assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
+}
+
+/// A device that is no uplink may be a tenant's: what it brings for the VXLAN port is nobody's, whatever
+/// source address it has.
+#[test]
+fn vxlan_over_another_device_is_refused() {
+    for family in [false, true] {
+        let mut lab = lab(Path::Direct);
+        let b = rloc(1, family).get();
+        // As if from a peer: this host's own address is one for once.
+        lab.nves[1].apply(&[Op::SetPeer(b, Peer { nve: true, oracle: false, node: 0 })]);
+        let frame = vxlan(8, 7001, &eth(B, A, 0x0800, &[0x45; 40]));
+        let socket = lab.nves[1].ns.run(|| std::net::UdpSocket::bind((b, 0)).unwrap());
+        socket.send_to(&frame, (b, 4789)).unwrap();
+        wait_for("a refusal", || (lab.nves[1].count(Reason::OtherLink) == 1).then_some(()));
+        assert_eq!(lab.nves[1].count(Reason::Delivered), 0, "{}", lab.dump());
+    }
 }
 
 #[test]

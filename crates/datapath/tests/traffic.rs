@@ -28,6 +28,12 @@ fn works(how: How) {
         assert!(largest.is_none_or(|octets| octets > 20_000), "{largest:?}");
     }
     let text = lab.dump();
+    // A frame counts as the packets it becomes, however it was counted on its way.
+    for (from, to) in [(0, 1), (1, 0)] {
+        let out = lab.nves[from].count(Reason::Encapsulated);
+        let arrived = lab.nves[to].count(Reason::Delivered);
+        assert!(arrived.abs_diff(out) <= out / 20, "{out} sent, {arrived} arrived\n{text}");
+    }
     for nve in &mut lab.nves {
         assert!(nve.count(Reason::Answered) >= 2, "ARP and ND were answered here\n{text}");
         for c in nve.counters() {
@@ -62,4 +68,27 @@ matrix! {
     tap_direct_v6: Tap Direct true;
     tap_device_v4: Tap Device false;
     tap_device_v6: Tap Device true;
+}
+
+/// A tenant's own tunnel inside the overlay: the kernel lets no program encapsulate it once more, so the
+/// VXLAN device does.
+#[test]
+fn a_tunnel_in_the_tunnel() {
+    for v6 in [false, true] {
+        let how = How { kind: VapKind::Veth, path: Path::Direct, v6 };
+        let mut lab = Lab::new();
+        lab.attach(0, 1, how);
+        lab.attach(1, 2, how);
+        for (here, there) in [(0, 1), (1, 0)] {
+            let (from, to) = (lab.tss[here].ip(false), lab.tss[there].ip(false));
+            lab.tss[here].ns.ip(&format!(
+                "link add vx0 type vxlan id 5 dev eth0 local {from} remote {to} dstport 4790
+                 addr add 172.16.0.{}/24 dev vx0
+                 link set vx0 mtu 1300 up",
+                here + 1
+            ));
+        }
+        tcp(&lab.tss[0].ns, &lab.tss[1].ns, "172.16.0.2".parse().unwrap(), 5_000_000);
+        assert_eq!(lab.nves[0].count(Reason::Kernel), 0, "{}", lab.dump());
+    }
 }

@@ -67,6 +67,7 @@ pub(crate) struct LocationValue {
     pub(crate) pad: u32,
     pub(crate) last_used: u64,
     pub(crate) contested: u64,
+    pub(crate) contested_last: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -342,7 +343,7 @@ mod tests {
             VapValue = "weft_vap" { vni, mac, mtu, kind, path, flags, pad, slot, ip4, ip6, punt_interval, punt_window, punt_tat, icmp_tat }
             ScopedIp = "weft_scoped_ip" { scope, ip }
             VnMac = "weft_vn_mac" { vni, mac, pad }
-            LocationValue = "weft_location" { kind, ifindex, rloc, epoch, pad, last_used, contested }
+            LocationValue = "weft_location" { kind, ifindex, rloc, epoch, pad, last_used, contested, contested_last }
             NeighbourValue = "weft_neighbour" { mac, known, pad }
             PeerValue = "weft_peer" { may, node }
             CountKey = "weft_count_key" { vni, reason, path, direction }

@@ -47,6 +47,7 @@ pub struct Kernel {
     netlink: Netlink,
     packet: OwnedFd,
     vxlan: IfIndex,
+    vxlan_name: String,
     limits: Limits,
     bucket: (u64, u64),
     /// What the VAP maps hold: no other process writes them while we have the lock.
@@ -87,12 +88,11 @@ impl Kernel {
     /// [`DatapathError`]; nothing that forwards already is touched before the maps are checked.
     pub fn open(options: &OpenOptions) -> Result<Self, DatapathError> {
         check_host()?;
-        let limits = options.limits.clone();
         let pins = Pins::open(&options.pin_dir)?;
         let netns = std::fs::metadata("/proc/thread-self/ns/net")
             .map_err(|e| sys::refused("look at the network namespace", e))?
             .ino();
-        maps::check(&pins.maps(), &limits)?;
+        maps::check(&pins.maps(), &options.limits)?;
         let pinned = maps::pinned_config(&pins.maps())?.filter(|c| c.netns != 0);
         if let Some(other) = pinned.filter(|c| c.netns != netns) {
             if pins.list()?.iter().any(|link| link.alive.is_some()) {
@@ -102,7 +102,22 @@ impl Kernel {
             pins.clear()?;
         }
         let netlink = Netlink::open()?;
-        let vxlan = IfIndex(vxlan::ensure(&netlink, &options.vxlan_device)?);
+        let device = vxlan::ensure(&netlink, &options.vxlan_device)?;
+        let opened = Self::open_at(options, pins, netlink, IfIndex(device.index), netns);
+        if opened.is_err() && device.fresh {
+            Netlink::open()?.delete(device.index)?;
+        }
+        opened
+    }
+
+    fn open_at(
+        options: &OpenOptions,
+        pins: Pins,
+        netlink: Netlink,
+        vxlan: IfIndex,
+        netns: u64,
+    ) -> Result<Self, DatapathError> {
+        let limits = options.limits.clone();
         let mut ebpf = load(&pins, &limits)?;
         let mut program = |name: &str| -> Result<Arc<OwnedFd>, DatapathError> {
             let failed = |e: &dyn fmt::Display| DatapathError::Load(format!("{name}: {e}"));
@@ -134,12 +149,39 @@ impl Kernel {
             netlink,
             packet,
             vxlan,
+            vxlan_name: options.vxlan_device.clone(),
             limits,
         };
         let config = kernel.maps.config()?;
         kernel.maps.set_config(ConfigValue { vxlan_ifindex: vxlan.0, netns, ..config })?;
         kernel.adopt()?;
+        vxlan::start(&kernel.netlink, &kernel.vxlan_name, vxlan.0)?;
         Ok(kernel)
+    }
+
+    /// Puts right what somebody else has done to the VXLAN device: it is gone, down, without forwarding
+    /// or without our program, and with it go the device path and the direct path's route lookups.
+    /// Whether anything was amiss.
+    ///
+    /// # Errors
+    /// What the kernel says, or [`DatapathError::OtherDevice`] if somebody took its name.
+    pub fn mend(&mut self) -> Result<bool, DatapathError> {
+        let attached = self.pins.is_attached(Role::Overlay, self.vxlan)?;
+        if attached && vxlan::is_started(&self.netlink, &self.vxlan_name, self.vxlan.0)? {
+            return Ok(false);
+        }
+        let device = IfIndex(vxlan::ensure(&self.netlink, &self.vxlan_name)?.index);
+        if device != self.vxlan {
+            self.pins.unlink(Role::Overlay, self.vxlan)?;
+            self.vxlan = device;
+        }
+        if !self.pins.is_attached(Role::Overlay, device)? {
+            self.attach(Role::Overlay, device)?;
+        }
+        vxlan::start(&self.netlink, &self.vxlan_name, device.0)?;
+        let config = self.maps.config()?;
+        self.maps.set_config(ConfigValue { vxlan_ifindex: device.0, ..config })?;
+        Ok(true)
     }
 
     /// Takes over what is attached and forgets what cannot be any more.
@@ -265,6 +307,8 @@ impl Kernel {
                 first = result;
             }
         };
+        // First, so that it is never there without our program.
+        note(self.netlink.delete(self.vxlan.0));
         match self.pins.list() {
             Ok(links) => {
                 for link in links {
@@ -276,7 +320,6 @@ impl Kernel {
             }
             Err(e) => note(Err(e)),
         }
-        note(self.netlink.delete(self.vxlan.0));
         note(self.pins.remove());
         first
     }
@@ -390,7 +433,7 @@ fn load_failed(what: &str, error: &dyn std::error::Error) -> DatapathError {
     while let Some(cause) = inner {
         if let Some(io) = cause.downcast_ref::<std::io::Error>()
             && matches!(io.raw_os_error(), Some(libc::EPERM | libc::EACCES))
-            && !text.contains("verifier")
+            && text.split_once("Verifier output:").is_none_or(|(_, log)| log.trim().is_empty())
         {
             return DatapathError::NotPermitted { doing: format!("load {what}") };
         }

@@ -41,6 +41,7 @@ pub(super) struct Link {
     pub(super) kind: String,
     pub(super) collect_metadata: bool,
     pub(super) port: u16,
+    pub(super) up: bool,
 }
 
 /// An rtnetlink socket of the network namespace it was opened in.
@@ -118,7 +119,8 @@ impl Netlink {
             Err(e) => return Err(sys::refused("query a device", e)),
         };
         let index = body.get(4..8).and_then(|i| i.try_into().ok()).map_or(0, u32::from_ne_bytes);
-        let mut link = Link { index, ..Link::default() };
+        let flags = body.get(8..12).and_then(|f| f.try_into().ok()).map_or(0, u32::from_ne_bytes);
+        let mut link = Link { index, up: flags & IFF_UP != 0, ..Link::default() };
         let info = attributes(body.get(16..).unwrap_or_default());
         for (kind, payload) in info.iter().filter(|a| a.0 == IFLA_LINKINFO).flat_map(|a| attributes(a.1)) {
             match kind {

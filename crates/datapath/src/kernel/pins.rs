@@ -9,7 +9,12 @@ use std::{
     fs, io,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
+    time::Duration,
 };
+
+/// How long a link that was let go of is waited for: it takes the kernel some 20 ms, more when it is busy.
+const DETACH_WAIT: Duration = Duration::from_millis(5);
+const DETACH_TRIES: u32 = 400;
 
 /// What a link's program looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -174,9 +179,22 @@ fn remove(path: &Path) -> Result<(), DatapathError> {
     }
 }
 
-/// Attaches and pins; a dead pin in the way is replaced.
+/// Attaches and pins; a dead pin in the way is replaced. A link that was let go of a moment ago is still
+/// attached until the kernel gets to it, and a program is attached to a device once: that is waited for.
 pub(super) fn attach(program: BorrowedFd<'_>, device: IfIndex, path: &Path) -> Result<(), DatapathError> {
-    let link = sys::attach(program, device)?;
+    let mut tries = 0;
+    let link = loop {
+        match sys::attach(program, device) {
+            Err(DatapathError::System { source, .. })
+                if source.kind() == io::ErrorKind::AlreadyExists && tries < DETACH_TRIES =>
+            {
+                tries += 1;
+                #[allow(clippy::disallowed_methods, reason = "waits for the kernel, with a ceiling")]
+                std::thread::sleep(DETACH_WAIT);
+            }
+            other => break other?,
+        }
+    };
     match sys::pin(link.as_fd(), path) {
         Err(DatapathError::System { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {
             remove(path)?;

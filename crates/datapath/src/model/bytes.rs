@@ -37,7 +37,8 @@ pub(super) fn ethertype(frame: &[u8]) -> Option<[u8; 2]> {
 }
 
 pub(super) fn is_vlan(ethertype: [u8; 2]) -> bool {
-    ethertype == [0x81, 0x00] || ethertype == [0x88, 0xa8]
+    // The last two are what stacked tags were before 802.1ad.
+    matches!(ethertype, [0x81, 0x00] | [0x88, 0xa8] | [0x91 | 0x92, 0x00])
 }
 
 /// Sum of big-endian 16-bit words (RFC 1071), folded; an odd octet counts as a high one.

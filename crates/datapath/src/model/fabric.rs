@@ -96,31 +96,31 @@ struct Datagram {
     /// Where the payload starts.
     off: usize,
     udp_len: u16,
-    ce: bool,
+    ecn: u8,
 }
 
 fn datagram(tables: &Tables, frame: &[u8]) -> Option<Datagram> {
-    let (from, to, off, ce) = match ethertype(frame)? {
+    let (from, to, off, ecn) = match ethertype(frame)? {
         IPV4 => {
             let h: [u8; 20] = take(frame, ETH)?;
             let fragment = u16::from_be_bytes([h[6], h[7]]) & 0x3fff != 0;
             if h[0] != 0x45 || h[9] != UDP || fragment {
                 return None;
             }
-            (ipv4(frame, 26)?, ipv4(frame, 30)?, ETH + 28, h[1] & 3 == 3)
+            (ipv4(frame, 26)?, ipv4(frame, 30)?, ETH + 28, h[1] & 3)
         }
         IPV6 => {
             let h: [u8; 40] = take(frame, ETH)?;
             if h[0] >> 4 != 6 || h[6] != UDP {
                 return None;
             }
-            (ipv6(frame, 22)?, ipv6(frame, 38)?, ETH + 48, h[1] & 0x30 == 0x30)
+            (ipv6(frame, 22)?, ipv6(frame, 38)?, ETH + 48, h[1] >> 4 & 3)
         }
         _ => return None,
     };
     let udp: [u8; 8] = take(frame, off - 8)?;
     let ours = tables.config.rlocs.iter().any(|rloc| rloc.get() == to);
-    (ours && be16(&udp, 2)? == echo::PORT).then_some(Datagram { from, off, udp_len: be16(&udp, 4)?, ce })
+    (ours && be16(&udp, 2)? == echo::PORT).then_some(Datagram { from, off, udp_len: be16(&udp, 4)?, ecn })
 }
 
 pub(super) fn from_underlay(tables: &Tables, frame: &[u8]) -> Verdict {
@@ -162,7 +162,7 @@ pub(super) fn from_underlay(tables: &Tables, frame: &[u8]) -> Verdict {
         return drop(Reason::Malformed, Some(vni), path);
     }
     let mut inner = inner.to_vec();
-    if outer.ce && !carry_ce(&mut inner, v4) {
+    if !merge_ecn(&mut inner, v4, outer.ecn) {
         return drop(Reason::EcnLost, Some(vni), path);
     }
     delivered(&to, vni, path, inner)
@@ -173,20 +173,24 @@ fn stranger_or(peer: Peer, reason: Reason) -> Reason {
 }
 
 /// RFC 6040 section 4.2. False: the inner packet cannot carry the mark.
-fn carry_ce(inner: &mut [u8], v4: bool) -> bool {
+fn merge_ecn(inner: &mut [u8], v4: bool, outer: u8) -> bool {
     let Some([a, b]) = take(inner, ETH) else { return false };
-    let (ecn, mark) = if v4 { (b & 3, 3) } else { (b >> 4 & 3, 0x30) };
-    if ecn == 0 {
-        return false;
-    }
+    let shift = if v4 { 0 } else { 4 };
+    let ecn = match (outer, b >> shift & 3) {
+        (3, 0) => return false,
+        (3, _) => 3,
+        (1, 2) => 1,
+        (_, inner) => inner,
+    };
+    let now = b & !(3 << shift) | ecn << shift;
     if v4
-        && b | mark != b
+        && now != b
         && let Some(check) = be16(inner, ETH + 10)
     {
-        let check = update(check, u16::from_be_bytes([a, b]), u16::from_be_bytes([a, b | mark]));
+        let check = update(check, u16::from_be_bytes([a, b]), u16::from_be_bytes([a, now]));
         inner[ETH + 10..ETH + 12].copy_from_slice(&check.to_be_bytes());
     }
-    inner[ETH + 1] = b | mark;
+    inner[ETH + 1] = now;
     true
 }
 

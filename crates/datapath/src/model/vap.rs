@@ -73,6 +73,11 @@ fn examine(tables: &Tables, vap: &Vap, frame: &[u8]) -> Result<L4, Stop> {
     if src != vap.mac.get() {
         return stop(Reason::SpoofedMac);
     }
+    if u16::from_be_bytes(proto) < 0x600
+        && take(frame, ETH).is_none_or(|[a, b, _]: [u8; 3]| [a, b] == [0xaa; 2])
+    {
+        return stop(Reason::HiddenL4);
+    }
     let l4 = match proto {
         IPV4 => examine4(vap, frame)?,
         IPV6 => examine6(tables, vap, frame)?,
@@ -100,9 +105,12 @@ fn examine4(vap: &Vap, frame: &[u8]) -> Result<L4, Stop> {
         later: u16::from_be_bytes([header[6], header[7]]) & 0x1fff != 0,
         direct: true,
     };
+    let end = ETH + usize::from(u16::from_be_bytes([header[2], header[3]]));
+    // Padding is none of the packet, whatever it looks like.
+    let packet = frame.get(..end).filter(|_| end >= l4.off).ok_or_else(malformed)?;
     let mut ports = (0, 0);
     if l4.proto == UDP && !l4.later {
-        let port = |at| be16(frame, at).ok_or_else(malformed);
+        let port = |at| be16(packet, at).ok_or_else(malformed);
         ports = (port(l4.off)?, port(l4.off + 2)?);
     }
     let src = ipv4(frame, ETH + 12).ok_or_else(malformed)?;
@@ -111,14 +119,14 @@ fn examine4(vap: &Vap, frame: &[u8]) -> Result<L4, Stop> {
     if !owns(vap, src) && !discovering {
         return Err(Stop::Drop(Reason::SpoofedIp));
     }
-    if ports.0 == 67 {
+    if ports.0 == 67 || ports.1 == 68 {
         return Err(Stop::Drop(Reason::RogueDhcp));
     }
     Ok(l4)
 }
 
 /// Past at most four extension headers.
-fn skip_extensions(frame: &[u8], mut next: u8) -> Option<L4> {
+fn skip_extensions(packet: &[u8], mut next: u8) -> Option<L4> {
     let mut off = ETH + 40;
     for i in 0..5 {
         if ![0, 43, 60, 44, 51].contains(&next) {
@@ -127,7 +135,8 @@ fn skip_extensions(frame: &[u8], mut next: u8) -> Option<L4> {
         if i == 4 {
             return None;
         }
-        let ext: [u8; 4] = take(frame, off)?;
+        let [a, b, c, d, ..]: [u8; 8] = take(packet, off)?;
+        let ext = [a, b, c, d];
         off += match next {
             44 if u16::from_be_bytes([ext[2], ext[3]]) & 0xfff8 != 0 => {
                 return Some(L4 { off: off + 8, proto: ext[0], later: true, direct: false });
@@ -148,13 +157,16 @@ fn examine6(tables: &Tables, vap: &Vap, frame: &[u8]) -> Result<L4, Stop> {
         return Err(malformed());
     }
     let hidden = || Stop::Drop(Reason::HiddenL4);
-    let l4 = skip_extensions(frame, header[6]).ok_or_else(hidden)?;
-    let (mut kind, mut port) = (0, 0);
+    let end = ETH + 40 + usize::from(u16::from_be_bytes([header[4], header[5]]));
+    let packet = frame.get(..end).ok_or_else(malformed)?;
+    let l4 = skip_extensions(packet, header[6]).ok_or_else(hidden)?;
+    let (mut kind, mut ports) = (0, (0, 0));
     if !l4.later && l4.proto == ICMPV6 {
-        [kind] = take(frame, l4.off).ok_or_else(hidden)?;
+        [kind, ..] = take::<4>(packet, l4.off).ok_or_else(hidden)?;
     }
     if !l4.later && l4.proto == UDP {
-        port = be16(frame, l4.off).ok_or_else(hidden)?;
+        let port = |at| be16(packet, at).ok_or_else(hidden);
+        ports = (port(l4.off)?, port(l4.off + 2)?);
     }
     let src = ipv6(frame, ETH + 8).ok_or_else(malformed)?;
     if !owns(vap, src) {
@@ -169,7 +181,7 @@ fn examine6(tables: &Tables, vap: &Vap, frame: &[u8]) -> Result<L4, Stop> {
     if matches!(kind, 134 | 137) {
         return Err(Stop::Drop(Reason::RogueRouter));
     }
-    if port == 547 {
+    if ports.0 == 547 || ports.1 == 546 {
         return Err(Stop::Drop(Reason::RogueDhcp));
     }
     if matches!(kind, 135 | 136) {
