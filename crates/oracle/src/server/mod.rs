@@ -12,6 +12,8 @@ mod addresses;
 mod api;
 mod backup;
 mod clock;
+mod descriptors;
+mod doors;
 mod echo;
 mod error;
 mod hub;

@@ -3,6 +3,7 @@
 use super::{
     App,
     clock::Clock,
+    doors::{Bounds, Doors, Place},
     limit::LogLimit,
     session_out::SessionOut,
     shard::{Input, ShardHandle},
@@ -24,7 +25,6 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, ReadHalf},
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
     time::timeout,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -33,11 +33,9 @@ use weft_api::Role;
 use weft_lisp::tcp::FrameDecoder;
 use weft_model::XtrId;
 
-/// Handshakes at a time.
-const HANDSHAKES: usize = 256;
 /// Sessions at a time, those in their handshake included.
-const SESSIONS: usize = 16_384;
-/// How long a handshake may take.
+pub(super) const SESSIONS: usize = 16_384;
+/// How long a handshake may take, the wait for its turn included.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
 /// The sessions that are up: one per NVE.
@@ -92,8 +90,7 @@ pub(super) async fn serve(
     stop: CancellationToken,
 ) {
     let acceptor = TlsAcceptor::from(config);
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
-    let places = Arc::new(Semaphore::new(SESSIONS));
+    let doors = Doors::new(Bounds::of(SESSIONS));
     let log = Arc::new(LogLimit::default());
     loop {
         let accepted = tokio::select! {
@@ -101,18 +98,15 @@ pub(super) async fn serve(
             accepted = listener.accept() => accepted,
         };
         let Some((stream, peer)) = accepted_or_wait(accepted).await else { continue };
-        let (Ok(place), Ok(turn)) =
-            (places.clone().try_acquire_owned(), handshakes.clone().acquire_owned().await)
-        else {
-            continue;
-        };
+        let Some(mut place) = doors.enter(peer.ip()) else { continue };
         let (app, acceptor, stop, log) = (app.clone(), acceptor.clone(), stop.child_token(), log.clone());
         let tasks = app.tasks.clone();
         tasks.spawn(async move {
-            let opened = open(&app, &acceptor, stream).await;
-            drop(turn);
-            match opened {
-                Ok((xtr_id, stream)) => run(&app, xtr_id, peer, stream, stop).await,
+            match open(&app, &acceptor, &place, stream).await {
+                Ok((xtr_id, stream)) => {
+                    place.known();
+                    run(&app, xtr_id, peer, stream, stop).await;
+                }
                 Err(reason) => report(&log, app.clock, peer, &reason),
             }
             drop(place);
@@ -152,10 +146,15 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
 async fn open(
     app: &App,
     acceptor: &TlsAcceptor,
+    place: &Place,
     stream: TcpStream,
 ) -> Result<(XtrId, TlsStream<TcpStream>), String> {
     tune(&stream).map_err(|e| e.to_string())?;
-    let stream = timeout(HANDSHAKE, acceptor.accept(stream))
+    let shaken = async {
+        let _turn = place.turn().await;
+        acceptor.accept(stream).await
+    };
+    let stream = timeout(HANDSHAKE, shaken)
         .await
         .map_err(|_| "no TLS handshake within 5 s".to_owned())?
         .map_err(|e| e.to_string())?;

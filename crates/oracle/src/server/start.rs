@@ -3,6 +3,7 @@
 use super::{
     Addresses, App, OracleError, OracleOptions, api,
     clock::{Clock, unix_seconds},
+    descriptors,
     hub::Hub,
     metrics,
     session::{self, Sessions},
@@ -163,6 +164,7 @@ impl Oracle {
     /// # Errors
     /// [`OracleError`], one line each.
     pub async fn start(options: OracleOptions) -> Result<Self, OracleError> {
+        descriptors::raise(session::SESSIONS + api::CONNECTIONS);
         let clock = Clock::start();
         let opened = options.clone();
         let blocking = tokio::task::spawn_blocking(move || open(&opened));

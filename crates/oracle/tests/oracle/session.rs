@@ -319,3 +319,60 @@ fn only_nves_have_sessions() {
         }
     });
 }
+
+/// More silent connections than there are turns to shake hands.
+async fn silent(port: u16) -> Vec<TcpStream> {
+    let mut all = Vec::new();
+    for _ in 0..300 {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("192.0.2.2:0".parse().unwrap()).unwrap();
+        all.push(socket.connect(SocketAddr::from(([192, 0, 2, 1], port))).await.unwrap());
+    }
+    all
+}
+
+/// Whether the Oracle has not given up on it yet.
+fn open(stream: &TcpStream) -> bool {
+    matches!(stream.try_read(&mut [0]), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
+}
+
+#[test]
+fn strangers_who_say_nothing_keep_nobody_out() {
+    in_namespace(async || {
+        let f = Fabric::start().await;
+        let nve = f.join(1).await;
+        let all = silent(4342).await;
+        Session::up(&nve).await;
+        assert!(open(&all[0]), "the session was up before the first of them was given up");
+        let all = silent(4343).await;
+        let context = weft_api::Context::load(&f.data().join("operator.json")).unwrap();
+        let operator = weft_api::Client::new(&context.endpoint().unwrap()).unwrap();
+        operator.vns().await.unwrap();
+        assert!(open(&all[0]), "the answer was there before the first of them was given up");
+    });
+}
+
+#[test]
+fn a_stranger_who_asks_nothing_is_sent_away_before_others() {
+    in_namespace(async || {
+        let f = Fabric::start().await;
+        let nve = f.join(1).await;
+        let open = async |identity: Option<&weft_api::Identity>| {
+            let config = tls_config(&Trust::Ca(nve.reply.ca.clone()), identity).unwrap();
+            let tcp = TcpStream::connect("127.0.0.1:4343").await.unwrap();
+            let connector = TlsConnector::from(Arc::new(config));
+            connector.connect(ORACLE_SERVER_NAME.try_into().unwrap(), tcp).await.unwrap()
+        };
+        let mut known = open(Some(&nve.identity)).await;
+        let mut stranger = open(None).await;
+        let (mut from_known, mut from_stranger) = ([0], [0]);
+        let ended = async {
+            tokio::select! {
+                biased;
+                _ = known.read(&mut from_known) => "known",
+                _ = stranger.read(&mut from_stranger) => "stranger",
+            }
+        };
+        assert_eq!(timeout(CEILING, ended).await.expect("both are still there"), "stranger");
+    });
+}

@@ -13,7 +13,7 @@ mod vns;
 mod watch;
 mod xtrs;
 
-pub(super) use serve::{Peer, serve};
+pub(super) use serve::{CONNECTIONS, Peer, serve};
 
 use super::App;
 use axum::{
