@@ -77,6 +77,9 @@ pub struct Timing {
     /// A registration that no grant allows waits this long for one: of a transaction's answer to the NVE
     /// and its fact to this Oracle, the answer may be the faster.
     pub patience: Duration,
+    /// A TSI whose holder has said that it Activates it must be registered within this time: then who was
+    /// told of it is told that it is gone.
+    pub activation: Duration,
     /// Each VN's digest is sent this often.
     pub digest_interval: Duration,
     /// A VN is asked to be registered again at most this often.
@@ -147,6 +150,7 @@ impl Default for Timing {
             vanish_window: Duration::from_secs(60),
             vanish_min: 2,
             patience: Duration::from_secs(1),
+            activation: Duration::from_secs(5),
             digest_interval: Duration::from_secs(30),
             refresh_interval: Duration::from_secs(10),
             registration_timeout: Duration::from_secs(180),

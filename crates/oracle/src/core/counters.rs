@@ -68,6 +68,8 @@ counters! {
     withdrawals,
     /// Registrations withdrawn because their NVE was gone.
     withdrawals_dead,
+    /// Activations announced that no registration followed.
+    activations_without_registration,
     /// Registrations removed because a snapshot did not name them.
     removed_by_snapshot,
     /// Registrations of plain xTRs that timed out.

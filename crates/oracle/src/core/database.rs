@@ -93,10 +93,10 @@ pub(crate) struct Tsi {
     pub(crate) claim: Option<Successor>,
     /// Those of the owner and of its successor, at most one each.
     pub(crate) registrations: Vec<Registration>,
-    /// It was registered and is no longer: askers were told so.
+    /// It was registered, or about to be, and is no longer: askers were told so.
     pub(crate) withdrawn: bool,
-    /// Its holder has said that it Activates it, and has not registered it yet.
-    pub(crate) activating: bool,
+    /// Its holder has said that it Activates it, and has not registered it yet; how long that is believed.
+    pub(crate) activating: Option<Time>,
 }
 
 impl Tsi {
@@ -205,7 +205,7 @@ impl Database {
             }
         };
         let (mut claim, mut registrations) = (None, Vec::new());
-        let (mut withdrawn, mut activating) = (false, false);
+        let (mut withdrawn, mut activating) = (false, None);
         if let Some(old) = self.tsis.get_mut(ix.0 as usize).and_then(Option::take) {
             self.unindex(ix, &old);
             // A claim outlives changes of the grant for as long as that still names the claimant.
@@ -213,7 +213,7 @@ impl Database {
             registrations = old.registrations;
             let same_holder = (old.grant.owner, old.grant.epoch) == (grant.owner, grant.epoch);
             withdrawn = old.withdrawn && same_holder;
-            activating = old.activating && same_holder;
+            activating = old.activating.filter(|_| same_holder);
         }
         let vni = grant.tsi.vni;
         let mut dropped = Vec::new();
@@ -308,18 +308,26 @@ impl Database {
             tsi.claim = next;
         }
         tsi.withdrawn = false;
-        tsi.activating = false;
+        tsi.activating = None;
         tsi.registrations.push(registration);
         self.registered.insert((nve, Some(vni), ix));
         (displaced, next.is_some())
     }
 
-    /// Notes that `nve` Activates a TSI. False when it is not the holder, or somebody has registered it.
-    pub(crate) fn set_activating(&mut self, ix: TsiIx, nve: XtrId) -> bool {
+    /// Notes that `nve` Activates a TSI, which is believed `until` then. False when that is no news, it is
+    /// not the holder, or somebody has registered it.
+    pub(crate) fn set_activating(&mut self, ix: TsiIx, nve: XtrId, until: Time) -> bool {
         let tsi = self.tsis.get_mut(ix.0 as usize).and_then(Option::as_mut);
         match tsi.filter(|tsi| tsi.holder().0 == nve && tsi.registrations.is_empty()) {
-            Some(tsi) => !std::mem::replace(&mut tsi.activating, true),
+            Some(tsi) => tsi.activating.replace(until).is_none(),
             None => false,
+        }
+    }
+
+    /// Notes that a TSI was not registered though its holder had said that it Activates it.
+    pub(crate) fn end_activating(&mut self, ix: TsiIx) {
+        if let Some(tsi) = self.tsis.get_mut(ix.0 as usize).and_then(Option::as_mut) {
+            tsi.withdrawn |= tsi.activating.take().is_some();
         }
     }
 

@@ -125,6 +125,7 @@ enum Timer {
     Liveness(XtrId),
     Digest(XtrId, SessionId),
     Expiry(TsiIx, XtrId),
+    Activation(TsiIx),
     Smr(AskKey),
     Parked(XtrId, SessionId, Vni, Eid),
 }
@@ -206,12 +207,29 @@ impl Shard {
 
     /// Takes that `nve`, which has just been granted a TSI, Activates it: whoever asked for it is told where
     /// it is now rather than when its registration, which follows, has come. Only a holder that has
-    /// registered nothing yet can say so.
+    /// registered nothing yet can say so; when no registration follows, who was told is told otherwise.
     pub fn handle_activating(&mut self, now: Time, nve: XtrId, tsi: &TsiId) {
         let Some(ix) = self.db.by_name(tsi) else { return };
         let Some(before) = self.before(ix) else { return };
-        if self.db.set_activating(ix, nve) {
+        let until = now + self.config.timing.activation;
+        if self.db.set_activating(ix, nve, until) {
+            self.arm(until, Timer::Activation(ix));
             self.publish(now, before);
+        }
+    }
+
+    /// A TSI that was about to be registered is so by now, or its holder did not live to do it.
+    fn review_activation(&mut self, now: Time, ix: TsiIx) {
+        match self.db.get(ix).and_then(|tsi| tsi.activating) {
+            // Said again, or of another TSI that has the number now.
+            Some(until) if until > now => self.arm(until, Timer::Activation(ix)),
+            Some(_) => {
+                let Some(before) = self.before(ix) else { return };
+                self.db.end_activating(ix);
+                self.counters.activations_without_registration += 1;
+                self.publish(now, before);
+            }
+            None => {}
         }
     }
 
@@ -256,6 +274,7 @@ impl Shard {
                 Timer::Liveness(nve) => self.review_lost(now, nve),
                 Timer::Digest(nve, session) => self.send_digests(now, nve, session),
                 Timer::Expiry(ix, nve) => self.review_expiry(now, ix, nve),
+                Timer::Activation(ix) => self.review_activation(now, ix),
                 Timer::Smr(key) => self.review_smr(now, key),
                 Timer::Parked(nve, session, vni, eid) => self.unpark(now, nve, session, (vni, eid)),
             }

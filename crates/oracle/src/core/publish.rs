@@ -93,7 +93,7 @@ impl Shard {
             }
             Source::Grant(rlocs) => {
                 let basis = match found.tsi {
-                    Tsi { activating: true, .. } => Basis::Registered,
+                    Tsi { activating: Some(_), .. } => Basis::Registered,
                     Tsi { withdrawn: true, .. } => Basis::Expected,
                     _ => Basis::Granted,
                 };

@@ -66,6 +66,33 @@ fn n8_an_activation_that_comes_to_nothing_is_taken_back() {
 }
 
 #[test]
+fn n8_an_activation_without_a_registration_is_taken_back_after_a_time() {
+    let mut bench = bench();
+    bench.answer(2, 1, ip4(7));
+    bench.grant(1, 7, 1);
+    bench.shard.handle_activating(bench.now, nve(1), &tsi(1, 7));
+    assert_eq!(bench.told().len(), 2);
+    // Its NVE is gone before it registers.
+    bench.down(10);
+    bench.pass(Duration::from_secs(3));
+    // The grant's answer was lost and is asked for again: that is said anew.
+    bench.shard.handle_activating(bench.now, nve(1), &tsi(1, 7));
+    bench.pass(Duration::from_millis(4_999));
+    assert_eq!(bench.told(), []);
+    bench.pass(Duration::from_millis(1));
+    assert_eq!(bench.told(), [(20, mac(7), 0, vec![]), (20, ip4(7), 0, vec![])]);
+    assert!(bench.mapping(1, mac(7)).unwrap().withdrawn);
+    // Who asks is answered from the grant, and hears when it comes after all.
+    assert_eq!(bench.answer(2, 1, ip4(7)).unwrap()[0].2, Action::NoAction);
+    bench.up(11, 1);
+    bench.register(11, 1, 1, 7, ACTIVE);
+    assert_eq!(bench.told(), []);
+    bench.pass(Duration::from_secs(30));
+    assert!(bench.shard.counters().activations_without_registration == 1);
+    assert!(!bench.mapping(1, mac(7)).unwrap().withdrawn);
+}
+
+#[test]
 fn n8_an_asker_of_the_ip_hears_when_the_mac_moves() {
     let mut bench = bench();
     bench.answer(2, 1, ip4(1));
