@@ -25,6 +25,11 @@ fn read_one(path: &Path) -> Result<Option<String>, PkiError> {
     }
 }
 
+/// Whether `dir` holds a CA, or a part of one.
+pub(crate) fn any(dir: &Path) -> bool {
+    [CA_CERTIFICATE, CA_KEY].iter().any(|name| dir.join(name).exists())
+}
+
 /// Certificate and key, if there is a CA.
 pub(super) fn read(dir: &Path) -> Result<Option<(String, String)>, PkiError> {
     let (certificate, key) = (dir.join(CA_CERTIFICATE), dir.join(CA_KEY));

@@ -12,6 +12,7 @@ mod role;
 mod tests;
 
 pub use error::PkiError;
+pub(crate) use files::any as ca_exists;
 pub use files::{CA_CERTIFICATE, CA_KEY};
 pub use request::{SigningRequest, signing_request};
 pub use role::role_of;

@@ -76,7 +76,7 @@ pub fn backup(data_dir: &Path, file: &Path) -> Result<(), OracleError> {
         let reason = "there is no Oracle's data in it".to_owned();
         return Err(StoreError::Directory { dir: data_dir.to_owned(), reason }.into());
     }
-    let store = RedbStore::open(data_dir, 1)?;
+    let store = RedbStore::open_existing(data_dir, 1)?;
     let octets = write(&*store.snapshot()?, data_dir)?;
     let save = || {
         let new = file.with_extension("new");

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     core::{Fact, ShardConfig, shard_of},
-    pki::{Ca, PERSON_TTL_S},
+    pki::{Ca, PERSON_TTL_S, ca_exists},
     registry::{Directory, Kind, Registry, fact, saved_nonce},
     store::{Change, Observer, RedbStore, Snapshot, Store, StoreError},
 };
@@ -292,7 +292,12 @@ struct Opened {
 }
 
 fn open(options: &OracleOptions) -> Result<Opened, OracleError> {
-    let store: Arc<dyn Store> = Arc::new(RedbStore::open(&options.data_dir, options.history)?);
+    // A first start makes the store before the CA. A CA without a store has lost it: to begin anew would
+    // hand out again what is granted.
+    let (dir, history) = (&options.data_dir, options.history);
+    let store =
+        if ca_exists(dir) { RedbStore::open_existing(dir, history) } else { RedbStore::open(dir, history) };
+    let store: Arc<dyn Store> = Arc::new(store?);
     let ca = Ca::open(&options.data_dir, unix_seconds())?;
     let tx = store.snapshot()?;
     let (directory, facts) = (Directory::load(&*tx)?, facts(&*tx)?);

@@ -20,6 +20,8 @@ use std::{
 pub const FORMAT: u32 = 1;
 /// The file in the data directory.
 const FILE: &str = "oracle.redb";
+/// A store that is being restored.
+const UNFINISHED: &str = "oracle.redb.new";
 /// Transactions made durable together at most.
 const BATCH: usize = 512;
 
@@ -50,7 +52,18 @@ impl RedbStore {
     /// [`StoreError::Directory`], [`StoreError::InUse`], [`StoreError::Newer`] or, for a damaged
     /// file, [`StoreError::Failed`].
     pub fn open(dir: &Path, history: usize) -> Result<Self, StoreError> {
-        let (database, revision) = open(dir)?;
+        Self::started(open(dir, FILE, New::Make)?, history)
+    }
+
+    /// As [`RedbStore::open`], for a directory in which there must be a store already.
+    ///
+    /// # Errors
+    /// Those, and [`StoreError::Missing`].
+    pub fn open_existing(dir: &Path, history: usize) -> Result<Self, StoreError> {
+        Self::started(open(dir, FILE, New::Refuse)?, history)
+    }
+
+    fn started((database, revision): (Database, Revision), history: usize) -> Result<Self, StoreError> {
         let database = Arc::new(database);
         let history = Arc::new(History::new(revision, history));
         let observer = Arc::new(Mutex::new(None));
@@ -75,10 +88,22 @@ impl RedbStore {
     }
 }
 
-fn open(dir: &Path) -> Result<(Database, Revision), StoreError> {
+/// What is done about a store that is not there.
+enum New<'a> {
+    Make,
+    /// It is made and holds these entries at this revision: in one transaction, so that it has all of them
+    /// or is none.
+    Fill(Revision, &'a mut dyn Iterator<Item = (Vec<u8>, Vec<u8>)>),
+    Refuse,
+}
+
+fn open(dir: &Path, name: &str, new: New<'_>) -> Result<(Database, Revision), StoreError> {
     let unusable = |e: io::Error| StoreError::Directory { dir: dir.to_owned(), reason: e.to_string() };
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(unusable)?;
-    let path = dir.join(FILE);
+    let path = dir.join(name);
+    if matches!(new, New::Refuse) && fs::metadata(&path).map_or(true, |found| found.len() == 0) {
+        return Err(StoreError::Missing(path));
+    }
     let file = fs::OpenOptions::new()
         .read(true)
         .write(true)
@@ -115,17 +140,25 @@ fn open(dir: &Path) -> Result<(Database, Revision), StoreError> {
             Err(_) => return Err(newer(u32::MAX)),
         }
     }
+    let (revision, entries) = match new {
+        New::Make => (0, None),
+        New::Fill(revision, entries) => (revision, Some(entries)),
+        New::Refuse => return Err(StoreError::Missing(path)),
+    };
     let tx = database.begin_write().map_err(failed)?;
     {
-        tx.open_table(KEYS).map_err(failed)?;
+        let mut keys = tx.open_table(KEYS).map_err(failed)?;
+        for (key, value) in entries.into_iter().flatten() {
+            keys.insert(key.as_slice(), value.as_slice()).map_err(failed)?;
+        }
         let mut meta = tx.open_table(META).map_err(failed)?;
         meta.insert("format", u64::from(FORMAT)).map_err(failed)?;
-        meta.insert("revision", 0).map_err(failed)?;
+        meta.insert("revision", revision).map_err(failed)?;
     }
     tx.commit().map_err(failed)?;
     // The file's name must be durable too before anything in it counts.
     sync_dir(dir).map_err(unusable)?;
-    Ok((database, 0))
+    Ok((database, revision))
 }
 
 /// Makes a store in `dir` that holds `entries` at `revision`.
@@ -134,17 +167,10 @@ pub(crate) fn import(
     revision: Revision,
     entries: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>,
 ) -> Result<(), StoreError> {
-    let (database, _) = open(dir)?;
-    let tx = database.begin_write().map_err(failed)?;
-    {
-        let mut keys = tx.open_table(KEYS).map_err(failed)?;
-        for (key, value) in entries {
-            keys.insert(key.as_slice(), value.as_slice()).map_err(failed)?;
-        }
-        let mut meta = tx.open_table(META).map_err(failed)?;
-        meta.insert("revision", revision).map_err(failed)?;
-    }
-    tx.commit().map_err(failed)
+    // Under another name until it is whole: a restore that is cut short leaves no store.
+    drop(open(dir, UNFINISHED, New::Fill(revision, &mut entries.into_iter()))?);
+    let renamed = fs::rename(dir.join(UNFINISHED), dir.join(FILE)).and_then(|()| sync_dir(dir));
+    renamed.map_err(|e| StoreError::Directory { dir: dir.to_owned(), reason: e.to_string() })
 }
 
 /// Makes names created in `dir` durable.

@@ -30,6 +30,11 @@ pub enum StoreError {
         /// Ours.
         known: u32,
     },
+    /// There is a CA and no store.
+    #[error(
+        "{0} is missing beside a CA; restore a backup into an empty directory, or move ca.pem and ca.key away to begin a new fabric"
+    )]
+    Missing(PathBuf),
     /// Reading or writing failed.
     #[error("the store failed: {0}; nothing was changed")]
     Failed(String),

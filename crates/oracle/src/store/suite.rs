@@ -178,6 +178,24 @@ fn refusals() {
     assert_eq!(std::fs::metadata(&fresh).unwrap().permissions().mode() & 0o777, 0o700);
 }
 
+#[test]
+fn a_store_is_imported_whole_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let entries = (0..3_u8).map(|n| {
+        assert!(!exists(dir.path()), "there is no store before it is whole");
+        (vec![b'a' + n], vec![n])
+    });
+    import(dir.path(), 7, entries).unwrap();
+    let store = RedbStore::open_existing(dir.path(), 16).unwrap();
+    let snapshot = store.snapshot().unwrap();
+    assert_eq!((snapshot.revision(), keys(&*snapshot, "")), (7, vec!["a".into(), "b".into(), "c".into()]));
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    let empty = dir.path().join("empty");
+    assert!(
+        matches!(RedbStore::open_existing(&empty, 16), Err(StoreError::Missing(f)) if f.starts_with(&empty))
+    );
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     /// Any writes through an overlay read like a plain map.

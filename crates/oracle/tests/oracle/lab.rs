@@ -98,6 +98,11 @@ impl Fabric {
     /// Stops it and starts it again on the same data.
     pub async fn restart(mut self) -> Self {
         self.stop().await;
+        self.start_again().await
+    }
+
+    /// Starts it after a stop.
+    pub async fn start_again(self) -> Self {
         let Self { dir, options, .. } = self;
         Self::open(dir, options).await
     }

@@ -104,6 +104,30 @@ fn backup_while_running_and_restore() {
 }
 
 #[test]
+fn a_ca_without_its_store_is_no_first_start() {
+    in_namespace(async || {
+        let mut f = Fabric::start().await;
+        f.vn("red", &["10.0.0.0/24"]).await;
+        f.stop().await;
+        let store = f.data().join("oracle.redb");
+        let kept = std::fs::read(&store).unwrap();
+        // As a restore that was cut short leaves it, and as a full disk may leave it.
+        for left in [None, Some(&[][..])] {
+            std::fs::remove_file(&store).unwrap();
+            if let Some(left) = left {
+                std::fs::write(&store, left).unwrap();
+            }
+            let text = refused(options(&f.data(), 1)).await;
+            assert!(text.contains("oracle.redb is missing") && text.contains("restore a backup"), "{text}");
+            assert_eq!(std::fs::read(&store).ok().as_deref(), left, "nothing was made in its place");
+            std::fs::write(&store, &kept).unwrap();
+        }
+        let f = f.start_again().await;
+        assert_eq!(f.operator.vns().await.unwrap().items.len(), 1);
+    });
+}
+
+#[test]
 fn secrets_for_a_protocol_analyser_only_on_request() {
     in_namespace(async || {
         let dir = tempfile::tempdir().unwrap();
