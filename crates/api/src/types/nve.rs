@@ -104,6 +104,10 @@ pub struct JoinReply {
     pub xtr_id: XtrId,
     /// Its certificate, PEM.
     pub certificate: String,
+    /// Its underlay addresses as the Oracle knows them; empty from an Oracle that does not say.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
+    pub rlocs: BTreeSet<Rloc>,
     /// The CA's certificate, PEM.
     pub ca: String,
     /// Where `/v1` is.

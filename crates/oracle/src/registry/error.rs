@@ -224,6 +224,9 @@ pub enum RegistryError {
         /// Lifetime.
         ttl_s: u64,
     },
+    /// No certificate could be made.
+    #[error("no certificate could be made: {0}; look at the Oracle's log")]
+    Certificate(String),
     /// The operation needs another role.
     #[error("{0}")]
     Forbidden(String),
@@ -245,6 +248,7 @@ impl RegistryError {
     pub const fn code(&self) -> Code {
         match self {
             Self::Store(_) => Code::StoreFailed,
+            Self::Certificate(_) => Code::Internal,
             Self::NoVn(_) | Self::NoTsi { .. } | Self::NoNve(_) | Self::NoXtr(_) => Code::NotFound,
             Self::VnTaken { .. } => Code::VnTaken,
             Self::VniTaken { .. } | Self::NoVniLeft => Code::VniTaken,

@@ -8,6 +8,7 @@ mod directory;
 mod error;
 mod facts;
 mod grants;
+mod joins;
 mod keys;
 mod nves;
 mod pool;
@@ -22,7 +23,7 @@ pub use directory::Directory;
 pub use error::RegistryError;
 pub use facts::fact;
 pub use grants::{Granted, MAX_IPS, MAX_LINK_LOCALS, Wish};
-pub use nves::{Enrolment, Joined};
+pub use joins::{Enrolment, Joined};
 pub use records::{NveRecord, TokenRecord, XtrRecord};
 
 pub(crate) use grants::raise_floors;

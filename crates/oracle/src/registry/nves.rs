@@ -1,40 +1,14 @@
 //! NVEs, and the tokens by which they become known.
 
 use super::{
-    NveRecord, Registry, RegistryError, TokenRecord, decode, grants, keys, pool::Pools, read,
-    records::JoinRecord, vns, write, xtrs,
+    NveRecord, Registry, RegistryError, TokenRecord, decode, grants, keys, pool::Pools, read, vns, write,
+    xtrs,
 };
 use crate::store::{Revision, StoreError, Transaction};
 use sha2::{Digest, Sha256};
 use std::{collections::BTreeSet, sync::Mutex};
 use weft_api::{GrantView, NewToken};
 use weft_model::{NveName, Rloc, VnName, Vni, XtrId};
-
-/// A join that was made or found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Joined {
-    /// The NVE's identity.
-    pub xtr_id: XtrId,
-    /// Its certificate, PEM.
-    pub certificate: String,
-}
-
-/// A wish to be enrolled, with the certificate to be given if it comes true.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Enrolment {
-    /// The token's secret.
-    pub secret: String,
-    /// SHA-256 of the certificate signing request, hexadecimal.
-    pub csr: String,
-    /// The NVE.
-    pub name: NveName,
-    /// Its underlay addresses.
-    pub rlocs: BTreeSet<Rloc>,
-    /// The identity drawn for it.
-    pub xtr_id: XtrId,
-    /// Its certificate, PEM.
-    pub certificate: String,
-}
 
 /// Longest token lifetime: a year.
 const MAX_TTL_S: u64 = 31_536_000;
@@ -45,7 +19,7 @@ pub(super) fn find(tx: &dyn Transaction, id: XtrId) -> Result<Option<NveRecord>,
     read(tx, &keys::nve(id))
 }
 
-fn hash(secret: &str) -> String {
+pub(super) fn hash(secret: &str) -> String {
     hex::encode(Sha256::digest(secret))
 }
 
@@ -102,14 +76,6 @@ impl Registry {
         let record: TokenRecord =
             read(&*self.snapshot()?, &keys::token(&hash(secret)))?.ok_or(RegistryError::TokenUnknown)?;
         fresh(&record, now)
-    }
-
-    /// Spends a token and records the NVE, or finds what the same request was answered before.
-    ///
-    /// # Errors
-    /// What is wrong with the token, or who has the name or RLOC: see [`RegistryError`].
-    pub async fn join(&self, wish: Enrolment, now: u64) -> Result<Joined, RegistryError> {
-        self.run(move |tx| join(tx, &wish, now)).await.map(|(joined, _)| joined)
     }
 
     /// Removes an NVE, whose certificate counts no more from then on. With `release` its grants go
@@ -214,15 +180,28 @@ pub(super) fn reserve(
     if tx.get(&keys::nve_name(name))?.is_some() {
         return Err(RegistryError::NveTaken(name.clone()));
     }
+    take_rlocs(tx, name, rlocs)?;
+    write(tx, keys::nve_name(name), &id)?;
+    Ok(())
+}
+
+/// Takes RLOCs for `name`; those it has already are no obstacle.
+pub(super) fn take_rlocs(
+    tx: &mut dyn Transaction,
+    name: &NveName,
+    rlocs: &BTreeSet<Rloc>,
+) -> Result<(), RegistryError> {
+    if rlocs.is_empty() {
+        return Err(RegistryError::NoRloc);
+    }
     for rloc in rlocs {
-        if let Some(holder) = read(tx, &keys::rloc(rloc.get()))? {
+        if let Some(holder) = read(tx, &keys::rloc(rloc.get()))?.filter(|holder| holder != name) {
             return Err(RegistryError::RlocTaken { rloc: *rloc, holder });
         }
     }
     for rloc in rlocs {
         write(tx, keys::rloc(rloc.get()), name)?;
     }
-    write(tx, keys::nve_name(name), &id)?;
     Ok(())
 }
 
@@ -237,37 +216,12 @@ pub(super) fn holder(tx: &dyn Transaction, id: XtrId) -> Result<Option<Holder>, 
     Ok(xtrs::find(tx, id)?.map(|xtr| (xtr.name, None)))
 }
 
-fn join(tx: &mut dyn Transaction, wish: &Enrolment, now: u64) -> Result<Joined, RegistryError> {
-    let hash = hash(&wish.secret);
-    let mut token: TokenRecord = read(tx, &keys::token(&hash))?.ok_or(RegistryError::TokenUnknown)?;
-    fresh(&token, now)?;
-    let key = keys::join(&hash, &wish.csr);
-    if let Some(JoinRecord { xtr_id, certificate }) = read(tx, &key)?
-        && find(tx, xtr_id)?.is_some_and(|nve| nve.name == wish.name)
-    {
-        return Ok(Joined { xtr_id, certificate });
-    }
-    token.uses_left = token.uses_left.checked_sub(1).ok_or(RegistryError::TokenUsed)?;
-    if let Some(allowed) = token.name.as_ref().filter(|name| **name != wish.name) {
-        return Err(RegistryError::TokenName { allowed: allowed.clone(), asked: wish.name.clone() });
-    }
-    if let Some(other) = token.rlocs.as_ref().and_then(|allowed| wish.rlocs.difference(allowed).next()) {
-        return Err(RegistryError::TokenRloc(*other));
-    }
-    let Enrolment { name, rlocs, xtr_id, certificate, .. } = wish.clone();
-    reserve(tx, &name, xtr_id, &rlocs)?;
-    write(tx, keys::nve(xtr_id), &NveRecord { name, xtr_id, rlocs, vns: token.vns.clone() })?;
-    write(tx, keys::token(&hash), &token)?;
-    write(tx, key, &JoinRecord { xtr_id, certificate: certificate.clone() })?;
-    Ok(Joined { xtr_id, certificate })
-}
-
 /// What lists call a token: a beginning of its hash, which gives nothing away.
 fn id(hash: &str) -> String {
     hash.chars().take(12).collect()
 }
 
-fn fresh(token: &TokenRecord, now: u64) -> Result<(), RegistryError> {
+pub(super) fn fresh(token: &TokenRecord, now: u64) -> Result<(), RegistryError> {
     match now.checked_sub(token.expires_at) {
         Some(ago) => Err(RegistryError::TokenExpired(ago)),
         None => Ok(()),

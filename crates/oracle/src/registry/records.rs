@@ -74,6 +74,9 @@ pub struct TokenRecord {
 pub(super) struct JoinRecord {
     pub(super) xtr_id: XtrId,
     pub(super) certificate: String,
+    /// Until when the certificate counts, seconds since 1970; 0 when an older version did not say.
+    #[serde(default)]
+    pub(super) expires_at: u64,
 }
 
 /// Decodes the value of `key`.

@@ -1,6 +1,7 @@
 //! Operations one by one, and any sequence of them against a model, across crashes.
 
 use super::*;
+use crate::pki::{NVE_TTL_S, PkiError, Signed};
 use crate::store::{MemoryStore, RedbStore};
 use proptest::prelude::*;
 use std::{
@@ -37,7 +38,12 @@ fn enrol(r: &Registry, id: u8) -> XtrId {
     let secret = format!("secret{id}");
     block(r.create_token(NewToken::default(), &secret, 0)).unwrap();
     let wish = enrolment(&secret, id);
-    block(r.join(wish, 1)).unwrap().xtr_id
+    block(r.join(wish, 1, sign(1))).unwrap().xtr_id
+}
+
+/// A certificate that says whose it is and when it was made.
+fn sign(now: u64) -> impl Fn(XtrId) -> Result<Signed, PkiError> + Send + 'static {
+    move |id| Ok(Signed { certificate: format!("{id} at {now}"), expires_at: now + NVE_TTL_S })
 }
 
 fn enrolment(secret: &str, id: u8) -> Enrolment {
@@ -47,7 +53,6 @@ fn enrolment(secret: &str, id: u8) -> Enrolment {
         name: NveName::new(format!("nve{id}")).unwrap(),
         rlocs: BTreeSet::from([format!("192.0.2.{id}").parse().unwrap()]),
         xtr_id: XtrId([id; 16]),
-        certificate: format!("cert{id}"),
     }
 }
 
@@ -194,6 +199,49 @@ fn more_addresses() {
 }
 
 #[test]
+fn a_join_asked_again_is_answered_with_what_holds_then() {
+    let r = memory();
+    let rlocs = |all: &[&str]| all.iter().map(|r| r.parse().unwrap()).collect::<BTreeSet<weft_model::Rloc>>();
+    let allowed = Some(rlocs(&["192.0.2.1", "192.0.2.2", "2001:db8::1"]));
+    let long = NewToken { ttl_s: 30 * 86_400, rlocs: allowed, ..NewToken::default() };
+    block(r.create_token(long, "s", 0)).unwrap();
+    enrol(&r, 2);
+    let mut wish = enrolment("s", 1);
+    let first = block(r.join(wish.clone(), 1, sign(1))).unwrap();
+    assert_eq!(first.rlocs, wish.rlocs);
+
+    // Its host got other addresses before it asked again.
+    wish.rlocs = rlocs(&["2001:db8::1"]);
+    let second = block(r.join(wish.clone(), 2, sign(2))).unwrap();
+    assert_eq!(second, Joined { rlocs: wish.rlocs.clone(), ..first.clone() });
+    let nve = || nves::find(&*r.snapshot().unwrap(), first.xtr_id).unwrap().unwrap();
+    assert_eq!(nve().rlocs, wish.rlocs);
+    for (bad, rloc) in [("192.0.2.2", "taken"), ("192.0.2.3", "not allowed")] {
+        wish.rlocs = rlocs(&[bad]);
+        let error = block(r.join(wish.clone(), 3, sign(3))).unwrap_err();
+        let right = match rloc {
+            "taken" => matches!(error, RegistryError::RlocTaken { .. }),
+            _ => matches!(error, RegistryError::TokenRloc(_)),
+        };
+        assert!(right, "{error}");
+    }
+    wish.rlocs.clear();
+    assert_eq!(block(r.join(wish.clone(), 3, sign(3))), Err(RegistryError::NoRloc));
+    assert_eq!(nve().rlocs, second.rlocs, "nothing was changed");
+    // The address it left is free.
+    block(r.create_token(NewToken::default(), "t", 0)).unwrap();
+    let third = Enrolment { rlocs: rlocs(&["192.0.2.1"]), ..enrolment("t", 3) };
+    block(r.join(third, 3, sign(3))).unwrap();
+
+    // A certificate in the second half of its life is made anew, once.
+    wish.rlocs = second.rlocs;
+    let late = 2 + NVE_TTL_S / 2;
+    let fresh = block(r.join(wish.clone(), late, sign(late))).unwrap();
+    assert_eq!((fresh.xtr_id, &*fresh.certificate), (first.xtr_id, &*format!("{} at {late}", first.xtr_id)));
+    assert_eq!(block(r.join(wish, late + 1, sign(late + 1))).unwrap(), fresh);
+}
+
+#[test]
 fn joining() {
     let r = memory();
     let scope = NewToken {
@@ -214,7 +262,7 @@ fn joining() {
     r.know_token("s", 3699).unwrap();
 
     let good = enrolment("s", 1);
-    let join = |e: &Enrolment| block(r.join(e.clone(), 101));
+    let join = |e: &Enrolment| block(r.join(e.clone(), 101, sign(101)));
     let with = |f: fn(&mut Enrolment)| {
         let mut e = enrolment("s", 1);
         f(&mut e);
@@ -230,7 +278,7 @@ fn joining() {
     let joined = join(&good).unwrap();
     // The answer was lost and the NVE asks again: another identity was drawn, the first one counts.
     let mut again = good.clone();
-    (again.xtr_id, again.certificate) = (XtrId([9; 16]), "other".into());
+    again.xtr_id = XtrId([9; 16]);
     assert_eq!(join(&again).unwrap(), joined);
     let mut other = good.clone();
     other.csr = "another".into();
@@ -449,7 +497,7 @@ proptest! {
                     e.csr = format!("{}", r.snapshot().unwrap().revision());
                     e.xtr_id.0[15] = e.xtr_id.0[15].wrapping_add(16);
                     e.xtr_id.0[14] = u8::try_from(r.snapshot().unwrap().revision() % 251).unwrap();
-                    enrolled.insert(nve, block(r.join(e, 1)).unwrap().xtr_id);
+                    enrolled.insert(nve, block(r.join(e, 1, sign(1))).unwrap().xtr_id);
                 }
                 Op::Crash => {
                     let next = tempfile::tempdir().unwrap();

@@ -24,25 +24,27 @@ pub(super) async fn join(
 ) -> Answer<JoinReply> {
     let JoinRequest { secret, name, csr, rlocs, boot } = join;
     let now = unix_seconds();
-    let (app, wish) = blocking(move || {
+    let (app, request, wish) = blocking(move || {
         // A stranger without a good token makes this host compute nothing but a hash.
         app.registry.know_token(&secret, now)?;
         let request = signing_request(&csr)?;
         let mut id = [0; 16];
         getrandom::fill(&mut id).map_err(|e| Failure::new(Code::Internal, format!("no randomness: {e}")))?;
         let xtr_id = XtrId(id);
-        let certificate = app.ca.sign(&request, &Role::Nve(xtr_id), now, NVE_TTL_S)?.certificate;
         let csr = request.hash().to_owned();
-        Ok::<_, Failure>((app, Enrolment { secret, csr, name, rlocs, xtr_id, certificate }))
+        Ok::<_, Failure>((app, request, Enrolment { secret, csr, name, rlocs, xtr_id }))
     })
     .await??;
     let name = wish.name.clone();
-    let joined = app.registry.join(wish, now).await?;
+    let signer = app.clone();
+    let sign = move |id| signer.ca.sign(&request, &Role::Nve(id), now, NVE_TTL_S);
+    let joined = app.registry.join(wish, now, sign).await?;
     tracing::info!(nve = %joined.xtr_id, %name, %boot, "NVE joined");
     let addresses = app.addresses.seen_from(peer.local);
     Ok(Json(JoinReply {
         xtr_id: joined.xtr_id,
         certificate: joined.certificate,
+        rlocs: joined.rlocs,
         ca: app.ca.pem().to_owned(),
         api: addresses.api,
         sessions: addresses.sessions,
