@@ -11,7 +11,7 @@ use super::{Shard, Timer};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Lost {
     pub(crate) since: Time,
-    /// The echo that is out.
+    /// The echo that was sent and is not answered yet.
     outstanding: Option<u64>,
     /// Echoes in a row without an answer.
     misses: u32,
@@ -42,7 +42,11 @@ impl Shard {
             lost.misses = lost.misses.saturating_add(1);
             lost.answered = false;
         }
-        let dead = lost.misses >= timing.echo_misses.max(1) || down >= timing.give_up;
+        let silent = lost.misses >= timing.echo_misses.max(1);
+        let dead = silent || down >= timing.give_up;
+        if dead && self.db.registered_by(nve).next().is_none() {
+            return self.forget_lost(now, nve, silent);
+        }
         if dead && !self.too_many_lost(now) {
             return self.withdraw_node(now, nve, down);
         }
@@ -50,14 +54,25 @@ impl Shard {
         self.arm(now + timing.echo_interval, Timer::Liveness(nve));
     }
 
+    /// An NVE that has nothing registered here has nothing that could be withdrawn, so its loss needs no
+    /// decision. When its host is `silent` too, that says for a while that many may be lost at once, and
+    /// nothing after that: it may be gone for good.
+    fn forget_lost(&mut self, now: Time, nve: XtrId, silent: bool) {
+        if !silent {
+            self.nodes.lost.remove(&nve);
+        } else if let Some(lost) = self.nodes.get_mut(nve).and_then(|node| node.lost.as_mut()) {
+            lost.withdrawn = Some(now);
+        }
+    }
+
     fn echo(&mut self, nve: XtrId) {
-        // An NVE without anything registered here has nothing that could be withdrawn.
-        let registered = self.db.registered_by(nve).next().is_some();
         let nonce = self.nonces.draw();
         let Some(node) = self.nodes.get_mut(nve) else { return };
         let Some(lost) = node.lost.as_mut() else { return };
-        lost.outstanding = Some(nonce);
-        if registered && self.out.echoes.len() < self.config.limits.echoes {
+        // An echo that there is no room for proves nothing by going unanswered.
+        let room = self.out.echoes.len() < self.config.limits.echoes;
+        lost.outstanding = (room && !node.rlocs.is_empty()).then_some(nonce);
+        if room {
             for rloc in &node.rlocs {
                 self.out.echoes.push_back((*rloc, nonce));
                 self.counters.echoes += 1;

@@ -158,6 +158,69 @@ fn n10_a_loss_noticed_nve_by_nve_is_one_loss() {
 }
 
 #[test]
+fn n10_who_has_nothing_registered_here_holds_no_withdrawal_back() {
+    // Hosts 1 to 3 have nothing here, and live.
+    let mut all = bench(6);
+    for n in 1..=3 {
+        all.withdraw(u64::from(n), n, 1, n);
+    }
+    let mut dead = all.shard.clone();
+    for n in 1..=4 {
+        all.down(n);
+    }
+    for _ in 0..12 {
+        all.pass(Duration::from_millis(500));
+        for (rloc, nonce) in echoes(&mut all) {
+            if rloc != "192.0.2.4" && rloc != "2001:db8::4" {
+                all.shard.handle_echo_reply(all.now, rloc.parse().unwrap(), nonce);
+            }
+        }
+    }
+    let withdrawn = |bench: &mut Bench| {
+        let gone = bench.events().into_iter().filter_map(|event| match event {
+            Event::Withdrawn { nve, .. } => Some(nve),
+            _ => None,
+        });
+        gone.collect::<Vec<_>>()
+    };
+    assert_eq!(withdrawn(&mut all), [nve(4)]);
+    // They die: that counts for the time within which losses are one, and not for ever.
+    std::mem::swap(&mut all.shard, &mut dead);
+    for n in 1..=3 {
+        all.down(n);
+    }
+    all.pass(Duration::from_secs(10));
+    all.down(4);
+    all.pass(Duration::from_secs(10));
+    assert_eq!((withdrawn(&mut all), all.shard.alarmed()), (vec![], true));
+    all.pass(Duration::from_secs(60));
+    assert_eq!((withdrawn(&mut all), all.shard.alarmed()), (vec![nve(4)], false));
+    assert!(all.shard.poll_timeout().is_some());
+}
+
+#[test]
+fn n10_an_echo_that_was_not_sent_is_not_missed() {
+    let limits = Limits { echoes: 1, ..Limits::default() };
+    let mut bench = Bench::with(9, ShardConfig { limits, ..ShardConfig::default() });
+    for n in [1, 2] {
+        bench.grant(1, n, n);
+        bench.up(u64::from(n), n);
+        bench.register(u64::from(n), n, 1, n, ACTIVE);
+    }
+    for n in 3..=9 {
+        bench.up(u64::from(n), n);
+    }
+    bench.down(1);
+    bench.down(2);
+    // Nobody takes the echo of the one, so that there is no room for the other's.
+    bench.pass(Duration::from_secs(20));
+    let withdrawn = |event: &Event| matches!(event, Event::Withdrawn { .. });
+    assert_eq!(bench.events().iter().filter(|event| withdrawn(event)).count(), 0);
+    assert_eq!(echoes(&mut bench).len(), 2);
+    assert_eq!(bench.shard.counters().echoes, 2);
+}
+
+#[test]
 fn n10_agents_that_answer_the_echo_prove_that_the_fault_is_not_ours() {
     let mut bench = bench(6);
     for n in 1..=4 {
