@@ -86,6 +86,8 @@ pub struct Timing {
     pub refresh_interval: Duration,
     /// Lifetime of a plain xTR's registration (RFC 9301 section 5.6).
     pub registration_timeout: Duration,
+    /// The longest such lifetime that an xTR gets by asking for another (its T bit).
+    pub registration_longest: Duration,
     /// Between two SMRs to one xTR about one EID (RFC 9301 section 6.1).
     pub smr_interval: Duration,
     /// SMRs about one change, unless the xTR asks before.
@@ -154,6 +156,7 @@ impl Default for Timing {
             digest_interval: Duration::from_secs(30),
             refresh_interval: Duration::from_secs(10),
             registration_timeout: Duration::from_secs(180),
+            registration_longest: Duration::from_secs(86_400),
             smr_interval: Duration::from_secs(3),
             smr_count: 3,
         }

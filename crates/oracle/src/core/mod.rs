@@ -147,6 +147,8 @@ pub struct Shard {
     evicted: Vec<AskKey>,
     smrs: BTreeMap<AskKey, Solicit>,
     timers: BTreeSet<(Time, Timer)>,
+    /// When the one expiry timer of a plain xTR's registration is due: not after the registration ends.
+    expiries: BTreeMap<(TsiIx, XtrId), Time>,
     /// Too many NVEs are lost at once.
     alarmed: bool,
     frame_id: u32,
@@ -169,6 +171,7 @@ impl Shard {
             evicted: Vec::new(),
             smrs: BTreeMap::new(),
             timers: BTreeSet::new(),
+            expiries: BTreeMap::new(),
             alarmed: false,
             frame_id: 0,
             out: Outbox::default(),

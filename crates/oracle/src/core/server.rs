@@ -445,7 +445,7 @@ impl Shard {
         let (displaced, succeeded) = self.db.register(claim.tsi, registration);
         self.counters.registrations += 1;
         if let Via::Udp { expires } = via {
-            self.arm(expires, super::Timer::Expiry(claim.tsi, nve));
+            self.arm_expiry(expires, claim.tsi, nve);
         }
         self.publish(now, before);
         for previous in displaced {

@@ -152,7 +152,9 @@ impl Shard {
             for claim in claims {
                 let life = match claim.ttl() {
                     // T bit: the Record TTL is also how long the registration lives.
-                    Some(ttl) if register.use_ttl => minutes(ttl),
+                    Some(ttl) if register.use_ttl => {
+                        minutes(ttl).min(self.config.timing.registration_longest)
+                    }
                     _ => self.config.timing.registration_timeout,
                 };
                 self.apply(now, nve, claim, Via::Udp { expires: now + life }, true);
@@ -205,11 +207,25 @@ impl Shard {
         }
     }
 
+    /// Has a plain xTR's registration looked at when it ends. There is one timer each, however often it is
+    /// refreshed: a later end is found when the timer is due.
+    pub(crate) fn arm_expiry(&mut self, at: Time, ix: TsiIx, nve: XtrId) {
+        let timer = Timer::Expiry(ix, nve);
+        match self.expiries.get(&(ix, nve)) {
+            Some(armed) if *armed <= at => return,
+            Some(armed) => drop(self.timers.remove(&(*armed, timer))),
+            None => {}
+        }
+        self.expiries.insert((ix, nve), at);
+        self.arm(at, timer);
+    }
+
     /// A plain xTR's registration may have timed out.
     pub(crate) fn review_expiry(&mut self, now: Time, ix: TsiIx, nve: XtrId) {
+        self.expiries.remove(&(ix, nve));
         let via = self.db.get(ix).and_then(|tsi| tsi.registration(nve)).map(|r| r.via);
         match via {
-            Some(Via::Udp { expires }) if expires > now => self.arm(expires, Timer::Expiry(ix, nve)),
+            Some(Via::Udp { expires }) if expires > now => self.arm_expiry(expires, ix, nve),
             Some(Via::Udp { .. }) => {
                 self.counters.expired += 1;
                 self.drop_registration(now, ix, nve);

@@ -166,6 +166,28 @@ fn n1_registrations_expire_after_180_s_or_their_ttl() {
 }
 
 #[test]
+fn n1_a_registration_has_one_timer_however_often_it_is_refreshed() {
+    let mut bench = bench();
+    let timers = bench.shard.timers.len();
+    let longest = bench.shard.config.timing.registration_longest;
+    // Shorter and longer lives in turn, and withdrawals in between.
+    for (nonce, ttl) in (1..=100).zip([1, 0, u32::MAX - 1].into_iter().cycle()) {
+        send(&mut bench, &encode(&Register { nonce, ttl, use_ttl: true, ..Register::default() }));
+    }
+    assert_eq!(bench.shard.timers.len(), timers + 1);
+    // The longest life there is, and its end.
+    send(
+        &mut bench,
+        &encode(&Register { nonce: 101, ttl: u32::MAX - 1, use_ttl: true, ..Register::default() }),
+    );
+    bench.pass(longest - Duration::from_secs(1));
+    assert_eq!(bench.shard.counters().expired, 0);
+    bench.pass(Duration::from_secs(1));
+    assert_eq!(bench.shard.counters().expired, 1);
+    assert!(bench.shard.expiries.is_empty());
+}
+
+#[test]
 fn n1_records_of_a_plain_xtr_add_up_and_are_withdrawn_one_by_one() {
     let mut bench = bench();
     send(&mut bench, &encode(&Register { eids: vec![ip4(7)], ..Register::default() }));
