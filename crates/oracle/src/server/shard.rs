@@ -237,7 +237,10 @@ impl Running {
                 }
             }
             for at in 0..echoes.0.len() {
-                while let Some(got) = echoes.0.get_mut(at).and_then(|s| s.receive(&mut buffer)) {
+                // Anybody may send here: whoever does so without end is interrupted like on the others.
+                for _ in 0..ROUND {
+                    let Some(got) = echoes.0.get_mut(at).and_then(|s| s.receive(&mut buffer)) else { break };
+                    busy = true;
                     let nonce = echo::parse_reply(buffer.get(..got.len).unwrap_or_default());
                     if let (Some(nonce), Ok(rloc)) = (nonce, Rloc::new(got.from.ip())) {
                         self.shard.handle_echo_reply(self.clock.now(), rloc, nonce);
