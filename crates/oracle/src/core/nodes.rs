@@ -21,6 +21,8 @@ pub(crate) struct Node {
     /// Its Map-Requests.
     pub(crate) bucket: TokenBucket,
     pub(crate) session: Option<Session>,
+    /// The latest session there has been: sessions are numbered as they come.
+    pub(crate) latest: Option<SessionId>,
     /// Set from the loss of the session to the next one.
     pub(crate) lost: Option<Lost>,
     /// What it must be told about: of each, what there is when it is sent. Kept while it has no session, for
@@ -40,6 +42,7 @@ impl Node {
             plain: None,
             bucket,
             session: None,
+            latest: None,
             lost: None,
             pending: BTreeSet::new(),
             queued: false,

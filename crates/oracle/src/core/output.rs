@@ -8,7 +8,7 @@ use weft_model::{Epoch, Rloc, TsiId, XtrId};
 
 use super::error::Refusal;
 
-/// A session as the I/O numbers them; never used again for another one.
+/// A session as the I/O numbers them: a later one of the same NVE has a higher number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(pub u64);
 

@@ -20,7 +20,8 @@ use super::wire::{WireEid, from_lisp};
 /// What happens on the session of an NVE.
 #[derive(Clone, Copy, Debug)]
 pub enum SessionEvent<'a> {
-    /// A session is up, its NVE known by its certificate. It takes the place of an older one.
+    /// A session is up, its NVE known by its certificate. It takes the place of an older one, with a lower
+    /// number; one that is older itself is passed over.
     Up {
         /// The session.
         session: SessionId,
@@ -123,6 +124,12 @@ impl Shard {
             self.counters.frames_without_session += 1;
             return;
         };
+        // Two sessions of one NVE may be reported in either order: the older one is ending already.
+        if node.latest.is_some_and(|latest| id < latest) {
+            self.counters.frames_without_session += 1;
+            return;
+        }
+        node.latest = Some(id);
         // What an earlier session registered stays, and goes at the end of registration of this one.
         let round = node.session.as_ref().map_or(0, |old| old.round);
         let old = node.session.replace(Session::new(id, round + 1));

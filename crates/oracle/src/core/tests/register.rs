@@ -253,6 +253,27 @@ fn n1_end_of_registration_removes_what_was_not_named() {
 }
 
 #[test]
+fn n1_an_older_session_that_is_reported_late_takes_nobodys_place() {
+    let mut bench = Bench::new(2);
+    bench.grant(1, 7, 1);
+    bench.up(11, 1);
+    bench.register(11, 1, 1, 7, ACTIVE);
+    bench.sent();
+    let event = SessionEvent::Up { session: SessionId(10), xtr_id: nve(1) };
+    bench.shard.handle_session(bench.now, event);
+    assert_eq!(bench.sent(), []);
+    bench.down(10);
+    assert_eq!(bench.events(), []);
+    assert!(!bench.mapping(1, mac(7)).unwrap().stale, "the newer one is up");
+    let id = bench.withdraw(11, 1, 1, 7);
+    assert_eq!(bench.sent(), [Sent::Ack { session: 11, id }]);
+    // Nor when the newer one has ended meanwhile.
+    bench.down(11);
+    bench.shard.handle_session(bench.now, event);
+    assert_eq!(bench.sent(), []);
+}
+
+#[test]
 fn n1_digests_find_a_difference() {
     let mut bench = Bench::new(2);
     bench.grant(1, 7, 1);
