@@ -465,12 +465,14 @@ impl Shard {
 
     /// Everything the NVE has is registered: what it did not name in this round is gone.
     fn end_of_registration(&mut self, now: Time, nve: XtrId, claimed: Digest) {
-        let Some(round) = self.nodes.get(nve).and_then(|n| n.session.as_ref()).map(|s| s.round) else {
+        // Not the present round: a VN that is asked for again meanwhile says nothing about the others, nor
+        // about what of it was registered before.
+        let Some(snapshot) = self.nodes.get(nve).and_then(|n| n.session.as_ref()).map(|s| s.snapshot) else {
             return;
         };
         let all: Vec<(Vni, TsiIx)> = self.db.registered_by(nve).collect();
         let (named, rest): (Vec<_>, Vec<_>) =
-            all.into_iter().partition(|(_, ix)| self.is_named(nve, *ix, round));
+            all.into_iter().partition(|(_, ix)| self.is_named(nve, *ix, snapshot));
         let mut have = Digest::default();
         for (_, ix) in &named {
             if let Some(r) = self.db.get(*ix).and_then(|tsi| tsi.registration(nve)) {
@@ -478,7 +480,8 @@ impl Shard {
             }
         }
         // With several shards each sees a part of what the count is about; a digest of 0 says that the
-        // sender computes none. The session lost nothing on the way in either case.
+        // sender computes none. What a session carries comes in order and whole, so what was not named on it
+        // before this is not there in either case; each VN's digest is compared later on.
         if self.config.shards <= 1 && claimed.sum != 0 && have != claimed {
             self.counters.digest_mismatches += 1;
             self.ask_refresh(now, nve, None);

@@ -253,6 +253,38 @@ fn n1_end_of_registration_removes_what_was_not_named() {
 }
 
 #[test]
+fn n1_a_vn_asked_for_again_before_the_end_of_registration_loses_nothing() {
+    for shards in [1, 2] {
+        let vn = (1..=2).find(|vn| shard_of(*vn, shards) == 0).expect("neither VN is the first shard's");
+        let mut bench = Bench::with(2, ShardConfig { shards, ..ShardConfig::default() });
+        for n in 7..=9 {
+            bench.grant(vn, n, 1);
+        }
+        bench.up(10, 1);
+        bench.register(10, 1, vn, 9, ACTIVE);
+        bench.down(10);
+        bench.up(11, 1);
+        bench.register(11, 1, vn, 7, ACTIVE);
+        // It has said less than there is: the VN is asked for again.
+        bench.signal(11, Signal::VnDigest { vni: vn, count: 0, digest: 0 });
+        assert!(bench.sent().contains(&Sent::Refresh { session: 11 }));
+        bench.register(11, 1, vn, 8, ACTIVE);
+        bench.events();
+        let digest = |bench: &Bench, n| {
+            let ix = bench.shard.db.by_name(&tsi(vn, n)).unwrap();
+            bench.shard.db.get(ix).unwrap().registration(nve(1)).unwrap().digest()
+        };
+        let mut all = digest(&bench, 7);
+        all.add(digest(&bench, 8));
+        bench.signal(11, Signal::EndOfRegistration { count: all.count, digest: all.sum });
+        // The one that this session has not named goes, and nothing else.
+        assert_eq!(bench.events(), [Event::EndOfRegistration { nve: nve(1), registered: 2, removed: 1 }]);
+        assert_eq!(bench.shard.vn_digest(nve(1), super::vni(vn)), all);
+        assert!(!bench.sent().contains(&Sent::Refresh { session: 11 }));
+    }
+}
+
+#[test]
 fn n1_an_older_session_that_is_reported_late_takes_nobodys_place() {
     let mut bench = Bench::new(2);
     bench.grant(1, 7, 1);
