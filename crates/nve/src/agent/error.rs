@@ -20,6 +20,12 @@ pub enum NveError {
         /// The socket.
         path: PathBuf,
     },
+    /// The socket's path is something else's.
+    #[error("{path} exists and is no socket; name another path with --socket")]
+    NoSocket {
+        /// What was named.
+        path: PathBuf,
+    },
     /// A file cannot be read or written.
     #[error("cannot {action} {path}: {source}{hint}", hint = file_hint(.source))]
     File {

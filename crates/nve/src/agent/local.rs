@@ -15,7 +15,10 @@ use axum::{
 use serde::Deserialize;
 use std::{
     fs, io,
-    os::unix::{fs::PermissionsExt, net::UnixStream as StdStream},
+    os::unix::{
+        fs::{FileTypeExt, PermissionsExt},
+        net::UnixStream as StdStream,
+    },
     path::{Path, PathBuf},
 };
 use tokio::{
@@ -80,6 +83,11 @@ pub(super) fn listen(path: &Path) -> Result<PeerChecked, NveError> {
     match StdStream::connect(path) {
         Ok(_) => return Err(NveError::SocketInUse { path: path.to_owned() }),
         Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
+            // What is no socket refuses connections too, and is not ours to remove.
+            let found = fs::symlink_metadata(path).map_err(NveError::file("look at", path))?;
+            if !found.file_type().is_socket() {
+                return Err(NveError::NoSocket { path: path.to_owned() });
+            }
             fs::remove_file(path).map_err(NveError::file("remove", path))?;
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -246,4 +254,30 @@ async fn status(State(local): State<Local>) -> Result<Json<local::Status>, Refus
 /// Serves the API until the agent ends; removes the socket then.
 pub(super) async fn serve(listener: PeerChecked, router: Router) -> io::Result<()> {
     axum::serve(listener, router).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn takes_the_place_of_a_dead_socket_and_of_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("nve.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let listener = listen(&path).unwrap();
+        assert!(matches!(listen(&path), Err(NveError::SocketInUse { .. })));
+        drop(listener);
+        assert!(!path.exists());
+
+        let file = dir.path().join("shadow");
+        fs::write(&file, "kept").unwrap();
+        let refused = listen(&file).err().unwrap();
+        assert!(matches!(refused, NveError::NoSocket { .. }), "{refused}");
+        assert_eq!(fs::read_to_string(&file).unwrap(), "kept");
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        assert!(matches!(listen(&link), Err(NveError::NoSocket { .. })));
+        assert!(link.exists());
+    }
 }
