@@ -54,6 +54,18 @@ pub enum NveError {
         /// Why not.
         source: io::Error,
     },
+    /// An underlay address cannot be asked from.
+    #[error(
+        "cannot ask from {rloc}, UDP port {port}: {source}; is it an address of this host? --rloc names another"
+    )]
+    Lisp {
+        /// The address.
+        rloc: Rloc,
+        /// The port.
+        port: u16,
+        /// Why not.
+        source: io::Error,
+    },
     /// No identity and no token.
     #[error(
         "this host has not joined yet: run `weft oracle token` at the Oracle and start `weft nve --join TOKEN` here"

@@ -12,6 +12,9 @@
 //! no second thread; what blocks (attaching a program, writing a file) runs beside it.
 
 mod clock;
+#[cfg(test)]
+#[path = "../../tests/common/mod.rs"]
+mod common;
 mod devices;
 mod driver;
 mod error;

@@ -25,7 +25,7 @@ pub struct NveOptions {
     pub pin_dir: PathBuf,
     /// Name of the VXLAN device.
     pub vxlan_device: String,
-    /// UDP port of LISP.
+    /// UDP port of LISP; where it is taken another one.
     pub lisp_port: u16,
     /// How veth tenants' frames leave.
     pub veth_path: Path,

@@ -92,13 +92,14 @@ pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>)
     plane.listen().map_err(NveError::file("listen to", "the punt ring"))?;
     let observed = plane.observed()?;
 
+    let sockets = LispSockets::bind(&identity.rlocs, options.lisp_port)?;
     let config = Config {
         xtr_id: identity.xtr_id,
         boot,
         rlocs: identity.rlocs.clone(),
         uplinks: uplinks.iter().map(|l| l.index).collect(),
         oracles: resolvers(&identity)?,
-        lisp_port: options.lisp_port,
+        lisp_port: sockets.port(),
         tenant_mtu,
         veth_path: options.veth_path,
         tap_path: options.tap_path,
@@ -106,7 +107,6 @@ pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>)
         limits: Limits::default(),
         timing: Timing::default(),
     };
-    let sockets = LispSockets::bind(identity.rlocs.iter().copied(), options.lisp_port)?;
     let clock = Clock::start();
     let mut core = Core::new(config);
     let state_file = data.file("state.json");
