@@ -71,7 +71,7 @@ pub enum NveError {
         "this host has not joined yet: run `weft oracle token` at the Oracle and start `weft nve --join TOKEN` here"
     )]
     NotJoined,
-    /// The data plane could not be made after joining.
+    /// The data plane cannot be made by this process.
     #[error("an NVE needs CAP_NET_ADMIN and CAP_BPF for its data plane; run as root")]
     Privileges,
     /// The token is no token.

@@ -18,6 +18,7 @@ mod common;
 mod devices;
 mod driver;
 mod error;
+mod host;
 mod identity;
 mod lisp;
 mod local;

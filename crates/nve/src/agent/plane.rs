@@ -31,6 +31,11 @@ impl Plane {
         Ok(Self { kernel, punts: None, attachments: Vec::new() })
     }
 
+    /// Ends the data plane: programs, tables and the VXLAN device. Blocks.
+    pub(super) fn uninstall(self) -> Result<(), DatapathError> {
+        self.kernel.uninstall()
+    }
+
     /// Begins to hear punts.
     pub(super) fn listen(&mut self) -> std::io::Result<()> {
         if let Some(punts) = self.kernel.punts() {

@@ -4,21 +4,19 @@ use super::driver::{self, Driver};
 use super::{
     NveError, NveOptions,
     clock::{self, Clock},
-    devices::{Link, Links},
+    devices::Link,
+    host::Host,
     identity::{self, Identity},
-    lisp::LispSockets,
     local::{self, Local},
     look::Look,
-    metrics,
-    plane::Plane,
-    session, state, watch as follow,
+    metrics, session, state, watch as follow,
 };
 use crate::core::{Config, Core, Device, Limits, OracleAddr, Output, Timing};
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
     net::{IpAddr, SocketAddr, ToSocketAddrs},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 use tokio::sync::{mpsc, watch};
@@ -27,72 +25,49 @@ use weft_model::{BootId, NveName, Rloc};
 
 /// Inputs that may wait for the driver; senders wait beyond.
 const INPUTS: usize = 4_096;
-/// Encapsulation takes this much of the underlay's MTU.
-const OVERHEAD_V4: u16 = 50;
-const OVERHEAD_V6: u16 = 70;
-/// IPv6's least MTU (RFC 8200 section 5).
-const LEAST_MTU: u16 = 1_280;
-
 pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>) -> Result<(), NveError> {
     let data = state::DataDir::open(&options.data_dir)?;
-    let listener = local::listen(&options.socket)?;
-    let scrapes = metrics::listen(options.http_listen).await?;
     let boot = BootId(getrandom::u64().map_err(NveError::Random)?);
     let identity_file = data.file("identity.json");
-    let saved = state::load::<Identity>(&identity_file)?;
-    let known = saved.is_some();
-    let identity = match (saved, &options.join) {
-        (Some(identity), _) => {
-            if let Some(name) = options.name.filter(|name| *name != identity.name) {
-                return Err(NveError::OtherName(name, identity.name));
+    let state_file = data.file("state.json");
+    let saved = state::load::<state::Saved>(&state_file)?.unwrap_or_default();
+    let start = match (state::load::<Identity>(&identity_file)?, &options.join) {
+        (Some(identity), join) => {
+            joined_so(&identity, &options, &identity_file)?;
+            if join.is_some() {
+                tracing::info!(identity = %identity_file.display(), "joined before: the token is not used");
             }
-            if !options.rlocs.is_empty() && options.rlocs != identity.rlocs {
-                return Err(NveError::OtherRlocs { given: options.rlocs, joined: identity.rlocs });
-            }
-            let path = identity_file.clone();
-            tls_config(&identity, None).map_err(|e| NveError::Damaged { path, reason: e.to_string() })?;
-            identity
+            Start::Again(identity)
         }
         (None, None) => return Err(NveError::NotJoined),
         (None, Some(token)) => {
             let token: JoinToken = token.parse()?;
-            // A token is not used up for an agent that could do nothing afterwards.
-            if !privileged() {
-                return Err(NveError::Privileges);
-            }
-            let name = options.name.map_or_else(host_name, Ok)?;
+            let name = options.name.clone().map_or_else(host_name, Ok)?;
             let rlocs =
                 if options.rlocs.is_empty() { [towards(&token)?].into() } else { options.rlocs.clone() };
-            identity::join(&identity_file, &token, name, rlocs, boot).await?
+            Start::First { token, name, rlocs }
         }
     };
-    if known && options.join.is_some() {
-        tracing::info!(identity = %identity_file.display(), "joined before: the token is not used");
-    }
-    tracing::info!(nve = %identity.name, xtr_id = %identity.xtr_id, rlocs = ?identity.rlocs, "joined");
-
     let (inputs, queue) = mpsc::channel(INPUTS);
-    let links = Links::open(inputs.clone())?;
-    let all = links.all().await?;
-    let uplinks = uplinks(&options.uplinks, &identity.rlocs, &all, &options.vxlan_device)?;
-    let tenant_mtu = match options.tenant_mtu {
-        None => tenant_mtu(&uplinks, &identity.rlocs)?,
-        Some(mtu) => {
-            let most = tenant_mtu(&uplinks, &identity.rlocs)?;
-            if !(LEAST_MTU..=most).contains(&mtu) {
-                return Err(NveError::TenantMtu { mtu, least: LEAST_MTU, most });
+    // An Oracle is asked only once nothing here stands in the way: a token is used up by joining, and
+    // the underlay addresses are this NVE's from then on.
+    let host = Host::take(&options, start.rlocs(), &inputs).await?;
+    let identity = match start {
+        Start::Again(identity) => identity,
+        Start::First { token, name, rlocs } => {
+            match identity::join(&identity_file, &token, name, rlocs, boot).await {
+                Ok(identity) => identity,
+                Err(error) => {
+                    host.give_back().await;
+                    return Err(error);
+                }
             }
-            mtu
         }
     };
-    let plane_options = (options.pin_dir.clone(), options.vxlan_device.clone());
-    let mut plane = tokio::task::spawn_blocking(move || Plane::open(plane_options.0, plane_options.1))
-        .await
-        .map_err(|_| NveError::Ended("the data plane"))??;
-    plane.listen().map_err(NveError::file("listen to", "the punt ring"))?;
-    let observed = plane.observed()?;
+    tracing::info!(nve = %identity.name, xtr_id = %identity.xtr_id, rlocs = ?identity.rlocs, "joined");
+    let Host { links, all, uplinks, tenant_mtu, sockets, scrapes, listener, plane: opened, .. } = host;
+    let (mut plane, observed) = (opened.plane, opened.observed);
 
-    let sockets = LispSockets::bind(&identity.rlocs, options.lisp_port)?;
     let config = Config {
         xtr_id: identity.xtr_id,
         boot,
@@ -109,8 +84,6 @@ pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>)
     };
     let clock = Clock::start();
     let mut core = Core::new(config);
-    let state_file = data.file("state.json");
-    let saved = state::load::<state::Saved>(&state_file)?.unwrap_or_default();
     let devices: Vec<Device> = all.iter().map(Link::device).collect();
     core.restore(clock.now(), saved.attachments, &devices);
     core.adopt(clock.now(), saved.vns, &observed);
@@ -170,6 +143,35 @@ pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>)
     driver.drive(queue, shutdown).await
 }
 
+/// How this start goes.
+enum Start {
+    /// With what an earlier one got from an Oracle.
+    Again(Identity),
+    /// By joining.
+    First { token: JoinToken, name: NveName, rlocs: BTreeSet<Rloc> },
+}
+
+impl Start {
+    const fn rlocs(&self) -> &BTreeSet<Rloc> {
+        match self {
+            Self::Again(identity) => &identity.rlocs,
+            Self::First { rlocs, .. } => rlocs,
+        }
+    }
+}
+
+/// Whether the options agree with what this host joined as.
+fn joined_so(identity: &Identity, options: &NveOptions, file: &Path) -> Result<(), NveError> {
+    if let Some(name) = options.name.clone().filter(|name| *name != identity.name) {
+        return Err(NveError::OtherName(name, identity.name.clone()));
+    }
+    if !options.rlocs.is_empty() && options.rlocs != identity.rlocs {
+        return Err(NveError::OtherRlocs { given: options.rlocs.clone(), joined: identity.rlocs.clone() });
+    }
+    let damaged = |e: NveError| NveError::Damaged { path: file.to_owned(), reason: e.to_string() };
+    tls_config(identity, None).map(drop).map_err(damaged)
+}
+
 fn ended(what: &'static str, result: std::io::Result<()>) {
     if let Err(error) = result {
         tracing::error!(%error, what, "ended");
@@ -219,26 +221,12 @@ async fn renew(
     }
 }
 
-fn tls_config(
-    identity: &Identity,
-    key_log: Option<&std::path::Path>,
-) -> Result<Arc<rustls::ClientConfig>, NveError> {
+fn tls_config(identity: &Identity, key_log: Option<&Path>) -> Result<Arc<rustls::ClientConfig>, NveError> {
     let mut config = weft_api::tls_config(&Trust::Ca(identity.ca.clone()), Some(&identity.shown()))?;
     if let Some(path) = key_log {
         config.key_log = Arc::new(session::KeyLogTo::open(path).map_err(NveError::file("open", path))?);
     }
     Ok(Arc::new(config))
-}
-
-/// Whether this process may make a data plane (capabilities(7)); where that cannot be told, it may try.
-fn privileged() -> bool {
-    const NET_ADMIN: u64 = 1 << 12;
-    const SYS_ADMIN: u64 = 1 << 21;
-    const BPF: u64 = 1 << 39;
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let Some(held) = line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()) else { return true };
-    held & NET_ADMIN != 0 && held & (BPF | SYS_ADMIN) != 0
 }
 
 fn host_name() -> Result<NveName, NveError> {
@@ -272,53 +260,4 @@ fn towards(token: &JoinToken) -> Result<Rloc, NveError> {
     let local = local().map_err(|source| NveError::NoRloc { oracle: oracle.clone(), source })?;
     let unusable = |e| NveError::NoRloc { oracle, source: std::io::Error::other(e) };
     Rloc::new(local.ip()).map_err(unusable)
-}
-
-/// The devices that lead to other RLOCs: those named, or those that have one of ours.
-fn uplinks(
-    named: &[String],
-    rlocs: &BTreeSet<Rloc>,
-    links: &[Link],
-    vxlan: &str,
-) -> Result<Vec<Link>, NveError> {
-    let by_name = |name: &String| {
-        links.iter().find(|l| l.name == *name).cloned().ok_or_else(|| NveError::UnknownUplink(name.clone()))
-    };
-    if !named.is_empty() {
-        return named.iter().map(by_name).collect();
-    }
-    let addresses: Vec<_> = nix::ifaddrs::getifaddrs().map(Iterator::collect).unwrap_or_default();
-    let mut found: Vec<Link> = Vec::new();
-    for rloc in rlocs {
-        let on = |a: &&nix::ifaddrs::InterfaceAddress| {
-            let ip = a.address.as_ref().and_then(|s| {
-                let v4 = s.as_sockaddr_in().map(|s| IpAddr::V4(s.ip()));
-                v4.or_else(|| s.as_sockaddr_in6().map(|s| IpAddr::V6(s.ip())))
-            });
-            ip == Some(rloc.get())
-        };
-        let device = addresses.iter().find(on).ok_or(NveError::NoUplink { rloc: *rloc })?;
-        if device.interface_name == "lo" {
-            // An address on loopback is reached over any link.
-            found.extend(
-                links.iter().filter(|l| l.name != "lo" && l.name != vxlan && l.kind.is_none()).cloned(),
-            );
-        } else {
-            found.push(by_name(&device.interface_name)?);
-        }
-    }
-    found.sort_by_key(|l| l.index);
-    found.dedup_by_key(|l| l.index);
-    Ok(found)
-}
-
-fn tenant_mtu(uplinks: &[Link], rlocs: &BTreeSet<Rloc>) -> Result<u16, NveError> {
-    let overhead = if rlocs.iter().any(|r| r.get().is_ipv6()) { OVERHEAD_V6 } else { OVERHEAD_V4 };
-    let Some(smallest) = uplinks.iter().min_by_key(|l| l.mtu) else { return Ok(1_500 - overhead) };
-    let mtu = u16::try_from(smallest.mtu.saturating_sub(overhead.into())).unwrap_or(u16::MAX - overhead);
-    if mtu < LEAST_MTU {
-        let (device, mtu) = (smallest.name.clone(), smallest.mtu);
-        return Err(NveError::Mtu { device, mtu, least: LEAST_MTU, overhead });
-    }
-    Ok(mtu)
 }
