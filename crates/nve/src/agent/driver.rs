@@ -3,23 +3,27 @@
 
 use super::session::{Heard, OwnedFrame};
 use super::{
-    NveError, clock::Clock, lisp::LispSockets, look::Look, metrics, plane::Plane, state, watch as follow,
+    NveError, calls, clock::Clock, lisp::LispSockets, look::Look, metrics, plane::Plane, state,
+    watch as follow,
 };
 use crate::core::{
     ApiCall, Attach, Attached, CallId, Core, Device, Fact, Granted, Notice, Output, Refused, Session, Ticket,
-    TsiState,
 };
 use std::{
     collections::BTreeMap, collections::BTreeSet, future::Future, path::PathBuf, pin::pin, time::Duration,
 };
 use tokio::sync::{mpsc, oneshot, watch};
-use weft_api::{Client, ClientError, GrantRequest, local as api};
-use weft_datapath::{IfIndex, Path, Tables};
+use weft_api::local as api;
+use weft_datapath::{IfIndex, Tables};
 use weft_lisp::tcp::Frame;
-use weft_model::{Epoch, NveName, Rloc, TenantIp, TsiId, TsiName, VnName};
+use weft_model::{NveName, Rloc, TenantIp, Time, TsiId, TsiName, VnName};
 
 /// Between two comparisons of what the kernel holds with what it should.
-const RECONCILE: Duration = Duration::from_secs(30);
+pub(super) const RECONCILE: Duration = Duration::from_secs(30);
+/// Datagrams taken from one socket at once.
+const DATAGRAMS: usize = 64;
+/// Inputs taken between two looks at punts and datagrams.
+const INPUTS: usize = 64;
 /// Between two snapshots for scrapes.
 const PUBLISH: Duration = Duration::from_millis(500);
 /// How long the tables count as current after a look that found a session up.
@@ -86,6 +90,8 @@ pub(super) struct Driver {
     pub(super) rlocs: BTreeSet<Rloc>,
     pub(super) shared: metrics::Shared,
     pub(super) heard_facts: bool,
+    pub(super) publish_at: Time,
+    pub(super) reconcile_at: Time,
     pub(super) look: Look,
 }
 
@@ -98,19 +104,8 @@ impl Driver {
     ) -> Result<(), NveError> {
         let mut shutdown = pin!(shutdown);
         let mut buffer = vec![0; 65_536];
-        let mut reconcile = tokio::time::interval(RECONCILE);
-        let mut publish = tokio::time::interval(PUBLISH);
-        reconcile.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        publish.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        reconcile.tick().await;
         loop {
-            let due = self.core.poll_timeout().map(|at| self.clock.instant(at));
-            let timeout = async {
-                match due {
-                    Some(at) => tokio::time::sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
+            let due = self.due();
             tokio::select! {
                 biased;
                 () = &mut shutdown => break,
@@ -120,27 +115,24 @@ impl Driver {
                         self.core.handle_punt(now, &punt);
                     }
                 }
-                datagram = self.sockets.receive(&mut buffer) => match datagram {
-                    Ok((n, from)) => {
-                        let octets = buffer.get(..n).unwrap_or_default();
-                        self.core.handle_datagram(self.clock.now(), from.ip(), octets);
-                    }
-                    Err(error) => tracing::debug!(%error, "receiving LISP"),
+                readable = self.sockets.readable() => if let Err(error) = readable {
+                    tracing::debug!(%error, "receiving LISP");
                 },
                 input = queue.recv() => match input {
                     Some(input) => self.input(input),
                     None => return Err(NveError::Ended("every task of the agent")),
                 },
-                () = timeout => self.core.handle_timeout(self.clock.now()),
-                _ = publish.tick() => {
-                    self.vouch();
-                    self.publish().await;
-                }
-                _ = reconcile.tick() => self.reconcile(),
+                () = tokio::time::sleep_until(self.clock.instant(due)) => {}
             }
-            if self.outputs() {
-                self.look(&mut buffer);
+            self.datagrams(&mut buffer);
+            self.finish(&mut buffer);
+            // Whoever floods with punts or datagrams does not keep the rest from its turn.
+            self.timers().await;
+            for _ in 0..INPUTS {
+                let Ok(input) = queue.try_recv() else { break };
+                self.input(input);
             }
+            self.finish(&mut buffer);
         }
         tracing::info!("stopping; tenants keep their connectivity");
         let last = self.saving.borrow().clone();
@@ -148,6 +140,42 @@ impl Driver {
             state::save(&self.state, &saved)?;
         }
         Ok(())
+    }
+
+    /// Carries out what the core wants done.
+    fn finish(&mut self, buffer: &mut [u8]) {
+        if self.outputs() {
+            self.look(buffer);
+        }
+    }
+
+    /// When the next timer goes off.
+    fn due(&self) -> Time {
+        let own = self.publish_at.min(self.reconcile_at);
+        self.core.poll_timeout().map_or(own, |at| at.min(own))
+    }
+
+    /// Does what is due.
+    async fn timers(&mut self) {
+        let now = self.clock.now();
+        if self.core.poll_timeout().is_some_and(|at| at <= now) {
+            self.core.handle_timeout(now);
+        }
+        if self.publish_at <= now {
+            self.publish_at = now + PUBLISH;
+            self.vouch();
+            self.publish().await;
+        }
+        if self.reconcile_at <= now {
+            self.reconcile_at = now + RECONCILE;
+            self.reconcile();
+        }
+    }
+
+    /// Takes the datagrams that are there, some of each socket.
+    fn datagrams(&mut self, buffer: &mut [u8]) {
+        let Self { sockets, core, clock, .. } = self;
+        sockets.take(DATAGRAMS, buffer, |from, octets| core.handle_datagram(clock.now(), from, octets));
     }
 
     /// After a question to an Oracle.
@@ -289,23 +317,7 @@ impl Driver {
         let client = self.client.borrow().clone();
         let inputs = self.inputs.clone();
         tokio::spawn(async move {
-            let input = match call {
-                ApiCall::Grant { call, vn, name, mac, ips } => {
-                    let (nve, request_id) = (None, None);
-                    let request = GrantRequest { vn, tsi: name, mac, ips, nve, activate: true, request_id };
-                    Input::Granted(
-                        call,
-                        client.grant(&request).await.map(granted).map_err(|e| refused(e, GRANTS)),
-                    )
-                }
-                ApiCall::Release { call, vn, tsi } => {
-                    Input::Released(call, release(&client, &vn, &tsi).await)
-                }
-                ApiCall::Take { vn, tsi, ip } => {
-                    let taken = client.take_address(&vn, &tsi.name, ip).await;
-                    Input::Taken(tsi, ip, taken.map(granted).map_err(|e| refused(e, GRANTS)))
-                }
-            };
+            let input = calls::make(&client, call).await;
             let _ = inputs.send(input).await;
         });
     }
@@ -360,72 +372,7 @@ impl Driver {
         CallId(self.next_call)
     }
 
-    fn tsis(&self) -> Vec<api::Tsi> {
-        let state = |s| match s {
-            TsiState::Associated => api::State::Associated,
-            TsiState::Activated => api::State::Activated,
-        };
-        let view = |t: crate::core::TsiView| api::Tsi {
-            vn: t.vn,
-            tsi: t.grant.tsi.name,
-            device: t.device,
-            mac: t.grant.mac,
-            ips: t.grant.ips,
-            vni: t.grant.tsi.vni,
-            mtu: t.mtu,
-            state: state(t.state),
-            epoch: Some(t.grant.epoch),
-        };
-        self.core.tsis().map(view).collect()
-    }
-
-    fn mappings(&self) -> Vec<api::CacheEntry> {
-        let now = self.clock.now();
-        let view = |entry: crate::core::CacheEntry| {
-            let used = entry.mac.and_then(|mac| self.plane.last_used(entry.vni, mac));
-            Some(api::CacheEntry {
-                vn: self.core.vn_name(entry.vni)?.clone(),
-                eid: entry.eid,
-                mac: entry.mac,
-                rloc: entry.rloc,
-                origin: entry.origin,
-                epoch: Epoch::new(entry.version.into()),
-                age_s: entry.learned.map_or(0, |learned| now.since(learned).as_secs()),
-                last_used_s: used.map(|idle| idle.as_secs()),
-            })
-        };
-        self.core.cache().filter_map(view).collect()
-    }
-
-    fn drops(&self) -> Vec<api::Drop> {
-        let counters = self.plane.counters().unwrap_or_default();
-        let drop = |c: weft_datapath::Counter| api::Drop {
-            vn: c.vni.and_then(|vni| self.core.vn_name(vni)).cloned(),
-            reason: c.reason.as_str().to_owned(),
-            path: path_name(c.path).to_owned(),
-            packets: c.packets,
-            bytes: c.bytes,
-        };
-        counters.into_iter().map(drop).collect()
-    }
-
-    fn status(&self) -> api::Status {
-        let oracle = |(index, link): (usize, &Link)| api::OracleStatus {
-            addr: link.addr.clone(),
-            session: self.core.session_is_up(index),
-            error: link.error.clone(),
-        };
-        api::Status {
-            name: self.name.clone(),
-            xtr_id: self.xtr_id,
-            rlocs: self.rlocs.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            oracles: self.sessions.iter().enumerate().map(oracle).collect(),
-            ready: self.ready(),
-        }
-    }
-
-    fn ready(&self) -> bool {
+    pub(super) fn ready(&self) -> bool {
         self.heard_facts && (0..self.sessions.len()).any(|oracle| self.core.session_is_up(oracle))
     }
 
@@ -435,24 +382,6 @@ impl Driver {
         if let Err(error) = self.plane.vouch(lasts) {
             tracing::error!(%error, "cannot say how current the tables are");
         }
-    }
-
-    async fn publish(&self) {
-        let packets = self.plane.counters().unwrap_or_default().into_iter();
-        let vn = |vni: Option<_>| {
-            vni.and_then(|v| self.core.vn_name(v)).map_or_else(String::new, ToString::to_string)
-        };
-        let snapshot = metrics::Snapshot {
-            ready: self.ready(),
-            counters: self.core.counters().named(),
-            packets: packets
-                .map(|c| (vn(c.vni), c.reason.as_str(), path_name(c.path), c.packets, c.bytes))
-                .collect(),
-            tsis: self.core.tsis().count(),
-            cache: self.core.cache().count(),
-            sessions: (0..self.sessions.len()).filter(|o| self.core.session_is_up(*o)).count(),
-        };
-        *self.shared.write().await = snapshot;
     }
 
     /// Reads what the kernel holds, beside the driver; the comparison comes back as an input.
@@ -474,13 +403,6 @@ impl Driver {
     }
 }
 
-const fn path_name(path: Path) -> &'static str {
-    match path {
-        Path::Direct => "direct",
-        Path::Device => "device",
-    }
-}
-
 pub(super) fn log(notice: &Notice) {
     match notice {
         Notice::Activated(tsi, epoch) => tracing::info!(%tsi, %epoch, "activated"),
@@ -498,32 +420,5 @@ pub(super) fn log(notice: &Notice) {
             );
         }
         Notice::Datapath(reason) => tracing::error!(%reason, "the data plane refused a change"),
-    }
-}
-
-const UNREACHABLE: &str = "unreachable";
-/// What to know while no Oracle answers.
-const GRANTS: &str = "new grants need an Oracle, everything attached goes on";
-
-async fn release(client: &Client, vn: &VnName, tsi: &TsiId) -> Result<(), Refused> {
-    match client.release(vn, &tsi.name, false).await {
-        Ok(_) => Ok(()),
-        // It is gone already: what was wanted.
-        Err(ClientError::Api(error)) if error.status == 404 => Ok(()),
-        Err(error) => Err(refused(error, "--force lets go at once, and the grant is given back later")),
-    }
-}
-
-fn granted(reply: weft_api::GrantReply) -> Granted {
-    Granted { grant: reply.grant, vn: reply.vn.into(), revision: reply.resource_version }
-}
-
-fn refused(error: ClientError, hint: &str) -> Refused {
-    match error {
-        ClientError::Api(error) => {
-            let code = serde_json::to_value(error.code).ok().and_then(|v| v.as_str().map(str::to_owned));
-            Refused::Oracle { code: code.unwrap_or_default(), message: error.message }
-        }
-        other => Refused::Oracle { code: UNREACHABLE.to_owned(), message: format!("{other}; {hint}") },
     }
 }

@@ -82,16 +82,25 @@ impl LispSockets {
         })
     }
 
-    /// The next datagram on any of them.
-    pub(super) async fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        loop {
-            let waits = self.sockets.iter().map(|(_, socket)| Box::pin(socket.readable()));
-            let (ready, index, _) = futures_util::future::select_all(waits).await;
-            ready?;
-            let Some((_, socket)) = self.sockets.get(index) else { continue };
-            match socket.try_recv_from(buffer) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                done => return done,
+    /// Waits until there may be a datagram on one of them.
+    pub(super) async fn readable(&self) -> io::Result<()> {
+        let waits = self.sockets.iter().map(|(_, socket)| Box::pin(socket.readable()));
+        futures_util::future::select_all(waits).await.0
+    }
+
+    /// Hands over the datagrams that are there now, at most so many of each socket.
+    pub(super) fn take(&self, most: usize, buffer: &mut [u8], mut each: impl FnMut(IpAddr, &[u8])) {
+        for (_, socket) in &self.sockets {
+            for _ in 0..most {
+                match socket.try_recv_from(buffer) {
+                    Ok((n, from)) => each(from.ip(), buffer.get(..n).unwrap_or_default()),
+                    Err(error) => {
+                        if error.kind() != io::ErrorKind::WouldBlock {
+                            tracing::debug!(%error, "receiving LISP");
+                        }
+                        break;
+                    }
+                }
             }
         }
     }

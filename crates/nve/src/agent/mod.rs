@@ -11,6 +11,7 @@
 //! Everything runs on one single-threaded runtime, so a punted question passes through no lock and wakes
 //! no second thread; what blocks (attaching a program, writing a file) runs beside it.
 
+mod calls;
 mod clock;
 #[cfg(test)]
 #[path = "../../tests/common/mod.rs"]
@@ -29,6 +30,9 @@ mod plane;
 mod session;
 mod start;
 mod state;
+#[cfg(test)]
+mod tests;
+mod views;
 mod watch;
 
 pub use error::NveError;

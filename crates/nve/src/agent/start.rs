@@ -138,6 +138,8 @@ pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>)
         rlocs: identity.rlocs,
         shared,
         heard_facts: false,
+        publish_at: clock.now(),
+        reconcile_at: clock.now() + driver::RECONCILE,
         look: Look::new(),
     };
     driver.drive(queue, shutdown).await

@@ -1,0 +1,49 @@
+//! Calls of an Oracle's /v1 on behalf of the core.
+
+use super::driver::Input;
+use crate::core::{ApiCall, Granted, Refused};
+use weft_api::{Client, ClientError, GrantRequest};
+use weft_model::{TsiId, VnName};
+
+/// Makes a call; its answer as an input.
+pub(super) async fn make(client: &Client, call: ApiCall) -> Input {
+    match call {
+        ApiCall::Grant { call, vn, name, mac, ips } => {
+            let (nve, request_id) = (None, None);
+            let request = GrantRequest { vn, tsi: name, mac, ips, nve, activate: true, request_id };
+            Input::Granted(call, client.grant(&request).await.map(granted).map_err(|e| refused(e, GRANTS)))
+        }
+        ApiCall::Release { call, vn, tsi } => Input::Released(call, release(client, &vn, &tsi).await),
+        ApiCall::Take { vn, tsi, ip } => {
+            let taken = client.take_address(&vn, &tsi.name, ip).await;
+            Input::Taken(tsi, ip, taken.map(granted).map_err(|e| refused(e, GRANTS)))
+        }
+    }
+}
+
+const UNREACHABLE: &str = "unreachable";
+/// What to know while no Oracle answers.
+const GRANTS: &str = "new grants need an Oracle, everything attached goes on";
+
+async fn release(client: &Client, vn: &VnName, tsi: &TsiId) -> Result<(), Refused> {
+    match client.release(vn, &tsi.name, false).await {
+        Ok(_) => Ok(()),
+        // It is gone already: what was wanted.
+        Err(ClientError::Api(error)) if error.status == 404 => Ok(()),
+        Err(error) => Err(refused(error, "--force lets go at once, and the grant is given back later")),
+    }
+}
+
+fn granted(reply: weft_api::GrantReply) -> Granted {
+    Granted { grant: reply.grant, vn: reply.vn.into(), revision: reply.resource_version }
+}
+
+fn refused(error: ClientError, hint: &str) -> Refused {
+    match error {
+        ClientError::Api(error) => {
+            let code = serde_json::to_value(error.code).ok().and_then(|v| v.as_str().map(str::to_owned));
+            Refused::Oracle { code: code.unwrap_or_default(), message: error.message }
+        }
+        other => Refused::Oracle { code: UNREACHABLE.to_owned(), message: format!("{other}; {hint}") },
+    }
+}

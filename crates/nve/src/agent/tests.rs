@@ -1,0 +1,141 @@
+//! The driver with a real data plane, in a namespace of its own.
+
+use super::common::{host, in_namespace};
+use super::driver::{Driver, Input, LocalCall, RECONCILE};
+use super::{clock::Clock, lisp::LispSockets, look::Look, metrics, plane::Plane};
+use crate::core::{Attachment, Config, Core, Limits, Output, Timing};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    net::UdpSocket,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+use weft_api::{Client, Endpoint};
+use weft_datapath::Path as Tunnel;
+use weft_model::{BootId, Epoch, Grant, Rloc, TsMac, TsiId, Vni, XtrId};
+
+const ME: XtrId = XtrId([1; 16]);
+
+fn rlocs() -> BTreeSet<Rloc> {
+    ["192.0.2.1", "2001:db8::1"].iter().map(|text| text.parse().unwrap()).collect()
+}
+
+/// Pins of a test's own.
+fn pin_dir() -> PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let next = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("/sys/fs/bpf/weft-driver-{}-{next}", std::process::id()).into()
+}
+
+/// Removes pins however the test ends.
+struct Pinned(PathBuf);
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A driver of a host without an Oracle, and what feeds it.
+fn driver(dir: &Path, pins: &Path, grace: Duration) -> (Driver, mpsc::Receiver<Input>) {
+    let (inputs, queue) = mpsc::channel(64);
+    let mut plane = Plane::open(pins.to_owned(), "weft0".to_owned()).unwrap();
+    plane.listen().unwrap();
+    let core = Core::new(Config {
+        xtr_id: ME,
+        boot: BootId(1),
+        rlocs: rlocs(),
+        uplinks: BTreeSet::new(),
+        oracles: Vec::new(),
+        lisp_port: 4342,
+        tenant_mtu: 1_430,
+        veth_path: Tunnel::Direct,
+        tap_path: Tunnel::Direct,
+        seed: 1,
+        limits: Limits::default(),
+        timing: Timing { grace, ..Timing::default() },
+    });
+    let client = Client::new(&Endpoint::unix(dir.join("no-oracle"))).unwrap();
+    let clock = Clock::start();
+    let driver = Driver {
+        clock,
+        core,
+        plane,
+        sockets: LispSockets::bind(&rlocs(), 4342).unwrap(),
+        sessions: Vec::new(),
+        client: watch::channel(Arc::new(client)).1,
+        inputs,
+        attaching: BTreeMap::new(),
+        detaching: BTreeMap::new(),
+        next_call: 0,
+        state: dir.join("state.json"),
+        saving: watch::channel(None).0,
+        name: "h1".parse().unwrap(),
+        xtr_id: ME,
+        rlocs: rlocs(),
+        shared: metrics::Shared::default(),
+        heard_facts: false,
+        publish_at: clock.now(),
+        reconcile_at: clock.now() + RECONCILE,
+        look: Look::new(),
+    };
+    (driver, queue)
+}
+
+/// Runs a test on a host of its own.
+fn on_a_host<F: Future<Output = ()>>(test: impl FnOnce(PathBuf, PathBuf) -> F + Send) {
+    let dir = tempfile::tempdir().unwrap();
+    let pins = Pinned(pin_dir());
+    in_namespace(|| {
+        host();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let test = async {
+            tokio::time::timeout(Duration::from_secs(30), test(dir.path().into(), pins.0.clone())).await
+        };
+        runtime.block_on(test).expect("within the ceiling");
+    });
+}
+
+/// Web, whose device is gone.
+fn away() -> Attachment {
+    let tsi = TsiId { vni: Vni::new(7).unwrap(), name: "web".parse().unwrap() };
+    let (mac, epoch) = (TsMac::local(1), Epoch::new(5).unwrap());
+    let grant = Grant { tsi, mac, ips: BTreeSet::new(), owner: ME, epoch, next: None };
+    Attachment { vn: "red".parse().unwrap(), device: "tap1".to_owned(), tap: true, grant }
+}
+
+#[test]
+fn a_flood_of_datagrams_keeps_neither_callers_nor_timers_waiting() {
+    for target in ["192.0.2.1:4342", "[2001:db8::1]:4342"] {
+        on_a_host(async move |dir, pins| {
+            let (mut driver, queue) = driver(&dir, &pins, Duration::ZERO);
+            driver.core.restore(driver.clock.now(), vec![away()], &[]);
+            while let Some(Output::Persist(_)) | Some(Output::Apply(..)) = driver.core.poll_output() {}
+            // More than one turn takes are there before the driver begins.
+            let sender =
+                UdpSocket::bind(if target.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" }).unwrap();
+            for _ in 0..200 {
+                sender.send_to(&[0], target).unwrap();
+            }
+            let (counters, counted) = oneshot::channel();
+            let (tsis, listed) = oneshot::channel();
+            for call in [LocalCall::Counters(counters), LocalCall::Tsis(tsis)] {
+                driver.inputs.try_send(Input::Local(call)).ok().unwrap();
+            }
+            driver.sockets.readable().await.unwrap();
+            let asked = async {
+                let counters = counted.await.unwrap();
+                let before = counters["foreign_datagrams"];
+                assert!((1..=64).contains(&before), "served after {before} of the flood");
+                assert_eq!(listed.await.unwrap(), [], "a timer that was due went off first");
+            };
+            driver.drive(queue, asked).await.unwrap();
+        });
+    }
+}

@@ -1,0 +1,100 @@
+//! What people and scrapes ask of the driver.
+
+use super::driver::{Driver, Link};
+use super::metrics;
+use crate::core::TsiState;
+use weft_api::local as api;
+use weft_datapath::Path;
+use weft_model::Epoch;
+
+impl Driver {
+    pub(super) fn tsis(&self) -> Vec<api::Tsi> {
+        let state = |s| match s {
+            TsiState::Associated => api::State::Associated,
+            TsiState::Activated => api::State::Activated,
+        };
+        let view = |t: crate::core::TsiView| api::Tsi {
+            vn: t.vn,
+            tsi: t.grant.tsi.name,
+            device: t.device,
+            mac: t.grant.mac,
+            ips: t.grant.ips,
+            vni: t.grant.tsi.vni,
+            mtu: t.mtu,
+            state: state(t.state),
+            epoch: Some(t.grant.epoch),
+        };
+        self.core.tsis().map(view).collect()
+    }
+
+    pub(super) fn mappings(&self) -> Vec<api::CacheEntry> {
+        let now = self.clock.now();
+        let view = |entry: crate::core::CacheEntry| {
+            let used = entry.mac.and_then(|mac| self.plane.last_used(entry.vni, mac));
+            Some(api::CacheEntry {
+                vn: self.core.vn_name(entry.vni)?.clone(),
+                eid: entry.eid,
+                mac: entry.mac,
+                rloc: entry.rloc,
+                origin: entry.origin,
+                epoch: Epoch::new(entry.version.into()),
+                age_s: entry.learned.map_or(0, |learned| now.since(learned).as_secs()),
+                last_used_s: used.map(|idle| idle.as_secs()),
+            })
+        };
+        self.core.cache().filter_map(view).collect()
+    }
+
+    pub(super) fn drops(&self) -> Vec<api::Drop> {
+        let counters = self.plane.counters().unwrap_or_default();
+        let drop = |c: weft_datapath::Counter| api::Drop {
+            vn: c.vni.and_then(|vni| self.core.vn_name(vni)).cloned(),
+            reason: c.reason.as_str().to_owned(),
+            path: path_name(c.path).to_owned(),
+            packets: c.packets,
+            bytes: c.bytes,
+        };
+        counters.into_iter().map(drop).collect()
+    }
+
+    pub(super) fn status(&self) -> api::Status {
+        let oracle = |(index, link): (usize, &Link)| api::OracleStatus {
+            addr: link.addr.clone(),
+            session: self.core.session_is_up(index),
+            error: link.error.clone(),
+        };
+        api::Status {
+            name: self.name.clone(),
+            xtr_id: self.xtr_id,
+            rlocs: self.rlocs.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            oracles: self.sessions.iter().enumerate().map(oracle).collect(),
+            ready: self.ready(),
+        }
+    }
+
+    pub(super) async fn publish(&self) {
+        let packets = self.plane.counters().unwrap_or_default().into_iter();
+        let vn = |vni: Option<_>| {
+            vni.and_then(|v| self.core.vn_name(v)).map_or_else(String::new, ToString::to_string)
+        };
+        let snapshot = metrics::Snapshot {
+            ready: self.ready(),
+            counters: self.core.counters().named(),
+            packets: packets
+                .map(|c| (vn(c.vni), c.reason.as_str(), path_name(c.path), c.packets, c.bytes))
+                .collect(),
+            tsis: self.core.tsis().count(),
+            cache: self.core.cache().count(),
+            sessions: (0..self.sessions.len()).filter(|o| self.core.session_is_up(*o)).count(),
+        };
+        *self.shared.write().await = snapshot;
+    }
+}
+
+const fn path_name(path: Path) -> &'static str {
+    match path {
+        Path::Direct => "direct",
+        Path::Device => "device",
+    }
+}
