@@ -3,16 +3,14 @@
 
 use super::session::{Heard, OwnedFrame};
 use super::{
-    NveError, calls, clock::Clock, lisp::LispSockets, look::Look, metrics, plane::Plane, state,
+    NveError, calls, clock::Clock, lisp::LispSockets, look::Look, metrics, plane::Plane, saver::Saver, state,
     watch as follow,
 };
 use crate::core::{
     ApiCall, Attach, Attached, CallId, Core, Device, Fact, Granted, Notice, Output, Refused, Session, Ticket,
 };
-use std::{
-    collections::BTreeMap, collections::BTreeSet, future::Future, path::PathBuf, pin::pin, time::Duration,
-};
-use tokio::sync::{mpsc, oneshot, watch};
+use std::{collections::BTreeMap, collections::BTreeSet, future::Future, pin::pin, time::Duration};
+use tokio::sync::{mpsc, oneshot};
 use weft_api::local as api;
 use weft_datapath::{IfIndex, Tables};
 use weft_lisp::tcp::Frame;
@@ -83,8 +81,7 @@ pub(super) struct Driver {
     pub(super) attaching: BTreeMap<CallId, oneshot::Sender<Result<Attached, Refused>>>,
     pub(super) detaching: BTreeMap<CallId, Detaching>,
     pub(super) next_call: u64,
-    pub(super) state: PathBuf,
-    pub(super) saving: watch::Sender<Option<state::Saved>>,
+    pub(super) saver: Saver,
     pub(super) name: NveName,
     pub(super) xtr_id: weft_model::XtrId,
     pub(super) rlocs: BTreeSet<Rloc>,
@@ -135,11 +132,7 @@ impl Driver {
             self.finish(&mut buffer);
         }
         tracing::info!("stopping; tenants keep their connectivity");
-        let last = self.saving.borrow().clone();
-        if let Some(saved) = last {
-            state::save(&self.state, &saved)?;
-        }
-        Ok(())
+        self.saver.finish().await
     }
 
     /// Carries out what the core wants done.
@@ -302,18 +295,17 @@ impl Driver {
 
     /// Hands the state to the saver; only a change reaches the disk.
     fn persist(&self, attachments: Option<Vec<crate::core::Attachment>>) {
-        let vns = self.core.vns().cloned().collect();
-        self.saving.send_if_modified(|saved| {
-            let old = saved.take().unwrap_or_default();
-            let new =
-                state::Saved { attachments: attachments.unwrap_or_else(|| self.core.attachments()), vns };
-            let changed = new != old;
-            *saved = Some(new);
-            changed
-        });
+        let attachments = attachments.unwrap_or_else(|| self.core.attachments());
+        self.saver.save(state::Saved { attachments, vns: self.core.vns().cloned().collect() });
     }
 
-    fn call(&self, call: ApiCall) {
+    fn call(&mut self, call: ApiCall) {
+        if let ApiCall::Grant { call, .. } = &call
+            && let Some(reason) = self.saver.failed()
+        {
+            self.core.handle_granted(self.clock.now(), *call, Err(Refused::NotSaved { reason }));
+            return;
+        }
         let client = self.client.borrow().clone();
         let inputs = self.inputs.clone();
         tokio::spawn(async move {
@@ -373,12 +365,17 @@ impl Driver {
     }
 
     pub(super) fn ready(&self) -> bool {
+        self.current() && self.saver.failed().is_none()
+    }
+
+    /// Whether the tables are an Oracle's latest word.
+    fn current(&self) -> bool {
         self.heard_facts && (0..self.sessions.len()).any(|oracle| self.core.session_is_up(oracle))
     }
 
     /// While a session is up, changes are heard within moments: what the tables say may be relied on.
     fn vouch(&mut self) {
-        let lasts = if self.ready() { VOUCHED } else { Duration::ZERO };
+        let lasts = if self.current() { VOUCHED } else { Duration::ZERO };
         if let Err(error) = self.plane.vouch(lasts) {
             tracing::error!(%error, "cannot say how current the tables are");
         }

@@ -62,6 +62,7 @@ impl From<Refused> for Refusal {
                 serde_json::from_value(serde_json::Value::String(code.clone())).unwrap_or(Code::Unknown)
             }
             Refused::Registration { .. } => Code::Forbidden,
+            Refused::NotSaved { .. } => Code::StoreFailed,
             Refused::Datapath { .. } => Code::Internal,
         };
         Self(code, refused.to_string())

@@ -14,6 +14,8 @@ use tokio::{net::TcpListener, sync::RwLock};
 #[derive(Clone, Debug, Default)]
 pub(super) struct Snapshot {
     pub(super) ready: bool,
+    /// What keeps it from being ready, other than that no Oracle was heard.
+    pub(super) trouble: Option<String>,
     pub(super) counters: Vec<(&'static str, u64)>,
     /// VN, reason, path, packets, octets.
     pub(super) packets: Vec<(String, &'static str, &'static str, u64, u64)>,
@@ -70,6 +72,14 @@ fn render(snapshot: &Snapshot) -> String {
     }
 }
 
+fn readiness(snapshot: &Snapshot) -> (StatusCode, &str) {
+    match &snapshot.trouble {
+        Some(trouble) => (StatusCode::SERVICE_UNAVAILABLE, trouble),
+        None if snapshot.ready => (StatusCode::OK, "ready"),
+        None => (StatusCode::SERVICE_UNAVAILABLE, "no session with an Oracle yet"),
+    }
+}
+
 /// Serves `/metrics`, `/healthz` and `/readyz` until the agent ends.
 pub(super) async fn serve(listener: TcpListener, shared: Shared) -> std::io::Result<()> {
     let metrics = shared.clone();
@@ -78,11 +88,9 @@ pub(super) async fn serve(listener: TcpListener, shared: Shared) -> std::io::Res
         .route(
             "/readyz",
             get(async move || {
-                if shared.read().await.ready {
-                    (StatusCode::OK, "ready\n")
-                } else {
-                    (StatusCode::SERVICE_UNAVAILABLE, "no session with an Oracle yet\n")
-                }
+                let snapshot = shared.read().await;
+                let (status, text) = readiness(&snapshot);
+                (status, format!("{text}\n"))
             }),
         )
         .route("/metrics", get(async move || render(&*metrics.read().await)));

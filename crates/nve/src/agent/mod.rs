@@ -27,6 +27,7 @@ mod look;
 mod metrics;
 mod options;
 mod plane;
+mod saver;
 mod session;
 mod start;
 mod state;

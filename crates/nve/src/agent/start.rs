@@ -9,7 +9,9 @@ use super::{
     identity::{self, Identity},
     local::{self, Local},
     look::Look,
-    metrics, session, state, watch as follow,
+    metrics,
+    saver::Saver,
+    session, state, watch as follow,
 };
 use crate::core::{Config, Core, Device, Limits, OracleAddr, Output, Timing};
 use std::{
@@ -85,6 +87,7 @@ pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>)
     let clock = Clock::start();
     let mut core = Core::new(config);
     let devices: Vec<Device> = all.iter().map(Link::device).collect();
+    let saver = Saver::start(state_file, saved.clone());
     core.restore(clock.now(), saved.attachments, &devices);
     core.adopt(clock.now(), saved.vns, &observed);
     // What the outputs so far would change is exactly this, less what is right already.
@@ -100,7 +103,6 @@ pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>)
     let tls = tls_config(&identity, options.tls_key_log.as_deref())?;
     let (tls, tls_now) = watch::channel(tls);
     let (client, client_now) = watch::channel(Arc::new(Client::new(&identity.endpoint()?)?));
-    let (saving, saves) = watch::channel(None);
     let shared = metrics::Shared::default();
     let mut tasks = tokio::task::JoinSet::new();
     for (index, addr) in identity.sessions.iter().enumerate() {
@@ -110,7 +112,6 @@ pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>)
     tasks.spawn(follow::vns(client_now.clone(), inputs.clone()));
     tasks.spawn(follow::nves(client_now.clone(), inputs.clone()));
     tasks.spawn(follow::grants(client_now.clone(), inputs.clone()));
-    tasks.spawn(save(state_file.clone(), saves));
     tasks.spawn(renew(identity.clone(), identity_file, tls, client, options.tls_key_log.clone()));
     let reserved =
         uplinks.iter().map(|l| l.name.clone()).chain([options.vxlan_device, "lo".to_owned()]).collect();
@@ -131,8 +132,7 @@ pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>)
         attaching: BTreeMap::new(),
         detaching: BTreeMap::new(),
         next_call: 0,
-        state: state_file,
-        saving,
+        saver,
         name: identity.name,
         xtr_id: identity.xtr_id,
         rlocs: identity.rlocs,
@@ -177,21 +177,6 @@ fn joined_so(identity: &Identity, options: &NveOptions, file: &Path) -> Result<(
 fn ended(what: &'static str, result: std::io::Result<()>) {
     if let Err(error) = result {
         tracing::error!(%error, what, "ended");
-    }
-}
-
-/// Writes the state whenever it changed, off the runtime; a burst of changes is one write.
-async fn save(path: PathBuf, mut saves: watch::Receiver<Option<state::Saved>>) {
-    while saves.changed().await.is_ok() {
-        let Some(saved) = saves.borrow_and_update().clone() else { continue };
-        let file = path.clone();
-        match tokio::task::spawn_blocking(move || state::save(&file, &saved)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                tracing::error!(%error, "cannot save; a restart would need an Oracle to recover");
-            }
-            Err(error) => tracing::error!(%error, "saving ended"),
-        }
     }
 }
 

@@ -9,8 +9,12 @@ use std::{
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
 };
 use weft_model::VnSpec;
+
+/// How the names of files that are being written end, with a number behind.
+const NEW: &str = "new-";
 
 /// The data directory, locked for as long as this lives.
 #[derive(Debug)]
@@ -44,7 +48,10 @@ impl DataDir {
             .open(&lock)
             .map_err(NveError::file("open", &lock))?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Ok(lock) => {
+                forget_unfinished(path);
+                Ok(Self { path: path.to_owned(), _lock: lock })
+            }
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(NveError::DataDirInUse { path: path.to_owned() }),
             Err((_, e)) => Err(NveError::File { action: "lock", path: lock, source: e.into() }),
         }
@@ -53,6 +60,16 @@ impl DataDir {
     /// A file in it.
     pub(super) fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
+    }
+}
+
+/// Removes what a crash left of writes that did not end.
+fn forget_unfinished(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.extension().is_some_and(|e| e.to_string_lossy().starts_with(NEW)) {
+            let _ = fs::remove_file(path);
+        }
     }
 }
 
@@ -72,7 +89,9 @@ pub(super) fn load<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, NveErr
 pub(super) fn save<T: Serialize>(path: &Path, value: &T) -> Result<(), NveError> {
     let text = serde_json::to_vec_pretty(value)
         .map_err(|e| NveError::Damaged { path: path.to_owned(), reason: e.to_string() })?;
-    let new = path.with_extension("new");
+    // No two writers share one, whatever they are up to.
+    static WRITES: AtomicU64 = AtomicU64::new(0);
+    let new = path.with_extension(format!("{NEW}{}", WRITES.fetch_add(1, Ordering::Relaxed)));
     let write = || {
         let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
         file.write_all(&text)?;
@@ -81,7 +100,10 @@ pub(super) fn save<T: Serialize>(path: &Path, value: &T) -> Result<(), NveError>
         // The rename itself is durable once the directory is.
         path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
     };
-    write().map_err(NveError::file("write", path))
+    write().map_err(|error| {
+        let _ = fs::remove_file(&new);
+        NveError::file("write", path)(error)
+    })
 }
 
 #[cfg(test)]
@@ -101,6 +123,8 @@ mod tests {
         fs::write(&file, "{").unwrap();
         assert!(matches!(load::<Saved>(&file), Err(NveError::Damaged { .. })));
         drop(first);
+        fs::write(path.join("state.new-7"), "torn").unwrap();
         DataDir::open(&path).unwrap();
+        assert!(!path.join("state.new-7").exists() && file.exists());
     }
 }

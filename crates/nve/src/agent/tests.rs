@@ -2,8 +2,8 @@
 
 use super::common::{host, in_namespace};
 use super::driver::{Driver, Input, LocalCall, RECONCILE};
-use super::{clock::Clock, lisp::LispSockets, look::Look, metrics, plane::Plane};
-use crate::core::{Attachment, Config, Core, Limits, Output, Timing};
+use super::{clock::Clock, lisp::LispSockets, look::Look, metrics, plane::Plane, saver::Saver, state::Saved};
+use crate::core::{Attach, Attachment, Config, Core, Device, Limits, Output, Refused, Timing};
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
@@ -17,7 +17,7 @@ use std::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use weft_api::{Client, Endpoint};
-use weft_datapath::Path as Tunnel;
+use weft_datapath::{IfIndex, Path as Tunnel, VapKind};
 use weft_model::{BootId, Epoch, Grant, Rloc, TsMac, TsiId, Vni, XtrId};
 
 const ME: XtrId = XtrId([1; 16]);
@@ -74,8 +74,7 @@ fn driver(dir: &Path, pins: &Path, grace: Duration) -> (Driver, mpsc::Receiver<I
         attaching: BTreeMap::new(),
         detaching: BTreeMap::new(),
         next_call: 0,
-        state: dir.join("state.json"),
-        saving: watch::channel(None).0,
+        saver: Saver::start(dir.join("state.json"), Saved::default()),
         name: "h1".parse().unwrap(),
         xtr_id: ME,
         rlocs: rlocs(),
@@ -102,8 +101,21 @@ fn on_a_host<F: Future<Output = ()>>(test: impl FnOnce(PathBuf, PathBuf) -> F + 
     });
 }
 
+/// Waits for a condition, 30 s at most.
+pub(super) async fn until<T>(mut condition: impl FnMut() -> Option<T>) -> T {
+    let wait = async {
+        loop {
+            if let Some(value) = condition() {
+                return value;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), wait).await.expect("within the ceiling")
+}
+
 /// Web, whose device is gone.
-fn away() -> Attachment {
+pub(super) fn away() -> Attachment {
     let tsi = TsiId { vni: Vni::new(7).unwrap(), name: "web".parse().unwrap() };
     let (mac, epoch) = (TsMac::local(1), Epoch::new(5).unwrap());
     let grant = Grant { tsi, mac, ips: BTreeSet::new(), owner: ME, epoch, next: None };
@@ -138,4 +150,27 @@ fn a_flood_of_datagrams_keeps_neither_callers_nor_timers_waiting() {
             driver.drive(queue, asked).await.unwrap();
         });
     }
+}
+
+#[test]
+fn nothing_is_attached_that_cannot_be_saved() {
+    on_a_host(async |dir, pins| {
+        let (mut driver, queue) = driver(&dir, &pins, Duration::ZERO);
+        driver.saver = Saver::start(dir.join("nowhere/state.json"), Saved::default());
+        driver.saver.save(Saved { attachments: vec![away()], vns: Vec::new() });
+        until(|| driver.saver.failed()).await;
+        let shared = driver.shared.clone();
+        let device = Device { name: "tap2".to_owned(), index: IfIndex(9), kind: VapKind::Tap };
+        let (vn, name) = ("red".parse().unwrap(), "db".parse().unwrap());
+        let attach = Attach { vn, name, device, mac: None, ips: BTreeSet::new() };
+        let (attached, answer) = oneshot::channel();
+        driver.inputs.try_send(Input::Local(LocalCall::Attach(attach, attached))).ok().unwrap();
+        let asked = async {
+            let Err(Refused::NotSaved { reason }) = answer.await.unwrap() else { panic!("attached") };
+            assert!(reason.contains("nowhere"), "{reason}");
+            let trouble = || shared.try_read().ok().and_then(|snapshot| snapshot.trouble.clone());
+            assert_eq!(until(trouble).await, reason, "and readiness says so");
+        };
+        assert!(driver.drive(queue, asked).await.is_err(), "nor is that hidden in the end");
+    });
 }

@@ -80,6 +80,7 @@ impl Driver {
         };
         let snapshot = metrics::Snapshot {
             ready: self.ready(),
+            trouble: self.saver.failed(),
             counters: self.core.counters().named(),
             packets: packets
                 .map(|c| (vn(c.vni), c.reason.as_str(), path_name(c.path), c.packets, c.bytes))

@@ -182,6 +182,12 @@ pub enum Refused {
         /// The interface.
         tsi: TsiId,
     },
+    /// An attachment would be forgotten by a restart.
+    #[error("nothing more can be attached while that cannot be saved: {reason}")]
+    NotSaved {
+        /// Why it cannot.
+        reason: String,
+    },
     /// The kernel refused.
     #[error("the data plane refused: {reason}")]
     Datapath {
