@@ -25,7 +25,8 @@ pub fn fact(change: &Change) -> Result<Option<Fact>, StoreError> {
                 Fact::Nve(NveFact { xtr_id, name, rlocs: rlocs.into_iter().collect() })
             }
             Kind::Xtr => {
-                let XtrRecord { xtr_id, site_id, rlocs, key_id, algorithm, key, vns, .. } = decode(key, now)?;
+                let XtrRecord { xtr_id, site_id, rlocs, key_id, algorithm, key, vns, nonce_floor, .. } =
+                    decode(key, now)?;
                 Fact::Xtr(XtrFact {
                     xtr_id,
                     site_id,
@@ -38,7 +39,7 @@ pub fn fact(change: &Change) -> Result<Option<Fact>, StoreError> {
                     },
                     key: key.into_bytes(),
                     vnis: vns.into_keys().collect(),
-                    saved_nonce: 0,
+                    saved_nonce: nonce_floor,
                 })
             }
         },

@@ -78,6 +78,15 @@ pub(super) fn nonce(id: XtrId) -> Vec<u8> {
     format!("nonce/{id}").into_bytes()
 }
 
+/// What plain xTRs with that key (its SHA-256) have left behind.
+pub(super) fn nonce_floors(key: &str) -> Vec<u8> {
+    format!("nonce-floor/{key}/").into_bytes()
+}
+
+pub(super) fn nonce_floor(key: &str, id: XtrId) -> Vec<u8> {
+    format!("nonce-floor/{key}/{id}").into_bytes()
+}
+
 /// Names of NVEs and of plain xTRs: one space, for grants name either.
 pub(super) fn nve_name(name: &Name) -> Vec<u8> {
     format!("nve-name/{name}").into_bytes()

@@ -42,6 +42,9 @@ pub struct XtrRecord {
     pub key: String,
     /// VNs in which it may ask although no grant names it there.
     pub vns: BTreeMap<Vni, VnName>,
+    /// Nonces up to here were used with this key before the xTR was last removed.
+    #[serde(default)]
+    pub nonce_floor: u64,
 }
 
 impl fmt::Debug for XtrRecord {
@@ -77,6 +80,15 @@ pub(super) struct JoinRecord {
     /// Until when the certificate counts, seconds since 1970; 0 when an older version did not say.
     #[serde(default)]
     pub(super) expires_at: u64,
+}
+
+/// What a plain xTR that was removed leaves behind, so that its old messages stay old.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct NonceFloor {
+    /// The highest nonce that was acknowledged.
+    pub(super) nonce: u64,
+    /// Where its messages came from.
+    pub(super) rlocs: BTreeSet<Rloc>,
 }
 
 /// Decodes the value of `key`.

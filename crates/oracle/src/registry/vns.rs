@@ -41,6 +41,7 @@ impl Registry {
             if count > 0 {
                 return Err(RegistryError::VnInUse { vn: name.clone(), count, first });
             }
+            super::xtrs::forget_vn(tx, vn.vni)?;
             tx.delete(keys::vn(&name));
             tx.delete(keys::vni(vn.vni));
             pool::lock(&pools).remove(&vn.vni);
