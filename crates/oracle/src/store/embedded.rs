@@ -11,8 +11,8 @@ use redb::{
 use std::{
     fs, io,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
-    path::Path,
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, RwLock, mpsc},
     thread::JoinHandle,
 };
 
@@ -29,19 +29,54 @@ const KEYS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("keys");
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
 type Job = (Body, Done);
+/// Whom to tell, and how it ended.
+type End = (Done, Result<Revision, StoreError>);
 type Watching = Arc<Mutex<Option<Box<dyn Observer>>>>;
 
 /// The embedded store.
 pub struct RedbStore {
-    database: Arc<Database>,
+    database: Arc<Opened>,
     history: Arc<History>,
     observer: Watching,
     jobs: Mutex<Option<mpsc::Sender<Job>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
+/// The database while it is open. A failed write closes it: it takes nothing more then, and is opened anew.
+struct Opened {
+    dir: PathBuf,
+    database: RwLock<Option<Database>>,
+}
+
+impl Opened {
+    fn with<R>(&self, f: impl FnOnce(&Database) -> Result<R, StoreError>) -> Result<R, StoreError> {
+        match &*self.database.read().unwrap_or_else(PoisonError::into_inner) {
+            Some(database) => f(database),
+            None => Err(StoreError::Interrupted),
+        }
+    }
+
+    /// Opens it anew as a start would, and says at which revision it is.
+    fn reopen(&self) -> Result<Revision, StoreError> {
+        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        // The old one has the file's lock.
+        drop(database.take());
+        let (fresh, revision) = open(&self.dir, FILE, New::Refuse)?;
+        *database = Some(fresh);
+        Ok(revision)
+    }
+}
+
 fn failed(e: impl Into<redb::Error>) -> StoreError {
-    StoreError::Failed(e.into().to_string())
+    match e.into() {
+        redb::Error::Io(e)
+            if matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) =>
+        {
+            StoreError::Full
+        }
+        redb::Error::PreviousIo | redb::Error::DatabaseClosed => StoreError::Interrupted,
+        other => StoreError::Failed(other.to_string()),
+    }
 }
 
 impl RedbStore {
@@ -50,9 +85,9 @@ impl RedbStore {
     ///
     /// # Errors
     /// [`StoreError::Directory`], [`StoreError::InUse`], [`StoreError::Newer`] or, for a damaged
-    /// file, [`StoreError::Failed`].
+    /// file, [`StoreError::Unreadable`].
     pub fn open(dir: &Path, history: usize) -> Result<Self, StoreError> {
-        Self::started(open(dir, FILE, New::Make)?, history)
+        Self::started(dir, open(dir, FILE, New::Make)?, history)
     }
 
     /// As [`RedbStore::open`], for a directory in which there must be a store already.
@@ -60,11 +95,15 @@ impl RedbStore {
     /// # Errors
     /// Those, and [`StoreError::Missing`].
     pub fn open_existing(dir: &Path, history: usize) -> Result<Self, StoreError> {
-        Self::started(open(dir, FILE, New::Refuse)?, history)
+        Self::started(dir, open(dir, FILE, New::Refuse)?, history)
     }
 
-    fn started((database, revision): (Database, Revision), history: usize) -> Result<Self, StoreError> {
-        let database = Arc::new(database);
+    fn started(
+        dir: &Path,
+        (database, revision): (Database, Revision),
+        history: usize,
+    ) -> Result<Self, StoreError> {
+        let database = Arc::new(Opened { dir: dir.to_owned(), database: RwLock::new(Some(database)) });
         let history = Arc::new(History::new(revision, history));
         let observer = Arc::new(Mutex::new(None));
         let (jobs, queue) = mpsc::channel();
@@ -73,6 +112,7 @@ impl RedbStore {
             history: history.clone(),
             observer: observer.clone(),
             revision,
+            unsure: None,
         };
         let thread = std::thread::Builder::new()
             .name("store".to_owned())
@@ -114,23 +154,13 @@ fn open(dir: &Path, name: &str, new: New<'_>) -> Result<(Database, Revision), St
         .map_err(unusable)?;
     let in_use = |e: DatabaseError| match e {
         DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(dir.to_owned()),
-        other => failed(other),
+        other => failed(other).reading(&path),
     };
     let backend = FileBackend::new(file).map_err(in_use)?;
     // A few MB are all an Oracle needs to remember; the default of 1 GiB is for other uses.
     let database =
         Database::builder().set_cache_size(64 << 20).create_with_backend(backend).map_err(in_use)?;
-    let found = {
-        let tx = database.begin_read().map_err(failed)?;
-        match tx.open_table(META) {
-            Ok(meta) => {
-                let value = |name| meta.get(name).map(|v| v.map(|v| v.value())).map_err(failed);
-                value("format")?.map(|f| Ok((f, value("revision")?.unwrap_or(0)))).transpose()?
-            }
-            Err(redb::TableError::TableDoesNotExist(_)) => None,
-            Err(e) => return Err(failed(e)),
-        }
-    };
+    let found = found(&database).map_err(|e| e.reading(&path))?;
     if let Some((format, revision)) = found {
         let newer = |found| StoreError::Newer { dir: dir.to_owned(), found, known: FORMAT };
         match u32::try_from(format) {
@@ -159,6 +189,18 @@ fn open(dir: &Path, name: &str, new: New<'_>) -> Result<(Database, Revision), St
     // The file's name must be durable too before anything in it counts.
     sync_dir(dir).map_err(unusable)?;
     Ok((database, revision))
+}
+
+/// The format and the revision that a database says it has.
+fn found(database: &Database) -> Result<Option<(u64, Revision)>, StoreError> {
+    let tx = database.begin_read().map_err(failed)?;
+    let meta = match tx.open_table(META) {
+        Ok(meta) => meta,
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
+        Err(e) => return Err(failed(e)),
+    };
+    let value = |name| meta.get(name).map(|v| v.map(|v| v.value())).map_err(failed);
+    value("format")?.map(|f| Ok((f, value("revision")?.unwrap_or(0)))).transpose()
 }
 
 /// Makes a store in `dir` that holds `entries` at `revision`.
@@ -206,10 +248,15 @@ impl Store for RedbStore {
     }
 
     fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError> {
-        let tx = self.database.begin_read().map_err(failed)?;
-        let meta = tx.open_table(META).map_err(failed)?;
-        let revision = meta.get("revision").map_err(failed)?.map_or(0, |v| v.value());
-        Ok(Box::new(Still { table: tx.open_table(KEYS).map_err(failed)?, revision }))
+        let path = self.database.dir.join(FILE);
+        let opened = self.database.with(|database| {
+            let tx = database.begin_read().map_err(failed)?;
+            let meta = tx.open_table(META).map_err(failed)?;
+            let revision = meta.get("revision").map_err(failed)?.map_or(0, |v| v.value());
+            Ok((tx.open_table(KEYS).map_err(failed)?, revision))
+        });
+        let (table, revision) = opened.map_err(|e| e.reading(&path))?;
+        Ok(Box::new(Still { table, revision, path }))
     }
 
     fn history(&self) -> &History {
@@ -233,10 +280,13 @@ impl Drop for RedbStore {
 }
 
 struct Writer {
-    database: Arc<Database>,
+    database: Arc<Opened>,
     history: Arc<History>,
     observer: Watching,
     revision: Revision,
+    /// What a commit that failed would have changed. It may be durable all the same: the revision says so
+    /// when the database is open again.
+    unsure: Option<(Revision, Vec<Arc<Change>>)>,
 }
 
 impl Writer {
@@ -253,48 +303,72 @@ impl Writer {
     }
 
     fn batch(&mut self, batch: Vec<Job>) {
-        let mut ends: Vec<(Done, Result<Revision, StoreError>)> = Vec::with_capacity(batch.len());
+        if self.database.with(|_| Ok(())).is_err()
+            && let Err(e) = self.reopen()
+        {
+            batch.into_iter().for_each(|(_, done)| done(Err(e.clone())));
+            return;
+        }
+        let mut ends: Vec<End> = Vec::with_capacity(batch.len());
         let mut changes = Vec::new();
         let mut revision = self.revision;
         let committed = self.write(batch, &mut ends, &mut changes, &mut revision);
         match committed {
-            Ok(()) => {
-                self.revision = revision;
-                let mut observer = self.observer.lock().unwrap_or_else(PoisonError::into_inner);
-                let observer = observer.as_mut().filter(|_| !changes.is_empty());
-                if !changes.is_empty() {
-                    self.history.push(&changes, revision);
-                }
-                let Some(observer) = observer else {
-                    ends.into_iter().for_each(|(done, end)| done(end));
-                    return;
-                };
-                observer.committed(&changes);
-                ends.into_iter().for_each(|(done, end)| done(end));
-                observer.told(&changes);
-            }
+            Ok(()) => self.publish(revision, &changes, ends),
             Err(e) => {
                 tracing::error!(error = %e, transactions = ends.len(), "the store cannot commit");
-                for (done, _) in ends {
-                    done(Err(e.clone()));
+                self.unsure = Some((revision, changes)).filter(|(_, changes)| !changes.is_empty());
+                match self.reopen() {
+                    // It is durable after all, and published.
+                    Ok(true) => ends.into_iter().for_each(|(done, end)| done(end)),
+                    Ok(false) | Err(_) => ends.into_iter().for_each(|(done, _)| done(Err(e.clone()))),
                 }
             }
         }
+    }
+
+    /// Tells of what is durable now, and then `ends`.
+    fn publish(&mut self, revision: Revision, changes: &[Arc<Change>], ends: Vec<End>) {
+        self.revision = revision;
+        let mut observer = self.observer.lock().unwrap_or_else(PoisonError::into_inner);
+        let observer = observer.as_mut().filter(|_| !changes.is_empty());
+        if !changes.is_empty() {
+            self.history.push(changes, revision);
+        }
+        let Some(observer) = observer else {
+            ends.into_iter().for_each(|(done, end)| done(end));
+            return;
+        };
+        observer.committed(changes);
+        ends.into_iter().for_each(|(done, end)| done(end));
+        observer.told(changes);
+    }
+
+    /// Opens the database anew: after a write that failed it takes nothing more. Whether what that write
+    /// was about is durable nevertheless; then it is published.
+    fn reopen(&mut self) -> Result<bool, StoreError> {
+        let found = self.database.reopen().inspect_err(|e| {
+            tracing::error!(error = %e, "the store cannot be opened again; it is tried with the next request");
+        })?;
+        let unsure = self.unsure.take().filter(|(revision, _)| *revision == found);
+        if let Some((revision, changes)) = &unsure {
+            self.publish(*revision, changes, Vec::new());
+        }
+        Ok(unsure.is_some())
     }
 
     /// Runs all transactions and commits once. Every job ends up in `ends`.
     fn write(
         &self,
         batch: Vec<Job>,
-        ends: &mut Vec<(Done, Result<Revision, StoreError>)>,
+        ends: &mut Vec<End>,
         changes: &mut Vec<Arc<Change>>,
         revision: &mut Revision,
     ) -> Result<(), StoreError> {
         let mut jobs = batch.into_iter();
-        let tx = match self.database.begin_write() {
+        let tx = match self.database.with(|database| database.begin_write().map_err(failed)) {
             Ok(tx) => tx,
             Err(e) => {
-                let e = failed(e);
                 ends.extend(jobs.map(|(_, done)| (done, Err(e.clone()))));
                 return Err(e);
             }
@@ -390,15 +464,16 @@ impl Base for Keys<'_> {
 struct Still {
     table: ReadOnlyTable<&'static [u8], &'static [u8]>,
     revision: Revision,
+    path: PathBuf,
 }
 
 impl Transaction for Still {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        get(&self.table, key)
+        get(&self.table, key).map_err(|e| e.reading(&self.path))
     }
 
     fn scan(&self, prefix: &[u8], each: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StoreError> {
-        scan(&self.table, prefix, each)
+        scan(&self.table, prefix, each).map_err(|e| e.reading(&self.path))
     }
 
     fn put(&mut self, _key: Vec<u8>, _value: Vec<u8>) {}

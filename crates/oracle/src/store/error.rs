@@ -1,6 +1,6 @@
 //! Why the store failed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why the store failed. Nothing of the transaction was made durable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,6 +35,24 @@ pub enum StoreError {
         "{0} is missing beside a CA; restore a backup into an empty directory, or move ca.pem and ca.key away to begin a new fabric"
     )]
     Missing(PathBuf),
+    /// A file that is there cannot be read.
+    #[error(
+        "the store {path} cannot be read ({reason}); move the data directory away and restore a backup with `weft oracle restore`"
+    )]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// No space is left.
+    #[error(
+        "the disk that holds the Oracle's data directory is full; nothing was changed; free some space and ask again"
+    )]
+    Full,
+    /// An earlier write failed and the file is opened anew.
+    #[error("the store is opened anew after a failure; nothing was changed; ask again")]
+    Interrupted,
     /// Reading or writing failed.
     #[error("the store failed: {0}; nothing was changed")]
     Failed(String),
@@ -49,4 +67,14 @@ pub enum StoreError {
     /// The daemon is stopping.
     #[error("the store is closed; the Oracle is stopping")]
     Closed,
+}
+
+impl StoreError {
+    /// The same of reading `path`.
+    pub(super) fn reading(self, path: &Path) -> Self {
+        match self {
+            Self::Failed(reason) => Self::Unreadable { path: path.to_owned(), reason },
+            other => other,
+        }
+    }
 }

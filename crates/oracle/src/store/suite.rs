@@ -179,6 +179,100 @@ fn refusals() {
 }
 
 #[test]
+fn a_damaged_store_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = RedbStore::open(dir.path(), 16).unwrap();
+    put(&store, "a", "x");
+    drop(store);
+    let file = dir.path().join("oracle.redb");
+    let whole = std::fs::read(&file).unwrap();
+    let mut bad = whole.clone();
+    bad[..512].fill(0x55);
+    for damaged in [bad, whole[..5_000].to_vec(), vec![b'x'; 100]] {
+        std::fs::write(&file, &damaged).unwrap();
+        let Err(e) = RedbStore::open_existing(dir.path(), 16) else { panic!("it opened") };
+        assert!(matches!(&e, StoreError::Unreadable { path, .. } if *path == file), "{e:?}");
+        let text = e.to_string();
+        assert!(text.contains("oracle.redb") && text.contains("restore"), "{text}");
+        assert!(!text.contains('\n'), "{text}");
+    }
+    std::fs::write(&file, &whole).unwrap();
+    let store = RedbStore::open_existing(dir.path(), 16).unwrap();
+    assert_eq!(store.snapshot().unwrap().get(b"a").unwrap().as_deref(), Some(&b"x"[..]));
+}
+
+/// Runs `test` on a file system of `size` octets that nobody else sees.
+fn on_small_disk(size: usize, test: impl FnOnce(&std::path::Path) + Send + 'static) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_owned();
+    let run = move || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("needs root");
+        let target = path.to_str().unwrap();
+        let (all, size) = (["--make-rprivate", "/"], format!("size={size}"));
+        for args in [&all[..], &["-t", "tmpfs", "-o", &size, "tmpfs", target]] {
+            assert!(std::process::Command::new("mount").args(args).status().unwrap().success(), "{args:?}");
+        }
+        test(&path);
+    };
+    if let Err(panic) = std::thread::spawn(run).join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_writes_and_nothing_else() {
+    on_small_disk(4 << 20, |dir| {
+        let store = RedbStore::open(dir, 1_000).unwrap();
+        let (seen, told) = mpsc::channel();
+        store.observe(Box::new(Tell(seen)));
+        let write = |n: usize| {
+            let (tx, rx) = mpsc::channel();
+            let body = move |t: &mut dyn Transaction| {
+                t.put(format!("k/{n:04}").into_bytes(), vec![b'v'; 32 << 10]);
+                Ok(Verdict::Commit)
+            };
+            store.submit(Box::new(body), Box::new(move |end| tx.send(end).unwrap()));
+            rx.recv().unwrap()
+        };
+        let filler = dir.join("filler");
+        for round in 0..3 {
+            // Somebody else takes what is left.
+            std::fs::write(&filler, "").unwrap();
+            let mut other = std::fs::OpenOptions::new().append(true).open(&filler).unwrap();
+            while std::io::Write::write_all(&mut other, &[0; 4_096]).is_ok() {}
+            drop(other);
+            let before = store.snapshot().unwrap().revision();
+            let (full, error) =
+                (0..1_000).find_map(|n| write(round * 10 + n).err().map(|e| (round * 10 + n, e))).unwrap();
+            assert_eq!(error, StoreError::Full);
+            assert!(!error.to_string().contains('\n') && error.to_string().contains("full"));
+            // Nothing of it is there, what was there before is, and who watches saw just that.
+            let snapshot = store.snapshot().unwrap();
+            assert!(snapshot.revision() >= before);
+            assert_eq!(snapshot.get(format!("k/{full:04}").as_bytes()).unwrap(), None);
+            assert_eq!(told.try_iter().map(|c| c.len()).sum::<usize>(), keys(&*snapshot, "k/").len());
+            assert_eq!(write(full).unwrap_err(), StoreError::Full, "still");
+            // Room again: so does it go on.
+            std::fs::remove_file(&filler).unwrap();
+            let revision = write(full).unwrap();
+            assert_eq!(revision, snapshot.revision() + 1);
+            assert!(store.snapshot().unwrap().get(format!("k/{full:04}").as_bytes()).unwrap().is_some());
+            for n in 0..=full {
+                let key = format!("k/{n:04}");
+                run(&store, move |t| {
+                    t.delete(key.clone().into_bytes());
+                    Verdict::Commit
+                });
+            }
+            drop(told.try_iter().collect::<Vec<_>>());
+        }
+        let revision = store.snapshot().unwrap().revision();
+        drop(store);
+        assert_eq!(RedbStore::open(dir, 16).unwrap().snapshot().unwrap().revision(), revision);
+    });
+}
+
+#[test]
 fn a_store_is_imported_whole_or_not_at_all() {
     let dir = tempfile::tempdir().unwrap();
     let entries = (0..3_u8).map(|n| {
