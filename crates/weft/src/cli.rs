@@ -352,7 +352,7 @@ pub(crate) enum Kind {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TsiCommand {
-    /// Attach a device of this host to a virtual network.
+    /// Attach a device of this host to a virtual network, and set it up.
     #[command(after_help = "Examples:
   weft tsi attach --vn red --name web1 --device tap0       addresses assigned and printed
   weft tsi attach --vn red --name web2 --device veth7 --ip 10.0.0.7 --ip fd00::7
@@ -364,7 +364,7 @@ pub(crate) enum TsiCommand {
         /// The interface's name in it.
         #[arg(long)]
         name: TsiName,
-        /// The device on this host.
+        /// The device on this host: a TAP, or a veth whose peer is in the tenant's network namespace.
         #[arg(long)]
         device: String,
         /// What the device is [default: asked of the kernel].
@@ -381,7 +381,7 @@ pub(crate) enum TsiCommand {
         #[command(flatten)]
         output: Output,
     },
-    /// Detach an interface: its addresses are free again.
+    /// Detach an interface: its addresses are free again, and its device is set down.
     #[command(after_help = "Examples:
   weft tsi detach --vn red --name web1
   weft tsi detach --vn red --name web1 --force       also while no Oracle answers")]

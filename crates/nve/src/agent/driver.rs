@@ -3,8 +3,8 @@
 
 use super::session::{Heard, OwnedFrame};
 use super::{
-    NveError, calls, clock::Clock, lisp::LispSockets, look::Look, metrics, plane::Plane, saver::Saver, state,
-    watch as follow,
+    NveError, calls, clock::Clock, devices::Links, lisp::LispSockets, look::Look, metrics, plane::Plane,
+    saver::Saver, state, watch as follow,
 };
 use crate::core::{
     ApiCall, Attach, Attached, CallId, Core, Device, Fact, Granted, Notice, Output, Refused, Session, Ticket,
@@ -33,6 +33,8 @@ pub(super) enum Input {
     Fact(Fact),
     Device(Device),
     DeviceGone(IfIndex),
+    /// All devices that may be tenants', and which links there are at all.
+    Devices(Vec<Device>, BTreeSet<IfIndex>),
     Local(LocalCall),
     Granted(CallId, Result<Granted, Refused>),
     Released(CallId, Result<(), Refused>),
@@ -56,6 +58,7 @@ pub(super) enum LocalCall {
 pub(super) struct Detaching {
     vn: VnName,
     name: TsiName,
+    device: Option<String>,
     answer: oneshot::Sender<Result<(), Refused>>,
 }
 
@@ -74,6 +77,7 @@ pub(super) struct Driver {
     pub(super) clock: Clock,
     pub(super) core: Core,
     pub(super) plane: Plane,
+    pub(super) links: Links,
     pub(super) sockets: LispSockets,
     pub(super) sessions: Vec<Link>,
     pub(super) client: follow::Clients,
@@ -162,6 +166,12 @@ impl Driver {
         if self.reconcile_at <= now {
             self.reconcile_at = now + RECONCILE;
             self.reconcile();
+            let (links, inputs) = (self.links.clone(), self.inputs.clone());
+            tokio::spawn(async move {
+                if let Some(input) = links.listed().await {
+                    let _ = inputs.send(input).await;
+                }
+            });
         }
     }
 
@@ -191,6 +201,7 @@ impl Driver {
                 self.persist(None);
             }
             Input::Device(device) => self.core.handle_device(&device),
+            Input::Devices(devices, there) => self.devices(&devices, &there),
             Input::DeviceGone(index) => self.core.handle_device_gone(now, index),
             Input::Local(call) => self.local(call),
             Input::Granted(call, answer) => self.core.handle_granted(now, call, answer),
@@ -198,6 +209,22 @@ impl Driver {
             Input::Taken(tsi, ip, answer) => self.core.handle_taken(now, &tsi, ip, answer),
             Input::Applied(ticket, result) => self.core.handle_applied(ticket, result),
             Input::Observed(observed) => self.converge(&observed),
+        }
+    }
+
+    /// Makes good for changes of links that were not heard of.
+    fn devices(&mut self, devices: &[Device], there: &BTreeSet<IfIndex>) {
+        for device in devices {
+            self.core.handle_device(device);
+        }
+        for index in self.core.vap_devices().filter(|index| !there.contains(index)) {
+            // It may be younger than the list.
+            let (links, inputs) = (self.links.clone(), self.inputs.clone());
+            tokio::spawn(async move {
+                if links.is_gone(index).await {
+                    let _ = inputs.send(Input::DeviceGone(index)).await;
+                }
+            });
         }
     }
 
@@ -276,11 +303,8 @@ impl Driver {
                     }
                 }
                 Output::Detached(call, result) => {
-                    if let Some(Detaching { vn, name, answer }) = self.detaching.remove(&call) {
-                        if result.is_ok() {
-                            tracing::info!(%vn, tsi = %name, "detached");
-                        }
-                        let _ = answer.send(result);
+                    if let Some(detaching) = self.detaching.remove(&call) {
+                        self.detached(detaching, result);
                     }
                 }
                 Output::Persist(attachments) => self.persist(Some(attachments)),
@@ -323,7 +347,9 @@ impl Driver {
             }
             LocalCall::Detach(vn, name, force, answer) => {
                 let call = self.call_id();
-                self.detaching.insert(call, Detaching { vn: vn.clone(), name: name.clone(), answer });
+                let device = self.core.device_of(&vn, &name).map(|device| device.name.clone());
+                let detaching = Detaching { vn: vn.clone(), name: name.clone(), device, answer };
+                self.detaching.insert(call, detaching);
                 self.core.handle_detach(call, vn, name, force);
             }
             LocalCall::Tsis(answer) => drop(answer.send(self.tsis())),
@@ -335,6 +361,26 @@ impl Driver {
             }
             LocalCall::Status(answer) => drop(answer.send(self.status())),
         }
+    }
+
+    /// Answers a detach. The tenant system is nobody's now: its device goes down first, or it would be
+    /// left to talk to the host itself.
+    fn detached(&self, detaching: Detaching, result: Result<(), Refused>) {
+        let Detaching { vn, name, device, answer } = detaching;
+        if result.is_ok() {
+            tracing::info!(%vn, tsi = %name, "detached");
+        }
+        let links = self.links.clone();
+        tokio::spawn(async move {
+            if result.is_ok()
+                && let Some(device) = device
+                && let Some(link) = links.by_name(&device).await
+                && let Err(error) = links.set(link.index, false).await
+            {
+                tracing::warn!(%error, %device, "cannot set down; what is behind it reaches this host");
+            }
+            let _ = answer.send(result);
+        });
     }
 
     fn is_detaching(&self, tsi: &TsiId) -> bool {

@@ -179,7 +179,8 @@ async fn attach(
         let text = format!("{} is the NVE's own device; a tenant system needs one of its own", body.device);
         return Err(Refusal(Code::BadRequest, text));
     }
-    let device = local.links.by_name(&body.device).await.ok_or_else(no_device)?.device();
+    let link = local.links.by_name(&body.device).await.ok_or_else(no_device)?;
+    let device = link.tenant().map_err(|why| Refusal(Code::BadRequest, why))?;
     if let Some(kind) = body.kind {
         let kind = match kind {
             local::DeviceKind::Veth => VapKind::Veth,
@@ -194,6 +195,12 @@ async fn attach(
     tracing::info!(vn = %body.vn, tsi = %body.name, device = %body.device, request = ?body.request_id, "attach");
     let attach = Attach { vn: body.vn, name: body.name, device, mac: body.mac, ips: body.ips };
     let attached = local.ask(|answer| LocalCall::Attach(attach, answer)).await??;
+    // Only now: until its program is there frames would reach this host. A detach set it down.
+    if !link.up
+        && let Err(error) = local.links.set(link.index, true).await
+    {
+        tracing::warn!(%error, device = %body.device, "cannot set up; set it up by hand");
+    }
     let status = if attached.already { StatusCode::OK } else { StatusCode::CREATED };
     Ok((status, Json(view(&body.device, attached))).into_response())
 }

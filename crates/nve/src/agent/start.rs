@@ -86,7 +86,7 @@ pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>)
     };
     let clock = Clock::start();
     let mut core = Core::new(config);
-    let devices: Vec<Device> = all.iter().map(Link::device).collect();
+    let devices: Vec<Device> = all.iter().filter_map(Link::device).collect();
     let saver = Saver::start(state_file, saved.clone());
     core.restore(clock.now(), saved.attachments, &devices);
     core.adopt(clock.now(), saved.vns, &observed);
@@ -115,7 +115,7 @@ pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>)
     tasks.spawn(renew(identity.clone(), identity_file, tls, client, options.tls_key_log.clone()));
     let reserved =
         uplinks.iter().map(|l| l.name.clone()).chain([options.vxlan_device, "lo".to_owned()]).collect();
-    let router = local::router(Local { inputs: inputs.clone(), links, reserved });
+    let router = local::router(Local { inputs: inputs.clone(), links: links.clone(), reserved });
     tasks.spawn(async move { ended("the local API", local::serve(listener, router).await) });
     let scraped = shared.clone();
     tasks.spawn(async move { ended("metrics", metrics::serve(scrapes, scraped).await) });
@@ -125,6 +125,7 @@ pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>)
         clock,
         core,
         plane,
+        links,
         sockets,
         sessions: identity.sessions.iter().map(link).collect(),
         client: client_now,

@@ -1,8 +1,11 @@
 //! The driver with a real data plane, in a namespace of its own.
 
-use super::common::{host, in_namespace};
+use super::common::{host, in_namespace, ip};
 use super::driver::{Driver, Input, LocalCall, RECONCILE};
-use super::{clock::Clock, lisp::LispSockets, look::Look, metrics, plane::Plane, saver::Saver, state::Saved};
+use super::{
+    clock::Clock, devices::Links, lisp::LispSockets, look::Look, metrics, plane::Plane, saver::Saver,
+    state::Saved,
+};
 use crate::core::{Attach, Attachment, Config, Core, Device, Limits, Output, Refused, Timing};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -63,10 +66,12 @@ fn driver(dir: &Path, pins: &Path, grace: Duration) -> (Driver, mpsc::Receiver<I
     });
     let client = Client::new(&Endpoint::unix(dir.join("no-oracle"))).unwrap();
     let clock = Clock::start();
+    let links = Links::open(inputs.clone()).unwrap();
     let driver = Driver {
         clock,
         core,
         plane,
+        links,
         sockets: LispSockets::bind(&rlocs(), 4342).unwrap(),
         sessions: Vec::new(),
         client: watch::channel(Arc::new(client)).1,
@@ -99,6 +104,24 @@ fn on_a_host<F: Future<Output = ()>>(test: impl FnOnce(PathBuf, PathBuf) -> F + 
         };
         runtime.block_on(test).expect("within the ceiling");
     });
+}
+
+impl Driver {
+    /// With web attached at tap1, which is up, as after a restart.
+    async fn with_tap1(mut self) -> Self {
+        ip("tuntap add tap1 mode tap");
+        ip("link set tap1 up");
+        let device = self.links.by_name("tap1").await.unwrap().device().unwrap();
+        self.core.restore(self.clock.now(), vec![away()], &[device]);
+        self
+    }
+}
+
+/// Asks the driver behind `inputs`.
+async fn ask<T>(inputs: &mpsc::Sender<Input>, call: impl FnOnce(oneshot::Sender<T>) -> LocalCall) -> T {
+    let (answer, answered) = oneshot::channel();
+    inputs.send(Input::Local(call(answer))).await.ok().unwrap();
+    answered.await.unwrap()
 }
 
 /// Waits for a condition, 30 s at most.
@@ -172,5 +195,43 @@ fn nothing_is_attached_that_cannot_be_saved() {
             assert_eq!(until(trouble).await, reason, "and readiness says so");
         };
         assert!(driver.drive(queue, asked).await.is_err(), "nor is that hidden in the end");
+    });
+}
+
+#[test]
+fn a_device_that_is_let_go_is_set_down() {
+    on_a_host(async |dir, pins| {
+        let (driver, queue) = driver(&dir, &pins, Duration::from_secs(60));
+        let driver = driver.with_tap1().await;
+        let inputs = driver.inputs.clone();
+        let links = driver.links.clone();
+        let asked = async {
+            let (vn, name) = (away().vn, away().grant.tsi.name);
+            ask(&inputs, |answer| LocalCall::Detach(vn, name, true, answer)).await.unwrap();
+            assert!(!links.by_name("tap1").await.unwrap().up, "nobody's, and it would reach the host");
+        };
+        driver.drive(queue, asked).await.unwrap();
+    });
+}
+
+#[test]
+fn a_list_of_links_makes_good_for_a_change_not_heard_of() {
+    on_a_host(async |dir, pins| {
+        let (driver, queue) = driver(&dir, &pins, Duration::from_secs(60));
+        let driver = driver.with_tap1().await;
+        let inputs = driver.inputs.clone();
+        let asked = async {
+            let at = async || ask(&inputs, LocalCall::Tsis).await[0].device.clone();
+            // Older than the device: it is asked for before it counts as gone.
+            inputs.send(Input::Devices(Vec::new(), BTreeSet::new())).await.ok().unwrap();
+            assert_eq!(at().await, "tap1");
+            let stale = Device { name: "tap1".to_owned(), index: IfIndex(999), kind: VapKind::Tap };
+            inputs.send(Input::Devices(vec![stale], BTreeSet::from([IfIndex(999)]))).await.ok().unwrap();
+            inputs.send(Input::Devices(Vec::new(), BTreeSet::new())).await.ok().unwrap();
+            while !at().await.is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        driver.drive(queue, asked).await.unwrap();
     });
 }

@@ -99,7 +99,12 @@ impl Core {
         .flatten()
         .collect();
         for old in replaced {
-            self.remove_tsi(&old);
+            // The device's VAP is this one's from now on: not for a moment is there none.
+            if let Some(tsi) =
+                self.forget_tsi(&old).filter(|t| t.present && t.device.index != attach.device.index)
+            {
+                self.remove_vap(tsi.device.index);
+            }
         }
         self.cancel_release(&attach.vn, &attach.name);
         self.vns.insert(vn.vni, vn);
@@ -232,7 +237,8 @@ impl Core {
     pub fn handle_device_gone(&mut self, now: Time, index: IfIndex) {
         self.now = now;
         let Some(id) = self.vaps.get(&index).cloned() else { return };
-        self.deactivate(&id);
+        self.withdraw(&id);
+        self.remove_vap(index);
         self.vaps.remove(&index);
         let Some(tsi) = self.tsis.get_mut(&id) else { return };
         tsi.present = false;
@@ -258,8 +264,9 @@ impl Core {
             self.fail_attach(&id, Refused::Datapath { reason });
             return;
         }
-        self.deactivate(&id);
+        self.withdraw(&id);
         if self.vaps.get(&old) == Some(&id) {
+            self.remove_vap(old);
             self.vaps.remove(&old);
         }
         let Some(tsi) = self.tsis.get_mut(&id) else { return };
@@ -268,7 +275,9 @@ impl Core {
         let lost = tsi.lost;
         self.vaps.insert(device.index, id.clone());
         self.timers.cancel(&Timer::Grace(id.clone()));
-        if !lost {
+        if lost {
+            self.deactivate(&id);
+        } else {
             self.activate(&id, None);
         }
         self.unsaved = true;

@@ -123,9 +123,18 @@ impl Core {
         self.unsaved = true;
     }
 
-    /// Deactivates and forgets an interface.
+    /// Forgets an interface, its VAP included.
     pub(super) fn remove_tsi(&mut self, id: &TsiId) -> Option<Tsi> {
-        self.deactivate(id);
+        let tsi = self.forget_tsi(id)?;
+        if tsi.present {
+            self.remove_vap(tsi.device.index);
+        }
+        Some(tsi)
+    }
+
+    /// Forgets an interface but not its VAP: that is the caller's to remove or to give to another.
+    pub(super) fn forget_tsi(&mut self, id: &TsiId) -> Option<Tsi> {
+        self.withdraw(id);
         let tsi = self.tsis.remove(id)?;
         remove_if(&mut self.by_name, &(tsi.vn.clone(), id.name.clone()), id);
         remove_if(&mut self.by_device, &tsi.device.name, id);
@@ -176,18 +185,7 @@ impl Core {
         for ip in &grant.ips {
             self.change(Op::SetNeighbour(id.vni, *ip, Neighbour::At(mac)));
         }
-        let vap = Vap {
-            vni: id.vni,
-            mac: grant.mac,
-            ips: grant.ips,
-            kind: device.kind,
-            path: match device.kind {
-                VapKind::Veth => self.config.veth_path,
-                VapKind::Tap => self.config.tap_path,
-            },
-            mtu: self.config.tenant_mtu,
-            activated: true,
-        };
+        let vap = self.vap(&grant, device.kind, true);
         if ticket.is_some() || self.tables.vaps.get(&device.index) != Some(&vap) {
             let op = Op::SetVap(device.index, vap);
             self.tables.apply(&op);
@@ -228,8 +226,41 @@ impl Core {
         }
     }
 
-    /// Takes an interface out of service; the grant stays.
+    fn vap(&self, grant: &Grant, kind: VapKind, activated: bool) -> Vap {
+        Vap {
+            vni: grant.tsi.vni,
+            mac: grant.mac,
+            ips: grant.ips.clone(),
+            kind,
+            path: match kind {
+                VapKind::Veth => self.config.veth_path,
+                VapKind::Tap => self.config.tap_path,
+            },
+            mtu: self.config.tenant_mtu,
+            activated,
+        }
+    }
+
+    /// Takes an interface out of service and closes its VAP: the program stays at the device and drops
+    /// every frame, or the tenant system would talk to the host itself.
     pub(super) fn deactivate(&mut self, id: &TsiId) {
+        self.withdraw(id);
+        let Some(tsi) = self.tsis.get(id).filter(|t| t.present) else { return };
+        let (device, closed) = (tsi.device.index, self.vap(&tsi.grant, tsi.device.kind, false));
+        if self.tables.vaps.get(&device) != Some(&closed) {
+            self.apply(Op::SetVap(device, closed));
+        }
+    }
+
+    /// Removes the VAP at a device, if there is one.
+    pub(super) fn remove_vap(&mut self, device: IfIndex) {
+        if self.tables.vaps.contains_key(&device) {
+            self.apply(Op::RemoveVap(device));
+        }
+    }
+
+    /// Takes an interface out of service but for its VAP; the grant stays.
+    pub(super) fn withdraw(&mut self, id: &TsiId) {
         let Some(tsi) = self.tsis.get_mut(id).filter(|t| t.state == State::Activated) else { return };
         tsi.state = State::Associated;
         let (grant, device) = (tsi.grant.clone(), tsi.device.index);
@@ -239,7 +270,6 @@ impl Core {
             tsi.digest = Digest::default();
         }
         self.remove_local(id, &eids(&grant));
-        self.apply(Op::RemoveVap(device));
         self.forget_asker(id.vni, device);
     }
 

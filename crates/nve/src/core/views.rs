@@ -1,8 +1,9 @@
 //! What people and programs may ask the core about.
 
-use super::Core;
 use super::tsi::State;
-use weft_model::{Eid, Grant, MacAddr, Origin, Rloc, Time, VnName, VnSpec, Vni};
+use super::{Core, Device};
+use weft_datapath::IfIndex;
+use weft_model::{Eid, Grant, MacAddr, Origin, Rloc, Time, TsiName, VnName, VnSpec, Vni};
 
 /// What happened so often.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -125,6 +126,17 @@ impl Core {
             state: t.state,
             mtu: self.config.tenant_mtu,
         })
+    }
+
+    /// The device an interface is attached at, also while it is gone.
+    #[must_use]
+    pub fn device_of(&self, vn: &VnName, name: &TsiName) -> Option<&Device> {
+        self.find(vn, name).map(|tsi| &tsi.device)
+    }
+
+    /// The devices that are VAPs now.
+    pub fn vap_devices(&self) -> impl Iterator<Item = IfIndex> + '_ {
+        self.vaps.keys().copied()
     }
 
     /// What is known of addresses elsewhere.

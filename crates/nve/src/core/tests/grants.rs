@@ -5,7 +5,7 @@ use super::oracle::Rec;
 use super::world::*;
 use ::core::time::Duration;
 use std::collections::BTreeSet;
-use weft_datapath::{IfIndex, Location, Neighbour};
+use weft_datapath::{IfIndex, Location, Neighbour, Op};
 use weft_model::{Epoch, Successor};
 
 fn lost(seen: &[Seen], tsi: &str) -> bool {
@@ -18,7 +18,9 @@ fn d1_list_without_it_takes_it_out_of_service() {
     let seen = w.grants(11, vec![grant("b", 2)]);
     assert!(lost(&seen, "a") && withdrawn(&seen) == 1);
     assert_eq!(releases(&seen), [], "what is not ours is not ours to give back");
-    assert_eq!(w.tables.vaps.keys().collect::<Vec<_>>(), [&IfIndex(2)]);
+    let open: Vec<_> = w.tables.vaps.iter().map(|(device, vap)| (device.0, vap.activated)).collect();
+    assert_eq!(open, [(1, false), (2, true)], "closed: the tenant does not get to the host itself");
+    assert!(!seen.iter().any(|s| matches!(s, Seen::Op(Op::RemoveVap(_)))), "at no moment");
     assert!(w.core.attachments().iter().all(|a| a.grant.tsi != id("a")), "nor restored");
     assert_eq!(w.grants(12, vec![grant("b", 2)]), [], "once");
 }
@@ -69,9 +71,10 @@ fn d1_lost_does_not_come_back_with_its_device_and_is_not_released() {
     w.grants(11, vec![grant("b", 2)]);
     w.core.handle_device_gone(w.now, IfIndex(1));
     w.seen();
+    assert!(!w.tables.vaps.contains_key(&IfIndex(1)));
     w.core.handle_device(&device(1));
     w.seen();
-    assert!(!w.tables.vaps.contains_key(&IfIndex(1)), "never Activated on two NVEs");
+    assert!(!w.tables.vaps[&IfIndex(1)].activated, "never Activated on two NVEs");
     w.core.handle_device_gone(w.now, IfIndex(1));
     w.seen();
     let seen: Vec<_> = w.passes(Duration::from_secs(61)).into_iter().map(|(_, s)| s).collect();
@@ -87,10 +90,14 @@ fn d1_lost_can_be_detached_and_its_device_used_by_another() {
     w.core.handle_detach(call, red(), name("a"), false);
     let seen = w.seen();
     assert!(seen.contains(&Seen::Detached(call, Ok(()))) && releases(&seen).is_empty());
+    assert!(seen.contains(&Seen::Op(Op::RemoveVap(IfIndex(1)))));
     let mut other = attach("c", 2);
     other.device = device(2);
     let call = w.attach(other);
-    w.granted(call, grant("c", 3));
+    let seen = w.granted(call, grant("c", 3));
+    assert!(!seen.iter().any(|s| matches!(s, Seen::Op(Op::RemoveVap(_)))), "its VAP passes to c");
+    let vap = &w.tables.vaps[&IfIndex(2)];
+    assert_eq!((vap.mac, vap.activated), (grant("c", 3).mac, true));
     assert_eq!(w.core.tsis().map(|t| t.grant.tsi).collect::<Vec<_>>(), [id("c")]);
     w.attach(attach("b", 4));
     assert!(matches!(w.seen()[..], [Seen::Call(_)]), "and be attached again");

@@ -43,6 +43,9 @@ fn interfaces(core: &Core) {
         assert!(tsi.lost || core.members[&id.vni].contains(id));
         if tsi.present {
             assert_eq!(core.vaps[&tsi.device.index], *id);
+            let vap = &core.tables.vaps[&tsi.device.index];
+            assert_eq!((vap.vni, vap.activated), (id.vni, tsi.state == State::Activated), "open or closed");
+            vaps.insert(tsi.device.index);
         }
         if let Some(waiting) = &tsi.waiting {
             assert!(tsi.state == State::Activated && !tsi.lost);
@@ -52,9 +55,8 @@ fn interfaces(core: &Core) {
             assert!(tsi.present && !tsi.lost, "in service without a device or a grant");
             macs.insert((id.vni, tsi.grant.mac.get()), id.clone());
             ips.extend(tsi.grant.ips.iter().map(|ip| ((id.vni, *ip), id.clone())));
-            vaps.insert(tsi.device.index);
             let vap = &core.tables.vaps[&tsi.device.index];
-            assert_eq!((vap.vni, vap.mac, &vap.ips), (id.vni, tsi.grant.mac, &tsi.grant.ips));
+            assert_eq!((vap.mac, &vap.ips), (tsi.grant.mac, &tsi.grant.ips));
             let at = core.tables.fdb[&(id.vni, tsi.grant.mac.get())];
             assert_eq!(at, Location::Local(tsi.device.index));
             for ip in &tsi.grant.ips {
