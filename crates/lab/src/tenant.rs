@@ -30,14 +30,14 @@ pub(crate) fn plug(host: &NetNs, tenant: &NetNs, name: &str, kind: DeviceKind) -
 }
 
 /// Gives the tenant what it was granted and sets it up, as a guest that was told so would.
-pub(crate) fn dress(tenant: &NetNs, state: &TenantState) -> Result<(), LabError> {
+pub(crate) fn dress(tenant: &NetNs, state: &TenantState, flags: AddressFlags) -> Result<(), LabError> {
     let links = Links::open(tenant)?;
     links.up("lo")?;
     links.set_mac(DEVICE, state.mac)?;
     links.set_mtu(DEVICE, state.mtu)?;
     links.up(DEVICE)?;
     for address in &state.ips {
-        links.add_address(DEVICE, *address, AddressFlags::Detect)?;
+        links.add_address(DEVICE, *address, flags)?;
     }
     Ok(())
 }

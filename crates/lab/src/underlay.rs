@@ -135,7 +135,7 @@ pub(crate) fn wire(lab: &str, spec: &LabSpec) -> Result<(), LabError> {
         let links = Links::open(&open(node.as_str())?)?;
         links.wait_running(UPLINK)?;
         for address in addresses(spec, node) {
-            wait_usable(&links, address.addr())?;
+            wait_usable(&links, UPLINK, address.addr())?;
         }
         if spec.underlay.wiring == Wiring::Bridge {
             Links::open(&open("fabric")?)?.wait_running(node.as_str())?;
@@ -146,13 +146,13 @@ pub(crate) fn wire(lab: &str, spec: &LabSpec) -> Result<(), LabError> {
 
 /// Waits until the kernel answers for `ip`: also without duplicate address detection an IPv6
 /// address is tentative until a worker of the kernel has joined its solicited-node group.
-fn wait_usable(links: &Links, ip: IpAddr) -> Result<(), LabError> {
+pub(crate) fn wait_usable(links: &Links, device: &str, ip: IpAddr) -> Result<(), LabError> {
     let usable = clock::until(clock::CEILING, || {
-        let found = links.addresses(UPLINK)?.into_iter().find(|state| state.address == ip);
+        let found = links.addresses(device)?.into_iter().find(|state| state.address == ip);
         Ok::<_, LabError>(found.filter(|state| !state.tentative).map(|_| ()))
     })?;
     let ceiling = clock::CEILING;
-    usable.ok_or_else(|| LabError::Timeout { what: format!("the use of underlay address {ip}"), ceiling })
+    usable.ok_or_else(|| LabError::Timeout { what: format!("the use of address {ip}"), ceiling })
 }
 
 #[cfg(test)]

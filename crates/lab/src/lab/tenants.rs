@@ -6,7 +6,7 @@ use crate::{
     commands::{self, Attached},
     error::LabError,
     http,
-    links::Links,
+    links::{AddressFlags, Links},
     netns::NetNs,
     process::Signal,
     record::TenantState,
@@ -113,6 +113,48 @@ impl Lab {
         self.attach_in_place(&tenant, &what)
     }
 
+    /// Plugs a tenant system in whose MAC and IP addresses `what` names, and sets it up with them
+    /// without duplicate address detection: it may send and receive from the moment that
+    /// [`Self::attach_ready`] returns.
+    ///
+    /// # Errors
+    /// When `what` names no MAC address or the host is unknown.
+    pub fn make_ready(&mut self, name: &str, what: &TenantSpec) -> Result<(), LabError> {
+        let state = self.made_up(&name.parse()?, what)?;
+        if what.mac.is_none() {
+            return Err(self.wrong(format!("{name} cannot be set up before it is attached without a MAC")));
+        }
+        let namespace = match self.node(name) {
+            Ok(namespace) => namespace,
+            Err(_) => self.add_namespace(name)?,
+        };
+        self.record.spec.tenants.insert(name.parse()?, what.clone());
+        self.record.save(&self.root)?;
+        tenant::plug(&self.node(what.host.as_str())?, &namespace, name, what.device)?;
+        tenant::dress(&namespace, &state, AddressFlags::NoDetection)?;
+        let links = Links::open(&namespace)?;
+        links.wait_running(tenant::DEVICE)?;
+        for ip in &what.ips {
+            underlay::wait_usable(&links, tenant::DEVICE, *ip)?;
+        }
+        Ok(())
+    }
+
+    /// Attaches, over the local API, what [`Self::make_ready`] made ready.
+    ///
+    /// # Errors
+    /// When the NVE refuses, or grants something else.
+    pub fn attach_ready(&mut self, name: &str) -> Result<(), LabError> {
+        let (tenant, what) = self.spec_of(name)?;
+        let state = self.ask_attach_by_api(name, name, &what)?;
+        let granted = |ip: &std::net::IpAddr| state.ips.iter().any(|net| net.addr() == *ip);
+        if Some(state.mac) != what.mac || !what.ips.iter().all(granted) {
+            return Err(self.wrong(format!("{name} was granted {state:?}, not what it has")));
+        }
+        self.record.tenants.insert(tenant, state);
+        self.record.save(&self.root)
+    }
+
     /// Detaches a tenant system and takes its interface away; its namespace stays.
     ///
     /// # Errors
@@ -154,7 +196,7 @@ impl Lab {
         }
         let state =
             if self.record.weft.is_some() { self.ask_attach(name, what)? } else { self.made_up(name, what)? };
-        tenant::dress(&namespace, &state)?;
+        tenant::dress(&namespace, &state, AddressFlags::Detect)?;
         self.record.tenants.insert(name.clone(), state.clone());
         self.record.save(&self.root)?;
         Ok(state)
