@@ -137,7 +137,8 @@ fn answer(v4: bool, id: u16, octets: &[u8]) -> Option<u64> {
 }
 
 /// The one's complement sum (RFC 1071) of `octets`.
-pub(crate) fn checksum(octets: &[u8]) -> u16 {
+#[must_use]
+pub fn checksum(octets: &[u8]) -> u16 {
     let mut sum: u32 = octets
         .chunks(2)
         .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)])))

@@ -2,7 +2,11 @@
 //!
 //! Two streams of 1,000 packets a second run all the time. Meanwhile, in turn, daemons are killed
 //! and started again and a tenant system moves from host to host; after each of these every pair
-//! of tenants must reach one another, and nothing may have been flooded.
+//! of tenants must reach one another, and nothing may have been flooded. Afterwards millions of
+//! hostile datagrams are sent to it.
+
+mod datagrams;
+mod hostile;
 
 use crate::{
     build, interrupt, machine,
@@ -18,9 +22,15 @@ const RATE: u32 = 1000;
 /// Options of `soak`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// How long.
+    /// How long daemons are killed and a tenant system moves; 0 for not at all.
     #[arg(long, default_value_t = 10)]
     minutes: u32,
+    /// How many hostile datagrams are sent afterwards; 0 for none.
+    #[arg(long, default_value_t = 10_000_000)]
+    datagrams: u64,
+    /// The same seed makes the same datagrams.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
 }
 
 /// What happens, in turn.
@@ -50,7 +60,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let name = format!("soak{}", std::process::id()).parse()?;
     let options = Options { name: Some(name), weft: Some(weft), bound: true, ..Options::default() };
     let mut lab = Lab::up(&spec, &options, &mut |_| {})?;
-    let soaked = soak(&mut lab, Duration::from_secs(u64::from(args.minutes) * 60));
+    let soaked = both(&mut lab, args);
     if soaked.is_err() {
         for daemon in lab.record().daemons.keys() {
             let log = std::fs::read_to_string(lab.files().log(daemon)).unwrap_or_default();
@@ -66,6 +76,16 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// Gives how many packets were lost.
+fn both(lab: &mut Lab, args: &Args) -> Result<u64> {
+    let time = Duration::from_secs(u64::from(args.minutes) * 60);
+    let lost = if time.is_zero() { 0 } else { soak(lab, time)? };
+    if args.datagrams > 0 {
+        hostile::run(lab, args.datagrams, args.seed)?;
+    }
+    Ok(lost)
+}
+
+/// Likewise, of the time in which daemons are killed.
 fn soak(lab: &mut Lab, time: Duration) -> Result<u64> {
     lab.settle()?;
     let end = clock::now() + time;
@@ -114,9 +134,12 @@ fn soak(lab: &mut Lab, time: Duration) -> Result<u64> {
         .record()
         .daemons
         .iter()
-        .map(|(name, daemon)| vec![name.clone(), resident(daemon.id.pid).unwrap_or_default()])
+        .map(|(name, daemon)| {
+            let kib = resident(daemon.id.pid).map_or_else(String::new, |kib| kib.to_string());
+            vec![name.clone(), kib]
+        })
         .collect();
-    say::table(&["daemon", "resident memory"], &memory);
+    say::table(&["daemon", "resident memory, KiB"], &memory);
     Ok(lost)
 }
 
@@ -150,7 +173,8 @@ fn check(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-fn resident(pid: i32) -> Option<String> {
+/// Memory that a process holds, KiB.
+fn resident(pid: i32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    status.lines().find_map(|line| Some(line.strip_prefix("VmRSS:")?.trim().to_owned()))
+    status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().trim_end_matches(" kB").parse().ok())
 }
