@@ -131,7 +131,7 @@ fn up(
 ) -> Result<ExitCode, LabError> {
     let spec = LabSpec::read(file)?;
     let relay = Some(TapRelay::of(weft.clone()));
-    let options = Options { name, root: place.root(), weft: Some(weft), relay, bound: false };
+    let options = Options { name, root: place.root(), weft: Some(weft), relay, ..Options::default() };
     let lab = Lab::up(&spec, &options, &mut say)?;
     let mut out = io::stdout().lock();
     // A reader that has gone away is no failure of the lab.

@@ -59,6 +59,8 @@ pub struct Options {
     /// The `weft` binary. Without one there are namespaces and devices only, and every tenant
     /// system has the addresses of the file: for tests of the lab and for other overlays.
     pub weft: Option<PathBuf>,
+    /// More words for every `weft nve`, for example `--veth-tunnel device`.
+    pub nve_words: Vec<String>,
     /// Runs TAP tenants' relays; `weft` itself when absent.
     pub relay: Option<TapRelay>,
     /// Whether the lab ends with the calling process: [`down::sweep`] then takes it away once that
@@ -113,7 +115,7 @@ impl Lab {
         };
         let files = Files { run: root.of(record.name.as_str()) };
         let mut lab = Self { record, root, files, relay, children: BTreeMap::new() };
-        match lab.build(progress) {
+        match lab.build(&options.nve_words, progress) {
             Ok(()) => Ok(lab),
             Err(error) => {
                 let kept = lab.keep_logs();
@@ -160,7 +162,7 @@ impl Lab {
         }
     }
 
-    fn build(&mut self, progress: Progress<'_>) -> Result<(), LabError> {
+    fn build(&mut self, nve_words: &[String], progress: Progress<'_>) -> Result<(), LabError> {
         let name = self.record.name.to_string();
         let spec = self.record.spec.clone();
         // Programs of other users, like routing daemons, may pass through the run directory; what
@@ -182,7 +184,7 @@ impl Lab {
         if self.record.weft.is_some() {
             mount_bpf_fs()?;
             self.start_oracles(progress)?;
-            self.start_nves(progress)?;
+            self.start_nves(nve_words, progress)?;
             for (vn, what) in &spec.vns {
                 progress(&format!("VN {vn}"));
                 self.weft(commands::vn_create(&self.context()?, vn, what))?;
@@ -220,7 +222,7 @@ impl Lab {
         Ok(())
     }
 
-    fn start_nves(&mut self, progress: Progress<'_>) -> Result<(), LabError> {
+    fn start_nves(&mut self, more: &[String], progress: Progress<'_>) -> Result<(), LabError> {
         let spec = self.record.spec.clone();
         let hosts: Vec<&NodeName> =
             spec.hosts.iter().filter(|(_, host)| host.nve).map(|(name, _)| name).collect();
@@ -231,7 +233,8 @@ impl Lab {
         for host in &hosts {
             let Some(rloc) = underlay::rloc(&spec, host) else { continue };
             progress(&format!("NVE {host} at {rloc}"));
-            let line = commands::nve(&self.files, self.record.name.as_str(), host.as_str(), &token, rloc);
+            let mut line = commands::nve(&self.files, self.record.name.as_str(), host.as_str(), &token, rloc);
+            line.extend(more.iter().map(Into::into));
             self.start_weft(host.as_str(), host, line)?;
         }
         hosts.iter().try_for_each(|host| self.wait_ready(host.as_str()))

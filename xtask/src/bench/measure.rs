@@ -76,6 +76,16 @@ impl Metric {
         }
     }
 
+    /// The unit of its values.
+    pub(crate) fn unit(self) -> &'static str {
+        match self {
+            Self::PingRtt(_) | Self::FirstPingCold | Self::FirstPingWarm => "us",
+            Self::Tcp(_) => "Gb/s",
+            Self::TcpRr(..) => "1/s",
+            Self::Attach => "ms",
+        }
+    }
+
     /// The rows it gives in a report: a name and the quantile.
     pub(crate) fn rows(self) -> Vec<(String, f64)> {
         match self {

@@ -21,6 +21,7 @@ pub(crate) struct Report {
 #[derive(Debug, Serialize)]
 struct Row {
     metric: String,
+    unit: &'static str,
     weft: Option<f64>,
     peers: BTreeMap<&'static str, f64>,
     /// Weft divided by the peer.
@@ -41,7 +42,7 @@ impl Report {
                     None => BTreeMap::new(),
                 };
                 if weft.is_some() || !peers.is_empty() {
-                    rows.push(Row { metric: name, weft, peers, ratio });
+                    rows.push(Row { metric: name, unit: metric.unit(), weft, peers, ratio });
                 }
             }
         }
@@ -80,4 +81,50 @@ impl Report {
 /// Three digits after the point: more than any of this is good for.
 fn round(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::What;
+
+    /// The form that this and every later bench writes.
+    #[test]
+    fn rows_have_the_form_that_programs_read() {
+        let mut samples = Samples::default();
+        for (peer, value) in [(WEFT, 8.0), ("kernel-bridge-vxlan", 16.0)] {
+            samples.add("ping_rtt_us", peer, value);
+        }
+        let report = Report::of("datapath", 1, Metric::of(What::Datapath), &samples);
+        let json = serde_json::to_value(&report).unwrap();
+        let keys: Vec<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(keys, ["bench", "machine", "rounds", "rows"]);
+        assert_eq!(
+            json["rows"],
+            serde_json::json!([{
+                "metric": "ping_rtt_us",
+                "unit": "us",
+                "weft": 8.0,
+                "peers": {"kernel-bridge-vxlan": 16.0},
+                "ratio": {"kernel-bridge-vxlan": 0.5},
+            }])
+        );
+    }
+
+    /// Names of metrics say their unit already: both say the same.
+    #[test]
+    fn every_metric_has_the_unit_of_its_name() {
+        for what in [What::Datapath, What::Resolve, What::Attach] {
+            for metric in Metric::of(what) {
+                let word = match metric.unit() {
+                    "Gb/s" => "gbps",
+                    "1/s" => "per_s",
+                    other => other,
+                };
+                for (name, _) in metric.rows() {
+                    assert!(name.contains(&format!("_{word}")), "{name} in {}", metric.unit());
+                }
+            }
+        }
+    }
 }

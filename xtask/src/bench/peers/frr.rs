@@ -37,7 +37,7 @@ impl Frr {
             Tuning::Default => "frr-default",
             Tuning::Fast => "frr",
         };
-        let mut frr = Self { site: Site::up(name, None)?, tuning };
+        let mut frr = Self { site: Site::up(name, None, &[])?, tuning };
         if let Err(error) = frr.start() {
             frr.site.lab.down()?;
             return Err(error);

@@ -32,7 +32,7 @@ impl Kernel {
             Learning::Static => "static",
             Learning::Flood => "flood",
         };
-        let site = Site::up(name, None)?;
+        let site = Site::up(name, None, &[])?;
         for ((host, tenants), (other, remote)) in HOSTS.iter().zip(HOSTS.iter().rev()) {
             let links = site.links(host)?;
             let learn = learning == Learning::Flood;

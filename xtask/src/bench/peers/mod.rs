@@ -74,7 +74,11 @@ pub(crate) fn up(what: What, weft: Option<&Path>) -> Result<Vec<Box<dyn Peer>>> 
 fn build(what: What, weft: Option<&Path>, all: &mut Vec<Box<dyn Peer>>) -> Result<()> {
     if let Some(weft) = weft {
         say::step("bringing up weft");
-        all.push(Box::new(weft::Weft::up(weft)?));
+        all.push(Box::new(weft::Weft::up(weft, weft::Tunnel::Direct)?));
+        if what == What::Datapath {
+            say::step("bringing up weft-device");
+            all.push(Box::new(weft::Weft::up(weft, weft::Tunnel::Device)?));
+        }
     }
     if what != What::Attach {
         say::step("bringing up kernel-bridge-vxlan and kernel-flood-learn");

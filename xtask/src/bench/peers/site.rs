@@ -24,15 +24,16 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// Brings it up; with `weft`, Weft carries the tenants, else nothing does yet.
-    pub(crate) fn up(name: &str, weft: Option<PathBuf>) -> Result<Self> {
+    /// Brings it up; with `weft`, Weft carries the tenants, else nothing does yet. `nve_words` are more
+    /// words for its NVEs.
+    pub(crate) fn up(name: &str, weft: Option<PathBuf>, nve_words: &[&str]) -> Result<Self> {
         let spec = LabSpec::parse(
             "
 name: bench
 underlay: { ipv4: 192.0.2.0/24, mtu: 1500, wiring: direct }
 oracles: { oracle: { on: h1 } }
 hosts: { h1: {}, h2: {} }
-vns: { red: { subnets: [10.0.0.0/24] } }
+vns: { red: { subnets: [10.0.0.0/16] } }
 tenants:
   a: { host: h1, vn: red, ips: [10.0.0.1] }
   b: { host: h2, vn: red, ips: [10.0.0.2] }
@@ -44,6 +45,7 @@ tenants:
         let options = Options {
             name: Some(format!("bench{}-{name}", std::process::id()).parse()?),
             weft,
+            nve_words: nve_words.iter().map(ToString::to_string).collect(),
             relay: Some(TapRelay::of(std::env::current_exe()?)),
             bound: true,
             ..Options::default()

@@ -10,16 +10,32 @@ use std::{path::Path, time::Duration};
 use weft_lab::{AddressFlags, DeviceKind, Links, TenantSpec, VethEnd, clock, probe};
 use weft_model::MacAddr;
 
+/// How frames of veth tenants leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tunnel {
+    /// As shipped: eBPF writes the VXLAN header.
+    Direct,
+    /// The kernel's VXLAN device does, as it does for every peer.
+    Device,
+}
+
 pub(crate) struct Weft {
     site: Site,
-    /// The tenant on h2 that answers, once it is not the first any more, and how many there were.
-    answering: Option<String>,
+    tunnel: Tunnel,
+    /// The tenant on h1 that asks and the one on h2 that answers, once they are not the first any more.
+    newest: Option<[String; 2]>,
+    /// How many pairs there were.
     count: u8,
 }
 
 impl Weft {
-    pub(crate) fn up(weft: &Path) -> Result<Self> {
-        Ok(Self { site: Site::up("weft", Some(weft.to_owned()))?, answering: None, count: 0 })
+    pub(crate) fn up(weft: &Path, tunnel: Tunnel) -> Result<Self> {
+        let (name, words): (_, &[&str]) = match tunnel {
+            Tunnel::Direct => (WEFT, &[]),
+            Tunnel::Device => ("device", &["--veth-tunnel", "device"]),
+        };
+        let site = Site::up(name, Some(weft.to_owned()), words)?;
+        Ok(Self { site, tunnel, newest: None, count: 0 })
     }
 
     fn attach_once(&mut self, mac: MacAddr, what: &TenantSpec) -> Result<Duration> {
@@ -48,43 +64,58 @@ impl Weft {
 
 impl Peer for Weft {
     fn name(&self) -> &'static str {
-        WEFT
+        match self.tunnel {
+            Tunnel::Direct => WEFT,
+            Tunnel::Device => "weft-device",
+        }
     }
 
     fn pair(&self, device: Device) -> Result<Option<Pair>> {
+        if self.tunnel == Tunnel::Device && device == Device::Tap {
+            return Ok(None);
+        }
         let mut pair = self.site.pair(device)?;
-        if let Some(name) = self.answering.as_ref().filter(|_| device == Device::Veth) {
-            pair.b = self.site.lab.node(name)?;
-            pair.b_addr = self.site.lab.tenant(name)?.ipv4().context("it has an IPv4 address")?;
+        if let Some([asks, answers]) = self.newest.as_ref().filter(|_| device == Device::Veth) {
+            pair.a = self.site.lab.node(asks)?;
+            pair.b = self.site.lab.node(answers)?;
+            pair.b_addr = self.site.lab.tenant(answers)?.ipv4().context("it has an IPv4 address")?;
         }
         Ok(Some(pair))
     }
 
     /// An Oracle tells whoever asked of every change, so an address that was ever asked for is
-    /// never unknown again: a tenant that nobody knows is a new one, with an address never used.
+    /// never unknown again: tenants that nobody knows are new ones, with addresses never used. Both, as
+    /// a flooding bridge forgets both.
     fn forget(&mut self) -> Result<()> {
-        self.count += 1;
-        let name = format!("b{}", self.count);
-        let what = TenantSpec {
-            host: "h2".parse()?,
-            vn: "red".to_owned(),
-            ips: vec![[10, 0, 0, 100 + self.count].into()],
-            mac: None,
-            device: DeviceKind::Veth,
-        };
-        self.site.lab.attach(&name, &what)?;
-        if let Some(before) = self.answering.replace(name) {
-            self.site.lab.detach(&before)?;
+        self.count = self.count.checked_add(1).context("more rounds than there are addresses")?;
+        for before in self.newest.take().iter().flatten() {
+            self.site.lab.detach(before)?;
         }
+        let ends = [("a", "h1", 1), ("b", "h2", 2)];
+        let names = ends.map(|(end, _, _)| format!("{end}{}", self.count));
+        for (name, (_, host, net)) in names.iter().zip(ends) {
+            let what = TenantSpec {
+                host: host.parse()?,
+                vn: "red".to_owned(),
+                ips: vec![[10, 0, net, self.count].into()],
+                mac: None,
+                device: DeviceKind::Veth,
+            };
+            self.site.lab.attach(name, &what)?;
+            // A device that has just come up may drop its first frames.
+            self.site.links(name)?.wait_running("eth0")?;
+            self.site.links(host)?.wait_running(name)?;
+        }
+        self.newest = Some(names);
         self.forget_tenants()
     }
 
     fn forget_tenants(&mut self) -> Result<()> {
         self.site.forget_tenants()?;
-        match &self.answering {
-            Some(name) => Ok(self.site.links(name)?.flush_neighbours("eth0")?),
-            None => Ok(()),
+        for name in self.newest.iter().flatten() {
+            self.site.links(name)?.flush_neighbours("eth0")?;
         }
+        Ok(())
     }
 
     fn attach(&mut self) -> Result<Option<Duration>> {
