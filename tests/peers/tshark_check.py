@@ -100,7 +100,7 @@ class Daemons:
         lab = self.lab
         words = [lab.weft_bin, "nve", "--join", token, "--name", host, "--data-dir", f"{lab.run_dir}/data/{host}"]
         words += ["--socket", f"{lab.run_dir}/{host}.sock", "--uplink", "eth0", "--rloc", rloc]
-        words += ["--pin-dir", f"/sys/fs/bpf/weft/{lab.name}-{host}", "--tls-key-log", self.key_log]
+        words += ["--pin-dir", f"/sys/fs/bpf/weft-lab/{lab.name}/{host}", "--tls-key-log", self.key_log]
         return self.start(host, host, *words)
 
     def connected(self, count):

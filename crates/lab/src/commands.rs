@@ -82,10 +82,17 @@ impl Files {
     }
 }
 
+/// The directory of a lab's BPF pins: neither another lab's, whatever the names, nor that of an NVE
+/// of the machine itself.
+#[must_use]
+pub fn pins(lab: &str) -> PathBuf {
+    Path::new(BPF_FS).join("weft-lab").join(lab)
+}
+
 /// The BPF pin directory of the NVE on `host`.
 #[must_use]
 pub fn pin_dir(lab: &str, host: &str) -> PathBuf {
-    Path::new(BPF_FS).join("weft").join(format!("{lab}-{host}"))
+    pins(lab).join(host)
 }
 
 fn args(words: &[&dyn AsRef<std::ffi::OsStr>]) -> Vec<OsString> {
@@ -223,4 +230,19 @@ pub(crate) fn with_prefix(text: &str, subnets: &[IpNet]) -> Result<IpNet, String
         .find(|net| net.contains(&ip))
         .map_or(if ip.is_ipv4() { 32 } else { 128 }, IpNet::prefix_len);
     IpNet::new(ip, length).map_err(|error| format!("{text}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_lab_has_pins_below_another_ones() {
+        // Names of labs and hosts may contain dashes.
+        assert_ne!(pin_dir("a", "b-c"), pin_dir("a-b", "c"));
+        let all = [pins("a"), pins("a-b"), pins("nve"), "/sys/fs/bpf/weft/nve".into()];
+        for one in &all {
+            assert!(all.iter().filter(|other| other.starts_with(one)).count() == 1, "{}", one.display());
+        }
+    }
 }

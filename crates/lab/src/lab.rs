@@ -109,7 +109,7 @@ impl Lab {
             weft: options.weft.clone(),
             namespaces: underlay::namespaces(name.as_str(), spec),
             daemons: BTreeMap::new(),
-            pins: spec.hosts.keys().map(|host| commands::pin_dir(name.as_str(), host.as_str())).collect(),
+            pins: vec![commands::pins(name.as_str())],
             tenants: BTreeMap::new(),
             name,
         };
