@@ -6,11 +6,11 @@ use crate::{
     error::LabError,
     lab::{Lab, Options, TapRelay},
     netns::NetNs,
-    record::{self, RunRoot},
+    record::{self, LabSummary, RunRoot},
     spec::{LabName, LabSpec},
     tap,
 };
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use std::{
     ffi::OsString,
     io::{self, IsTerminal as _, Write as _},
@@ -23,6 +23,9 @@ use std::{
 #[derive(Clone, Debug, Subcommand)]
 pub enum LabCommand {
     /// Bring up the lab that a YAML file describes.
+    #[command(after_help = "Examples:
+  weft lab up examples/three-hosts.yaml
+  weft lab up examples/three-hosts.yaml --name second")]
     Up {
         /// The file, for example examples/three-hosts.yaml.
         file: PathBuf,
@@ -34,6 +37,11 @@ pub enum LabCommand {
         place: Place,
     },
     /// Run a command in a host (h1), tenant (red-a), Oracle or the fabric.
+    #[command(after_help = "Examples:
+  weft lab exec red-a -- ping -c1 10.0.0.2
+  weft lab exec h1 -- weft get drops                 what h1's data plane dropped
+  weft lab exec oracle -- weft get mappings          where everybody is
+  weft lab exec --lab second fabric -- tcpdump -ni br0")]
     Exec {
         /// The lab; may be left out while only one is up.
         #[arg(long)]
@@ -48,6 +56,9 @@ pub enum LabCommand {
         command: Vec<OsString>,
     },
     /// Take a lab down: daemons, namespaces, BPF pins and run directory.
+    #[command(after_help = "Examples:
+  weft lab down                                      the only one that is up
+  weft lab down three-hosts")]
     Down {
         /// The lab; may be left out while only one is up.
         name: Option<String>,
@@ -56,10 +67,14 @@ pub enum LabCommand {
         place: Place,
     },
     /// List the labs.
+    #[command(after_help = "Example: weft lab list -o json")]
     List {
         /// Where labs are kept.
         #[command(flatten)]
         place: Place,
+        /// How to show the answer.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
     },
     /// Carry frames between a host's TAP and a tenant's (the lab starts this itself).
     #[command(hide = true)]
@@ -77,6 +92,18 @@ pub enum LabCommand {
         #[arg(long)]
         tenant_device: String,
     },
+}
+
+/// How a list is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Table,
+    /// One JSON document.
+    Json,
+    /// The same as YAML.
+    Yaml,
 }
 
 /// Where labs keep their records and logs.
@@ -112,7 +139,7 @@ impl LabCommand {
                 ));
                 Ok(ExitCode::SUCCESS)
             }
-            Self::List { place } => list(&place.root()),
+            Self::List { place, output } => list(&place.root(), output),
             Self::TapRelay { host_namespace, host_device, tenant_namespace, tenant_device } => {
                 let host = tap::open(&NetNs::open(&host_namespace)?, &host_device)?;
                 let tenant = tap::open(&NetNs::open(&tenant_namespace)?, &tenant_device)?;
@@ -153,18 +180,32 @@ fn exec(lab: Option<String>, place: &Place, node: &str, command: &[OsString]) ->
     Err(LabError::Start { program: program.to_string_lossy().into_owned(), source })
 }
 
-fn list(root: &RunRoot) -> Result<ExitCode, LabError> {
-    let mut out = io::stdout().lock();
-    let _ = writeln!(out, "{:<24} {:<9} {:>5} {:>7} {:>9}", "NAME", "STATE", "HOSTS", "TENANTS", "PROCESSES");
-    for lab in record::list(root)? {
-        let running = format!("{}/{}", lab.running, lab.daemons);
-        let _ = writeln!(
-            out,
-            "{:<24} {:<9} {:>5} {:>7} {running:>9}",
-            lab.name, lab.state, lab.hosts, lab.tenants
-        );
-    }
+fn list(root: &RunRoot, format: Format) -> Result<ExitCode, LabError> {
+    let text = shown(&record::list(root)?, format)?;
+    // A reader that has gone away is no failure.
+    let _ = io::stdout().lock().write_all(text.as_bytes());
     Ok(ExitCode::SUCCESS)
+}
+
+fn shown(labs: &[LabSummary], format: Format) -> Result<String, LabError> {
+    let failed =
+        |error: &dyn std::fmt::Display| LabError::io("show the labs")(io::Error::other(error.to_string()));
+    match format {
+        Format::Json => serde_json::to_string_pretty(labs).map(|text| text + "\n").map_err(|e| failed(&e)),
+        Format::Yaml => serde_saphyr::to_string(&labs).map_err(|e| failed(&e)),
+        Format::Table => {
+            let mut text =
+                format!("{:<24} {:<9} {:>5} {:>7} {:>9}\n", "NAME", "STATE", "HOSTS", "TENANTS", "PROCESSES");
+            for lab in labs {
+                let running = format!("{}/{}", lab.running, lab.daemons);
+                text.push_str(&format!(
+                    "{:<24} {:<9} {:>5} {:>7} {running:>9}\n",
+                    lab.name, lab.state, lab.hosts, lab.tenants
+                ));
+            }
+            Ok(text)
+        }
+    }
 }
 
 /// `name`, or the only lab there is.
@@ -188,5 +229,31 @@ fn say(line: &str) {
     let mut err = io::stderr().lock();
     if err.is_terminal() {
         let _ = writeln!(err, "lab: {line}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_format_shows_the_same() {
+        let lab = LabSummary {
+            name: "three-hosts".to_owned(),
+            state: "up",
+            hosts: 3,
+            tenants: 6,
+            running: 3,
+            daemons: 4,
+        };
+        let table = shown(std::slice::from_ref(&lab), Format::Table).unwrap();
+        assert_eq!(table.lines().count(), 2);
+        assert!(table.contains("three-hosts") && table.ends_with("3/4\n"), "{table}");
+        let json = shown(std::slice::from_ref(&lab), Format::Json).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let yaml = shown(&[lab], Format::Yaml).unwrap();
+        assert_eq!(json, serde_saphyr::from_str::<serde_json::Value>(&yaml).unwrap());
+        assert_eq!((&json[0]["name"], &json[0]["running"]), (&"three-hosts".into(), &3.into()));
+        assert_eq!(shown(&[], Format::Json).unwrap(), "[]\n");
     }
 }
