@@ -15,20 +15,29 @@ pub(crate) fn root() -> Result<PathBuf> {
 
 /// `WEFT_BIN`, or `weft` built with `--profile lab`: its path.
 pub(crate) fn weft() -> Result<PathBuf> {
+    built("lab")
+}
+
+/// `WEFT_BIN`, or `weft` as it is shipped: its path. Some minutes longer to build.
+pub(crate) fn shipped() -> Result<PathBuf> {
+    built("release")
+}
+
+fn built(profile: &str) -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("WEFT_BIN").map(PathBuf::from) {
         ensure!(path.is_file(), "WEFT_BIN={} is no file", path.display());
         return Ok(path.canonicalize()?);
     }
-    say::step("cargo build -p weft --profile lab");
+    say::step(&format!("cargo build -p weft --profile {profile}"));
     let mut command = Command::new(tools::cargo());
     command
-        .args(["build", "--locked", "--package", "weft", "--profile", "lab"])
+        .args(["build", "--locked", "--package", "weft", "--profile", profile])
         .current_dir(root()?)
         .stdin(Stdio::null());
     let status =
         interrupt::spawn(&mut command).and_then(|mut cargo| cargo.wait()).context("cannot run cargo")?;
     ensure!(status.success(), "building weft failed with {status}");
-    let path = target()?.join("lab/weft");
+    let path = target()?.join(profile).join("weft");
     ensure!(path.is_file(), "cargo built no {}", path.display());
     Ok(path)
 }

@@ -61,7 +61,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     interrupt::watch();
     interrupt::sweep();
     packages::install(&[Use::Bench])?;
-    let weft = if args.peers_only { None } else { Some(build::weft()?) };
+    let weft = if args.peers_only { None } else { Some(build::shipped()?) };
     let mut all = peers::up(args.what, weft.as_deref())?;
     let measured = measure(args, &mut all);
     // Both: a leftover matters even where a measurement failed.
