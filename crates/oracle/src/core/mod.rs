@@ -17,14 +17,13 @@
 //! and call [`Shard::handle_timeout`] when the time of [`Shard::poll_timeout`] has come.
 //!
 //! ```
-//! use weft_oracle::core::{Fact, Shard, ShardConfig, peek_vni, shard_of};
+//! use weft_oracle::core::{Fact, Owner, Shard, ShardConfig, owner};
 //! use weft_model::Time;
 //!
 //! let mut shard = Shard::new(ShardConfig::default(), Time::default());
 //! shard.handle_fact(Time::default(), Fact::FactsLoaded);
 //! let datagram = [0_u8; 12]; // what recv_from gave
-//! let of = peek_vni(&datagram).map_or(0, |vni| shard_of(vni, 1)); // to whom it goes
-//! assert_eq!(of, 0);
+//! assert_eq!(owner(&datagram, 1), Owner::Any); // to whom it goes
 //! let (from, at) = ("192.0.2.1:4342".parse()?, "192.0.2.9".parse()?);
 //! shard.handle_datagram(Time::from_millis(5), from, at, &datagram);
 //! let mut octets = Vec::new();
@@ -47,6 +46,7 @@ mod nodes;
 mod output;
 mod publish;
 mod resolver;
+mod route;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -57,8 +57,7 @@ mod xtr;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use weft_lisp::tcp::{Body, Frame, RefreshScope, Signal};
-use weft_lisp::{Address, Ecm, MapRegister, MapRequest, MessageType};
+use weft_lisp::{Ecm, MessageType};
 use weft_model::{Eid, Grant, Rloc, Time, TsiId, VnSpec, Vni, XtrId};
 
 use conversations::{AskKey, Asks};
@@ -75,49 +74,9 @@ pub use digest::record_digest;
 pub use error::Refusal;
 pub use facts::{Fact, NveFact, XtrFact};
 pub use output::{Event, SessionId, Transmit};
+pub use route::{Owner, owner, peek_frame_vni, shard_of};
 pub use server::SessionEvent;
 pub use views::{ConversationView, MappingView, MemberView, NodeView};
-
-/// Which shard a VN belongs to.
-#[must_use]
-pub fn shard_of(vni: u32, shards: usize) -> usize {
-    // Neighbouring VNIs spread evenly, and so do strided ones.
-    let shards = u64::try_from(shards.max(1)).unwrap_or(1);
-    usize::try_from(limits::mix(u64::from(vni)) % shards).unwrap_or(0)
-}
-
-/// The VNI that a datagram is about, to find its shard by; `None` when it is about none, or is nothing:
-/// any shard may then have it, to count it.
-#[must_use]
-pub fn peek_vni(datagram: &[u8]) -> Option<u32> {
-    let eid = match MessageType::of(datagram).ok()? {
-        MessageType::Ecm => {
-            let ecm = Ecm::decode(datagram).ok()?;
-            MapRequest::decode(ecm.message).ok()?.records.first()?.eid
-        }
-        MessageType::MapRegister => MapRegister::decode(datagram).ok()?.records.first()?.eid,
-        _ => return None,
-    };
-    iid(eid)
-}
-
-/// The VNI that a frame is about, to find its shard by; `None` when it concerns all shards.
-#[must_use]
-pub fn peek_frame_vni(frame: &Frame<'_>) -> Option<u32> {
-    match frame.body().ok()? {
-        Body::Registration(registration) => iid(registration.register().records.first()?.eid),
-        Body::Signal(Signal::VnDigest { vni, .. }) => Some(vni),
-        Body::RegistrationRefresh { scope: RefreshScope::Instance(prefix), .. } => iid(prefix.eid),
-        _ => None,
-    }
-}
-
-fn iid(eid: Address<'_>) -> Option<u32> {
-    match eid {
-        Address::InstanceId { iid, .. } => Some(iid),
-        _ => None,
-    }
-}
 
 /// What is due at some time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -242,7 +201,8 @@ impl Shard {
     }
 
     /// Takes a datagram that came from `src` to `dst`, port 4342: an ECM with a Map-Request, or a
-    /// Map-Register. For a Map-Request of an asker that is known, nothing is allocated.
+    /// Map-Register. For a Map-Request of an asker that is known, nothing is allocated. Of a message that is
+    /// about several shards' VNs, each does its own part: see [`Owner::Several`].
     pub fn handle_datagram(&mut self, now: Time, src: SocketAddr, dst: IpAddr, payload: &[u8]) {
         self.counters.datagrams += 1;
         match MessageType::of(payload) {
@@ -257,6 +217,19 @@ impl Shard {
             Ok(_) => self.counters.unsupported += 1,
             Err(_) => self.counters.malformed += 1,
         }
+    }
+
+    /// Whether a Map-Register comes from an xTR that is known, with its key and a nonce that may be used.
+    /// Every shard can say so; what it is about is not looked at.
+    #[must_use]
+    pub fn authentic_register(&self, src: SocketAddr, payload: &[u8]) -> bool {
+        self.is_authentic(src, payload)
+    }
+
+    /// Whether a Map-Register would be accepted, as far as it is about this shard's VNs.
+    #[must_use]
+    pub fn would_register(&self, src: SocketAddr, payload: &[u8]) -> bool {
+        self.allows_register(src, payload)
     }
 
     /// Takes the answer to a [`Transmit::Echo`].

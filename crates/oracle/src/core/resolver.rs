@@ -99,6 +99,10 @@ impl Shard {
                 return;
             }
         };
+        if !self.owns(vni) {
+            // Another shard answers this part.
+            return;
+        }
         if !self.may_ask(asked.nve, vni) {
             self.counters.requests_foreign_vn += 1;
             return;

@@ -15,6 +15,7 @@ use super::error::Refusal;
 use super::liveness::Lost;
 use super::nodes::{Control, Parked, Session};
 use super::output::{Event, SessionId};
+use super::route::iid;
 use super::wire::{WireEid, from_lisp};
 
 /// What happens on the session of an NVE.
@@ -313,6 +314,11 @@ impl Shard {
         }
         let mut claims = BTreeMap::new();
         for record in register.records {
+            // A plain xTR's message may be about other shards' VNs too: those look after their parts.
+            let foreign = |vni| Vni::new(vni).is_ok_and(|vni| !self.owns(vni));
+            if several && iid(record.eid).is_some_and(foreign) {
+                continue;
+            }
             self.claim(nve, &record, several, &mut claims)?;
         }
         let claims: Vec<Claim> = claims.into_values().collect();

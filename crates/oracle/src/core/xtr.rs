@@ -16,6 +16,7 @@ use super::conversations::AskKey;
 use super::database::{TsiIx, Via};
 use super::facts::XtrFact;
 use super::output::Event;
+use super::route::iid;
 use super::wire::to_lisp;
 use super::{Shard, Timer};
 
@@ -99,6 +100,16 @@ impl Shard {
         }
     }
 
+    pub(crate) fn is_authentic(&self, src: SocketAddr, octets: &[u8]) -> bool {
+        self.check_register(src, octets).is_ok()
+    }
+
+    /// Whether a Map-Register is authentic, new or a copy of the last, and its part here is allowed.
+    pub(crate) fn allows_register(&self, src: SocketAddr, octets: &[u8]) -> bool {
+        let Ok((nve, register, repeated)) = self.check_register(src, octets) else { return false };
+        repeated || self.claims(nve, &register, true).is_ok()
+    }
+
     /// Finds the key by (Site-ID, xTR-ID, Key ID), or by the source address of an xTR that sends no
     /// xTR-ID, and checks MAC and nonce. True when it is a copy of the last message.
     fn check_register<'a>(
@@ -160,9 +171,15 @@ impl Shard {
                 self.apply(now, nve, claim, Via::Udp { expires: now + life }, true);
             }
         }
+        let first = register.records.first().and_then(|record| Vni::new(iid(record.eid)?).ok());
+        let leads = first.is_none_or(|vni| self.owns(vni));
         let Some(plain) = self.nodes.get_mut(nve).and_then(|node| node.plain.as_mut()) else { return };
         plain.nonce = register.nonce;
         plain.mac = register.auth.mac.to_vec();
+        if !leads {
+            // The shard that has the first record saves the nonce and acknowledges.
+            return;
+        }
         if register.want_notify {
             let records = register.records.iter().filter_map(|record| RecordBuf::new(&record).ok()).collect();
             // A Map-Notify goes to port 4342, to where the register came from (RFC 9301 section 5.7).

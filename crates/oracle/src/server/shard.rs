@@ -8,14 +8,14 @@ use super::{
     udp::{DATAGRAM, Udp},
 };
 use crate::core::{
-    Event, Fact, Refusal, SessionEvent, SessionId, Shard, ShardConfig, Transmit, peek_vni, shard_of,
+    Event, Fact, Owner, Refusal, SessionEvent, SessionId, Shard, ShardConfig, Transmit, owner,
 };
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::eventfd::{EfdFlags, EventFd},
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, SocketAddr},
     os::fd::AsFd,
@@ -24,14 +24,17 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
 };
-use tokio::sync::{mpsc, oneshot};
-use weft_lisp::tcp::Frame;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use weft_lisp::{MessageType, tcp::Frame};
 use weft_model::{Epoch, Rloc, Time, TsiId, XtrId};
 
 /// Inputs that wait for a shard at most; who has more waits in turn (datagrams are dropped).
 const INBOX: usize = 4096;
 /// Inputs, and datagrams of one socket, taken in one go.
 const ROUND: usize = 64;
+
+/// Map-Registers about several shards' VNs that one shard has in hand; who sends more sends them again.
+const SHARED: usize = 16;
 
 /// A question about a shard.
 pub(super) type Query = Box<dyn FnOnce(&Shard, Time) + Send>;
@@ -71,12 +74,46 @@ pub(super) enum Input {
 }
 
 /// What a shard asks of the rest of the daemon.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) enum Order {
     /// Write down the new holder.
     Succeed { tsi: TsiId, nve: XtrId, epoch: Epoch },
     /// Write down a nonce, then tell the shard.
     SaveNonce { shard: usize, xtr: XtrId, nonce: u64 },
+    /// Ask all these shards whether they accept their part of a Map-Register, then give it to them.
+    Share(Shared),
+}
+
+/// A Map-Register about VNs of several shards.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) shards: BTreeSet<usize>,
+    from: SocketAddr,
+    to: IpAddr,
+    payload: Arc<[u8]>,
+    /// So that not more are under way than are kept.
+    _place: OwnedSemaphorePermit,
+}
+
+impl Shared {
+    /// Gives it to all shards concerned when all accept it, else to those that refuse it, which say so. What
+    /// changes in between is found by the next refresh.
+    pub(super) async fn carry_out(self, all: &[ShardHandle]) {
+        let mut refusing = Vec::new();
+        for shard in self.shards.iter().filter_map(|index| all.get(*index)) {
+            let (from, payload) = (self.from, self.payload.clone());
+            if shard.ask(move |shard, _| shard.would_register(from, &payload)).await == Some(false) {
+                refusing.push(shard);
+            }
+        }
+        if refusing.is_empty() {
+            refusing.extend(self.shards.iter().filter_map(|index| all.get(*index)));
+        }
+        for shard in refusing {
+            let payload = (*self.payload).into();
+            shard.send(Input::Datagram { from: self.from, to: self.to, payload }).await;
+        }
+    }
 }
 
 /// A shard's inbox.
@@ -178,6 +215,7 @@ impl ShardThread {
             sessions: BTreeMap::new(),
             octets: Vec::new(),
             refusals: LogLimit::default(),
+            shared: Arc::new(Semaphore::new(SHARED)),
             stopped: false,
         };
         thread.run(sockets, echoes)
@@ -213,6 +251,7 @@ struct Running {
     sessions: BTreeMap<SessionId, Arc<SessionOut>>,
     octets: Vec<u8>,
     refusals: LogLimit,
+    shared: Arc<Semaphore>,
     stopped: bool,
 }
 
@@ -332,12 +371,38 @@ impl Running {
 
     fn datagram(&mut self, from: SocketAddr, to: IpAddr, payload: &[u8]) {
         let owner = match self.all.len() {
-            1 => 0,
-            shards => peek_vni(payload).map_or(self.index, |vni| shard_of(vni, shards)),
+            1 => Owner::Any,
+            shards => owner(payload, shards),
         };
+        match owner {
+            Owner::Any => self.hand(self.index, from, to, payload),
+            Owner::One(owner) => self.hand(owner, from, to, payload),
+            Owner::Several(shards) if MessageType::of(payload) == Ok(MessageType::MapRegister) => {
+                self.share(shards, from, to, payload);
+            }
+            // Each answers its part.
+            Owner::Several(shards) => {
+                shards.into_iter().for_each(|owner| self.hand(owner, from, to, payload));
+            }
+        }
+    }
+
+    fn hand(&mut self, owner: usize, from: SocketAddr, to: IpAddr, payload: &[u8]) {
         match self.all.get(owner).filter(|_| owner != self.index) {
             Some(other) => other.offer(Input::Datagram { from, to, payload: payload.into() }),
             None => self.shard.handle_datagram(self.clock.now(), from, to, payload),
+        }
+    }
+
+    /// A Map-Register about several shards' VNs.
+    fn share(&mut self, shards: BTreeSet<usize>, from: SocketAddr, to: IpAddr, payload: &[u8]) {
+        // A stranger's, which any shard knows it for, troubles nobody else.
+        if !self.shard.authentic_register(from, payload) {
+            return self.shard.handle_datagram(self.clock.now(), from, to, payload);
+        }
+        if let Ok(place) = self.shared.clone().try_acquire_owned() {
+            let shared = Shared { shards, from, to, payload: payload.into(), _place: place };
+            drop(self.orders.send(Order::Share(shared)));
         }
     }
 

@@ -438,6 +438,11 @@ async fn carry_out(app: Arc<App>, mut queue: mpsc::UnboundedReceiver<Order>) {
                     Err(e) => tracing::error!(error = %e, %xtr, "a nonce cannot be saved"),
                 }
             }
+            // On its own: it waits for shards, and what waits behind it need not.
+            Some(Order::Share(shared)) => {
+                let asked = app.clone();
+                app.tasks.spawn(async move { shared.carry_out(&asked.shards).await });
+            }
             None => return,
         }
     }

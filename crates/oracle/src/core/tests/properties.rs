@@ -495,7 +495,7 @@ proptest! {
         }
         let src = SocketAddr::new(rloc(1).get(), 4342);
         bench.shard.handle_datagram(bench.now, src, oracle_ip(), &octets);
-        let _ = peek_vni(&octets);
+        let _ = owner(&octets, 3);
         prop_assert_eq!(bench.sent(), vec![]);
         prop_assert_eq!(bench.shard, before);
     }
@@ -527,7 +527,7 @@ proptest! {
             }
             let src = SocketAddr::new(rloc(1).get(), 4342);
             bench.shard.handle_datagram(bench.now, src, oracle_ip(), &octets);
-            let _ = peek_vni(&octets);
+            let _ = owner(&octets, 3);
             bench.frame(10, Frame { frame_type: 17, id: 1, data: octets.as_slice() });
             let frame = Frame { frame_type: u16::from(n), id: 1, data: octets.as_slice() };
             let _ = peek_frame_vni(&frame);
@@ -562,7 +562,7 @@ fn shards_share_the_vns_and_each_knows_only_its_own() {
     let mut shares = [0; 3];
     (1..3000).for_each(|n| shares[shard_of(n, 3)] += 1);
     assert!(shares.iter().all(|share| (900..1100).contains(share)), "{shares:?}");
-    assert_eq!(peek_vni(&request(1, 5, mac(1), None, 1)), Some(5));
-    assert_eq!(peek_vni(&register_octets()), Some(1));
-    assert_eq!(peek_vni(&[0; 40]), None);
+    assert_eq!(owner(&request(1, 5, mac(1), None, 1), 7), Owner::One(shard_of(5, 7)));
+    assert_eq!(owner(&register_octets(), 7), Owner::One(shard_of(1, 7)));
+    assert_eq!(owner(&[0; 40], 7), Owner::Any);
 }

@@ -200,6 +200,99 @@ fn n1_records_of_a_plain_xtr_add_up_and_are_withdrawn_one_by_one() {
     assert_eq!(bench.shard.counters().withdrawals, 1);
 }
 
+/// The shards of two, and a VN of each.
+fn two_shards() -> ([Bench; 2], [u32; 2]) {
+    let vns = [0, 1].map(|index| (1..).find(|vn| shard_of(*vn, 2) == index).unwrap());
+    let shards = [0, 1].map(|index| {
+        let timing = Timing { patience: Duration::ZERO, ..Timing::default() };
+        let mut bench = Bench::with(1, ShardConfig { index, shards: 2, timing, ..ShardConfig::default() });
+        for (vn, n) in vns.into_iter().zip([7, 8]) {
+            bench.fact(Fact::Vn(spec(vn)));
+            bench.grant(vn, n, 5);
+        }
+        bench.fact(fact(5, 0));
+        bench.events();
+        bench
+    });
+    (shards, vns)
+}
+
+fn spanning(nonce: u64, records: &[Record<'_>]) -> Vec<u8> {
+    let message = MapRegister {
+        want_notify: true,
+        nonce,
+        auth: Algorithm::HmacSha256.placeholder(1, MacLength::Truncated),
+        records: records.into(),
+        ..MapRegister::default()
+    };
+    let mut octets = Vec::new();
+    message.encode(&mut octets, EncodeOptions::default()).unwrap();
+    auth::sign(&mut octets, KEY, auth::Coverage::WholePayload).unwrap();
+    octets
+}
+
+#[test]
+fn n1_a_register_about_vns_of_two_shards_is_whole_and_acknowledged_once() {
+    let (mut shards, vns) = two_shards();
+    let own = [lisp::Locator::new(rloc(5).get(), 1)];
+    let record = |shard: usize, n| wire_record(vns[shard], mac(n), 3, &own);
+    let octets = spanning(1, &[record(1, 8), record(0, 7)]);
+    let Owner::Several(owners) = owner(&octets, 2) else { panic!() };
+    assert_eq!(owners, BTreeSet::from([0, 1]));
+    let src = SocketAddr::new(rloc(5).get(), 4342);
+    for bench in &mut shards {
+        assert!(bench.shard.would_register(src, &octets));
+        send(bench, &octets);
+        bench.shard.handle_nonce_saved(bench.now, nve(5), 1);
+    }
+    assert_eq!(shards[0].mapping(vns[0], mac(7)).unwrap().origin, weft_model::Origin::Registration);
+    assert_eq!(shards[1].mapping(vns[1], mac(8)).unwrap().origin, weft_model::Origin::Registration);
+    assert_eq!((shards[0].events(), shards[0].sent()), (vec![], vec![]));
+    assert_eq!(shards[1].events(), [Event::SaveNonce { xtr: nve(5), nonce: 1 }], "the first record's");
+    assert!(matches!(shards[1].sent()[..], [Sent::MapNotify { nonce: 1, .. }]));
+    // An older one counts in neither, a copy is the same again, and one wrong part is found where it is.
+    for bench in &mut shards {
+        assert!(bench.shard.would_register(src, &octets));
+        assert!(!bench.shard.would_register(src, &spanning(1, &[record(1, 8)])));
+    }
+    let bad = spanning(2, &[record(1, 8), record(0, 9)]);
+    assert_eq!(shards.each_ref().map(|bench| bench.shard.would_register(src, &bad)), [false, true]);
+    send(&mut shards[0], &bad);
+    assert!(matches!(shards[0].events()[..], [Event::Refused { .. }]));
+}
+
+#[test]
+fn n4_a_request_about_vns_of_two_shards_is_answered_by_each_in_part() {
+    let (mut shards, vns) = two_shards();
+    let wanted = [(vns[0], mac(7)), (vns[1], mac(8))].map(|(vn, eid)| wire::to_lisp(vni(vn), eid));
+    let records = wanted.map(|eid| EidRecord { notify: false, mask_len: eid.mask_len(), eid: eid.address() });
+    let itr = [lisp::Address::from(rloc(5).get())];
+    let request = MapRequest {
+        nonce: 1,
+        itr_rlocs: (&itr).into(),
+        records: (&records).into(),
+        ..MapRequest::default()
+    };
+    let header = EcmHeader::Ip {
+        source: "192.0.2.5:4342".parse().unwrap(),
+        destination: SocketAddr::new(oracle_ip(), 4342),
+    };
+    let mut octets = Vec::new();
+    Ecm::encode_with(&mut octets, false, header, |out| request.encode(out, EncodeOptions::default()))
+        .unwrap();
+    assert_eq!(owner(&octets, 2), Owner::Several(BTreeSet::from([0, 1])));
+    let answered = shards.each_mut().map(|bench| {
+        send(bench, &octets);
+        let counters = bench.shard.counters();
+        assert_eq!((counters.requests, counters.requests_foreign_vn), (1, 0));
+        match &bench.sent()[..] {
+            [Sent::Reply { records, .. }] => records[0].0,
+            other => panic!("{other:?}"),
+        }
+    });
+    assert_eq!(answered, [mac(7), mac(8)]);
+}
+
 #[test]
 fn n8_an_xtr_that_asked_gets_an_smr_every_3_s_until_it_asks_again() {
     let mut bench = bench();
