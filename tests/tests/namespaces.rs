@@ -127,6 +127,15 @@ fn a_name_is_used_once() -> Result<()> {
     lab.down()
 }
 
+/// Who types `weft` in a node gets the lab's own, wherever it was built.
+#[test]
+fn weft_is_found_in_every_node() -> Result<()> {
+    let lab = TestLab::up("{name: t, hosts: {h1: {}}}")?;
+    let shown = lab.exec("h1", &["weft", "--version"])?;
+    ensure!(shown.status.success() && shown.stdout.starts_with(b"weft "), "{shown:?}");
+    lab.down()
+}
+
 /// A process that brings up a lab and is killed: first while building, then while it holds it.
 #[test]
 fn a_killed_maker_leaves_nothing_that_a_sweep_does_not_find() -> Result<()> {

@@ -162,8 +162,12 @@ fn up(
     let lab = Lab::up(&spec, &options, &mut say)?;
     let mut out = io::stdout().lock();
     // A reader that has gone away is no failure of the lab.
-    let _ =
-        writeln!(out, "lab {} is up: try 'weft lab exec {} -- ping -c1 ADDRESS'", lab.name(), first(&lab));
+    let _ = writeln!(
+        out,
+        "lab {0} is up: try 'weft lab exec --lab {0} {1} -- ping -c1 ADDRESS'",
+        lab.name(),
+        first(&lab)
+    );
     Ok(ExitCode::SUCCESS)
 }
 

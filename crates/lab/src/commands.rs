@@ -198,6 +198,14 @@ pub fn environment(files: &Files, oracle: Option<&str>, host: Option<&str>) -> V
         .collect()
 }
 
+/// Where programs are looked for: in `dir` first, then where this process looks.
+pub(crate) fn path_with(dir: &Path) -> OsString {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let all = std::iter::once(dir.to_owned()).chain(std::env::split_paths(&path));
+    // A directory with a colon in its name cannot be in a path.
+    std::env::join_paths(all).unwrap_or(path)
+}
+
 /// What the lab reads of the answer to `weft tsi attach -o json`.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Attached {

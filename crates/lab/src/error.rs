@@ -105,7 +105,7 @@ pub enum LabError {
         ceiling: Duration,
     },
     /// The lab is up already.
-    #[error("lab {0} is already up: run 'weft lab down {0}' first, or choose another --name")]
+    #[error("lab {0} is already up: run 'weft lab down {0}' first, or give another name")]
     AlreadyUp(String),
     /// No such lab.
     #[error("no lab {name} is up (looked in {}): 'weft lab list' shows those that are", root.display())]

@@ -330,13 +330,16 @@ impl Lab {
     // ---- running things in it ----
 
     /// `program`, to be started in a node with [`NetNs::spawn`], with the environment that makes
-    /// operator commands work there.
+    /// operator commands work there; `weft` is the lab's own.
     #[must_use]
     pub fn command(&self, node: &str, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         let oracle = self.record.spec.oracles.keys().next().map(NodeName::as_str);
         let host = self.record.spec.hosts.contains_key(node).then_some(node);
         command.envs(commands::environment(&self.files, oracle, host)).env("WEFT_LAB", self.name());
+        if let Some(dir) = self.record.weft.as_deref().and_then(Path::parent) {
+            command.env("PATH", commands::path_with(dir));
+        }
         command
     }
 

@@ -10,7 +10,10 @@ use crate::{
     say,
 };
 use anyhow::{Context as _, Result};
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 use story::Story;
 use weft_lab::{Lab, LabSpec, Options};
 
@@ -44,20 +47,30 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if let Err(error) = &told {
         story.check("the demo ran to its end", false, format!("{error:#}"));
     }
-    let logs = lab.files().run.display().to_string();
-    if args.keep {
-        say::line(&format!("\nThe data centre is still up; logs are in {logs}. Look around:"));
-        let weft = weft.display();
-        for line in ["lab exec red-a -- ping 10.0.0.2", "lab exec oracle -- WEFT get mappings", "lab down"] {
-            say::line(&format!("  {weft} {}", line.replace("WEFT", &weft.to_string())));
-        }
-    } else {
+    let around = args.keep.then(|| look_around(&lab, &weft));
+    if !args.keep {
         lab.down()?;
     }
     story.table();
+    // Last, where it is seen.
+    for line in around.iter().flatten() {
+        say::line(line);
+    }
     if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(&story)?;
         std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(if story.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What to type in a data centre that stays up. Its name is in every line: others may be up too.
+fn look_around(lab: &Lab, weft: &Path) -> Vec<String> {
+    let (weft, name) = (weft.display(), lab.name());
+    vec![
+        format!("\nThe data centre is still up; logs are in {}. Look around:", lab.files().run.display()),
+        format!("  {weft} lab exec --lab {name} red-a -- ping -c3 10.0.0.2"),
+        format!("  {weft} lab exec --lab {name} oracle -- weft get mappings"),
+        format!("  {weft} lab exec --lab {name} h1 -- weft get drops"),
+        format!("  {weft} lab down {name}"),
+    ]
 }
