@@ -132,6 +132,7 @@ fn first_packet(lab: &Lab, story: &mut Story) -> Result<()> {
     );
     let (first, seen) = captured(lab, "first", || Ok(ping(lab, "red-a", "10.0.0.2", 1)?))?;
     show(lab, &seen);
+    story.first("red-a", "red-b", "10.0.0.2".parse()?, first);
     let counts = seen.counts();
     let took = first.first_ms.map_or_else(|| "no answer".to_owned(), |ms| format!("answered in {ms} ms"));
     story.check("the first ping is answered", first.complete(), took);
@@ -168,6 +169,7 @@ fn same_host(lab: &Lab, story: &mut Story) -> Result<()> {
         "red-a and red-d are both on h1: what they say need not leave it.\n",
     );
     let (pinged, seen) = captured(lab, "local", || Ok(ping(lab, "red-a", "10.0.0.4", 3)?))?;
+    story.first("red-a", "red-d", "10.0.0.4".parse()?, pinged);
     story.check("red-a reaches red-d", pinged.complete(), of(pinged));
     let crossed = seen.counts().vxlan();
     story.check("nothing of it crossed the underlay", crossed == 0, format!("{crossed} VXLAN frames"));
@@ -191,8 +193,12 @@ fn everybody(lab: &Lab, story: &mut Story) -> Result<()> {
         for one in tenants.keys() {
             for (other, state) in tenants.iter().filter(|(other, _)| *other != one && vn(other) == vn(one)) {
                 for ip in &state.ips {
-                    let pinged = ping(lab, one.as_str(), &ip.addr().to_string(), 1)?;
-                    results.push((format!("{one} to {other} at {}", ip.addr()), pinged.complete()));
+                    let ip = ip.addr();
+                    let first = ping(lab, one.as_str(), &ip.to_string(), 1)?;
+                    let warm = ping(lab, one.as_str(), &ip.to_string(), 3)?;
+                    story.first(one.as_str(), other.as_str(), ip, first);
+                    story.warm(one.as_str(), ip, warm);
+                    results.push((format!("{one} to {other} at {ip}"), first.complete() && warm.complete()));
                 }
             }
         }
