@@ -90,6 +90,7 @@ pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>)
     let saver = Saver::start(state_file, saved.clone());
     core.restore(clock.now(), saved.attachments, &devices);
     core.adopt(clock.now(), saved.vns, &observed);
+    core.keep_orphans(&devices, &observed);
     // What the outputs so far would change is exactly this, less what is right already.
     while let Some(output) = core.poll_output() {
         if let Output::Notice(notice) = output {

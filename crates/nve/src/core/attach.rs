@@ -103,7 +103,7 @@ impl Core {
             if let Some(tsi) =
                 self.forget_tsi(&old).filter(|t| t.present && t.device.index != attach.device.index)
             {
-                self.remove_vap(tsi.device.index);
+                self.orphan(&tsi);
             }
         }
         self.cancel_release(&attach.vn, &attach.name);
@@ -236,7 +236,11 @@ impl Core {
     /// A device is gone: Deactivate at once, De-Associate after the grace time (requirement H8).
     pub fn handle_device_gone(&mut self, now: Time, index: IfIndex) {
         self.now = now;
-        let Some(id) = self.vaps.get(&index).cloned() else { return };
+        let id = self.vaps.get(&index).cloned();
+        if id.is_none() && self.orphans.contains_key(&index) {
+            self.remove_vap(index);
+        }
+        let Some(id) = id else { return };
         self.withdraw(&id);
         self.remove_vap(index);
         self.vaps.remove(&index);
@@ -253,6 +257,9 @@ impl Core {
 
     /// A device is there (again), maybe with another index.
     pub fn handle_device(&mut self, device: &Device) {
+        if let Some(orphan) = self.orphans.get_mut(&device.index) {
+            orphan.device.name.clone_from(&device.name);
+        }
         let Some(id) = self.by_device.get(&device.name).cloned() else { return };
         let Some(tsi) = self.tsis.get(&id) else { return };
         if tsi.present && tsi.device == *device {

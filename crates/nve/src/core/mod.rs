@@ -18,6 +18,7 @@ mod config;
 mod event;
 mod learn;
 mod messages;
+mod orphan;
 mod proxy;
 mod release;
 mod resolver;
@@ -95,6 +96,8 @@ pub struct Core {
     by_device: BTreeMap<String, TsiId>,
     /// By device, those that are there.
     vaps: BTreeMap<IfIndex, TsiId>,
+    /// VAPs without an interface, by device.
+    orphans: BTreeMap<IfIndex, orphan::Orphan>,
     /// By VN, those that have a part in it: all that are not lost.
     members: BTreeMap<Vni, BTreeSet<TsiId>>,
     /// Those Activated by address: what is here is never asked for.
@@ -131,6 +134,7 @@ impl Core {
             by_name: BTreeMap::new(),
             by_device: BTreeMap::new(),
             vaps: BTreeMap::new(),
+            orphans: BTreeMap::new(),
             members: BTreeMap::new(),
             local_macs: BTreeMap::new(),
             local_ips: BTreeMap::new(),
@@ -200,7 +204,9 @@ impl Core {
     pub fn handle_fact(&mut self, fact: Fact) {
         match fact {
             Fact::Vn(vn) => {
-                self.vns.insert(vn.vni, vn);
+                let vni = vn.vni;
+                self.vns.insert(vni, vn);
+                self.adopt_orphans_of(vni);
             }
             Fact::VnGone(vni) => {
                 self.vns.remove(&vni);

@@ -109,6 +109,7 @@ impl Core {
                 None => self.lose_grant(&id),
             }
         }
+        self.claim_orphans(revision, &ours);
     }
 
     /// The grant of `id` is somebody else's now, or nobody's.

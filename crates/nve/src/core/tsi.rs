@@ -181,6 +181,7 @@ impl Core {
         for eid in &eids {
             self.forget_cached(id.vni, *eid);
         }
+        self.end_orphan(device.index);
         self.change(Op::SetLocation(id.vni, mac, Location::Local(device.index)));
         for ip in &grant.ips {
             self.change(Op::SetNeighbour(id.vni, *ip, Neighbour::At(mac)));
@@ -247,6 +248,7 @@ impl Core {
         self.withdraw(id);
         let Some(tsi) = self.tsis.get(id).filter(|t| t.present) else { return };
         let (device, closed) = (tsi.device.index, self.vap(&tsi.grant, tsi.device.kind, false));
+        self.end_orphan(device);
         if self.tables.vaps.get(&device) != Some(&closed) {
             self.apply(Op::SetVap(device, closed));
         }
@@ -254,6 +256,7 @@ impl Core {
 
     /// Removes the VAP at a device, if there is one.
     pub(super) fn remove_vap(&mut self, device: IfIndex) {
+        self.end_orphan(device);
         if self.tables.vaps.contains_key(&device) {
             self.apply(Op::RemoveVap(device));
         }

@@ -136,7 +136,7 @@ impl Core {
 
     /// The devices that are VAPs now.
     pub fn vap_devices(&self) -> impl Iterator<Item = IfIndex> + '_ {
-        self.vaps.keys().copied()
+        self.vaps.keys().chain(self.orphans.keys()).copied()
     }
 
     /// What is known of addresses elsewhere.

@@ -2,6 +2,7 @@
 
 use super::super::attach::Call;
 use super::super::cache::{AbsentKey, Entry};
+use super::super::orphan::{Claim, Orphan};
 use super::super::tsi::State;
 use super::super::{Core, Timer};
 use std::collections::{BTreeMap, BTreeSet};
@@ -66,6 +67,11 @@ fn interfaces(core: &Core) {
     }
     assert_eq!(core.local_macs, macs);
     assert_eq!(core.local_ips, ips);
+    for (index, orphan) in &core.orphans {
+        assert!(vaps.insert(*index), "an interface's and nobody's");
+        let vap = &core.tables.vaps[index];
+        assert_eq!((&orphan.vap, orphan.claim == Claim::Nobody), (vap, !vap.activated));
+    }
     assert_eq!(core.tables.vaps.keys().copied().collect::<BTreeSet<_>>(), vaps);
     let waiting = |t: &&super::super::Tsi| t.waiting.as_ref().is_some_and(|w| !w.applied);
     assert_eq!(core.tickets.len(), core.tsis.values().filter(waiting).count());
@@ -86,14 +92,24 @@ fn tables(core: &Core) {
                 assert!(!core.config.rlocs.contains(&known.rloc));
             }
             Some(Entry::Absent(_)) => assert_eq!(*at, Location::Nowhere),
-            None => assert!(core.local_macs.contains_key(&(*vni, *mac)), "{mac} is nobody's"),
+            None if core.local_macs.contains_key(&(*vni, *mac)) => {}
+            None => {
+                let orphan = core.orphans.iter().find(|(_, o)| (o.vap.vni, o.vap.mac.get()) == (*vni, *mac));
+                assert_eq!(orphan.map(|(index, _)| Location::Local(*index)), Some(*at), "{mac} is nobody's");
+            }
         }
     }
     for (key, at) in &core.tables.neighbours {
         match core.cache.ips.get(key) {
             Some(Entry::Known(known)) => assert_eq!(*at, Neighbour::At(known.mac)),
             Some(Entry::Absent(_)) => assert_eq!(*at, Neighbour::Nobody),
-            None => assert!(core.local_ips.contains_key(key), "{:?} is nobody's", key.1),
+            None if core.local_ips.contains_key(key) => {}
+            None => {
+                let its = |o: &&Orphan| o.vap.activated && o.vap.vni == key.0 && o.vap.ips.contains(&key.1);
+                let orphan = core.orphans.values().find(its);
+                let mac = orphan.map(|o| Neighbour::At(o.vap.mac.get()));
+                assert_eq!(mac, Some(*at), "{:?} is nobody's", key.1);
+            }
         }
     }
     for key in core.cache.macs.keys() {

@@ -10,6 +10,7 @@ mod invariants;
 mod learn;
 mod limits;
 mod oracle;
+mod orphan;
 mod property;
 mod resolve;
 mod session;
