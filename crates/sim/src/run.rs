@@ -214,7 +214,9 @@ impl World {
                 });
                 self.at(back, Ev::Granted { nve, call, answer });
             }
-            ApiCall::Release { call, tsi, .. } => {
+            ApiCall::Release { call, vn, name } => {
+                let vni = self.store.vns().find(|spec| spec.name == vn).map(|spec| spec.vni);
+                let Some(tsi) = vni.map(|vni| TsiId { vni, name }) else { return };
                 if self.store.grant(&tsi).is_some_and(|grant| grant.owner == xtr_id(nve))
                     && let Some(change) = self.store.release(&tsi)
                 {

@@ -80,7 +80,7 @@ impl Store {
             if grant.owner != owner {
                 return Err(refuse("conflict", format!("{tsi} is granted to {}", grant.owner)));
             }
-            let granted = Granted { grant: grant.clone(), vn: spec, revision: self.revision };
+            let granted = Granted { grant: grant.clone(), vn: spec, revision: self.revision, created: false };
             return Ok((granted, None));
         }
         let taken = |g: &&Grant| Some(g.mac) == mac || g.ips.intersection(ips).next().is_some();
@@ -102,7 +102,7 @@ impl Store {
         let mac = mac.unwrap_or_else(|| TsMac::local(n.into()));
         let grant = Grant { tsi, mac, ips, owner, epoch, next: None };
         let change = self.put(grant.clone());
-        Ok((Granted { grant, vn: spec, revision: self.revision }, Some(change)))
+        Ok((Granted { grant, vn: spec, revision: self.revision, created: true }, Some(change)))
     }
 
     fn put(&mut self, grant: Grant) -> Change {

@@ -53,10 +53,13 @@ fn post(path: &str, body: &impl Serialize, repeatable: bool) -> Result<Ask, Clie
 
 impl Transport {
     async fn json<T: DeserializeOwned>(&self, ask: &Ask) -> Result<T, ClientError> {
-        let body = self.call(ask).await?;
-        serde_json::from_slice(&body)
-            .map_err(|e| ClientError::Answer { address: ask.path.clone(), reason: e.to_string() })
+        read(ask, &self.call(ask).await?)
     }
+}
+
+fn read<T: DeserializeOwned>(ask: &Ask, body: &[u8]) -> Result<T, ClientError> {
+    serde_json::from_slice(body)
+        .map_err(|e| ClientError::Answer { address: ask.path.clone(), reason: e.to_string() })
 }
 
 fn vn_query(path: &str, vn: Option<&VnName>) -> Ask {
@@ -168,7 +171,15 @@ impl Client {
 
     /// Takes a tenant system and its addresses; repeating it gives the same answer.
     pub async fn grant(&self, grant: &GrantRequest) -> Result<GrantReply, ClientError> {
-        self.transport.json(&post("/v1/grants", grant, true)?).await
+        self.grant_anew(grant).await.map(|(reply, _)| reply)
+    }
+
+    /// As [`Self::grant`], with whether the grant is new: false where an earlier call made it, or an
+    /// earlier try of this one.
+    pub async fn grant_anew(&self, grant: &GrantRequest) -> Result<(GrantReply, bool), ClientError> {
+        let ask = post("/v1/grants", grant, true)?;
+        let (status, body) = self.transport.answer(&ask).await?;
+        Ok((read(&ask, &body)?, status == http::StatusCode::CREATED))
     }
 
     /// Takes one more address for a tenant system; repeating it gives the same answer.

@@ -6,7 +6,7 @@ use core::{
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
-use http::{Method, Request, Response, header};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
     body::Incoming,
@@ -89,6 +89,11 @@ impl Transport {
     /// Sends the request to the first server that takes it and reads the whole answer; an answer
     /// that is not a success is an error.
     pub(super) async fn call(&self, ask: &Ask) -> Result<Bytes, ClientError> {
+        self.answer(ask).await.map(|(_, body)| body)
+    }
+
+    /// As [`Self::call`], with the status.
+    pub(super) async fn answer(&self, ask: &Ask) -> Result<(StatusCode, Bytes), ClientError> {
         let after = self.timeout;
         let whole = async {
             let answer = self.send(ask).await?;
@@ -101,7 +106,7 @@ impl Transport {
             let body = body.to_bytes();
             self.put_back(server, sender);
             if status.is_success() {
-                Ok(body)
+                Ok((status, body))
             } else {
                 Err(ClientError::refusal(&address, status.as_u16(), &body))
             }

@@ -3,7 +3,7 @@
 use super::driver::Input;
 use crate::core::{ApiCall, Granted, Refused};
 use weft_api::{Client, ClientError, GrantRequest};
-use weft_model::{TsiId, VnName};
+use weft_model::{TsiName, VnName};
 
 /// Makes a call; its answer as an input.
 pub(super) async fn make(client: &Client, call: ApiCall) -> Input {
@@ -11,22 +11,28 @@ pub(super) async fn make(client: &Client, call: ApiCall) -> Input {
         ApiCall::Grant { call, vn, name, mac, ips } => {
             let (nve, request_id) = (None, None);
             let request = GrantRequest { vn, tsi: name, mac, ips, nve, activate: true, request_id };
-            Input::Granted(call, client.grant(&request).await.map(granted).map_err(|e| refused(e, GRANTS)))
+            Input::Granted(
+                call,
+                client
+                    .grant_anew(&request)
+                    .await
+                    .map(|(reply, created)| granted(reply, created))
+                    .map_err(|e| refused(e, GRANTS)),
+            )
         }
-        ApiCall::Release { call, vn, tsi } => Input::Released(call, release(client, &vn, &tsi).await),
+        ApiCall::Release { call, vn, name } => Input::Released(call, release(client, &vn, &name).await),
         ApiCall::Take { vn, tsi, ip } => {
             let taken = client.take_address(&vn, &tsi.name, ip).await;
-            Input::Taken(tsi, ip, taken.map(granted).map_err(|e| refused(e, GRANTS)))
+            Input::Taken(tsi, ip, taken.map(|reply| granted(reply, false)).map_err(|e| refused(e, GRANTS)))
         }
     }
 }
 
-const UNREACHABLE: &str = "unreachable";
 /// What to know while no Oracle answers.
 const GRANTS: &str = "new grants need an Oracle, everything attached goes on";
 
-async fn release(client: &Client, vn: &VnName, tsi: &TsiId) -> Result<(), Refused> {
-    match client.release(vn, &tsi.name, false).await {
+async fn release(client: &Client, vn: &VnName, tsi: &TsiName) -> Result<(), Refused> {
+    match client.release(vn, tsi, false).await {
         Ok(_) => Ok(()),
         // It is gone already: what was wanted.
         Err(ClientError::Api(error)) if error.status == 404 => Ok(()),
@@ -34,8 +40,8 @@ async fn release(client: &Client, vn: &VnName, tsi: &TsiId) -> Result<(), Refuse
     }
 }
 
-fn granted(reply: weft_api::GrantReply) -> Granted {
-    Granted { grant: reply.grant, vn: reply.vn.into(), revision: reply.resource_version }
+fn granted(reply: weft_api::GrantReply, created: bool) -> Granted {
+    Granted { grant: reply.grant, vn: reply.vn.into(), revision: reply.resource_version, created }
 }
 
 fn refused(error: ClientError, hint: &str) -> Refused {
@@ -44,6 +50,6 @@ fn refused(error: ClientError, hint: &str) -> Refused {
             let code = serde_json::to_value(error.code).ok().and_then(|v| v.as_str().map(str::to_owned));
             Refused::Oracle { code: code.unwrap_or_default(), message: error.message }
         }
-        other => Refused::Oracle { code: UNREACHABLE.to_owned(), message: format!("{other}; {hint}") },
+        other => Refused::Unanswered { message: format!("{other}; {hint}") },
     }
 }

@@ -61,6 +61,7 @@ impl From<Refused> for Refusal {
             Refused::Oracle { code, .. } => {
                 serde_json::from_value(serde_json::Value::String(code.clone())).unwrap_or(Code::Unknown)
             }
+            Refused::Unanswered { .. } => Code::Unknown,
             Refused::Registration { .. } => Code::Forbidden,
             Refused::NotSaved { .. } => Code::StoreFailed,
             Refused::Datapath { .. } => Code::Internal,

@@ -12,8 +12,15 @@ use weft_model::{Time, TsiId, TsiName, VnName};
 /// A local call under way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Call {
-    Attach(Attach),
-    Detach { vn: VnName, tsi: TsiId },
+    Attach {
+        attach: Attach,
+        /// The grant was ours before.
+        held: bool,
+    },
+    Detach {
+        vn: VnName,
+        tsi: TsiId,
+    },
 }
 
 impl Core {
@@ -28,7 +35,8 @@ impl Core {
                     mac: attach.mac,
                     ips: attach.ips.clone(),
                 }));
-                self.calls.insert(call, Call::Attach(attach));
+                let held = self.holds(&attach.vn, &attach.name);
+                self.calls.insert(call, Call::Attach { attach, held });
             }
             Ok(Some(attached)) => self.outputs.push_back(Output::Attached(call, Ok(attached))),
             Err(refused) => self.outputs.push_back(Output::Attached(call, Err(refused))),
@@ -39,7 +47,7 @@ impl Core {
     fn check_attach(&self, attach: &Attach) -> Result<Option<Attached>, Refused> {
         let busy = || Refused::Busy { vn: attach.vn.clone(), name: attach.name.clone() };
         let device = &attach.device;
-        let claimed = |c: &Call| matches!(c, Call::Attach(a) if a.device.index == device.index || a.device.name == device.name);
+        let claimed = |c: &Call| matches!(c, Call::Attach { attach: a, .. } if a.device.index == device.index || a.device.name == device.name);
         if self.is_busy(&attach.vn, &attach.name) || self.calls.values().any(claimed) {
             return Err(busy());
         }
@@ -76,11 +84,14 @@ impl Core {
     /// An Oracle's answer to [`ApiCall::Grant`].
     pub fn handle_granted(&mut self, now: Time, call: CallId, answer: Result<Granted, Refused>) {
         self.now = now;
-        let Some(Call::Attach(_)) = self.calls.get(&call) else { return };
-        let Some(Call::Attach(attach)) = self.calls.remove(&call) else { return };
-        let Granted { grant, vn, revision } = match answer {
+        let Some(Call::Attach { .. }) = self.calls.get(&call) else { return };
+        let Some(Call::Attach { attach, held }) = self.calls.remove(&call) else { return };
+        let Granted { grant, vn, revision, created } = match answer {
             Ok(granted) => granted,
             Err(refused) => {
+                if !held && matches!(refused, Refused::Unanswered { .. }) {
+                    self.release_soon(attach.vn, attach.name);
+                }
                 self.outputs.push_back(Output::Attached(call, Err(refused)));
                 return;
             }
@@ -98,12 +109,15 @@ impl Core {
         .into_iter()
         .flatten()
         .collect();
+        let mut before = None;
         for old in replaced {
+            let Some(tsi) = self.forget_tsi(&old) else { continue };
             // The device's VAP is this one's from now on: not for a moment is there none.
-            if let Some(tsi) =
-                self.forget_tsi(&old).filter(|t| t.present && t.device.index != attach.device.index)
-            {
+            if tsi.present && tsi.device.index != attach.device.index {
                 self.orphan(&tsi);
+            }
+            if old == id && !tsi.present && !tsi.lost {
+                before = Some(tsi.device);
             }
         }
         self.cancel_release(&attach.vn, &attach.name);
@@ -112,8 +126,15 @@ impl Core {
         self.next_ticket += 1;
         self.tickets.insert(ticket, id.clone());
         let mut tsi = Tsi::new(attach.vn, grant, revision, attach.device, true);
-        tsi.waiting =
-            Some(Waiting { call, ticket, applied: false, acknowledged: false, rejected: BTreeSet::new() });
+        tsi.waiting = Some(Waiting {
+            call,
+            ticket,
+            applied: false,
+            acknowledged: false,
+            created,
+            before,
+            rejected: BTreeSet::new(),
+        });
         self.insert_tsi(tsi);
         self.timers.set(Timer::Acknowledge(id.clone()), now + self.config.timing.acknowledge);
         self.save();
@@ -161,18 +182,26 @@ impl Core {
         }
     }
 
-    /// Takes back an attach that cannot be finished; the grant is released, so nothing is half done.
+    /// Takes back an attach that cannot be finished, so that nothing is half done: a grant that it made is
+    /// released, and what was here before waits out its grace time.
     pub(super) fn fail_attach(&mut self, id: &TsiId, refused: Refused) {
         if self.tsis.get(id).is_none_or(|t| t.waiting.is_none()) {
             return;
         }
+        let context = self.vns.get(&id.vni).cloned();
         let Some(tsi) = self.remove_tsi(id) else { return };
-        self.save();
-        if let Some(waiting) = tsi.waiting {
-            self.outputs.push_back(Output::Attached(waiting.call, Err(refused)));
+        let Some(waiting) = tsi.waiting else { return };
+        let before = waiting.before.filter(|device| !tsi.lost && !self.by_device.contains_key(&device.name));
+        let released = before.is_none() && waiting.created && !tsi.lost;
+        if let Some(device) = before {
+            self.insert_tsi(Tsi::new(tsi.vn.clone(), tsi.grant, tsi.revision, device, false));
+            self.vns.extend(context.map(|vn| (vn.vni, vn)));
+            self.timers.set(Timer::Grace(id.clone()), self.now + self.config.timing.grace);
         }
-        if !tsi.lost {
-            self.release(tsi.vn, id.clone());
+        self.save();
+        self.outputs.push_back(Output::Attached(waiting.call, Err(refused)));
+        if released {
+            self.release(tsi.vn, id.name.clone());
         }
     }
 
@@ -201,14 +230,14 @@ impl Core {
             self.save();
             // What is somebody else's is not ours to give back.
             if !lost && !detaching {
-                self.release(vn, id);
+                self.release(vn, name);
             }
             self.outputs.push_back(Output::Detached(call, Ok(())));
             return;
         }
         // Traffic stops only once the grant is given back: a refusal changes nothing.
         self.calls.insert(call, Call::Detach { vn: vn.clone(), tsi: id.clone() });
-        self.outputs.push_back(Output::Call(ApiCall::Release { call, vn, tsi: id }));
+        self.outputs.push_back(Output::Call(ApiCall::Release { call, vn, name }));
     }
 
     /// An Oracle's answer to [`ApiCall::Release`].
@@ -228,7 +257,7 @@ impl Core {
             self.save();
         } else if !self.tsis.contains_key(&tsi) {
             // Overtaken by force: what failed is tried again.
-            self.release(vn, tsi);
+            self.release(vn, tsi.name);
         }
         self.outputs.push_back(Output::Detached(call, answer));
     }
@@ -302,13 +331,13 @@ impl Core {
         let Some(tsi) = self.remove_tsi(id) else { return };
         self.notice(Notice::Released(id.clone()));
         if !tsi.lost {
-            self.release(tsi.vn, id.clone());
+            self.release(tsi.vn, id.name.clone());
         }
     }
 
     pub(super) fn is_busy(&self, vn: &VnName, name: &TsiName) -> bool {
         let called = self.calls.values().any(|call| match call {
-            Call::Attach(a) => a.vn == *vn && a.name == *name,
+            Call::Attach { attach, .. } => attach.vn == *vn && attach.name == *name,
             Call::Detach { vn: v, tsi } => v == vn && tsi.name == *name,
         });
         called || self.is_releasing(vn, name) || self.find(vn, name).is_some_and(|t| t.waiting.is_some())

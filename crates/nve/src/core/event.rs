@@ -101,7 +101,7 @@ pub enum ApiCall {
         /// The VN.
         vn: VnName,
         /// The interface.
-        tsi: TsiId,
+        name: TsiName,
     },
     /// Take one more address (a link-local).
     Take {
@@ -123,6 +123,8 @@ pub struct Granted {
     pub vn: VnSpec,
     /// The store's revision: lists of an earlier one do not know this grant yet.
     pub revision: u64,
+    /// Whether it did not exist before.
+    pub created: bool,
 }
 
 /// Why an Oracle or the core refuses.
@@ -174,6 +176,12 @@ pub enum Refused {
         /// The error code of /v1.
         code: String,
         /// What, which value, what to do.
+        message: String,
+    },
+    /// No Oracle answered; the call may have been carried out.
+    #[error("{message}")]
+    Unanswered {
+        /// What happened, what to do.
         message: String,
     },
     /// The Oracle refused the registration of a grant it gave.

@@ -105,6 +105,8 @@ pub struct Core {
     local_ips: BTreeMap<(Vni, TenantIp), TsiId>,
     calls: BTreeMap<CallId, Call>,
     releases: Releases,
+    /// The grants of the latest list.
+    listed: BTreeSet<TsiId>,
     /// Whether what is attached changed since it was last handed to the disk.
     unsaved: bool,
     next_ticket: u64,
@@ -140,6 +142,7 @@ impl Core {
             local_ips: BTreeMap::new(),
             calls: BTreeMap::new(),
             releases: Releases::default(),
+            listed: BTreeSet::new(),
             unsaved: false,
             next_ticket: 0,
             tickets: BTreeMap::new(),

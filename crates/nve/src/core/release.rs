@@ -20,7 +20,6 @@ const OWN_CALLS: u64 = u64::MAX;
 /// A grant nobody here wants any more.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Release {
-    tsi: TsiId,
     /// The call under way; none while waiting for the next try.
     pub(super) call: Option<CallId>,
     wait: Duration,
@@ -36,10 +35,21 @@ pub struct Releases {
 
 impl Core {
     /// Gives a grant back, now and again until an Oracle has it or says that it is not ours.
-    pub(super) fn release(&mut self, vn: VnName, tsi: TsiId) {
-        let name = (vn, tsi.name.clone());
-        self.releases.by_name.insert(name.clone(), Release { tsi, call: None, wait: RETRY });
+    pub(super) fn release(&mut self, vn: VnName, name: TsiName) {
+        let name = (vn, name);
+        self.releases.by_name.insert(name.clone(), Release { call: None, wait: RETRY });
         self.call_release(name);
+    }
+
+    /// Gives a grant back that may have been made by a call nobody answered, unless it is asked for again
+    /// before.
+    pub(super) fn release_soon(&mut self, vn: VnName, name: TsiName) {
+        let key = (vn.clone(), name.clone());
+        if self.releases.by_name.contains_key(&key) {
+            return;
+        }
+        self.releases.by_name.insert(key, Release { call: None, wait: RETRY });
+        self.timers.set(Timer::Release(vn, name), self.now + RETRY);
     }
 
     fn call_release(&mut self, name: (VnName, TsiName)) {
@@ -48,10 +58,9 @@ impl Core {
         let call = CallId(OWN_CALLS - releases.made);
         releases.made += 1;
         release.call = Some(call);
-        let tsi = release.tsi.clone();
-        let vn = name.0.clone();
+        let (vn, tsi) = name.clone();
         releases.by_call.insert(call, name);
-        self.outputs.push_back(Output::Call(ApiCall::Release { call, vn, tsi }));
+        self.outputs.push_back(Output::Call(ApiCall::Release { call, vn, name: tsi }));
     }
 
     /// Whether `call` was one of the core's own; then its answer is dealt with.
@@ -61,13 +70,17 @@ impl Core {
             return true;
         };
         release.call = None;
-        match answer {
-            Err(Refused::Oracle { code, .. }) if !FINAL.contains(&code.as_str()) => {
-                let wait = release.wait;
-                release.wait = (wait * 2).min(RETRY_MAX);
-                self.timers.set(Timer::Release(name.0, name.1), self.now + wait);
-            }
-            _ => drop(self.releases.by_name.remove(&name)),
+        let again = match answer {
+            Err(Refused::Oracle { code, .. }) => !FINAL.contains(&code.as_str()),
+            Err(Refused::Unanswered { .. }) => true,
+            _ => false,
+        };
+        if again {
+            let wait = release.wait;
+            release.wait = (wait * 2).min(RETRY_MAX);
+            self.timers.set(Timer::Release(name.0, name.1), self.now + wait);
+        } else {
+            self.releases.by_name.remove(&name);
         }
         true
     }
@@ -87,6 +100,13 @@ impl Core {
         self.releases.by_name.get(&key).is_some_and(|r| r.call.is_some())
     }
 
+    /// Whether a grant of this name was this NVE's before anybody asks for it now.
+    pub(super) fn holds(&self, vn: &VnName, name: &TsiName) -> bool {
+        let named =
+            |id: &TsiId| id.name == *name && self.vns.get(&id.vni).is_none_or(|known| known.name == *vn);
+        self.find(vn, name).is_some_and(|tsi| !tsi.lost) || self.listed.iter().any(named)
+    }
+
     /// The grant is wanted again.
     pub(super) fn cancel_release(&mut self, vn: &VnName, name: &TsiName) {
         if self.releases.by_name.remove(&(vn.clone(), name.clone())).is_some() {
@@ -101,6 +121,7 @@ impl Core {
     /// before the grant was written.
     pub(super) fn reconcile_grants(&mut self, revision: u64, grants: Vec<Grant>) {
         let ours: BTreeMap<_, _> = grants.into_iter().map(|g| (g.tsi.clone(), g)).collect();
+        self.listed = ours.keys().cloned().collect();
         let older = self.tsis.iter().filter(|(_, t)| t.revision <= revision);
         let mine: Vec<TsiId> = older.map(|(id, _)| id.clone()).collect();
         for id in mine {

@@ -46,6 +46,10 @@ pub struct Waiting {
     pub ticket: Ticket,
     pub applied: bool,
     pub acknowledged: bool,
+    /// The call made the grant: if it fails nothing of it stays.
+    pub created: bool,
+    /// The device it was at before, whose grace time was not over.
+    pub before: Option<Device>,
     /// The Oracles that refused the registration.
     pub rejected: BTreeSet<usize>,
 }

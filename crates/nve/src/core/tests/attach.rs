@@ -1,6 +1,6 @@
 //! Attaching: requirements H1 to H3, H8 and A1.
 
-use super::super::{Notice, Refused, Session, TsiState};
+use super::super::{Granted, Notice, Refused, Session, TsiState};
 use super::oracle::{self, Heard};
 use super::world::*;
 use ::core::time::Duration;
@@ -177,6 +177,80 @@ fn h3_data_plane_refuses_then_nothing_remains_and_the_grant_is_released() {
             matches!(seen.iter().rfind(|s| matches!(s, Seen::Persist(_))), Some(Seen::Persist(a)) if a.is_empty())
         );
     }
+}
+
+#[test]
+fn h3_failed_releases_what_it_made_and_nothing_else() {
+    for (created, released) in [(true, 1), (false, 0)] {
+        let mut w = World::started(V4, &[]);
+        w.verdict = Some(Err("no such device".to_owned()));
+        let call = w.attach(attach("web", 1));
+        w.seen();
+        let answer = Granted { grant: grant("web", 1), vn: spec(), revision: 10, created };
+        w.core.handle_granted(w.now, call, Ok(answer));
+        let seen = w.seen();
+        assert!(matches!(attached(&seen), Some(Err(Refused::Datapath { .. }))));
+        assert_eq!((releases(&seen).len(), w.core.tsis().count()), (released, 0));
+    }
+}
+
+#[test]
+fn h3_failed_leaves_what_waited_out_its_grace_time() {
+    let mut w = World::started(V4, &["web"]);
+    w.core.handle_device_gone(w.now, IfIndex(1));
+    w.seen();
+    w.verdict = Some(Err("no such device".to_owned()));
+    let call = w.attach(attach("web", 9));
+    w.seen();
+    let answer = Granted { grant: grant("web", 1), vn: spec(), revision: 10, created: false };
+    w.core.handle_granted(w.now, call, Ok(answer));
+    let seen = w.seen();
+    assert!(matches!(attached(&seen), Some(Err(Refused::Datapath { .. }))));
+    assert_eq!(releases(&seen), []);
+    assert_eq!(w.core.vns().count(), 1);
+    w.verdict = Some(Ok(()));
+    w.core.handle_device(&device(1));
+    w.seen();
+    assert_eq!(w.core.tsis().map(|t| t.state).collect::<Vec<_>>(), [TsiState::Activated], "it comes back");
+}
+
+#[test]
+fn h1_unanswered_gives_back_what_may_have_been_granted() {
+    let mut w = World::started(V4, &[]);
+    let call = w.attach(attach("web", 1));
+    w.seen();
+    w.core.handle_granted(w.now, call, Err(unanswered()));
+    assert_eq!(w.seen(), [Seen::Attached(call, Err(unanswered()))]);
+    let later: Vec<_> = w.passes(Duration::from_secs(1)).into_iter().map(|(_, s)| s).collect();
+    let [(release, _)] = releases(&later)[..] else { panic!("{later:?}") };
+    w.core.handle_released(release, Err(unanswered()));
+    let later: Vec<_> = w.passes(Duration::from_secs(1)).into_iter().map(|(_, s)| s).collect();
+    let [(release, _)] = releases(&later)[..] else { panic!("{later:?}") };
+    w.core.handle_released(release, Err(oracle_says("not_found")));
+    assert!(w.passes(Duration::from_secs(60)).iter().all(|(_, s)| !matches!(s, Seen::Call(_))));
+}
+
+#[test]
+fn h1_unanswered_and_asked_again_keeps_the_grant() {
+    let mut w = World::started(V4, &[]);
+    let call = w.attach(attach("web", 1));
+    w.seen();
+    w.core.handle_granted(w.now, call, Err(unanswered()));
+    w.seen();
+    w.attached("web", 1);
+    assert!(w.passes(Duration::from_secs(60)).iter().all(|(_, s)| !matches!(s, Seen::Call(_))));
+}
+
+#[test]
+fn h1_unanswered_leaves_a_grant_that_was_there_before() {
+    // An operator granted it to this NVE.
+    let mut w = World::started(V4, &["db"]);
+    w.grants(11, vec![grant("db", 1), grant("web", 2)]);
+    let call = w.attach(attach("web", 2));
+    w.seen();
+    w.core.handle_granted(w.now, call, Err(unanswered()));
+    w.seen();
+    assert!(w.passes(Duration::from_secs(60)).iter().all(|(_, s)| !matches!(s, Seen::Call(_))));
 }
 
 #[test]

@@ -11,7 +11,7 @@ fn claim(w: &mut World, n: u32, ip: TenantIp) -> Vec<Seen> {
 }
 
 fn taken(w: &mut World, tsi: &str, ip: TenantIp, grant: Grant, revision: u64) -> Vec<Seen> {
-    w.core.handle_taken(w.now, &id(tsi), ip, Ok(Granted { grant, vn: spec(), revision }));
+    w.core.handle_taken(w.now, &id(tsi), ip, Ok(Granted { grant, vn: spec(), revision, created: false }));
     w.seen()
 }
 

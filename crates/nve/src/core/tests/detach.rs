@@ -20,7 +20,7 @@ fn h5_released_first_then_withdrawn_and_forgotten() {
         w.knows(50, 3, 1);
         w.asks(1, ip(f, 60), false);
         let (call, seen) = detach(&mut w, "web", false);
-        assert_eq!(seen, [Seen::Call(ApiCall::Release { call, vn: red(), tsi: id("web") })]);
+        assert_eq!(seen, [Seen::Call(ApiCall::Release { call, vn: red(), name: name("web") })]);
         assert_eq!(w.tables.vaps.len(), 1, "traffic goes on until the grant is given back");
 
         w.core.handle_released(call, Ok(()));
@@ -54,8 +54,8 @@ fn h5_refused_detach_changes_nothing() {
     let before = w.tables.clone();
     let (call, _) = detach(&mut w, "web", false);
     assert!(matches!(detach(&mut w, "web", false).1[..], [Seen::Detached(_, Err(Refused::Busy { .. }))]));
-    w.core.handle_released(call, Err(oracle_says("unreachable")));
-    assert_eq!(w.seen(), [Seen::Detached(call, Err(oracle_says("unreachable")))]);
+    w.core.handle_released(call, Err(unanswered()));
+    assert_eq!(w.seen(), [Seen::Detached(call, Err(unanswered()))]);
     assert_eq!(w.tables, before);
     let (call, _) = detach(&mut w, "web", false);
     w.core.handle_released(call, Err(oracle_says("not_found")));
@@ -84,7 +84,7 @@ fn h5_force_lets_go_and_goes_on_giving_back() {
     assert!(matches!(w.seen()[..], [Seen::Attached(_, Err(Refused::Busy { .. }))]));
     let mut waits = Vec::new();
     for _ in 0..8 {
-        w.core.handle_released(release, Err(oracle_says("unreachable")));
+        w.core.handle_released(release, Err(unanswered()));
         assert_eq!(w.seen(), []);
         let begun = w.now;
         let due = w.core.timers.by_time.iter().find(|(_, t)| matches!(t, super::super::Timer::Release(..)));
@@ -116,9 +116,9 @@ fn h5_force_overtakes_a_detach_that_hangs() {
     let (call, seen) = detach(&mut w, "web", true);
     assert!(seen.contains(&Seen::Detached(call, Ok(()))));
     assert_eq!(releases(&seen), [], "one is under way");
-    w.core.handle_released(slow, Err(oracle_says("unreachable")));
+    w.core.handle_released(slow, Err(unanswered()));
     let seen = w.seen();
-    assert!(seen.contains(&Seen::Detached(slow, Err(oracle_says("unreachable")))));
+    assert!(seen.contains(&Seen::Detached(slow, Err(unanswered()))));
     assert_eq!(releases(&seen).len(), 1, "and goes on");
 }
 

@@ -190,7 +190,7 @@ fn d1_recreated_vn_of_the_same_name() {
     let mut vn = spec();
     vn.vni = new.tsi.vni;
     let call = w.attach(attach("a", 1));
-    let answer = super::super::Granted { grant: new.clone(), vn, revision: 20 };
+    let answer = super::super::Granted { grant: new.clone(), vn, revision: 20, created: true };
     w.core.handle_granted(w.now, call, Ok(answer));
     w.seen();
     let ids: BTreeSet<_> = w.core.tsis().map(|t| t.grant.tsi).collect();

@@ -78,7 +78,7 @@ fn interfaces(core: &Core) {
     let devices: Vec<_> = core
         .calls
         .values()
-        .filter_map(|c| if let Call::Attach(a) = c { Some(&a.device.name) } else { None })
+        .filter_map(|c| if let Call::Attach { attach, .. } = c { Some(&attach.device.name) } else { None })
         .collect();
     assert_eq!(devices.iter().collect::<BTreeSet<_>>().len(), devices.len(), "one call for a device");
 }

@@ -299,10 +299,13 @@ impl Run {
         let w = &mut self.w;
         self.revision += 1;
         let number = |id: &TsiId| id.name.as_str()[1..].parse::<u32>().unwrap();
-        let error = || oracle_says(["unreachable", "not_found"][usize::from(verdict % 2)]);
+        let error = || match verdict % 2 {
+            0 => unanswered(),
+            _ => oracle_says("not_found"),
+        };
         let granted = |mut grant: Grant, more: Option<TenantIp>| {
             grant.ips.extend(more);
-            Granted { grant, vn: spec(), revision: self.revision }
+            Granted { grant, vn: spec(), revision: self.revision, created: addresses.is_multiple_of(2) }
         };
         match self.calls.remove(0) {
             ApiCall::Grant { call, name, .. } => {

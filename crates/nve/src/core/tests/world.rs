@@ -209,7 +209,7 @@ impl World {
     }
 
     pub fn granted(&mut self, call: CallId, grant: Grant) -> Vec<Seen> {
-        let answer = Granted { grant, vn: spec(), revision: 10 };
+        let answer = Granted { grant, vn: spec(), revision: 10, created: true };
         self.core.handle_granted(self.now, call, Ok(answer));
         self.seen()
     }
@@ -392,12 +392,17 @@ pub fn position(seen: &[Seen], wanted: impl Fn(&Seen) -> bool) -> usize {
 }
 
 /// The release the core made on its own or for a call.
-pub fn releases(seen: &[Seen]) -> Vec<(CallId, TsiId)> {
+pub fn releases(seen: &[Seen]) -> Vec<(CallId, TsiName)> {
     let f = |s: &Seen| match s {
-        Seen::Call(ApiCall::Release { call, tsi, .. }) => Some((*call, tsi.clone())),
+        Seen::Call(ApiCall::Release { call, name, .. }) => Some((*call, name.clone())),
         _ => None,
     };
     seen.iter().filter_map(f).collect()
+}
+
+/// No answer; who knows what became of the call.
+pub fn unanswered() -> Refused {
+    Refused::Unanswered { message: "lost the connection".to_owned() }
 }
 
 pub fn oracle_says(code: &str) -> Refused {
