@@ -12,7 +12,7 @@ use crate::core::{
 use std::{collections::BTreeMap, collections::BTreeSet, future::Future, pin::pin, time::Duration};
 use tokio::sync::{mpsc, oneshot};
 use weft_api::local as api;
-use weft_datapath::{IfIndex, Tables};
+use weft_datapath::{IfIndex, Op};
 use weft_lisp::tcp::Frame;
 use weft_model::{NveName, Rloc, TenantIp, Time, TsiId, TsiName, VnName};
 
@@ -39,8 +39,8 @@ pub(super) enum Input {
     Granted(CallId, Result<Granted, Refused>),
     Released(CallId, Result<(), Refused>),
     Taken(TsiId, TenantIp, Result<Granted, Refused>),
-    Applied(Ticket, Result<(), String>),
-    Observed(Tables),
+    /// A program was attached to a device, or could not be.
+    Attached(IfIndex, Option<Ticket>, Result<(), String>),
 }
 
 /// A call of the local API.
@@ -155,14 +155,7 @@ impl Driver {
     /// Does what is due.
     async fn timers(&mut self) {
         let now = self.clock.now();
-        if self.core.poll_timeout().is_some_and(|at| at <= now) {
-            self.core.handle_timeout(now);
-        }
-        if self.publish_at <= now {
-            self.publish_at = now + PUBLISH;
-            self.vouch();
-            self.publish().await;
-        }
+        // First, while everything the core wants is carried out.
         if self.reconcile_at <= now {
             self.reconcile_at = now + RECONCILE;
             self.reconcile();
@@ -172,6 +165,14 @@ impl Driver {
                     let _ = inputs.send(input).await;
                 }
             });
+        }
+        if self.core.poll_timeout().is_some_and(|at| at <= now) {
+            self.core.handle_timeout(now);
+        }
+        if self.publish_at <= now {
+            self.publish_at = now + PUBLISH;
+            self.vouch();
+            self.publish().await;
         }
     }
 
@@ -191,7 +192,7 @@ impl Driver {
         }
     }
 
-    fn input(&mut self, input: Input) {
+    pub(super) fn input(&mut self, input: Input) {
         let now = self.clock.now();
         match input {
             Input::Session(oracle, heard) => self.heard(oracle, heard),
@@ -207,8 +208,22 @@ impl Driver {
             Input::Granted(call, answer) => self.core.handle_granted(now, call, answer),
             Input::Released(call, answer) => self.core.handle_released(call, answer),
             Input::Taken(tsi, ip, answer) => self.core.handle_taken(now, &tsi, ip, answer),
-            Input::Applied(ticket, result) => self.core.handle_applied(ticket, result),
-            Input::Observed(observed) => self.converge(&observed),
+            Input::Attached(device, ticket, result) => self.attached(device, ticket, result),
+        }
+    }
+
+    fn attached(&mut self, device: IfIndex, ticket: Option<Ticket>, result: Result<(), String>) {
+        self.plane.attached(device);
+        if !self.core.tables().vaps.contains_key(&device)
+            && let Err(error) = self.plane.apply(&Op::RemoveVap(device))
+        {
+            // It was let go of meanwhile, and its program was pinned after the VAP had been removed.
+            tracing::error!(%error, device = device.0, "cannot let go of a device");
+        }
+        match (ticket, result) {
+            (Some(ticket), result) => self.core.handle_applied(ticket, result),
+            (None, Err(error)) => tracing::error!(%error, "cannot attach to a tenant's device"),
+            (None, Ok(())) => {}
         }
     }
 
@@ -258,7 +273,7 @@ impl Driver {
     }
 
     /// Carries out everything the core wants done; whether an Oracle was asked something.
-    fn outputs(&mut self) -> bool {
+    pub(super) fn outputs(&mut self) -> bool {
         let mut asked = false;
         while let Some(output) = self.core.poll_output() {
             match output {
@@ -427,22 +442,29 @@ impl Driver {
         }
     }
 
-    /// Reads what the kernel holds, beside the driver; the comparison comes back as an input.
-    fn reconcile(&self) {
-        match self.plane.observed() {
-            Ok(observed) => drop(self.inputs.try_send(Input::Observed(observed))),
-            Err(error) => tracing::warn!(%error, "cannot read the data plane"),
-        }
-    }
-
-    /// Puts right what somebody else changed in the kernel.
-    fn converge(&mut self, observed: &Tables) {
-        for op in self.core.tables().diff(observed) {
+    /// Puts right what somebody else changed in the kernel; gives how much. Read and compared at once: a
+    /// change of ours in between would look like somebody else's.
+    pub(super) fn reconcile(&mut self) -> usize {
+        let observed = match self.plane.observed() {
+            Ok(observed) => observed,
+            Err(error) => {
+                tracing::warn!(%error, "cannot read the data plane");
+                return 0;
+            }
+        };
+        let mut mended = 0;
+        for op in self.core.tables().diff(&observed) {
+            if matches!(&op, Op::SetVap(device, _) if self.plane.is_attaching(*device)) {
+                continue;
+            }
             tracing::warn!(?op, "the kernel differed from what it should hold; mended");
-            if let Err(error) = self.plane.apply(&op) {
+            mended += 1;
+            if let Some(Err(error)) = self.plane.apply_beside(&op, None) {
                 tracing::error!(%error, ?op, "the data plane refused a change");
             }
         }
+        self.plane.attach(&self.inputs);
+        mended
     }
 }
 

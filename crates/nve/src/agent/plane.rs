@@ -3,7 +3,7 @@
 
 use super::driver::Input;
 use crate::core::Ticket;
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::mpsc,
@@ -21,14 +21,16 @@ pub(super) struct Plane {
     kernel: Kernel,
     punts: Option<AsyncFd<Punts>>,
     /// Devices prepared whose programs are to be attached.
-    attachments: Vec<(Attachment, Option<Ticket>)>,
+    attachments: Vec<(IfIndex, Attachment, Option<Ticket>)>,
+    /// How many programs are being attached, by device.
+    running: BTreeMap<IfIndex, usize>,
 }
 
 impl Plane {
     /// Opens, or adopts what is pinned. Blocks; call [`Plane::listen`] on the runtime afterwards.
     pub(super) fn open(pin_dir: PathBuf, vxlan_device: String) -> Result<Self, DatapathError> {
         let kernel = Kernel::open(&OpenOptions { pin_dir, vxlan_device, ..OpenOptions::default() })?;
-        Ok(Self { kernel, punts: None, attachments: Vec::new() })
+        Ok(Self { kernel, punts: None, attachments: Vec::new(), running: BTreeMap::new() })
     }
 
     /// Ends the data plane: programs, tables and the VXLAN device. Blocks.
@@ -66,14 +68,15 @@ impl Plane {
             Ok(None) => return Some(Ok(())),
             Err(error) => return Some(Err(error)),
         };
-        self.attachments.push((attachment, ticket));
+        self.attachments.push((*device, attachment, ticket));
+        *self.running.entry(*device).or_default() += 1;
         None
     }
 
     /// Attaches what was prepared, beside the driver and behind everything that is ready to run: the
     /// registration is on its way before a thread is started for this.
     pub(super) fn attach(&mut self, inputs: &mpsc::Sender<Input>) {
-        for (attachment, ticket) in self.attachments.drain(..) {
+        for (device, attachment, ticket) in self.attachments.drain(..) {
             let inputs = inputs.clone();
             tokio::spawn(async move {
                 let attached = tokio::task::spawn_blocking(move || attachment.run()).await;
@@ -81,13 +84,24 @@ impl Plane {
                     Ok(result) => result.map_err(|e| e.to_string()),
                     Err(ended) => Err(ended.to_string()),
                 };
-                match (ticket, result) {
-                    (Some(ticket), result) => drop(inputs.send(Input::Applied(ticket, result)).await),
-                    (None, Err(error)) => tracing::error!(%error, "cannot attach to a tenant's device"),
-                    (None, Ok(())) => {}
-                }
+                let _ = inputs.send(Input::Attached(device, ticket, result)).await;
             });
         }
+    }
+
+    /// A program that was being attached is, or is not.
+    pub(super) fn attached(&mut self, device: IfIndex) {
+        if let Some(left) = self.running.get_mut(&device) {
+            *left -= 1;
+            if *left == 0 {
+                self.running.remove(&device);
+            }
+        }
+    }
+
+    /// Whether a program is being attached to a device at this moment.
+    pub(super) fn is_attaching(&self, device: IfIndex) -> bool {
+        self.running.contains_key(&device)
     }
 
     /// What the kernel holds.

@@ -6,7 +6,7 @@ use super::{
     clock::Clock, devices::Links, lisp::LispSockets, look::Look, metrics, plane::Plane, saver::Saver,
     state::Saved,
 };
-use crate::core::{Attach, Attachment, Config, Core, Device, Limits, Output, Refused, Timing};
+use crate::core::{Attach, Attachment, CallId, Config, Core, Device, Limits, Output, Refused, Timing};
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
@@ -20,7 +20,7 @@ use std::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use weft_api::{Client, Endpoint};
-use weft_datapath::{IfIndex, Path as Tunnel, VapKind};
+use weft_datapath::{IfIndex, Op, Path as Tunnel, Peer, VapKind};
 use weft_model::{BootId, Epoch, Grant, Rloc, TsMac, TsiId, Vni, XtrId};
 
 const ME: XtrId = XtrId([1; 16]);
@@ -211,6 +211,55 @@ fn a_device_that_is_let_go_is_set_down() {
             assert!(!links.by_name("tap1").await.unwrap().up, "nobody's, and it would reach the host");
         };
         driver.drive(queue, asked).await.unwrap();
+    });
+}
+
+/// The next program that is attached, or not.
+async fn attached(queue: &mut mpsc::Receiver<Input>) -> Input {
+    loop {
+        let input = queue.recv().await.unwrap();
+        if matches!(input, Input::Attached(..)) {
+            return input;
+        }
+    }
+}
+
+/// The programs pinned at tenants' devices.
+fn programs(pins: &Path) -> usize {
+    let versions = std::fs::read_dir(pins).unwrap().flatten();
+    let links = versions.flat_map(|version| std::fs::read_dir(version.path().join("links")).unwrap());
+    links.flatten().filter(|link| link.file_name().to_string_lossy().starts_with("vap_")).count()
+}
+
+#[test]
+fn a_program_that_comes_too_late_is_taken_away_again() {
+    on_a_host(async |dir, pins| {
+        let (driver, mut queue) = driver(&dir, &pins, Duration::from_secs(60));
+        let mut driver = driver.with_tap1().await;
+        driver.outputs();
+        let call = CallId(1);
+        driver.core.handle_detach(call, away().vn, away().grant.tsi.name, true);
+        driver.outputs();
+        let late = attached(&mut queue).await;
+        assert_eq!(programs(&pins), 1, "attached after it was let go");
+        driver.input(late);
+        assert_eq!(programs(&pins), 0);
+    });
+}
+
+#[test]
+fn only_what_somebody_else_changed_is_mended() {
+    on_a_host(async |dir, pins| {
+        let (driver, mut queue) = driver(&dir, &pins, Duration::from_secs(60));
+        let mut driver = driver.with_tap1().await;
+        driver.outputs();
+        assert_eq!(driver.reconcile(), 0, "its program is on the way");
+        let done = attached(&mut queue).await;
+        driver.input(done);
+        assert_eq!((driver.reconcile(), programs(&pins)), (0, 1));
+        let other = Op::SetPeer([192, 0, 2, 9].into(), Peer { nve: true, oracle: false, node: 9 });
+        driver.plane.apply(&other).unwrap();
+        assert_eq!((driver.reconcile(), driver.reconcile()), (1, 0));
     });
 }
 
