@@ -55,6 +55,23 @@ impl Plane {
         self.kernel.apply(op)
     }
 
+    /// Makes the changes of a start. One that the kernel refuses, for a device that is just gone for one, is
+    /// left to the next comparison.
+    ///
+    /// # Errors
+    /// When it concerns the whole data plane.
+    pub(super) fn take_over(&mut self, ops: Vec<Op>) -> Result<(), DatapathError> {
+        for op in ops {
+            match self.apply(&op) {
+                Err(error @ DatapathError::NotPermitted { .. }) => return Err(error),
+                Err(error) if matches!(op, Op::Config(_)) => return Err(error),
+                Err(error) => tracing::error!(%error, ?op, "the data plane refused a change; tried again"),
+                Ok(()) => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Makes a change. None: the rest of it waits for [`Plane::attach`], and whoever has the ticket hears of
     /// it as an input.
     pub(super) fn apply_beside(

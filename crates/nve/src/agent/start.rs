@@ -97,9 +97,7 @@ pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>)
             driver::log(&notice);
         }
     }
-    for op in core.tables().diff(&observed) {
-        plane.apply(&op)?;
-    }
+    plane.take_over(core.tables().diff(&observed))?;
 
     let tls = tls_config(&identity, options.tls_key_log.as_deref())?;
     let (tls, tls_now) = watch::channel(tls);

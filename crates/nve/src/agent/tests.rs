@@ -20,7 +20,7 @@ use std::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use weft_api::{Client, Endpoint};
-use weft_datapath::{IfIndex, Op, Path as Tunnel, Peer, VapKind};
+use weft_datapath::{IfIndex, Op, Path as Tunnel, Peer, Vap, VapKind};
 use weft_model::{BootId, Epoch, Grant, Rloc, TsMac, TsiId, Vni, XtrId};
 
 const ME: XtrId = XtrId([1; 16]);
@@ -260,6 +260,33 @@ fn only_what_somebody_else_changed_is_mended() {
         let other = Op::SetPeer([192, 0, 2, 9].into(), Peer { nve: true, oracle: false, node: 9 });
         driver.plane.apply(&other).unwrap();
         assert_eq!((driver.reconcile(), driver.reconcile()), (1, 0));
+    });
+}
+
+#[test]
+fn a_device_just_gone_does_not_keep_the_agent_from_starting() {
+    on_a_host(async |dir, pins| {
+        let (mut driver, _queue) = driver(&dir, &pins, Duration::ZERO);
+        let gone = Vap {
+            vni: Vni::new(7).unwrap(),
+            mac: away().grant.mac,
+            ips: BTreeSet::new(),
+            kind: VapKind::Tap,
+            path: Tunnel::Direct,
+            mtu: 1_430,
+            activated: true,
+        };
+        let peer = ([192, 0, 2, 9].into(), Peer { nve: true, oracle: false, node: 9 });
+        let ops = vec![Op::SetVap(IfIndex(999), gone), Op::SetPeer(peer.0, peer.1)];
+        driver.plane.take_over(ops).unwrap();
+        assert_eq!(
+            driver.plane.observed().unwrap().peers.get(&peer.0),
+            Some(&peer.1),
+            "what follows is done"
+        );
+        let uplinks = BTreeSet::from([IfIndex(999)]);
+        let all = Op::Config(weft_datapath::Config { rlocs: rlocs(), uplinks });
+        assert!(driver.plane.take_over(vec![all]).is_err(), "without uplinks there is nothing");
     });
 }
 
