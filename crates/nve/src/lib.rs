@@ -4,4 +4,4 @@
 pub mod agent;
 pub mod core;
 
-pub use agent::{NveError, NveOptions, run};
+pub use agent::{NveError, NveOptions, UninstallOptions, Uninstalled, run, uninstall};

@@ -14,6 +14,11 @@ pub(crate) const ORACLE_DATA: &str = "/var/lib/weft/oracle";
 /// Where an NVE keeps its data unless told otherwise.
 pub(crate) const NVE_DATA: &str = "/var/lib/weft/nve";
 
+/// Where an NVE pins its data plane unless told otherwise.
+const PIN_DIR: &str = "/sys/fs/bpf/weft/nve";
+/// What its VXLAN device is called unless told otherwise.
+const VXLAN_DEVICE: &str = "weft0";
+
 /// Overlay networking for virtual machines and containers, in which nothing is flooded.
 #[derive(Debug, Parser)]
 #[command(
@@ -44,13 +49,14 @@ pub(crate) enum Command {
   weft oracle backup /var/backups/weft.backup"
     )]
     Oracle(OracleArgs),
-    /// Run this host's NVE, or remove an NVE from the fabric.
+    /// Run this host's NVE, take it off this host, or remove an NVE from the fabric.
     #[command(
         args_conflicts_with_subcommands = true,
         after_help = "Examples:
   weft nve --join weft1.eyJ...                     the first start: join, then run
   weft nve                                         every later start
-  weft nve remove h3                               at an operator's: revoke h3 at once"
+  weft nve remove h3                               at an operator's: revoke h3 at once
+  weft nve uninstall                               on a host without a running agent: remove its data plane"
     )]
     Nve(NveArgs),
     /// Create, delete and list virtual networks.
@@ -250,10 +256,10 @@ pub(crate) struct NveRun {
     #[arg(long, default_value = "127.0.0.1:4345")]
     pub(crate) http_listen: SocketAddr,
     /// Where eBPF maps and programs are pinned; no dots in it.
-    #[arg(long, default_value = "/sys/fs/bpf/weft/nve")]
+    #[arg(long, default_value = PIN_DIR)]
     pub(crate) pin_dir: PathBuf,
     /// Name of the VXLAN device.
-    #[arg(long, default_value = "weft0")]
+    #[arg(long, default_value = VXLAN_DEVICE)]
     pub(crate) vxlan_device: String,
     /// How frames of veth tenants leave.
     #[arg(long, value_enum, default_value = "direct")]
@@ -288,6 +294,39 @@ pub(crate) enum NveCommand {
         #[command(flatten)]
         output: Output,
     },
+    /// Remove programs, maps and the VXLAN device from this host; its agent must not run.
+    ///
+    /// Tenants' devices are set down, so that nobody behind them reaches the host. Stopping the agent alone
+    /// leaves everything forwarding.
+    #[command(after_help = "Examples:
+  weft nve uninstall                  identity and attachments stay: `weft nve` goes on from there
+  weft nve uninstall --purge          nothing stays; joining again needs a new token")]
+    Uninstall {
+        /// Remove identity and attachments too.
+        #[arg(long)]
+        purge: bool,
+        #[command(flatten)]
+        installed: Installed,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+/// What an NVE leaves on its host.
+#[derive(Debug, Args)]
+pub(crate) struct Installed {
+    /// Where identity and attachments are kept.
+    #[arg(long, default_value = NVE_DATA)]
+    pub(crate) data_dir: PathBuf,
+    /// The local API: an agent that serves it is running.
+    #[arg(long, env = "WEFT_SOCKET", default_value = weft_api::NVE_SOCKET)]
+    pub(crate) socket: PathBuf,
+    /// Where eBPF maps and programs are pinned.
+    #[arg(long, default_value = PIN_DIR)]
+    pub(crate) pin_dir: PathBuf,
+    /// Name of the VXLAN device.
+    #[arg(long, default_value = VXLAN_DEVICE)]
+    pub(crate) vxlan_device: String,
 }
 
 #[derive(Debug, Subcommand)]
@@ -504,7 +543,10 @@ impl Cli {
                 | TsiCommand::Release { output, .. }
                 | TsiCommand::List { output, .. },
             )
-            | Command::Nve(NveArgs { command: Some(NveCommand::Remove { output, .. }), .. })
+            | Command::Nve(NveArgs {
+                command: Some(NveCommand::Remove { output, .. } | NveCommand::Uninstall { output, .. }),
+                ..
+            })
             | Command::Oracle(OracleArgs { command: Some(OracleCommand::Token { output, .. }), .. }) => {
                 output
             }

@@ -41,6 +41,18 @@ fn no_daemon() {
 }
 
 #[test]
+fn uninstalling_under_a_running_agent() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let (socket, none) = (path("nve.sock"), path("none"));
+    let _agent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    refused_in_one_line(
+        &["nve", "uninstall", "--socket", &socket, "--data-dir", &none, "--pin-dir", &none],
+        &[&socket, "running weft nve", "stop"],
+    );
+}
+
+#[test]
 fn errors_for_programs_are_json() {
     let (ok, error) = weft(&["tsi", "list", "--socket", "/nonexistent/nve.sock", "-o", "json"]);
     assert!(!ok);

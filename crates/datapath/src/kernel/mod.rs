@@ -9,6 +9,7 @@ mod options;
 mod pins;
 mod punts;
 mod sys;
+mod uninstall;
 mod vxlan;
 
 use crate::{

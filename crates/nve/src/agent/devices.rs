@@ -124,9 +124,7 @@ impl Links {
     pub(super) fn open(inputs: mpsc::Sender<Input>) -> Result<Self, NveError> {
         let failed = |e: std::io::Error| NveError::Netlink(e.to_string());
         // Answers come by a socket of their own: a burst of changes does not cost one.
-        let (connection, handle, _) = rtnetlink::new_connection().map_err(failed)?;
-        tokio::spawn(connection);
-        let links = Self { handle };
+        let links = Self::asking()?;
         let (changes, subscription, mut messages) =
             rtnetlink::new_multicast_connection(&[MulticastGroup::Link]).map_err(failed)?;
         tokio::spawn(changes);
@@ -149,6 +147,14 @@ impl Links {
             tracing::error!("the kernel tells of no more changes of links; they are listed now and then");
         });
         Ok(links)
+    }
+
+    /// Opens a netlink socket for questions only.
+    pub(super) fn asking() -> Result<Self, NveError> {
+        let (connection, handle, _) =
+            rtnetlink::new_connection().map_err(|e| NveError::Netlink(e.to_string()))?;
+        tokio::spawn(connection);
+        Ok(Self { handle })
     }
 
     /// All links.

@@ -20,6 +20,12 @@ pub enum NveError {
         /// The socket.
         path: PathBuf,
     },
+    /// What an agent uses cannot be taken away.
+    #[error("{path} is in use by a running weft nve; stop that one first")]
+    Running {
+        /// What it uses.
+        path: PathBuf,
+    },
     /// The socket's path is something else's.
     #[error("{path} exists and is no socket; name another path with --socket")]
     NoSocket {

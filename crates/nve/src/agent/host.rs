@@ -112,7 +112,7 @@ impl Opened {
 }
 
 /// Whether this process may make a data plane (capabilities(7)); where that cannot be told, it may try.
-fn privileged() -> bool {
+pub(super) fn privileged() -> bool {
     const NET_ADMIN: u64 = 1 << 12;
     const SYS_ADMIN: u64 = 1 << 21;
     const BPF: u64 = 1 << 39;

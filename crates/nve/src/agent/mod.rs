@@ -33,11 +33,13 @@ mod start;
 mod state;
 #[cfg(test)]
 mod tests;
+mod uninstall;
 mod views;
 mod watch;
 
 pub use error::NveError;
 pub use options::NveOptions;
+pub use uninstall::{UninstallOptions, Uninstalled, uninstall};
 
 use std::future::Future;
 

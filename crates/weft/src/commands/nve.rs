@@ -1,10 +1,11 @@
 //! `weft nve`.
 
 use super::{client, daemon, wait};
-use crate::cli::{NveArgs, NveCommand, NveRun, Tunnel};
+use crate::cli::{Installed, NveArgs, NveCommand, NveRun, Tunnel};
 use crate::{error::CommandError, output};
+use weft_api::Message;
 use weft_datapath::Path;
-use weft_nve::NveOptions;
+use weft_nve::{NveOptions, UninstallOptions};
 
 pub(super) fn run(args: NveArgs) -> Result<(), CommandError> {
     match args.command {
@@ -13,7 +14,22 @@ pub(super) fn run(args: NveArgs) -> Result<(), CommandError> {
             let message = client(&access)?.remove_nve(&name, force).await?;
             output::print(&output::done(output.output, &message)?)
         }),
+        Some(NveCommand::Uninstall { purge, installed, output }) => wait(async {
+            let done = weft_nve::uninstall(options(installed, purge)).await?;
+            let message = match (done.data_plane, done.files) {
+                (true, true) => "the data plane, the identity and the attachments are removed",
+                (true, false) => "the data plane is removed",
+                (false, true) => "the identity and the attachments are removed; there was no data plane",
+                (false, false) => "there was nothing to remove",
+            };
+            output::print(&output::done(output.output, &Message { message: message.to_owned() })?)
+        }),
     }
+}
+
+fn options(installed: Installed, purge: bool) -> UninstallOptions {
+    let Installed { data_dir, socket, pin_dir, vxlan_device } = installed;
+    UninstallOptions { data_dir, socket, pin_dir, vxlan_device, purge }
 }
 
 fn serve(run: NveRun) -> Result<(), CommandError> {
