@@ -40,7 +40,7 @@ pub enum DatapathError {
     InUse(PathBuf),
     /// Maps of another layout.
     #[error(
-        "{path} holds maps of layout version {found}, this is version {ours}; uninstall with the version that made them", path = path.display()
+        "{path} holds maps of layout version {found}, this is version {ours}; `weft nve uninstall` removes them, and starting again makes new ones", path = path.display()
     )]
     OtherAbi {
         /// The pin directory.
@@ -51,7 +51,9 @@ pub enum DatapathError {
         ours: u32,
     },
     /// Maps of another size.
-    #[error("pinned map {map} has {what} {found}, wanted {wanted}; keep the old limits, or uninstall first")]
+    #[error(
+        "pinned map {map} has {what} {found}, wanted {wanted}; keep the old limits, or `weft nve uninstall` first"
+    )]
     OtherMap {
         /// The map.
         map: &'static str,

@@ -17,6 +17,12 @@ impl Kernel {
         if !sys::lock(lock.as_fd()).map_err(|e| failed("lock", root, e))? {
             return Err(DatapathError::InUse(root.clone()));
         }
+        // First, so that it is never there without our program.
+        let netlink = Netlink::open()?;
+        match netlink.by_name(&options.vxlan_device)? {
+            Some(link) if link.kind == "vxlan" && link.collect_metadata => netlink.delete(link.index)?,
+            _ => {}
+        }
         for entry in fs::read_dir(root).map_err(|e| failed("read", root, e))?.flatten() {
             let version = entry.path();
             if !entry.file_name().to_string_lossy().starts_with("abi_") || !sys::is_bpffs(&version)? {
@@ -34,11 +40,7 @@ impl Kernel {
             fs::remove_dir(&version).map_err(|e| failed("remove", &version, e))?;
         }
         let _busy_is_fine = fs::remove_dir(root);
-        let netlink = Netlink::open()?;
-        match netlink.by_name(&options.vxlan_device)? {
-            Some(link) if link.kind == "vxlan" && link.collect_metadata => netlink.delete(link.index),
-            _ => Ok(()),
-        }
+        Ok(())
     }
 }
 

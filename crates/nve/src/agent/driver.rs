@@ -111,6 +111,9 @@ impl Driver {
                 biased;
                 () = &mut shutdown => break,
                 punts = self.plane.punts() => {
+                    // What an Oracle has said already may be the answer: whoever reads it goes first.
+                    tokio::task::yield_now().await;
+                    self.inputs(&mut queue);
                     let now = self.clock.now();
                     for punt in punts.map_err(NveError::file("read", "the punt ring"))? {
                         self.core.handle_punt(now, &punt);
@@ -129,14 +132,19 @@ impl Driver {
             self.finish(&mut buffer);
             // Whoever floods with punts or datagrams does not keep the rest from its turn.
             self.timers().await;
-            for _ in 0..INPUTS {
-                let Ok(input) = queue.try_recv() else { break };
-                self.input(input);
-            }
+            self.inputs(&mut queue);
             self.finish(&mut buffer);
         }
         tracing::info!("stopping; tenants keep their connectivity");
         self.saver.finish().await
+    }
+
+    /// Takes a turn's inputs.
+    fn inputs(&mut self, queue: &mut mpsc::Receiver<Input>) {
+        for _ in 0..INPUTS {
+            let Ok(input) = queue.try_recv() else { break };
+            self.input(input);
+        }
     }
 
     /// Carries out what the core wants done.
@@ -203,12 +211,22 @@ impl Driver {
             }
             Input::Device(device) => self.core.handle_device(&device),
             Input::Devices(devices, there) => self.devices(&devices, &there),
+            Input::DeviceGone(index) if self.plane.is_vxlan(index) => self.mend(),
             Input::DeviceGone(index) => self.core.handle_device_gone(now, index),
             Input::Local(call) => self.local(call),
             Input::Granted(call, answer) => self.core.handle_granted(now, call, answer),
             Input::Released(call, answer) => self.core.handle_released(call, answer),
             Input::Taken(tsi, ip, answer) => self.core.handle_taken(now, &tsi, ip, answer),
             Input::Attached(device, ticket, result) => self.attached(device, ticket, result),
+        }
+    }
+
+    /// Without the VXLAN device there is no device path and the direct one finds no routes.
+    fn mend(&mut self) {
+        match self.plane.mend() {
+            Ok(false) => {}
+            Ok(true) => tracing::warn!("the VXLAN device was not as it should be; mended"),
+            Err(error) => tracing::error!(%error, "cannot mend the VXLAN device"),
         }
     }
 
@@ -445,6 +463,7 @@ impl Driver {
     /// Puts right what somebody else changed in the kernel; gives how much. Read and compared at once: a
     /// change of ours in between would look like somebody else's.
     pub(super) fn reconcile(&mut self) -> usize {
+        self.mend();
         let observed = match self.plane.observed() {
             Ok(observed) => observed,
             Err(error) => {

@@ -121,6 +121,16 @@ impl Plane {
         self.running.contains_key(&device)
     }
 
+    /// Puts the VXLAN device right; whether anything was amiss.
+    pub(super) fn mend(&mut self) -> Result<bool, DatapathError> {
+        self.kernel.mend()
+    }
+
+    /// Whether a device is the VXLAN device.
+    pub(super) fn is_vxlan(&self, index: IfIndex) -> bool {
+        self.kernel.vxlan_device() == index
+    }
+
     /// What the kernel holds.
     pub(super) fn observed(&self) -> Result<Tables, DatapathError> {
         self.kernel.observed()
