@@ -111,8 +111,7 @@ impl Driver {
                 biased;
                 () = &mut shutdown => break,
                 punts = self.plane.punts() => {
-                    // What an Oracle has said already may be the answer: whoever reads it goes first.
-                    tokio::task::yield_now().await;
+                    // What an Oracle has said already may be the answer.
                     self.inputs(&mut queue);
                     let now = self.clock.now();
                     for punt in punts.map_err(NveError::file("read", "the punt ring"))? {

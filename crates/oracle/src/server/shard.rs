@@ -300,6 +300,7 @@ impl Running {
 
     /// Waits for an input, a datagram or the next timer.
     fn wait(&mut self, sockets: &[Udp], echoes: &EchoSockets) -> io::Result<()> {
+        let mut woken = false;
         self.waker.asleep.store(true, Ordering::SeqCst);
         // Whoever sent before reading `asleep` left something here; whoever reads it later wakes us.
         if self.inbox.is_empty() {
@@ -319,10 +320,12 @@ impl Running {
                 Ok(_) | Err(nix::errno::Errno::EINTR) => {}
                 Err(e) => return Err(e.into()),
             }
+            woken = fds.first().and_then(PollFd::any).unwrap_or(false);
         }
         self.waker.asleep.store(false, Ordering::SeqCst);
-        // Empty if it was a socket or a timer.
-        let _: Result<u64, _> = self.waker.event.read();
+        if woken {
+            let _: Result<u64, _> = self.waker.event.read();
+        }
         Ok(())
     }
 
