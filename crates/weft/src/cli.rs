@@ -168,7 +168,7 @@ pub(crate) struct Log {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum OracleCommand {
-    /// Print a join token: the one line to run on each host.
+    /// Print a join token, for `weft nve --join TOKEN` on a host.
     #[command(after_help = "Examples:
   weft oracle token                                  one host, within an hour
   weft oracle token --uses 3 --ttl 600               three hosts, within ten minutes

@@ -193,9 +193,13 @@ async fn attach(
             return Err(Refusal(Code::BadRequest, text));
         }
     }
-    tracing::info!(vn = %body.vn, tsi = %body.name, device = %body.device, request = ?body.request_id, "attach");
-    let attach = Attach { vn: body.vn, name: body.name, device, mac: body.mac, ips: body.ips };
-    let attached = local.ask(|answer| LocalCall::Attach(attach, answer)).await??;
+    let attach =
+        Attach { vn: body.vn.clone(), name: body.name.clone(), device, mac: body.mac, ips: body.ips };
+    let answer = local.ask(|answer| LocalCall::Attach(attach, answer)).await?;
+    // Only now: a line of the log takes as long as a system call, and somebody's first packet waits.
+    let refused = answer.as_ref().err().map(ToString::to_string);
+    tracing::info!(vn = %body.vn, tsi = %body.name, device = %body.device, request = ?body.request_id, refused, "attach");
+    let attached = answer?;
     // Only now: until its program is there frames would reach this host. A detach set it down.
     if !link.up
         && let Err(error) = local.links.set(link.index, true).await
