@@ -22,7 +22,7 @@ fn streams(lab: &TestLab) -> Result<Vec<Stream>> {
 fn for_a_minute(streams: &[&Stream]) -> Result<()> {
     let goals: Vec<u64> = streams.iter().map(|stream| stream.sent() + MINUTE).collect();
     let over = || streams.iter().zip(&goals).all(|(stream, goal)| stream.sent() >= *goal);
-    ensure!(clock::until_true(Duration::from_secs(90), over), "a minute's packets take more than 90 s");
+    ensure!(clock::until_true(Duration::from_secs(240), over), "a minute's packets take more than 4 minutes");
     Ok(())
 }
 

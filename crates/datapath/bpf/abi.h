@@ -192,8 +192,9 @@ enum weft_reason {
 	WEFT_OTHER_LINK = 62,
 };
 
-/* skb->mark of what from_underlay leaves to the VXLAN device: nothing else counts there. */
-#define WEFT_MARK 0x57454654
+/* skb->tc_index of everything that has come over an uplink: nothing else counts at the VXLAN device.
+ * Not skb->mark, which firewalls set, clear and look at. */
+#define WEFT_TAG 0x5745
 
 /* What the programs leave in skb->cb for a test run: cb[0] one of these, cb[1] the reason, cb[2]
  * the ifindex a frame is handed to or, for a punt, WEFT_PUNT_*. */

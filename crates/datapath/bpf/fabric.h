@@ -3,17 +3,12 @@
 #ifndef WEFT_FABRIC_H
 #define WEFT_FABRIC_H
 
-/* To the VXLAN device by way of the host's stack. The mark says that it came over an uplink: what any
- * other device brings to the VXLAN port, tenants' own ones included, is a stranger's. */
-static __always_inline int pass_tunnelled(struct __sk_buff *skb)
-{
-	skb->mark = WEFT_MARK;
-	return say(skb, WEFT_DID_PASS, 0, 0, TC_ACT_UNSPEC);
-}
-
-/* To whoever comes next on this device, ours or not; at last the host. */
+/* To whoever comes next on this device, ours or not; at last the host, whose VXLAN device may have it
+ * then, put together from fragments, out of a VLAN's priority tag or of IPsec. The tag says that it came
+ * over an uplink: what any other device brings to the VXLAN port, a tenant's too, is a stranger's. */
 static __always_inline int pass(struct __sk_buff *skb)
 {
+	skb->tc_index = WEFT_TAG;
 	return say(skb, WEFT_DID_PASS, 0, 0, TC_ACT_UNSPEC);
 }
 
@@ -52,10 +47,11 @@ static __always_inline bool fenced(const struct weft_config *cfg, struct weft_lo
 {
 	__u64 now = bpf_ktime_get_coarse_ns();
 
-	if (!at->contested || now - at->contested_last >= WEFT_FENCE_FORGETS)
+	/* Signed: another CPU may have written a later time since. */
+	if (!at->contested || (__s64)(now - at->contested_last) >= (__s64)WEFT_FENCE_FORGETS)
 		at->contested = now;
 	at->contested_last = now;
-	return now - at->contested >= WEFT_FENCE_AFTER && now < cfg->fence_until;
+	return (__s64)(now - at->contested) >= (__s64)WEFT_FENCE_AFTER && now < cfg->fence_until;
 }
 
 /* Both paths' decision about a frame that a peer sent. */
@@ -257,7 +253,7 @@ static __always_inline int tunnelled(struct __sk_buff *skb, struct weft_config *
 	inner4 = inner.h_proto == bpf_htons(ETH_P_IP);
 	if (in.to->path == WEFT_PATH_DEVICE || (!inner4 && inner.h_proto != bpf_htons(ETH_P_IPV6)) ||
 	    (in.to->kind == WEFT_KIND_TAP && skb->gso_size))
-		return pass_tunnelled(skb); /* to from_overlay, which counts */
+		return pass(skb); /* by the VXLAN device to from_overlay, which counts */
 	if (skb->len < off + 8 + ETH_LEN + (inner4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr)))
 		return drop(skb, w, WEFT_MALFORMED); /* adjust_room would refuse it */
 	if (outer_ecn & 1) {
@@ -305,11 +301,9 @@ static __always_inline int underlay_frame(struct __sk_buff *skb)
 			return pass(skb);
 		ip = data + ETH_LEN;
 		udp = (void *)(ip + 1);
-		if (ip->protocol != IPPROTO_UDP || !(cfg->families & WEFT_FAMILY_V4) || ip->daddr != cfg->rloc4.w[3])
-			return pass(skb);
-		if (*(__u8 *)ip != 0x45 || ip->frag_off & bpf_htons(0x3fff))
-			return pass_tunnelled(skb);
-		if (udp->dest != bpf_htons(VXLAN_PORT))
+		if (*(__u8 *)ip != 0x45 || ip->protocol != IPPROTO_UDP || ip->frag_off & bpf_htons(0x3fff) ||
+		    udp->dest != bpf_htons(VXLAN_PORT) || !(cfg->families & WEFT_FAMILY_V4) ||
+		    ip->daddr != cfg->rloc4.w[3])
 			return pass(skb);
 		ip_from_v4(&from, ip->saddr);
 		return tunnelled(skb, cfg, &from, false, bpf_ntohs(udp->len), ip->tos & 3);
@@ -322,12 +316,11 @@ static __always_inline int underlay_frame(struct __sk_buff *skb)
 			return pass(skb);
 		ip = data + ETH_LEN;
 		udp = (void *)(ip + 1);
-		ip_from_v6(&to, &ip->daddr);
-		if (ip->version != 6 || !(cfg->families & WEFT_FAMILY_V6) || !same_ip(&to, &cfg->rloc6))
+		if (ip->version != 6 || ip->nexthdr != IPPROTO_UDP || udp->dest != bpf_htons(VXLAN_PORT) ||
+		    !(cfg->families & WEFT_FAMILY_V6))
 			return pass(skb);
-		if (ip->nexthdr != IPPROTO_UDP)
-			return is_extension(ip->nexthdr) ? pass_tunnelled(skb) : pass(skb);
-		if (udp->dest != bpf_htons(VXLAN_PORT))
+		ip_from_v6(&to, &ip->daddr);
+		if (!same_ip(&to, &cfg->rloc6))
 			return pass(skb);
 		ip_from_v6(&from, &ip->saddr);
 		return tunnelled(skb, cfg, &from, true, bpf_ntohs(udp->len), ((__u8 *)ip)[1] >> 4 & 3);
@@ -352,9 +345,8 @@ static __always_inline int overlay_frame(struct __sk_buff *skb)
 	w.direction = WEFT_IN;
 	if (!cfg)
 		return drop(skb, w, WEFT_NO_RLOC);
-	if (skb->mark != WEFT_MARK)
+	if (skb->tc_index != WEFT_TAG)
 		return drop(skb, w, WEFT_OTHER_LINK);
-	skb->mark = 0;
 	if (!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), 0)) {
 		ip_from_v4(&from, bpf_htonl(key.remote_ipv4));
 	} else if (!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), BPF_F_TUNINFO_IPV6)) {

@@ -198,6 +198,18 @@ impl Netlink {
         }
     }
 
+    /// Sets a device down; absent is fine.
+    pub(super) fn down(&self, index: u32) -> Result<(), DatapathError> {
+        let mut request = header(index, 0);
+        // Of the flags only this one changes.
+        request.splice(12..16, IFF_UP.to_ne_bytes());
+        match self.call(RTM_NEWLINK, ACK, &request) {
+            Ok(_) => Ok(()),
+            Err(e) if e.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+            Err(e) => Err(sys::refused("set a device down", e)),
+        }
+    }
+
     pub(super) fn delete(&self, index: u32) -> Result<(), DatapathError> {
         match self.call(RTM_DELLINK, ACK, &header(index, 0)) {
             Ok(_) => Ok(()),

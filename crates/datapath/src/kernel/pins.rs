@@ -188,6 +188,11 @@ pub(super) fn attach(program: BorrowedFd<'_>, device: IfIndex, path: &Path) -> R
             Err(DatapathError::System { source, .. })
                 if source.kind() == io::ErrorKind::AlreadyExists && tries < DETACH_TRIES =>
             {
+                // Unless somebody was quicker and it is attached to stay.
+                let pinned = sys::open_pin(path).and_then(|fd| sys::attached_to(fd.as_fd()));
+                if pinned.is_ok_and(|to| to == Some(device)) {
+                    return Ok(());
+                }
                 tries += 1;
                 #[allow(clippy::disallowed_methods, reason = "waits for the kernel, with a ceiling")]
                 std::thread::sleep(DETACH_WAIT);

@@ -31,6 +31,11 @@ impl Kernel {
             // Links first: no program is left without its maps.
             for dir in [version.join("links"), version.join("maps")] {
                 for pin in fs::read_dir(&dir).into_iter().flatten().flatten() {
+                    // What is behind a tenant's device would reach the host without a program.
+                    let name = pin.file_name().to_string_lossy().into_owned();
+                    if let Some(index) = name.strip_prefix("vap_").and_then(|index| index.parse().ok()) {
+                        netlink.down(index)?;
+                    }
                     fs::remove_file(pin.path()).map_err(|e| failed("remove", &pin.path(), e))?;
                 }
                 if dir.exists() {

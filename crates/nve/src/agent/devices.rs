@@ -13,7 +13,6 @@ use rtnetlink::{
     Handle, LinkUnspec, MulticastGroup,
     packet_core::{NetlinkPayload, Nla},
 };
-use std::collections::BTreeSet;
 use tokio::sync::mpsc;
 use weft_datapath::{IfIndex, VapKind};
 
@@ -39,6 +38,21 @@ pub(super) struct Link {
 }
 
 impl Link {
+    /// A TAP that is not there.
+    #[cfg(test)]
+    pub(super) fn a_tap(name: &str, index: IfIndex) -> Self {
+        Self {
+            name: name.to_owned(),
+            index,
+            mtu: 1_500,
+            kind: Some(InfoKind::Tun),
+            up: true,
+            is_port: false,
+            leads_elsewhere: false,
+            is_tap: true,
+        }
+    }
+
     fn of(message: &LinkMessage) -> Option<Self> {
         let mut link = Self {
             name: String::new(),
@@ -168,10 +182,7 @@ impl Links {
     /// All links, for the driver.
     pub(super) async fn listed(&self) -> Option<Input> {
         match self.all().await {
-            Ok(all) => {
-                let there: BTreeSet<IfIndex> = all.iter().map(|link| link.index).collect();
-                Some(Input::Devices(all.iter().filter_map(Link::device).collect(), there))
-            }
+            Ok(all) => Some(Input::Links(all)),
             Err(error) => {
                 tracing::warn!(%error, "what links there are is not known");
                 None
@@ -205,7 +216,7 @@ fn change(message: RouteNetlinkMessage) -> Option<Input> {
     let itself = |link: &LinkMessage| link.header.interface_family == AddressFamily::Unspec;
     match message {
         RouteNetlinkMessage::NewLink(link) if itself(&link) => {
-            Some(Input::Device(Link::of(&link)?.device()?))
+            Some(Link::of(&link)?.device().map_or(Input::LinksChanged, Input::Device))
         }
         RouteNetlinkMessage::DelLink(link) if itself(&link) => {
             Some(Input::DeviceGone(IfIndex(link.header.index)))
@@ -218,6 +229,7 @@ fn change(message: RouteNetlinkMessage) -> Option<Input> {
 mod tests {
     use super::super::common::{in_namespace, ip, with_veth};
     use super::*;
+    use std::collections::BTreeSet;
     use std::future::Future;
 
     /// In a namespace with what hosts have, the tenant's veth v0 among it.
@@ -280,7 +292,9 @@ mod tests {
     #[test]
     fn a_list_has_what_may_be_a_tenants_and_the_rest_by_index() {
         on_a_host(async |links, _| {
-            let Some(Input::Devices(devices, there)) = links.listed().await else { panic!("no list") };
+            let Some(Input::Links(all)) = links.listed().await else { panic!("no list") };
+            let there: BTreeSet<IfIndex> = all.iter().map(|link| link.index).collect();
+            let devices: Vec<Device> = all.iter().filter_map(Link::device).collect();
             let names: BTreeSet<_> = devices.iter().map(|d| d.name.as_str()).collect();
             assert_eq!(names, BTreeSet::from(["here0", "here1", "tap0", "tun0", "v0"]));
             assert!(there.contains(&links.by_name("br0").await.unwrap().index));

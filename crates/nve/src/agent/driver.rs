@@ -3,8 +3,17 @@
 
 use super::session::{Heard, OwnedFrame};
 use super::{
-    NveError, calls, clock::Clock, devices::Links, lisp::LispSockets, look::Look, metrics, plane::Plane,
-    saver::Saver, state, watch as follow,
+    NveError, calls,
+    clock::Clock,
+    devices::{self, Links},
+    lisp::LispSockets,
+    look::Look,
+    metrics,
+    plane::Plane,
+    saver::Saver,
+    state,
+    uplinks::Rule,
+    watch as follow,
 };
 use crate::core::{
     ApiCall, Attach, Attached, CallId, Core, Device, Fact, Granted, Notice, Output, Refused, Session, Ticket,
@@ -24,6 +33,9 @@ const DATAGRAMS: usize = 64;
 const INPUTS: usize = 64;
 /// Between two snapshots for scrapes.
 const PUBLISH: Duration = Duration::from_millis(500);
+/// From a change of links until they are listed, and from a list without an uplink until the next.
+const LIST_SOON: Duration = Duration::from_millis(100);
+const LIST_AGAIN: Duration = Duration::from_secs(1);
 /// How long the tables count as current after a look that found a session up.
 const VOUCHED: Duration = Duration::from_secs(3);
 
@@ -34,7 +46,10 @@ pub(super) enum Input {
     Device(Device),
     DeviceGone(IfIndex),
     /// All devices that may be tenants', and which links there are at all.
-    Devices(Vec<Device>, BTreeSet<IfIndex>),
+    /// Every link there is.
+    Links(Vec<devices::Link>),
+    /// Some link that is no tenant's.
+    LinksChanged,
     Local(LocalCall),
     Granted(CallId, Result<Granted, Refused>),
     Released(CallId, Result<(), Refused>),
@@ -93,6 +108,8 @@ pub(super) struct Driver {
     pub(super) heard_facts: bool,
     pub(super) publish_at: Time,
     pub(super) reconcile_at: Time,
+    pub(super) list_at: Time,
+    pub(super) uplinks: Rule,
     pub(super) look: Look,
 }
 
@@ -155,7 +172,7 @@ impl Driver {
 
     /// When the next timer goes off.
     fn due(&self) -> Time {
-        let own = self.publish_at.min(self.reconcile_at);
+        let own = self.publish_at.min(self.reconcile_at).min(self.list_at);
         self.core.poll_timeout().map_or(own, |at| at.min(own))
     }
 
@@ -166,6 +183,9 @@ impl Driver {
         if self.reconcile_at <= now {
             self.reconcile_at = now + RECONCILE;
             self.reconcile();
+        }
+        if self.list_at <= now {
+            self.list_at = now + RECONCILE;
             let (links, inputs) = (self.links.clone(), self.inputs.clone());
             tokio::spawn(async move {
                 if let Some(input) = links.listed().await {
@@ -209,8 +229,10 @@ impl Driver {
                 self.persist(None);
             }
             Input::Device(device) => self.core.handle_device(&device),
-            Input::Devices(devices, there) => self.devices(&devices, &there),
+            Input::Links(all) => self.links(&all),
+            Input::LinksChanged => self.list_soon(),
             Input::DeviceGone(index) if self.plane.is_vxlan(index) => self.mend(),
+            Input::DeviceGone(index) if self.core.uplinks().contains(&index) => self.list_soon(),
             Input::DeviceGone(index) => self.core.handle_device_gone(now, index),
             Input::Local(call) => self.local(call),
             Input::Granted(call, answer) => self.core.handle_granted(now, call, answer),
@@ -244,10 +266,23 @@ impl Driver {
         }
     }
 
-    /// Makes good for changes of links that were not heard of.
-    fn devices(&mut self, devices: &[Device], there: &BTreeSet<IfIndex>) {
-        for device in devices {
-            self.core.handle_device(device);
+    /// Has the links listed, once for changes that come together.
+    fn list_soon(&mut self) {
+        self.list_at = self.list_at.min(self.clock.now() + LIST_SOON);
+    }
+
+    /// Makes good for changes of links that were not heard of, and follows uplinks that are made anew.
+    fn links(&mut self, all: &[devices::Link]) {
+        match self.uplinks.find(all) {
+            Ok(found) => self.core.handle_uplinks(found.iter().map(|link| link.index).collect()),
+            Err(error) => {
+                tracing::warn!(%error, "an uplink is missing: nothing arrives over it");
+                self.list_at = self.list_at.min(self.clock.now() + LIST_AGAIN);
+            }
+        }
+        let there: BTreeSet<IfIndex> = all.iter().map(|link| link.index).collect();
+        for device in all.iter().filter_map(devices::Link::device) {
+            self.core.handle_device(&device);
         }
         for index in self.core.vap_devices().filter(|index| !there.contains(index)) {
             // It may be younger than the list.
@@ -448,7 +483,10 @@ impl Driver {
 
     /// Whether the tables are an Oracle's latest word.
     fn current(&self) -> bool {
-        self.heard_facts && (0..self.sessions.len()).any(|oracle| self.core.session_is_up(oracle))
+        // An Oracle that has spoken: one that refuses us hangs up without a word.
+        let spoken = |oracle: &usize| self.sessions.get(*oracle).is_some_and(|link| link.up);
+        self.heard_facts
+            && (0..self.sessions.len()).filter(spoken).any(|oracle| self.core.session_is_up(oracle))
     }
 
     /// While a session is up, changes are heard within moments: what the tables say may be relied on.

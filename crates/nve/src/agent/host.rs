@@ -10,8 +10,9 @@ use super::{
     metrics,
     plane::Plane,
     session::KeyLogTo,
+    uplinks::Rule,
 };
-use std::{collections::BTreeSet, net::IpAddr};
+use std::collections::BTreeSet;
 use tokio::{net::TcpListener, sync::mpsc};
 use weft_datapath::{DatapathError, Tables};
 use weft_model::Rloc;
@@ -27,6 +28,7 @@ pub(super) struct Host {
     pub(super) links: Links,
     /// Every link there is.
     pub(super) all: Vec<Link>,
+    pub(super) rule: Rule,
     pub(super) uplinks: Vec<Link>,
     pub(super) tenant_mtu: u16,
     pub(super) sockets: LispSockets,
@@ -56,7 +58,8 @@ impl Host {
         one_of_each_family(rlocs)?;
         let links = Links::open(inputs.clone())?;
         let all = links.all().await?;
-        let uplinks = uplinks(&options.uplinks, rlocs, &all, &options.vxlan_device)?;
+        let rule = Rule::new(options, rlocs);
+        let uplinks = rule.find(&all)?;
         let most = tenant_mtu(&uplinks, rlocs)?;
         let tenant_mtu = options.tenant_mtu.unwrap_or(most);
         if !(LEAST_MTU..=most).contains(&tenant_mtu) {
@@ -76,7 +79,7 @@ impl Host {
                 return Err(error);
             }
         };
-        Ok(Self { links, all, uplinks, tenant_mtu, sockets, scrapes, listener, plane })
+        Ok(Self { links, all, rule, uplinks, tenant_mtu, sockets, scrapes, listener, plane })
     }
 
     /// After a start that goes no further.
@@ -131,44 +134,6 @@ fn one_of_each_family(rlocs: &BTreeSet<Rloc>) -> Result<(), NveError> {
         }
     }
     Ok(())
-}
-
-/// The devices that lead to other RLOCs: those named, or those that have one of ours.
-fn uplinks(
-    named: &[String],
-    rlocs: &BTreeSet<Rloc>,
-    links: &[Link],
-    vxlan: &str,
-) -> Result<Vec<Link>, NveError> {
-    let by_name = |name: &String| {
-        links.iter().find(|l| l.name == *name).cloned().ok_or_else(|| NveError::UnknownUplink(name.clone()))
-    };
-    if !named.is_empty() {
-        return named.iter().map(by_name).collect();
-    }
-    let addresses: Vec<_> = nix::ifaddrs::getifaddrs().map(Iterator::collect).unwrap_or_default();
-    let mut found: Vec<Link> = Vec::new();
-    for rloc in rlocs {
-        let on = |a: &&nix::ifaddrs::InterfaceAddress| {
-            let ip = a.address.as_ref().and_then(|s| {
-                let v4 = s.as_sockaddr_in().map(|s| IpAddr::V4(s.ip()));
-                v4.or_else(|| s.as_sockaddr_in6().map(|s| IpAddr::V6(s.ip())))
-            });
-            ip == Some(rloc.get())
-        };
-        let device = addresses.iter().find(on).ok_or(NveError::NoUplink { rloc: *rloc })?;
-        if device.interface_name == "lo" {
-            // An address on loopback is reached over any link.
-            found.extend(
-                links.iter().filter(|l| l.name != "lo" && l.name != vxlan && l.kind.is_none()).cloned(),
-            );
-        } else {
-            found.push(by_name(&device.interface_name)?);
-        }
-    }
-    found.sort_by_key(|l| l.index);
-    found.dedup_by_key(|l| l.index);
-    Ok(found)
 }
 
 fn tenant_mtu(uplinks: &[Link], rlocs: &BTreeSet<Rloc>) -> Result<u16, NveError> {

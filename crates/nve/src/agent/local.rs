@@ -201,9 +201,7 @@ async fn attach(
     tracing::info!(vn = %body.vn, tsi = %body.name, device = %body.device, request = ?body.request_id, refused, "attach");
     let attached = answer?;
     // Only now: until its program is there frames would reach this host. A detach set it down.
-    if !link.up
-        && let Err(error) = local.links.set(link.index, true).await
-    {
+    if let Err(error) = local.links.set(link.index, true).await {
         tracing::warn!(%error, device = %body.device, "cannot set up; set it up by hand");
     }
     let status = if attached.already { StatusCode::OK } else { StatusCode::CREATED };

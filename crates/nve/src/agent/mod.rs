@@ -34,6 +34,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod uninstall;
+mod uplinks;
 mod views;
 mod watch;
 

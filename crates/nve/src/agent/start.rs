@@ -67,7 +67,7 @@ pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>)
         }
     };
     tracing::info!(nve = %identity.name, xtr_id = %identity.xtr_id, rlocs = ?identity.rlocs, "joined");
-    let Host { links, all, uplinks, tenant_mtu, sockets, scrapes, listener, plane: opened, .. } = host;
+    let Host { links, all, rule, uplinks, tenant_mtu, sockets, scrapes, listener, plane: opened, .. } = host;
     let (mut plane, observed) = (opened.plane, opened.observed);
 
     let config = Config {
@@ -98,6 +98,12 @@ pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>)
         }
     }
     plane.take_over(core.tables().diff(&observed))?;
+    // An uninstall before has set them down.
+    for link in all.iter().filter(|link| !link.up && core.vap_devices().any(|index| index == link.index)) {
+        if let Err(error) = links.set(link.index, true).await {
+            tracing::warn!(%error, device = %link.name, "cannot set up; set it up by hand");
+        }
+    }
 
     let tls = tls_config(&identity, options.tls_key_log.as_deref())?;
     let (tls, tls_now) = watch::channel(tls);
@@ -140,6 +146,8 @@ pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>)
         heard_facts: false,
         publish_at: clock.now(),
         reconcile_at: clock.now() + driver::RECONCILE,
+        list_at: clock.now() + driver::RECONCILE,
+        uplinks: rule,
         look: Look::new(),
     };
     driver.drive(queue, shutdown).await

@@ -3,8 +3,15 @@
 use super::common::{host, in_namespace, ip};
 use super::driver::{Driver, Input, LocalCall, RECONCILE};
 use super::{
-    clock::Clock, devices::Links, lisp::LispSockets, look::Look, metrics, plane::Plane, saver::Saver,
+    clock::Clock,
+    devices::{Link, Links},
+    lisp::LispSockets,
+    look::Look,
+    metrics,
+    plane::Plane,
+    saver::Saver,
     state::Saved,
+    uplinks::Rule,
 };
 use crate::core::{Attach, Attachment, CallId, Config, Core, Device, Limits, Output, Refused, Timing};
 use std::{
@@ -87,6 +94,8 @@ fn driver(dir: &Path, pins: &Path, grace: Duration) -> (Driver, mpsc::Receiver<I
         heard_facts: false,
         publish_at: clock.now(),
         reconcile_at: clock.now() + RECONCILE,
+        list_at: clock.now() + RECONCILE,
+        uplinks: Rule { named: Vec::new(), rlocs: rlocs(), vxlan: "weft0".to_owned() },
         look: Look::new(),
     };
     (driver, queue)
@@ -299,14 +308,38 @@ fn a_list_of_links_makes_good_for_a_change_not_heard_of() {
         let asked = async {
             let at = async || ask(&inputs, LocalCall::Tsis).await[0].device.clone();
             // Older than the device: it is asked for before it counts as gone.
-            inputs.send(Input::Devices(Vec::new(), BTreeSet::new())).await.ok().unwrap();
+            inputs.send(Input::Links(Vec::new())).await.ok().unwrap();
             assert_eq!(at().await, "tap1");
-            let stale = Device { name: "tap1".to_owned(), index: IfIndex(999), kind: VapKind::Tap };
-            inputs.send(Input::Devices(vec![stale], BTreeSet::from([IfIndex(999)]))).await.ok().unwrap();
-            inputs.send(Input::Devices(Vec::new(), BTreeSet::new())).await.ok().unwrap();
+            let stale = Link::a_tap("tap1", IfIndex(999));
+            inputs.send(Input::Links(vec![stale])).await.ok().unwrap();
+            inputs.send(Input::Links(Vec::new())).await.ok().unwrap();
             while !at().await.is_empty() {
                 tokio::task::yield_now().await;
             }
+        };
+        driver.drive(queue, asked).await.unwrap();
+    });
+}
+
+/// An uplink that is deleted and made again has another index: its program is attached anew.
+#[test]
+fn an_uplink_made_anew_is_followed() {
+    on_a_host(async |dir, pins| {
+        let (mut driver, queue) = driver(&dir, &pins, Duration::from_secs(60));
+        driver.list_at = driver.clock.now();
+        let attached = async || {
+            let index = nix::net::if_::if_nametoindex("up0").unwrap();
+            let pin = pins.join(format!("abi_2/links/uplink_{index}"));
+            while !pin.exists() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            index
+        };
+        let asked = async {
+            let first = attached().await;
+            ip("link del up0");
+            host();
+            assert_ne!(attached().await, first);
         };
         driver.drive(queue, asked).await.unwrap();
     });

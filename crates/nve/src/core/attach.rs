@@ -35,7 +35,7 @@ impl Core {
                     mac: attach.mac,
                     ips: attach.ips.clone(),
                 }));
-                let held = self.holds(&attach.vn, &attach.name);
+                let held = self.may_hold(&attach.vn, &attach.name);
                 self.calls.insert(call, Call::Attach { attach, held });
             }
             Ok(Some(attached)) => self.outputs.push_back(Output::Attached(call, Ok(attached))),
@@ -93,6 +93,8 @@ impl Core {
                     self.release_soon(attach.vn, attach.name);
                 }
                 self.outputs.push_back(Output::Attached(call, Err(refused)));
+                // What was found at that device may be it after all.
+                self.adopt_orphans();
                 return;
             }
         };

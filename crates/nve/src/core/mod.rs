@@ -106,7 +106,7 @@ pub struct Core {
     calls: BTreeMap<CallId, Call>,
     releases: Releases,
     /// The grants of the latest list.
-    listed: BTreeSet<TsiId>,
+    listed: Option<BTreeSet<TsiId>>,
     /// Whether what is attached changed since it was last handed to the disk.
     unsaved: bool,
     next_ticket: u64,
@@ -142,7 +142,7 @@ impl Core {
             local_ips: BTreeMap::new(),
             calls: BTreeMap::new(),
             releases: Releases::default(),
-            listed: BTreeSet::new(),
+            listed: None,
             unsaved: false,
             next_ticket: 0,
             tickets: BTreeMap::new(),
@@ -209,7 +209,7 @@ impl Core {
             Fact::Vn(vn) => {
                 let vni = vn.vni;
                 self.vns.insert(vni, vn);
-                self.adopt_orphans_of(vni);
+                self.adopt_orphans();
             }
             Fact::VnGone(vni) => {
                 self.vns.remove(&vni);
@@ -244,6 +244,21 @@ impl Core {
             if decrement(&mut self.rlocs, *gone) == 0 {
                 self.set_peer(gone.get(), |peer| (peer.nve, peer.node) = (false, 0));
             }
+        }
+    }
+
+    /// The devices that lead to RLOCs.
+    #[must_use]
+    pub fn uplinks(&self) -> &BTreeSet<IfIndex> {
+        &self.config.uplinks
+    }
+
+    /// Other devices lead to RLOCs now.
+    pub fn handle_uplinks(&mut self, uplinks: BTreeSet<IfIndex>) {
+        if self.config.uplinks != uplinks {
+            self.config.uplinks = uplinks.clone();
+            let rlocs = self.config.rlocs.clone();
+            self.apply(Op::Config(weft_datapath::Config { rlocs, uplinks }));
         }
     }
 

@@ -6,7 +6,7 @@ use super::tsi::Tsi;
 use super::{Core, Device, Notice};
 use std::collections::BTreeMap;
 use weft_datapath::{IfIndex, Location, Neighbour, Op, Tables, Vap};
-use weft_model::{Grant, TsiId, Vni};
+use weft_model::{Grant, TsiId};
 
 /// One of them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -79,10 +79,9 @@ impl Core {
         }
     }
 
-    /// A VN's name is known: the orphans that wait for it.
-    pub(super) fn adopt_orphans_of(&mut self, vni: Vni) {
-        let waiting = self.orphans.iter().filter(|(_, orphan)| orphan.vap.vni == vni);
-        let waiting: Vec<IfIndex> = waiting.map(|(index, _)| *index).collect();
+    /// A VN's name is known, or a call has ended: the orphans that may have waited for that.
+    pub(super) fn adopt_orphans(&mut self) {
+        let waiting: Vec<IfIndex> = self.orphans.keys().copied().collect();
         for index in waiting {
             self.adopt_orphan(index);
         }
@@ -102,9 +101,12 @@ impl Core {
             || self.by_name.contains_key(&name)
             || self.by_device.contains_key(&device.name)
             || self.releases.by_name.contains_key(&name)
-            || self.is_busy(&name.0, &name.1)
         {
             self.close_orphan(index);
+            return;
+        }
+        if self.is_busy(&name.0, &name.1) {
+            // A call about it is under way; when it ends this is looked at again.
             return;
         }
         let (tsi, epoch) = (Tsi::new(vn, grant.clone(), *revision, device.clone(), true), grant.epoch);

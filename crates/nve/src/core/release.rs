@@ -100,11 +100,13 @@ impl Core {
         self.releases.by_name.get(&key).is_some_and(|r| r.call.is_some())
     }
 
-    /// Whether a grant of this name was this NVE's before anybody asks for it now.
-    pub(super) fn holds(&self, vn: &VnName, name: &TsiName) -> bool {
+    /// Whether a grant of this name may have been this NVE's before anybody asks for it now: without a list
+    /// of grants it may.
+    pub(super) fn may_hold(&self, vn: &VnName, name: &TsiName) -> bool {
         let named =
             |id: &TsiId| id.name == *name && self.vns.get(&id.vni).is_none_or(|known| known.name == *vn);
-        self.find(vn, name).is_some_and(|tsi| !tsi.lost) || self.listed.iter().any(named)
+        self.find(vn, name).is_some_and(|tsi| !tsi.lost)
+            || self.listed.as_ref().is_none_or(|listed| listed.iter().any(named))
     }
 
     /// The grant is wanted again.
@@ -121,7 +123,7 @@ impl Core {
     /// before the grant was written.
     pub(super) fn reconcile_grants(&mut self, revision: u64, grants: Vec<Grant>) {
         let ours: BTreeMap<_, _> = grants.into_iter().map(|g| (g.tsi.clone(), g)).collect();
-        self.listed = ours.keys().cloned().collect();
+        self.listed = Some(ours.keys().cloned().collect());
         let older = self.tsis.iter().filter(|(_, t)| t.revision <= revision);
         let mine: Vec<TsiId> = older.map(|(id, _)| id.clone()).collect();
         for id in mine {

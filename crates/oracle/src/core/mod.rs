@@ -172,6 +172,10 @@ impl Shard {
     /// registered nothing yet can say so; when no registration follows, who was told is told otherwise.
     pub fn handle_activating(&mut self, now: Time, nve: XtrId, tsi: &TsiId) {
         let Some(ix) = self.db.by_name(tsi) else { return };
+        // Without a session here no registration follows soon.
+        if self.nodes.get(nve).is_none_or(|node| node.session.is_none()) {
+            return;
+        }
         let Some(before) = self.before(ix) else { return };
         let until = now + self.config.timing.activation;
         if self.db.set_activating(ix, nve, until) {

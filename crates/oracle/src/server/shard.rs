@@ -21,7 +21,7 @@ use std::{
     os::fd::AsFd,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, Ordering, fence},
     },
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -131,6 +131,8 @@ struct Waker {
 
 impl Waker {
     fn wake(&self) {
+        // What was sent is seen by whoever is about to sleep, or that it sleeps is seen here.
+        fence(Ordering::SeqCst);
         if self.asleep.swap(false, Ordering::SeqCst) {
             // It cannot be full, and a thread that is gone need not be woken.
             let _: Result<usize, _> = self.event.write(1);
@@ -302,6 +304,7 @@ impl Running {
     fn wait(&mut self, sockets: &[Udp], echoes: &EchoSockets) -> io::Result<()> {
         let mut woken = false;
         self.waker.asleep.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
         // Whoever sent before reading `asleep` left something here; whoever reads it later wakes us.
         if self.inbox.is_empty() {
             let timeout = match self.shard.poll_timeout() {

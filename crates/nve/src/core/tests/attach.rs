@@ -217,6 +217,7 @@ fn h3_failed_leaves_what_waited_out_its_grace_time() {
 #[test]
 fn h1_unanswered_gives_back_what_may_have_been_granted() {
     let mut w = World::started(V4, &[]);
+    w.grants(10, vec![]);
     let call = w.attach(attach("web", 1));
     w.seen();
     w.core.handle_granted(w.now, call, Err(unanswered()));
@@ -233,6 +234,7 @@ fn h1_unanswered_gives_back_what_may_have_been_granted() {
 #[test]
 fn h1_unanswered_and_asked_again_keeps_the_grant() {
     let mut w = World::started(V4, &[]);
+    w.grants(10, vec![]);
     let call = w.attach(attach("web", 1));
     w.seen();
     w.core.handle_granted(w.now, call, Err(unanswered()));
@@ -251,6 +253,19 @@ fn h1_unanswered_leaves_a_grant_that_was_there_before() {
     w.core.handle_granted(w.now, call, Err(unanswered()));
     w.seen();
     assert!(w.passes(Duration::from_secs(60)).iter().all(|(_, s)| !matches!(s, Seen::Call(_))));
+}
+
+#[test]
+fn h1_unanswered_before_any_list_of_grants_gives_nothing_back() {
+    // Whether it was granted before nobody here knows: an operator may have.
+    let mut w = World::new(V4);
+    let call = w.attach(attach("web", 1));
+    w.seen();
+    w.core.handle_granted(w.now, call, Err(unanswered()));
+    w.seen();
+    assert!(
+        w.passes(Duration::from_secs(60)).iter().all(|(_, s)| releases(std::slice::from_ref(s)).is_empty())
+    );
 }
 
 #[test]
