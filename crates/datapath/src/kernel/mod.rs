@@ -252,7 +252,7 @@ impl Kernel {
     /// [`DatapathError::NoDevice`], [`DatapathError::Full`], or what the kernel says.
     pub fn prepare(&mut self, device: IfIndex, vap: &Vap) -> Result<Option<Attachment>, DatapathError> {
         let attached = self.pins.is_attached(Role::Vap, device)?;
-        if !attached && !self.netlink.exists(device)? {
+        if !attached && !sys::device_exists(device) {
             return Err(DatapathError::NoDevice(device));
         }
         let is_new = !self.vaps.contains_key(&device);

@@ -1,7 +1,7 @@
 //! rtnetlink, as much as one VXLAN device needs: blocking, one socket, one request at a time.
 
 use super::sys;
-use crate::{DatapathError, IfIndex};
+use crate::DatapathError;
 use std::{
     io,
     os::fd::{AsFd as _, OwnedFd},
@@ -146,10 +146,6 @@ impl Netlink {
         let mut request = header(0, 0);
         attribute(&mut request, IFLA_IFNAME, &[name.as_bytes(), &[0]].concat());
         self.find(&request)
-    }
-
-    pub(super) fn exists(&self, device: IfIndex) -> Result<bool, DatapathError> {
-        Ok(self.find(&header(device.0, 0))?.is_some())
     }
 
     /// Creates a VXLAN device that takes VNI and remote from each frame's tunnel key, learns

@@ -270,6 +270,13 @@ pub(super) fn monotonic() -> u64 {
     u64::try_from(at.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(at.tv_nsec).unwrap_or(0)
 }
 
+/// Whether there is a device of this index: one quick call on the way of every attach.
+pub(super) fn device_exists(device: IfIndex) -> bool {
+    let mut name = [0; libc::IF_NAMESIZE];
+    // SAFETY: a live exclusive buffer of the size that the call is documented to fill at most.
+    unsafe { !libc::if_indextoname(device.0, name.as_mut_ptr()).is_null() }
+}
+
 /// A socket of the calling thread's network namespace.
 pub(super) fn socket(family: i32, kind: i32, protocol: i32) -> io::Result<OwnedFd> {
     // SAFETY: a plain call.

@@ -24,6 +24,8 @@ use weft_model::{VnSpec, XtrId};
 
 /// A bookmark is sent after this long without anything else.
 const HEARTBEAT: Duration = Duration::from_secs(10);
+/// Changes within this time are told together; whoever made one, who often watches too, has its answer first.
+const TOGETHER: Duration = Duration::from_millis(2);
 /// Changes looked at in one go.
 const ROUND: usize = 1024;
 /// Octets after which lines are sent before more are made.
@@ -177,7 +179,10 @@ impl Watch {
             () = self.app.stop.cancelled() => return Wake::Stop,
         };
         match woken {
-            Ok(true) => Wake::News,
+            Ok(true) => {
+                tokio::time::sleep(TOGETHER).await;
+                Wake::News
+            }
             Ok(false) => Wake::Stop,
             Err(_) => {
                 self.from = self.from.max(present);
