@@ -15,7 +15,7 @@ use weft_lab::{NetNs, clock};
 /// One thing that is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Metric {
-    /// Average round trip of `ping -f`, us: the far end's kernel answers.
+    /// Average round trip of `ping -A`, us: the far end's kernel answers.
     PingRtt(Device),
     /// `iperf3`, one stream, Gb/s.
     Tcp(Device),
@@ -130,14 +130,17 @@ fn run(namespace: &NetNs, line: &[&str]) -> Result<Output> {
 
 fn ping_flood(pair: &Pair) -> Result<f64> {
     let (count, target) = (PINGS.to_string(), pair.b_addr.to_string());
-    let output = run(&pair.a, &["ping", "-f", "-q", "-n", "-c", &count, &target])?;
+    // Adaptive: the next one as soon as one is answered, as -f, with each time told; ping's own average
+    // is cut to a microsecond.
+    let output = run(&pair.a, &["ping", "-A", "-n", "-c", &count, &target])?;
     let text = String::from_utf8_lossy(&output.stdout);
-    ensure!(text.contains(" 0% packet loss"), "ping -f lost packets: {}", text.trim());
-    let average: f64 = text
-        .lines()
-        .find_map(|line| line.strip_prefix("rtt min/avg/max/mdev = ")?.split('/').nth(1)?.parse().ok())
-        .with_context(|| format!("ping said: {text}"))?;
-    Ok(average * 1000.0)
+    let summary = text.lines().rev().take(4).collect::<Vec<_>>().join("; ");
+    ensure!(text.contains(" 0% packet loss"), "ping -A lost packets: {summary}");
+    let times = text.lines().filter_map(|line| line.split_once(" time=")?.1.split(' ').next()?.parse().ok());
+    let times: Vec<f64> = times.collect();
+    ensure!(!times.is_empty(), "ping said: {summary}");
+    #[expect(clippy::cast_precision_loss, reason = "thousands")]
+    Ok(times.iter().sum::<f64>() / times.len() as f64 * 1000.0)
 }
 
 fn first_ping(peer: &dyn Peer) -> Result<Vec<f64>> {

@@ -30,6 +30,9 @@ pub(crate) struct Args {
     /// Rounds; at least 7 for a result to be quoted.
     #[arg(long, default_value_t = 7)]
     rounds: u32,
+    /// Only these metrics.
+    #[arg(long, value_name = "METRIC")]
+    only: Vec<String>,
     /// Only the peers, without Weft.
     #[arg(long)]
     peers_only: bool,
@@ -84,11 +87,19 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 fn measure(args: &Args, all: &mut [Box<dyn Peer>]) -> Result<report::Report> {
-    let metrics = Metric::of(args.what);
+    let all_metrics = Metric::of(args.what);
+    let wanted = |m: &&Metric| args.only.is_empty() || args.only.iter().any(|name| name == m.name());
+    let metrics: Vec<Metric> = all_metrics.iter().filter(wanted).copied().collect();
+    anyhow::ensure!(
+        !metrics.is_empty(),
+        "no metric {}: there are {}",
+        args.only.join(", "),
+        all_metrics.iter().map(|m| m.name()).collect::<Vec<_>>().join(", ")
+    );
     let mut samples = stats::Samples::default();
     for round in 1..=args.rounds {
         say::step(&format!("round {round} of {}", args.rounds));
-        for metric in metrics {
+        for metric in &metrics {
             for peer in all.iter_mut() {
                 for value in metric.measure(peer.as_mut())? {
                     samples.add(metric.name(), peer.name(), value);
@@ -96,5 +107,5 @@ fn measure(args: &Args, all: &mut [Box<dyn Peer>]) -> Result<report::Report> {
             }
         }
     }
-    Ok(report::Report::of(args.what.name(), args.rounds, metrics, &samples))
+    Ok(report::Report::of(args.what.name(), args.rounds, &metrics, &samples))
 }
