@@ -329,8 +329,10 @@ fn an_uplink_made_anew_is_followed() {
         driver.list_at = driver.clock.now();
         let attached = async || {
             let index = nix::net::if_::if_nametoindex("up0").unwrap();
-            let pin = pins.join(format!("abi_2/links/uplink_{index}"));
-            while !pin.exists() {
+            let pin = format!("links/uplink_{index}");
+            // In the directory of whatever version the maps' layout has.
+            let versions = || std::fs::read_dir(&pins).unwrap().flatten();
+            while !versions().any(|version| version.path().join(&pin).exists()) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
             index
