@@ -8,7 +8,7 @@
 
 #include <linux/types.h>
 
-#define WEFT_ABI_VERSION 2
+#define WEFT_ABI_VERSION 3
 
 struct weft_ip {
 	__u32 w[4];
@@ -22,6 +22,8 @@ struct weft_config {
 	struct weft_ip rloc6;
 	__u64 netns; /* inode of the network namespace the ifindexes are of */
 	__u64 fence_until; /* CLOCK_MONOTONIC ns: until then the locations are an Oracle's latest word */
+	__u8 node_mac[6];  /* stands for this NVE where it translates */
+	__u8 pad[2];
 };
 
 #define WEFT_FAMILY_V4 1
@@ -35,7 +37,7 @@ struct weft_vap {
 	__u8 kind;  /* WEFT_KIND_* */
 	__u8 path;  /* WEFT_PATH_* */
 	__u8 flags; /* WEFT_VAP_* */
-	__u8 pad;
+	__u8 mode;  /* WEFT_LEARNS_* | WEFT_REPLICATES, its VN's: here because every frame looks here anyway */
 	__u32 slot; /* in `hot`, of its VN */
 	__be32 ip4; /* one each of its addresses, or zero: those that most frames come from */
 	struct weft_ip ip6;
@@ -92,6 +94,27 @@ struct weft_neighbour {
 struct weft_vn {
 	__u32 vaps; /* in it here */
 	__u32 slot; /* in `hot` */
+};
+
+/* Map `settings`: VNI -> this. A VN without is treated as one of zeros. */
+struct weft_settings {
+	__u32 members; /* of it in `members` */
+	__u8 mode;     /* WEFT_LEARNS_* | WEFT_REPLICATES */
+	__u8 pad[3];
+};
+
+#define WEFT_LEARNS 3 /* mask */
+#define WEFT_LEARNS_ORACLE 0
+#define WEFT_LEARNS_FLOOD 1
+#define WEFT_LEARNS_TRANSLATE 2
+#define WEFT_LEARNS_DISTRIBUTE 3
+#define WEFT_REPLICATES 4
+
+/* Key of `members` (value struct weft_ip) and of `vn_vaps` (value __u32, ifindex). A VN's entries are
+ * numbered from 0; how many there are is in `settings` and `vns`. The last may be missing for a moment. */
+struct weft_indexed {
+	__u32 vni;
+	__u32 index;
 };
 
 /* Map `peers`: struct weft_ip -> this. */

@@ -18,6 +18,9 @@ PINNED_MAP(config, BPF_MAP_TYPE_ARRAY, __u32, struct weft_config, 1, 0);
 PINNED_MAP(vaps, BPF_MAP_TYPE_HASH, __u32, struct weft_vap, 4096, 0);
 PINNED_MAP(vap_ips, BPF_MAP_TYPE_HASH, struct weft_scoped_ip, __u32, 32768, BPF_F_NO_PREALLOC);
 PINNED_MAP(vns, BPF_MAP_TYPE_HASH, __u32, struct weft_vn, 4096, 0);
+PINNED_MAP(settings, BPF_MAP_TYPE_HASH, __u32, struct weft_settings, 4096, 0);
+PINNED_MAP(members, BPF_MAP_TYPE_HASH, struct weft_indexed, struct weft_ip, 65536, BPF_F_NO_PREALLOC);
+PINNED_MAP(vn_vaps, BPF_MAP_TYPE_HASH, struct weft_indexed, __u32, 4096, 0);
 PINNED_MAP(hot, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct weft_hot, 4096, 0);
 PINNED_MAP(fdb, BPF_MAP_TYPE_HASH, struct weft_vn_mac, struct weft_location, 262144, BPF_F_NO_PREALLOC);
 PINNED_MAP(neighbours, BPF_MAP_TYPE_HASH, struct weft_scoped_ip, struct weft_neighbour, 262144,

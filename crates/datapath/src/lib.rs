@@ -40,4 +40,4 @@ pub use event::{Punt, PuntReason};
 pub use kernel::{Attachment, Did, DryRun, Kernel, Limits, OpenOptions, Punts};
 pub use model::{Action, Ingress, Model, Verdict, decide};
 pub use reason::{Counter, Direction, Idle, Reason};
-pub use tables::{Config, IfIndex, Location, Neighbour, Op, Path, Peer, Tables, Vap, VapKind};
+pub use tables::{Config, IfIndex, Location, Neighbour, Op, Path, Peer, Tables, Vap, VapKind, Vn};

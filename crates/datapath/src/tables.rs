@@ -3,7 +3,7 @@
 
 use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
-use weft_model::{Epoch, MacAddr, Rloc, TenantIp, TsMac, Vni};
+use weft_model::{Bum, Epoch, Learning, MacAddr, Rloc, TenantIp, TsMac, Vni};
 
 /// A network device's index in the NVE's namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -79,6 +79,21 @@ pub struct Config {
     pub rlocs: BTreeSet<Rloc>,
     /// The devices that lead to RLOCs: frames are decapsulated there.
     pub uplinks: BTreeSet<IfIndex>,
+    /// This NVE's number, from which the MAC address is made that stands for it where it translates
+    /// ([`MacAddr::of_node`]).
+    pub node: u32,
+}
+
+/// How frames of a VN are treated whose destination no table holds, and those for groups. A VN that is
+/// not among the tables is treated as [`Vn::default`] says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Vn {
+    /// How this NVE learns in it.
+    pub learning: Learning,
+    /// What becomes of broadcast and multicast other than ARP, ND and DHCP.
+    pub bum: Bum,
+    /// The other NVEs in it, by one RLOC each, of a family this NVE has: whereto frames are replicated.
+    pub members: BTreeSet<Rloc>,
 }
 
 /// What a node at an underlay address may send here.
@@ -105,6 +120,8 @@ pub struct Tables {
     pub neighbours: BTreeMap<(Vni, TenantIp), Neighbour>,
     /// Who may send to this node's tunnels.
     pub peers: BTreeMap<IpAddr, Peer>,
+    /// How VNs are treated.
+    pub vns: BTreeMap<Vni, Vn>,
 }
 
 /// One change of one table. Idempotent: applying it twice is applying it once.
@@ -128,6 +145,10 @@ pub enum Op {
     SetPeer(IpAddr, Peer),
     /// Forget a peer.
     RemovePeer(IpAddr),
+    /// Add or replace how a VN is treated; a change of members alone costs what changed.
+    SetVn(Vni, Vn),
+    /// Treat a VN by default.
+    RemoveVn(Vni),
 }
 
 impl Tables {
@@ -159,6 +180,12 @@ impl Tables {
             Op::RemovePeer(ip) => {
                 self.peers.remove(ip);
             }
+            Op::SetVn(vni, vn) => {
+                self.vns.insert(*vni, vn.clone());
+            }
+            Op::RemoveVn(vni) => {
+                self.vns.remove(vni);
+            }
         }
     }
 
@@ -178,7 +205,11 @@ impl Tables {
         ops.extend(observed.neighbours.keys().filter(|k| gone(k)).map(|(v, i)| Op::RemoveNeighbour(*v, *i)));
         let gone = |key: &_| !self.peers.contains_key(key);
         ops.extend(observed.peers.keys().filter(|k| gone(k)).map(|k| Op::RemovePeer(*k)));
+        let gone = |key: &_| !self.vns.contains_key(key);
+        ops.extend(observed.vns.keys().filter(|k| gone(k)).map(|k| Op::RemoveVn(*k)));
 
+        let changed = self.vns.iter().filter(|(k, v)| observed.vns.get(*k) != Some(*v));
+        ops.extend(changed.map(|(k, v)| Op::SetVn(*k, v.clone())));
         let changed = self.peers.iter().filter(|(k, v)| observed.peers.get(*k) != Some(*v));
         ops.extend(changed.map(|(k, v)| Op::SetPeer(*k, *v)));
         let changed = self.vaps.iter().filter(|(k, v)| observed.vaps.get(*k) != Some(*v));

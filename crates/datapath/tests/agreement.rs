@@ -15,9 +15,9 @@ use std::{
 };
 use weft_datapath::{
     Action, Config, Datapath as _, DatapathError, Did, IfIndex, Ingress, Kernel, Location, Neighbour, Path,
-    Peer, PuntReason, Punts, Reason, Tables, Vap, VapKind, Verdict, decide, echo,
+    Peer, PuntReason, Punts, Reason, Tables, Vap, VapKind, Verdict, Vn, decide, echo,
 };
-use weft_model::{Epoch, MacAddr, Rloc, TenantIp, TsMac};
+use weft_model::{Bum, Epoch, Learning, MacAddr, Rloc, TenantIp, TsMac};
 
 /// Draws choices from octets; zeros once they are used up, so that shrinking simplifies.
 struct Dice<'a>(std::slice::Iter<'a, u8>);
@@ -88,7 +88,8 @@ fn any_rloc(d: &mut Dice) -> Rloc {
 }
 
 fn tables(d: &mut Dice, uplink: IfIndex, devices: &[IfIndex]) -> Tables {
-    let config = Config { rlocs: BTreeSet::new(), uplinks: [uplink].into() };
+    let config =
+        Config { uplinks: [uplink].into(), node: u32::from(d.octet()) << 24 | 7, ..Config::default() };
     let mut t = Tables { config, ..Tables::default() };
     for v6 in [false, true] {
         if !d.rarely(6) {
@@ -130,6 +131,15 @@ fn tables(d: &mut Dice, uplink: IfIndex, devices: &[IfIndex]) -> Tables {
             if !d.rarely(5) {
                 t.peers.insert(rloc(n, v6).get(), peer);
             }
+        }
+    }
+    for n in VNIS {
+        let learning =
+            d.pick(&[Learning::Oracle, Learning::Flood, Learning::Translate, Learning::Distribute]);
+        let bum = d.pick(&[Bum::Drop, Bum::Replicate]);
+        let members = (0..d.below(4)).map(|_| any_rloc(d)).collect();
+        if !d.rarely(3) {
+            t.vns.insert(vni(n), Vn { learning, bum, members });
         }
     }
     t
@@ -392,7 +402,7 @@ impl Bench {
 fn agree(bench: Bench, cases: u32, rng: TestRng) -> BTreeMap<String, u32> {
     let bench = std::cell::RefCell::new(bench);
     let entropy = |n| proptest::collection::vec(any::<u8>(), n);
-    let input = (entropy(400), proptest::collection::vec((any::<bool>(), 0..40_u8, entropy(120)), 1..40));
+    let input = (entropy(440), proptest::collection::vec((any::<bool>(), 0..40_u8, entropy(120)), 1..40));
     let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
     let result = TestRunner::new_with_rng(config, rng).run(&input, |(table, frames)| {
         let bench = &mut *bench.borrow_mut();

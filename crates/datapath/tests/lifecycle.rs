@@ -268,7 +268,7 @@ fn refusals_to_open() {
     assert_eq!(ns.run(|| kernel.observed()).unwrap(), weft_datapath::Tables::default());
 
     let two = ["192.0.2.1", "192.0.2.2"].map(|ip| ip.parse().unwrap());
-    let config = weft_datapath::Config { rlocs: two.into(), uplinks: [].into() };
+    let config = weft_datapath::Config { rlocs: two.into(), ..Default::default() };
     let error = ns.run(|| kernel.apply(&Op::Config(config))).unwrap_err();
     assert!(matches!(error, DatapathError::TwoRlocs(a, b) if [a, b] == two), "{error}");
 
@@ -386,7 +386,7 @@ fn equal_cost_paths() {
         let at = weft_datapath::Location::Remote { rloc: there, epoch: weft_model::Epoch::FIRST };
         let mac = ts_mac(if n == 0 { 2 } else { 1 }).get();
         nve.apply(&[
-            Op::Config(weft_datapath::Config { rlocs: [own].into(), uplinks }),
+            Op::Config(weft_datapath::Config { rlocs: [own].into(), uplinks, node: 0 }),
             Op::SetPeer(there.get(), weft_datapath::Peer { nve: true, oracle: false, node: 0 }),
             Op::SetLocation(vni(7001), mac, at),
         ]);
@@ -428,7 +428,7 @@ fn loopback_rlocs() {
                 own(n)
             ));
             let uplinks = [lab.nves[n].ns.index("up0")].into();
-            let config = weft_datapath::Config { rlocs: [own(n)].into(), uplinks };
+            let config = weft_datapath::Config { rlocs: [own(n)].into(), uplinks, node: 0 };
             let peer = weft_datapath::Peer { nve: true, oracle: false, node: 0 };
             let at = weft_datapath::Location::Remote { rloc: there, epoch: weft_model::Epoch::FIRST };
             let mac = ts_mac(if n == 0 { 2 } else { 1 }).get();

@@ -24,5 +24,5 @@ pub use mac::{MacAddr, MacError, TsMac};
 pub use mapping::{Eid, Origin};
 pub use name::{Name, NameError, NveName, TsiName, VnName};
 pub use time::Time;
-pub use vn::{Learning, Reply, Subnets, SubnetsError, VnSpec};
+pub use vn::{Bum, Learning, Reply, Subnets, SubnetsError, VnSpec};
 pub use vni::{Vni, VniError};

@@ -1,5 +1,6 @@
 //! 48-bit MAC addresses, and those a tenant system may own.
 
+use crate::Vni;
 use core::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +25,9 @@ pub enum MacError {
     /// The group bit is set: frames cannot come from it (IEEE 802 section 8.2.2).
     #[error("{0} is a group address; a tenant system needs a unicast MAC")]
     Group(MacAddr),
+    /// One that NVEs use themselves.
+    #[error("{0} is kept for NVEs; choose a MAC that does not begin with 06:57 or 0a:57")]
+    Reserved(MacAddr),
     /// All zero.
     #[error("00:00:00:00:00:00 is no tenant system's MAC address")]
     Zero,
@@ -32,6 +36,27 @@ pub enum MacError {
 impl MacAddr {
     /// ff:ff:ff:ff:ff:ff.
     pub const BROADCAST: Self = Self([0xff; 6]);
+
+    /// The address that all NVEs of a VN answer with for a tenant system they do not know yet: frames to it
+    /// are routed by their IP destination.
+    #[must_use]
+    pub const fn anycast(vni: Vni) -> Self {
+        let [_, a, b, c] = vni.get().to_be_bytes();
+        Self([0x06, 0x57, 0, a, b, c])
+    }
+
+    /// The address that stands for an NVE, by its number, where it translates (RFC 7586).
+    #[must_use]
+    pub const fn of_node(node: u32) -> Self {
+        let [a, b, c, d] = node.to_be_bytes();
+        Self([0x0a, 0x57, a, b, c, d])
+    }
+
+    /// Whether it is one of those two kinds.
+    #[must_use]
+    pub const fn is_reserved(self) -> bool {
+        matches!(self.0, [0x06 | 0x0a, 0x57, ..])
+    }
 
     /// Whether the group bit is set (broadcast included).
     #[must_use]
@@ -50,8 +75,11 @@ impl TsMac {
     /// Checks `mac`.
     ///
     /// # Errors
-    /// [`MacError::Group`] or [`MacError::Zero`].
+    /// [`MacError::Group`], [`MacError::Reserved`] or [`MacError::Zero`].
     pub fn new(mac: MacAddr) -> Result<Self, MacError> {
+        if mac.is_reserved() {
+            return Err(MacError::Reserved(mac));
+        }
         if mac.is_group() {
             return Err(MacError::Group(mac));
         }

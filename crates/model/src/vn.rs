@@ -33,6 +33,18 @@ pub enum Reply {
     Forward,
 }
 
+/// What becomes of a tenant system's broadcast and multicast other than ARP, ND and DHCP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum Bum {
+    /// Dropped and counted.
+    #[default]
+    Drop,
+    /// Replicated by the sender's NVE to all NVEs of the VN (head-end replication).
+    Replicate,
+}
+
 /// The subnets of one VN: any number of either family, none inside another.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "Vec<IpNet>", into = "Vec<IpNet>")]
@@ -71,6 +83,9 @@ pub struct VnSpec {
     /// Who answers Map-Requests.
     #[serde(default)]
     pub reply: Reply,
+    /// What becomes of broadcast and multicast.
+    #[serde(default)]
+    pub bum: Bum,
 }
 
 impl Subnets {
@@ -152,6 +167,7 @@ macro_rules! words {
 }
 
 words!(Learning { Flood = "flood", Translate = "translate", Oracle = "oracle", Distribute = "distribute" });
+words!(Bum { Drop = "drop", Replicate = "replicate" });
 words!(Reply { Proxy = "proxy", Forward = "forward" });
 
 #[cfg(test)]

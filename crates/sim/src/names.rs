@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use weft_model::{
-    Eid, Learning, MacAddr, Name, NveName, Reply, Rloc, Subnets, TenantIp, VnName, VnSpec, Vni, XtrId,
+    Bum, Eid, Learning, MacAddr, Name, NveName, Reply, Rloc, Subnets, TenantIp, VnName, VnSpec, Vni, XtrId,
 };
 use weft_oracle::core::NveFact;
 
@@ -31,7 +31,14 @@ pub(crate) fn vn_name(n: u32) -> VnName {
 pub(crate) fn vn_spec(n: u32) -> Option<VnSpec> {
     let nets = ["10.0.0.0/8", "fd00::/64"].iter().filter_map(|net| net.parse().ok()).collect();
     let (vni, subnets) = (Vni::new(n).ok()?, Subnets::new(nets).ok()?);
-    Some(VnSpec { name: vn_name(n), vni, subnets, learning: Learning::Oracle, reply: Reply::Proxy })
+    Some(VnSpec {
+        name: vn_name(n),
+        vni,
+        subnets,
+        learning: Learning::Oracle,
+        reply: Reply::Proxy,
+        bum: Bum::Drop,
+    })
 }
 
 pub(crate) fn xtr_id(n: usize) -> XtrId {

@@ -7,7 +7,7 @@ use std::{
     num::NonZeroUsize,
     path::PathBuf,
 };
-use weft_model::{IpNet, Learning, NveName, Reply, Rloc, TenantIp, TsMac, TsiName, VnName, Vni};
+use weft_model::{Bum, IpNet, Learning, NveName, Reply, Rloc, TenantIp, TsMac, TsiName, VnName, Vni};
 
 /// Where the Oracle keeps its data unless told otherwise; its operator context is in it.
 pub(crate) const ORACLE_DATA: &str = "/var/lib/weft/oracle";
@@ -350,6 +350,9 @@ pub(crate) enum VnCommand {
         /// Who answers Map-Requests.
         #[arg(long, value_parser = words::<Reply>, default_value = "proxy")]
         reply: Reply,
+        /// What becomes of broadcast and multicast other than ARP, ND and DHCP.
+        #[arg(long, value_parser = words::<Bum>, default_value = "drop")]
+        bum: Bum,
         #[command(flatten)]
         access: Access,
         #[command(flatten)]

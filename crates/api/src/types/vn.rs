@@ -1,7 +1,7 @@
 //! Virtual networks.
 
 use serde::{Deserialize, Serialize};
-use weft_model::{Learning, Reply, Subnets, VnName, VnSpec, Vni};
+use weft_model::{Bum, Learning, Reply, Subnets, VnName, VnSpec, Vni};
 
 /// A request for a virtual network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -21,6 +21,9 @@ pub struct NewVn {
     /// Who answers Map-Requests.
     #[serde(default)]
     pub reply: Reply,
+    /// What becomes of broadcast and multicast.
+    #[serde(default)]
+    pub bum: Bum,
 }
 
 /// A virtual network.
@@ -39,18 +42,21 @@ pub struct Vn {
     /// Who answers Map-Requests.
     #[serde(default)]
     pub reply: Reply,
+    /// What becomes of broadcast and multicast.
+    #[serde(default)]
+    pub bum: Bum,
 }
 
 impl From<VnSpec> for Vn {
     fn from(spec: VnSpec) -> Self {
-        let VnSpec { name, vni, subnets, learning, reply } = spec;
-        Self { name, vni, subnets, learning, reply }
+        let VnSpec { name, vni, subnets, learning, reply, bum } = spec;
+        Self { name, vni, subnets, learning, reply, bum }
     }
 }
 
 impl From<Vn> for VnSpec {
     fn from(vn: Vn) -> Self {
-        let Vn { name, vni, subnets, learning, reply } = vn;
-        Self { name, vni, subnets, learning, reply }
+        let Vn { name, vni, subnets, learning, reply, bum } = vn;
+        Self { name, vni, subnets, learning, reply, bum }
     }
 }

@@ -3,9 +3,9 @@
 use crate::{Direction, IfIndex, Location, Neighbour, Path, Peer, PuntReason, Reason, Vap, VapKind};
 use core::net::{IpAddr, Ipv6Addr};
 use std::collections::BTreeSet;
-use weft_model::{Epoch, MacAddr, Rloc, TenantIp, TsMac, Vni};
+use weft_model::{Bum, Epoch, Learning, MacAddr, Rloc, TenantIp, TsMac, Vni};
 
-pub(crate) const ABI_VERSION: u32 = 2;
+pub(crate) const ABI_VERSION: u32 = 3;
 
 /// An address, IPv4 as IPv4-mapped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub(crate) struct ConfigValue {
     pub(crate) rloc6: Ip,
     pub(crate) netns: u64,
     pub(crate) fence_until: u64,
+    pub(crate) node_mac: [u8; 6],
+    pub(crate) pad: [u8; 2],
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,7 +34,7 @@ pub(crate) struct VapValue {
     pub(crate) kind: u8,
     pub(crate) path: u8,
     pub(crate) flags: u8,
-    pub(crate) pad: u8,
+    pub(crate) mode: u8,
     pub(crate) slot: u32,
     pub(crate) ip4: [u8; 4],
     pub(crate) ip6: Ip,
@@ -132,6 +134,23 @@ pub(crate) struct VnValue {
     pub(crate) slot: u32,
 }
 
+/// How a VN is treated.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(crate) struct SettingsValue {
+    pub(crate) members: u32,
+    pub(crate) mode: u8,
+    pub(crate) pad: [u8; 3],
+}
+
+/// A place in a list of a VN.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(crate) struct Indexed {
+    pub(crate) vni: u32,
+    pub(crate) index: u32,
+}
+
 /// Indexed by [`HOT`].
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
@@ -152,6 +171,8 @@ pub(crate) const HOT: [(Reason, Path, Direction); 6] = [
 pod!(
     Ip,
     VnValue,
+    SettingsValue,
+    Indexed,
     HotValue,
     ConfigValue,
     VapValue,
@@ -189,6 +210,7 @@ impl VapValue {
     pub(crate) fn new(
         vap: &Vap,
         slot: u32,
+        mode: u8,
         (punt_interval, punt_window): (u64, u64),
         old: Option<&Self>,
     ) -> Self {
@@ -203,7 +225,7 @@ impl VapValue {
             },
             path: path_code(vap.path),
             flags: u8::from(vap.activated),
-            pad: 0,
+            mode,
             slot,
             ip4: match first(true) {
                 Some(IpAddr::V4(v4)) => v4.octets(),
@@ -287,6 +309,30 @@ impl From<PeerValue> for Peer {
     }
 }
 
+/// The octet that programs know a VN's ways by.
+pub(crate) const fn mode_code(learning: Learning, bum: Bum) -> u8 {
+    let learns = match learning {
+        Learning::Oracle => 0,
+        Learning::Flood => 1,
+        Learning::Translate => 2,
+        Learning::Distribute => 3,
+    };
+    match bum {
+        Bum::Drop => learns,
+        Bum::Replicate => learns | 4,
+    }
+}
+
+pub(crate) const fn mode_of(code: u8) -> (Learning, Bum) {
+    let learning = match code & 3 {
+        0 => Learning::Oracle,
+        1 => Learning::Flood,
+        2 => Learning::Translate,
+        _ => Learning::Distribute,
+    };
+    (learning, if code & 4 == 0 { Bum::Drop } else { Bum::Replicate })
+}
+
 pub(crate) const fn path_code(path: Path) -> u8 {
     match path {
         Path::Direct => 0,
@@ -339,8 +385,8 @@ mod tests {
     fn layouts_are_those_of_the_header() {
         let (ours, program) = layout! {
             Ip = "weft_ip" {}
-            ConfigValue = "weft_config" { vxlan_ifindex, families, rloc4, rloc6, netns, fence_until }
-            VapValue = "weft_vap" { vni, mac, mtu, kind, path, flags, pad, slot, ip4, ip6, punt_interval, punt_window, punt_tat, icmp_tat }
+            ConfigValue = "weft_config" { vxlan_ifindex, families, rloc4, rloc6, netns, fence_until, node_mac, pad }
+            VapValue = "weft_vap" { vni, mac, mtu, kind, path, flags, mode, slot, ip4, ip6, punt_interval, punt_window, punt_tat, icmp_tat }
             ScopedIp = "weft_scoped_ip" { scope, ip }
             VnMac = "weft_vn_mac" { vni, mac, pad }
             LocationValue = "weft_location" { kind, ifindex, rloc, epoch, pad, last_used, contested, contested_last }
@@ -349,6 +395,8 @@ mod tests {
             CountKey = "weft_count_key" { vni, reason, path, direction }
             CountValue = "weft_count" { packets, bytes }
             VnValue = "weft_vn" { vaps, slot }
+            SettingsValue = "weft_settings" { members, mode, pad }
+            Indexed = "weft_indexed" { vni, index }
             HotValue = "weft_hot" { of }
             PuntValue = "weft_punt" { ifindex, vni, reason, len, dst, pad, frame }
         };

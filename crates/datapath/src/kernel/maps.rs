@@ -1,8 +1,8 @@
 //! The maps, typed, and the check that pinned ones are what this program means.
 
 use super::abi::{
-    ConfigValue, CountKey, CountValue, HotValue, Ip, LocationValue, NeighbourValue, PeerValue, ScopedIp,
-    VapValue, VnMac, VnValue,
+    ConfigValue, CountKey, CountValue, HotValue, Indexed, Ip, LocationValue, NeighbourValue, PeerValue,
+    ScopedIp, SettingsValue, VapValue, VnMac, VnValue,
 };
 use super::{Limits, sys};
 use crate::DatapathError;
@@ -18,12 +18,15 @@ const fn size<T>() -> u32 {
     octets
 }
 
-pub(super) fn shapes(limits: &Limits) -> [Shape; 11] {
+pub(super) fn shapes(limits: &Limits) -> [Shape; 14] {
     [
         ("config", 4, size::<ConfigValue>(), 1),
         ("vaps", 4, size::<VapValue>(), limits.vaps),
         ("vap_ips", size::<ScopedIp>(), 4, limits.vap_ips),
         ("vns", 4, size::<VnValue>(), limits.vaps),
+        ("settings", 4, size::<SettingsValue>(), limits.vaps),
+        ("members", size::<Indexed>(), 16, limits.members),
+        ("vn_vaps", size::<Indexed>(), 4, limits.vaps),
         ("hot", 4, size::<HotValue>(), limits.vaps),
         ("fdb", size::<VnMac>(), size::<LocationValue>(), limits.locations),
         ("neighbours", size::<ScopedIp>(), size::<NeighbourValue>(), limits.neighbours),
@@ -138,6 +141,9 @@ pub(super) struct Maps {
     pub(super) vaps: Table<u32, VapValue>,
     pub(super) vap_ips: Table<ScopedIp, u32>,
     pub(super) vns: Table<u32, VnValue>,
+    pub(super) settings: Table<u32, SettingsValue>,
+    pub(super) members: Table<Indexed, Ip>,
+    pub(super) vn_vaps: Table<Indexed, u32>,
     pub(super) fdb: Table<VnMac, LocationValue>,
     pub(super) neighbours: Table<ScopedIp, NeighbourValue>,
     pub(super) peers: Table<Ip, PeerValue>,
@@ -156,6 +162,9 @@ impl Maps {
             vaps: Table::new(&mut maps, &shapes, "vaps")?,
             vap_ips: Table::new(&mut maps, &shapes, "vap_ips")?,
             vns: Table::new(&mut maps, &shapes, "vns")?,
+            settings: Table::new(&mut maps, &shapes, "settings")?,
+            members: Table::new(&mut maps, &shapes, "members")?,
+            vn_vaps: Table::new(&mut maps, &shapes, "vn_vaps")?,
             fdb: Table::new(&mut maps, &shapes, "fdb")?,
             neighbours: Table::new(&mut maps, &shapes, "neighbours")?,
             peers: Table::new(&mut maps, &shapes, "peers")?,

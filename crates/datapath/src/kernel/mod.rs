@@ -10,6 +10,7 @@ mod pins;
 mod punts;
 mod sys;
 mod uninstall;
+mod vns;
 mod vxlan;
 
 use crate::{
@@ -32,6 +33,7 @@ use std::{
     path::PathBuf,
     sync::Arc,
 };
+use vns::Lists;
 use weft_model::{MacAddr, Rloc, TenantIp, Vni};
 
 /// The kernel's data plane of one network namespace.
@@ -55,6 +57,7 @@ pub struct Kernel {
     vaps: BTreeMap<IfIndex, (Vni, BTreeSet<TenantIp>)>,
     /// Where the frequent counts of each VN are.
     slots: BTreeMap<Vni, u32>,
+    lists: Lists,
 }
 
 /// The part of adding a VAP that takes 8 to 24 ms: attaching the program to its device.
@@ -142,6 +145,7 @@ impl Kernel {
             bucket: bucket(options.punt_rate, options.punt_burst),
             vaps: BTreeMap::new(),
             slots: BTreeMap::new(),
+            lists: Lists::default(),
             pins,
             maps,
             from_vap,
@@ -221,6 +225,7 @@ impl Kernel {
         for device in gone {
             self.remove_vap(device)?;
         }
+        self.adopt_vns()?;
         for vni in self.slots.keys().copied().collect::<Vec<_>>() {
             self.count_vn(vni)?;
         }
@@ -275,11 +280,16 @@ impl Kernel {
         for ip in vap.ips.difference(&before) {
             self.maps.vap_ips.set(&key(*ip), &1)?;
         }
-        self.maps.vaps.set(&device.0, &VapValue::new(vap, slot, self.bucket, old.as_ref()))?;
+        let mode = self.lists.mode(vap.vni);
+        self.maps.vaps.set(&device.0, &VapValue::new(vap, slot, mode, self.bucket, old.as_ref()))?;
         for ip in before.difference(&vap.ips) {
             self.maps.vap_ips.remove(&key(*ip))?;
         }
         self.vaps.insert(device, (vap.vni, vap.ips.clone()));
+        if old_vni != vap.vni {
+            self.lists.vaps.remove(&mut self.maps.vn_vaps, old_vni, device.0)?;
+        }
+        self.lists.vaps.insert(&mut self.maps.vn_vaps, vap.vni, device.0)?;
         for vni in BTreeSet::from([old_vni, vap.vni]) {
             self.count_vn(vni)?;
         }
@@ -362,6 +372,7 @@ impl Kernel {
             for ip in ips {
                 self.maps.vap_ips.remove(&ScopedIp { scope: device.0, ip: ip.get().into() })?;
             }
+            self.lists.vaps.remove(&mut self.maps.vn_vaps, vni, device.0)?;
             self.vaps.remove(&device);
             self.count_vn(vni)?;
         }
@@ -382,6 +393,7 @@ impl Kernel {
             families: u32::from(v4.is_some()) | u32::from(v6.is_some()) << 1,
             rloc4: ip(v4),
             rloc6: ip(v6),
+            node_mac: MacAddr::of_node(config.node).0,
             ..self.maps.config()?
         };
         self.maps.set_config(value)?;
@@ -473,6 +485,8 @@ impl Datapath for Kernel {
             }
             Op::SetPeer(ip, peer) => self.maps.peers.set(&(*ip).into(), &(*peer).into()),
             Op::RemovePeer(ip) => self.maps.peers.remove(&(*ip).into()),
+            Op::SetVn(vni, vn) => self.set_vn(*vni, vn),
+            Op::RemoveVn(vni) => self.remove_vn(*vni),
         }
     }
 
@@ -491,6 +505,8 @@ impl Datapath for Kernel {
             }
         }
         let config = self.maps.config()?;
+        let [_, _, node @ ..] = config.node_mac;
+        tables.config.node = u32::from_be_bytes(node);
         for (family, rloc) in [(1, config.rloc4), (2, config.rloc6)] {
             if config.families & family != 0 {
                 tables.config.rlocs.extend(Rloc::new(rloc.into()).ok());
@@ -515,6 +531,7 @@ impl Datapath for Kernel {
         }
         let peers = self.maps.peers.all()?.into_iter();
         tables.peers.extend(peers.map(|(ip, value)| (IpAddr::from(ip), value.into())));
+        tables.vns = self.observed_vns()?;
         Ok(tables)
     }
 

@@ -15,6 +15,10 @@ pub struct Limits {
     pub neighbours: u32,
     /// Underlay addresses that may send here.
     pub peers: u32,
+    /// Members of all VNs together.
+    pub members: u32,
+    /// Members of one VN.
+    pub members_per_vn: u32,
     /// Unknown MACs remembered as asked for; the oldest is forgotten first.
     pub asked: u32,
     /// Counters: VNs here times what happens in them.
@@ -31,6 +35,8 @@ impl Default for Limits {
             locations: 262_144,
             neighbours: 262_144,
             peers: 65_536,
+            members: 65_536,
+            members_per_vn: 1_024,
             asked: 8_192,
             counters: 16_384,
             ring_bytes: 262_144,

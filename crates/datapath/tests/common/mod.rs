@@ -160,8 +160,11 @@ impl Nve {
         let options = options();
         let mut nve = Self { kernel: None, punts: None, options, ns };
         nve.open();
-        let config =
-            Config { rlocs: [rloc(n, false), rloc(n, true)].into(), uplinks: [nve.ns.index("up0")].into() };
+        let config = Config {
+            rlocs: [rloc(n, false), rloc(n, true)].into(),
+            uplinks: [nve.ns.index("up0")].into(),
+            node: u32::try_from(n).unwrap(),
+        };
         nve.apply(&[Op::Config(config)]);
         nve
     }
@@ -227,6 +230,8 @@ pub fn options() -> OpenOptions {
             locations: small,
             neighbours: small,
             peers: small,
+            members: small,
+            members_per_vn: 8,
             asked: small,
             counters: small,
             ring_bytes: 65_536,

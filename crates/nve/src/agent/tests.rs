@@ -294,7 +294,7 @@ fn a_device_just_gone_does_not_keep_the_agent_from_starting() {
             "what follows is done"
         );
         let uplinks = BTreeSet::from([IfIndex(999)]);
-        let all = Op::Config(weft_datapath::Config { rlocs: rlocs(), uplinks });
+        let all = Op::Config(weft_datapath::Config { rlocs: rlocs(), uplinks, node: 0 });
         assert!(driver.plane.take_over(vec![all]).is_err(), "without uplinks there is nothing");
     });
 }

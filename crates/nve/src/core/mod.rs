@@ -154,9 +154,7 @@ impl Core {
             counters: Counters::default(),
             config,
         };
-        let shared =
-            weft_datapath::Config { rlocs: core.config.rlocs.clone(), uplinks: core.config.uplinks.clone() };
-        core.apply(Op::Config(shared));
+        core.configure();
         let resolvers: Vec<IpAddr> =
             core.config.oracles.iter().map(|o| o.resolver.ip().to_canonical()).collect();
         for ip in resolvers {
@@ -256,10 +254,15 @@ impl Core {
     /// Other devices lead to RLOCs now.
     pub fn handle_uplinks(&mut self, uplinks: BTreeSet<IfIndex>) {
         if self.config.uplinks != uplinks {
-            self.config.uplinks = uplinks.clone();
-            let rlocs = self.config.rlocs.clone();
-            self.apply(Op::Config(weft_datapath::Config { rlocs, uplinks }));
+            self.config.uplinks = uplinks;
+            self.configure();
         }
+    }
+
+    fn configure(&mut self) {
+        let Config { rlocs, uplinks, xtr_id, .. } = &self.config;
+        let (rlocs, uplinks, node) = (rlocs.clone(), uplinks.clone(), node_number(*xtr_id));
+        self.apply(Op::Config(weft_datapath::Config { rlocs, uplinks, node }));
     }
 
     fn set_peer(&mut self, ip: IpAddr, change: impl FnOnce(&mut Peer)) {

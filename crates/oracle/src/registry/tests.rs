@@ -31,6 +31,7 @@ fn new_vn(name: &str, vni: Option<u32>, subnets: &[&str]) -> NewVn {
         subnets: Subnets::new(nets).unwrap(),
         learning: Default::default(),
         reply: Default::default(),
+        bum: Default::default(),
     }
 }
 

@@ -78,8 +78,8 @@ fn create(tx: &mut dyn Transaction, new: &NewVn) -> Result<VnSpec, RegistryError
         }
         None => choose(tx)?,
     };
-    let NewVn { name, subnets, learning, reply, .. } = new.clone();
-    let spec = VnSpec { name, vni, subnets, learning, reply };
+    let NewVn { name, subnets, learning, reply, bum, .. } = new.clone();
+    let spec = VnSpec { name, vni, subnets, learning, reply, bum };
     write(tx, keys::vn(&spec.name), &spec)?;
     write(tx, keys::vni(vni), &spec.name)?;
     Ok(spec)

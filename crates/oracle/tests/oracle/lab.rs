@@ -125,6 +125,7 @@ pub fn new_vn(vn: &str, vni: Option<u32>, subnets: &[&str]) -> NewVn {
         subnets: Subnets::new(subnets.iter().map(|s| s.parse().unwrap()).collect()).unwrap(),
         learning: Default::default(),
         reply: Default::default(),
+        bum: Default::default(),
     }
 }
 

@@ -10,7 +10,7 @@ use weft_lisp::{
     Record, Xtr,
 };
 use weft_model::{
-    Epoch, Grant, Learning, Name, Reply, Rloc, Subnets, TenantIp, Time, TsMac, TsiId, VnSpec, Vni, XtrId,
+    Bum, Epoch, Grant, Learning, Name, Reply, Rloc, Subnets, TenantIp, Time, TsMac, TsiId, VnSpec, Vni, XtrId,
 };
 use weft_oracle::core::{Fact, NveFact, SessionEvent, SessionId, Shard, ShardConfig};
 
@@ -49,6 +49,7 @@ pub fn shard(nves: u32, tsis: u32) -> Shard {
             subnets: Subnets::new(nets).unwrap(),
             learning: Learning::Oracle,
             reply: Reply::Proxy,
+            bum: Bum::Drop,
         }),
     );
     for n in 0..nves {

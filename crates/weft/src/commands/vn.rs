@@ -14,14 +14,15 @@ pub(super) const COLUMNS: &[Column] = &[
     ("subnets", "/subnets"),
     ("learning", "/learning"),
     ("reply", "/reply"),
+    ("bum", "/bum"),
 ];
 
 pub(super) async fn run(command: VnCommand) -> Result<(), CommandError> {
     match command {
-        VnCommand::Create { name, subnet, vni, learning, reply, access, output } => {
+        VnCommand::Create { name, subnet, vni, learning, reply, bum, access, output } => {
             let subnets =
                 Subnets::new(subnet).map_err(|e: SubnetsError| CommandError::Refused(e.to_string()))?;
-            let vn = client(&access)?.create_vn(&NewVn { name, vni, subnets, learning, reply }).await?;
+            let vn = client(&access)?.create_vn(&NewVn { name, vni, subnets, learning, reply, bum }).await?;
             output::print(&output::one(output.output, &vn, COLUMNS)?)
         }
         VnCommand::Delete { name, access, output } => {

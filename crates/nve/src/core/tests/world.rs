@@ -81,6 +81,7 @@ pub fn spec() -> VnSpec {
         subnets: Subnets::new(nets).unwrap(),
         learning: Default::default(),
         reply: Default::default(),
+        bum: Default::default(),
     }
 }
 

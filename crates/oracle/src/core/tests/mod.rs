@@ -147,6 +147,7 @@ pub(super) fn spec(vn: u32) -> VnSpec {
         subnets: Subnets::new(vec!["10.0.0.0/24".parse().unwrap(), "fd00::/64".parse().unwrap()]).unwrap(),
         learning: weft_model::Learning::Oracle,
         reply: weft_model::Reply::Proxy,
+        bum: weft_model::Bum::Drop,
     }
 }
 

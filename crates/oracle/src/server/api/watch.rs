@@ -249,6 +249,7 @@ impl Watch {
                     subnets: Default::default(),
                     learning: Default::default(),
                     reply: Default::default(),
+                    bum: Default::default(),
                 };
                 line(out, &Event::Deleted { resource_version, object: Vn::from(spec) });
             }
