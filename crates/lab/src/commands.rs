@@ -148,8 +148,9 @@ pub fn vn_create(context: &Path, name: &str, vn: &VnSpec) -> Vec<OsString> {
     if let Some(vni) = vn.vni {
         line.extend(args(&[&"--vni", &vni.to_string()]));
     }
-    if let Some(learning) = &vn.learning {
-        line.extend(args(&[&"--learning", learning]));
+    for (flag, word) in [("--learning", &vn.learning), ("--reply", &vn.reply), ("--bum", &vn.bum)] {
+        let Some(word) = word else { continue };
+        line.extend(args(&[&flag, word]));
     }
     line
 }

@@ -170,6 +170,12 @@ pub struct VnSpec {
     /// Its learning mode; the Oracle's default when absent.
     #[serde(default)]
     pub learning: Option<String>,
+    /// Who answers Map-Requests, likewise.
+    #[serde(default)]
+    pub reply: Option<String>,
+    /// What becomes of broadcast and multicast, likewise.
+    #[serde(default)]
+    pub bum: Option<String>,
 }
 
 /// A tenant system with one interface, `eth0`.

@@ -499,6 +499,7 @@ mod tests {
             0xff03,
             "00001388 00000001 0000000000000002",
         );
+        check(Body::Signal(Signal::LispPort { port: 4343 }), 0xff10, "10f7");
         // A later version says more in its hello.
         let data = hex("0002 0000000000000002 aabbcc");
         let frame = Frame { frame_type: 0xff01, id: 0, data: &data };

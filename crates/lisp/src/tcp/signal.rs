@@ -9,6 +9,7 @@ pub const SIGNAL_BASE: u16 = 0xff00;
 const HELLO: u16 = SIGNAL_BASE + 1;
 const END_OF_REGISTRATION: u16 = SIGNAL_BASE + 2;
 const VN_DIGEST: u16 = SIGNAL_BASE + 3;
+const LISP_PORT: u16 = SIGNAL_BASE + 0x10;
 
 /// A frame of Weft's own. All numbers are big-endian, in the order of the fields.
 ///
@@ -30,6 +31,11 @@ pub enum Signal {
         count: u32,
         /// Digest of them.
         digest: u64,
+    },
+    /// Type 0xff10, NVE to Oracle, behind its hello: my LISP messages do not go to port 4342 but to this one.
+    LispPort {
+        /// The UDP port.
+        port: u16,
     },
     /// Type 0xff03, either direction, every 30 s and behind a snapshot: what you should have of a VN.
     VnDigest {
@@ -54,6 +60,7 @@ impl Signal {
             END_OF_REGISTRATION => {
                 Self::EndOfRegistration { count: reader.u32("Count")?, digest: reader.u64("Digest")? }
             }
+            LISP_PORT => Self::LispPort { port: reader.u16("Port")? },
             VN_DIGEST => Self::VnDigest {
                 vni: reader.u32("VNI")?,
                 count: reader.u32("Count")?,
@@ -69,6 +76,7 @@ impl Signal {
             Self::Hello { .. } => HELLO,
             Self::EndOfRegistration { .. } => END_OF_REGISTRATION,
             Self::VnDigest { .. } => VN_DIGEST,
+            Self::LispPort { .. } => LISP_PORT,
         }
     }
 
@@ -82,6 +90,7 @@ impl Signal {
                 out.extend_from_slice(&count.to_be_bytes());
                 out.extend_from_slice(&digest.to_be_bytes());
             }
+            Self::LispPort { port } => out.extend_from_slice(&port.to_be_bytes()),
             Self::VnDigest { vni, count, digest } => {
                 out.extend_from_slice(&vni.to_be_bytes());
                 out.extend_from_slice(&count.to_be_bytes());

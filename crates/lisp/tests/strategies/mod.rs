@@ -273,6 +273,7 @@ pub fn body() -> impl Strategy<Value = Body<'static>> {
             count,
             digest
         })),
+        any::<u16>().prop_map(|port| Body::Signal(Signal::LispPort { port })),
         (31_u16..0xff00, octets(12)).prop_map(|(frame_type, data)| Body::Unknown { frame_type, data }),
     ]
 }

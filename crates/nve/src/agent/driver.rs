@@ -354,6 +354,11 @@ impl Driver {
                         tracing::debug!(%error, %to, "cannot send a Map-Request; trying again");
                     }
                 },
+                Output::Answer { to, octets } => {
+                    if let Err(error) = self.sockets.send(to, &octets) {
+                        tracing::debug!(%error, %to, "cannot send a Map-Reply");
+                    }
+                }
                 Output::Frame { oracle, octets } => {
                     if let Some(Link { addr, frames, .. }) = self.sessions.get_mut(oracle)
                         && let Some(sender) = frames

@@ -58,6 +58,10 @@ pub struct Limits {
     pub calls: usize,
     /// Link-local addresses one tenant system may claim.
     pub link_locals: usize,
+    /// Answers to forwarded Map-Requests, per second,
+    pub answers_per_second: u32,
+    /// and how many may come together.
+    pub answer_burst: u32,
 }
 
 /// Intervals.
@@ -93,6 +97,8 @@ impl Default for Limits {
             waiters: 64,
             calls: 1_024,
             link_locals: 2,
+            answers_per_second: 20_000,
+            answer_burst: 2_000,
         }
     }
 }

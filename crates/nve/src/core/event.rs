@@ -235,6 +235,13 @@ pub enum Output {
         /// The LISP message.
         octets: Vec<u8>,
     },
+    /// Send a datagram that no answer is expected to, likewise.
+    Answer {
+        /// To.
+        to: SocketAddr,
+        /// The LISP message.
+        octets: Vec<u8>,
+    },
     /// Write a frame to the session with the Oracle of this index.
     Frame {
         /// Which Oracle.

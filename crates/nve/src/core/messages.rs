@@ -4,8 +4,8 @@
 use ::core::net::{IpAddr, SocketAddr};
 use std::collections::BTreeSet;
 use weft_lisp::{
-    Address, AuthData, Ecm, EcmHeader, Eid as WireEid, EidAddr, EidRecord, EncodeError, EncodeOptions, Inner,
-    List, Locator, MapRegister, MapReply, MapRequest, MapVersion, Record, Xtr,
+    Action, Address, AuthData, Ecm, EcmHeader, Eid as WireEid, EidAddr, EidRecord, EncodeError,
+    EncodeOptions, Inner, List, Locator, MapRegister, MapReply, MapRequest, MapVersion, Record, Xtr,
 };
 use weft_model::{Eid, Grant, MacAddr, Rloc, TenantIp, Vni, XtrId, digest::Digest};
 
@@ -54,6 +54,12 @@ pub enum Registering {
     Withdrawn,
 }
 
+/// The Map-Version that orders what `me` says of a grant against what others do (RFC 9302).
+fn version_of(grant: &Grant, me: XtrId) -> MapVersion {
+    let epoch = grant.epoch_of(me);
+    epoch.map_or(MapVersion::NONE, |epoch| MapVersion::new(epoch.map_version()).unwrap_or(MapVersion::NONE))
+}
+
 fn wire_eid(vni: Vni, eid: Eid) -> WireEid {
     match eid {
         Eid::Mac(mac) => WireEid::host(vni.get(), mac.octets()),
@@ -73,7 +79,7 @@ fn address(ip: IpAddr) -> Address<'static> {
 }
 
 /// A Map-Register for the tenant system of `grant` (requirements N1, N2): its MAC behind `rlocs`,
-/// each IP bound to its MAC.
+/// each IP bound to its MAC. With `proxy_reply` the Oracle is to answer for it.
 ///
 /// # Errors
 /// When a tenant system has more addresses than a message holds.
@@ -81,8 +87,8 @@ fn address(ip: IpAddr) -> Address<'static> {
 /// Gives the digest of the records.
 pub fn map_register(
     grant: &Grant,
-    me: XtrId,
-    rlocs: &BTreeSet<Rloc>,
+    proxy_reply: bool,
+    (me, rlocs): (XtrId, &BTreeSet<Rloc>),
     nonce: u64,
     what: Registering,
     out: &mut Vec<u8>,
@@ -92,9 +98,7 @@ pub fn map_register(
         Registering::Associated => (TTL_SESSION, UNUSABLE),
         Registering::Withdrawn => (TTL_WITHDRAW, UNUSABLE),
     };
-    let version = grant
-        .epoch_of(me)
-        .map_or(MapVersion::NONE, |epoch| MapVersion::new(epoch.map_version()).unwrap_or(MapVersion::NONE));
+    let version = version_of(grant, me);
     let mac = grant.mac.octets();
     let rlocs: Vec<_> = rlocs.iter().map(|r| Locator::new(address(r.get()), priority)).collect();
     let owner = [Locator::new(Address::Mac(mac), UNUSABLE)];
@@ -122,7 +126,7 @@ pub fn map_register(
         digest.add_record(&octets);
     }
     MapRegister {
-        proxy_reply: true,
+        proxy_reply,
         want_notify: true,
         nonce,
         auth: AuthData::default(),
@@ -162,6 +166,65 @@ pub fn map_request(
     Ecm::encode_with(out, false, EcmHeader::Ip { source: from, destination: to }, |out| {
         request.encode(out, EncodeOptions::default())
     })
+}
+
+/// What an NVE says of an address it is asked about.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer<'a> {
+    /// In this VN,
+    pub vni: Vni,
+    /// the address
+    pub eid: Eid,
+    /// is of this grant's tenant system, Activated here; or of none.
+    pub grant: Option<&'a Grant>,
+}
+
+/// The Map-Reply of NVE `me` to a question that was passed on to it: authoritative (A bit), for an IP address
+/// with the record of the MAC that it belongs to (requirement N5).
+///
+/// # Errors
+/// When it is longer than a message.
+pub fn own_reply(
+    nonce: u64,
+    answers: &[Answer<'_>],
+    (me, rlocs): (XtrId, &BTreeSet<Rloc>),
+    minutes: u32,
+    out: &mut Vec<u8>,
+) -> Result<(), EncodeError> {
+    let rlocs: Vec<_> = rlocs.iter().map(|r| Locator::new(address(r.get()), 1)).collect();
+    let owners: Vec<_> = answers.iter().map(|a| a.grant.map(|g| [Locator::mac(g.mac.octets())])).collect();
+    let mut records = Vec::with_capacity(2 * answers.len());
+    for (Answer { vni, eid, grant }, owner) in answers.iter().zip(&owners) {
+        let record = |eid: Eid, ttl, locators| {
+            let eid = wire_eid(*vni, eid);
+            Record {
+                ttl,
+                mask_len: eid.mask_len(),
+                authoritative: true,
+                map_version: grant.map_or(MapVersion::NONE, |grant| version_of(grant, me)),
+                eid: eid.address(),
+                locators,
+                ..Record::default()
+            }
+        };
+        match (grant, owner) {
+            (Some(grant), Some(owner)) => {
+                if matches!(eid, Eid::Ip(_)) {
+                    records.push(record(*eid, minutes, List::new(owner)));
+                }
+                records.push(record(Eid::Mac(grant.mac.get()), minutes, List::new(&rlocs)));
+            }
+            // RFC 9301 section 5.4, with ACT 3 as the Oracle's own negatives.
+            _ => records.push(Record { action: Action::Drop, ..record(*eid, 1, List::new(&[])) }),
+        }
+    }
+    MapReply { nonce, records: List::new(&records), ..MapReply::default() }
+        .encode(out, EncodeOptions::default())
+}
+
+/// The address a record asks for, if it is a single one of a VN.
+pub fn wanted(record: &EidRecord<'_>) -> Option<(Vni, Eid)> {
+    WireEid::from_wire(record.eid, record.mask_len).ok().filter(WireEid::is_host).and_then(model_eid)
 }
 
 /// What `record` says; nothing when it is about no VN or address of ours (counted by the caller).

@@ -11,6 +11,7 @@
 //! ```
 
 mod adopt;
+mod answer;
 mod attach;
 mod cache;
 mod claim;
@@ -113,6 +114,8 @@ pub struct Core {
     tickets: BTreeMap<Ticket, TsiId>,
     cache: MapCache,
     resolver: Resolver,
+    /// The answers given so far are within their rate until then.
+    answered_until: Time,
     timers: Timers<Timer>,
     /// What the data plane is meant to hold; every change of it goes out as an [`Op`].
     tables: Tables,
@@ -148,6 +151,7 @@ impl Core {
             tickets: BTreeMap::new(),
             cache: MapCache::default(),
             resolver: Resolver::default(),
+            answered_until: Time::default(),
             timers: Timers::default(),
             tables: Tables::default(),
             outputs: VecDeque::new(),

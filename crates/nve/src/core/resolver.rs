@@ -237,15 +237,24 @@ impl Core {
         self.now = now;
         // Canonical: a v4 Oracle may be seen through a v6 socket.
         let from = from.to_canonical();
-        if !self.config.oracles.iter().any(|o| o.resolver.ip().to_canonical() == from) {
+        let oracle = self.config.oracles.iter().any(|o| o.resolver.ip().to_canonical() == from);
+        let peer = self.tables.peers.get(&from).filter(|peer| peer.nve).map(|peer| peer.node);
+        let kind = MessageType::of(octets);
+        // Another NVE answers for its own tenant systems, and has nothing else to say here.
+        if !oracle && (peer.is_none() || kind != Ok(MessageType::MapReply)) {
             self.counters.foreign_datagrams += 1;
             return;
         }
-        match MessageType::of(octets) {
+        match kind {
             Ok(MessageType::MapReply) => match messages::map_reply(octets) {
-                Ok((nonce, said)) => self.reply(now, nonce, said),
+                Ok((nonce, said)) if oracle => self.reply(now, nonce, said, false),
+                Ok((nonce, said)) if said.iter().all(|s| self.is_own(peer, s)) => {
+                    self.reply(now, nonce, said, true);
+                }
+                Ok(_) => self.counters.foreign_datagrams += 1,
                 Err(_) => self.counters.malformed_datagrams += 1,
             },
+            Ok(MessageType::Ecm) => self.forwarded(now, octets),
             Ok(MessageType::MapRequest) => {
                 match MapRequest::decode(octets).map(|r| messages::solicited(&r)) {
                     Ok(eids) if !eids.is_empty() => {
@@ -264,7 +273,14 @@ impl Core {
         }
     }
 
-    fn reply(&mut self, now: Time, nonce: u64, mut said: Vec<Said>) {
+    /// Whether an NVE may say this: of locations its own only.
+    fn is_own(&self, node: Option<u32>, said: &Said) -> bool {
+        let Said::Located { rloc, .. } = said else { return true };
+        self.tables.peers.get(&rloc.get()).is_some_and(|peer| peer.nve && Some(peer.node) == node)
+    }
+
+    /// `narrow`: it is to be about what was asked, and the location that goes with that, and nothing else.
+    fn reply(&mut self, now: Time, nonce: u64, mut said: Vec<Said>, narrow: bool) {
         let Some(key) = self.resolver.nonces.get(&nonce).copied() else {
             self.counters.unknown_nonces += 1;
             return;
@@ -275,6 +291,15 @@ impl Core {
             Said::Bound { vni, ip, .. } => (vni, Eid::Ip(ip)),
             Said::Absent { vni, eid, .. } | Said::Withdrawn { vni, eid } => (vni, eid),
         };
+        if narrow {
+            let owner = said.iter().find_map(|s| match *s {
+                Said::Bound { mac, .. } if about(s) == key => Some((key.0, Eid::Mac(mac))),
+                _ => None,
+            });
+            said.retain(|s| {
+                about(s) == key || (Some(about(s)) == owner && matches!(s, Said::Located { .. }))
+            });
+        }
         if !said.iter().any(|s| about(s) == key) {
             self.counters.beside_the_question += 1;
             return;

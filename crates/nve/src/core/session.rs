@@ -5,7 +5,7 @@ use super::tsi::State;
 use super::{Core, Notice, Output, Refused, Session, Timer};
 use weft_lisp::tcp::{Body, EidPrefix, Frame, RefreshScope, Registration, RejectReason, Signal};
 use weft_lisp::{Address, Eid as WireEid, EncodeOptions};
-use weft_model::{BootId, Origin, Time, TsiId, Vni, digest::Digest};
+use weft_model::{BootId, Origin, Reply, Time, TsiId, Vni, digest::Digest};
 
 /// What this NVE speaks on a session. It understands one version more and one less.
 pub const VERSION: u16 = 1;
@@ -30,6 +30,9 @@ impl Core {
                 state.up = true;
                 let hello = Signal::Hello { version: VERSION, boot_id: self.config.boot.0 };
                 self.send(oracle, &Body::Signal(hello));
+                if self.config.lisp_port != weft_lisp::CONTROL_PORT {
+                    self.send(oracle, &Body::Signal(Signal::LispPort { port: self.config.lisp_port }));
+                }
                 self.register_all(oracle);
                 self.refresh_all(now);
                 self.timers.set(Timer::Digest(oracle), now + self.config.timing.digest);
@@ -138,8 +141,15 @@ impl Core {
         state.nonce += 1;
         let mut register = Vec::with_capacity(256);
         let (config, nonce) = (&self.config, state.nonce);
-        let made =
-            messages::map_register(&tsi.grant, config.xtr_id, &config.rlocs, nonce, what, &mut register);
+        let proxy = self.vns.get(&id.vni).is_none_or(|vn| vn.reply == Reply::Proxy);
+        let made = messages::map_register(
+            &tsi.grant,
+            proxy,
+            (config.xtr_id, &config.rlocs),
+            nonce,
+            what,
+            &mut register,
+        );
         let Ok(digest) = made else {
             self.counters.not_encoded += 1;
             return;

@@ -54,6 +54,8 @@ counters! {
     replies_registered,
     /// Map-Replies with a mapping from a grant whose NVE has not registered.
     replies_granted,
+    /// Map-Requests passed on to the NVE that is to answer.
+    requests_forwarded,
     /// Negative Map-Replies.
     replies_negative,
     /// EIDs asked for that could not be answered yet.

@@ -67,6 +67,8 @@ pub(crate) struct Registration {
     pub(crate) ips: BTreeMap<TenantIp, u64>,
     pub(crate) since: Time,
     pub(crate) via: Via,
+    /// P bit: the Oracle shall answer for it.
+    pub(crate) proxy: bool,
 }
 
 impl Registration {

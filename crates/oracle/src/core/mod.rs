@@ -40,6 +40,7 @@ mod database;
 mod digest;
 mod error;
 mod facts;
+mod forward;
 mod limits;
 mod liveness;
 mod nodes;

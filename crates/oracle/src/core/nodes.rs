@@ -32,6 +32,8 @@ pub(crate) struct Node {
     pub(crate) queued: bool,
     /// Which of our addresses it asks: SMRs come from there.
     pub(crate) asked_at: Option<IpAddr>,
+    /// The UDP port it takes LISP messages at.
+    pub(crate) lisp_port: u16,
 }
 
 impl Node {
@@ -47,6 +49,7 @@ impl Node {
             pending: BTreeSet::new(),
             queued: false,
             asked_at: None,
+            lisp_port: lisp::wire::CONTROL_PORT,
         }
     }
 }

@@ -11,20 +11,24 @@ use super::Shard;
 use super::conversations::{AskKey, Class};
 use super::counters::Counters;
 use super::database::{Answer, Source};
+use super::forward;
 use super::nodes::Node;
 use super::output::Outbox;
 use super::publish::answer;
 use super::wire::{Locators, WireEid, from_lisp, from_lisp_host, record, to_lisp};
 
 /// A Map-Request that may be answered.
-struct Asked {
-    nve: XtrId,
-    nonce: u64,
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    pub(crate) nve: XtrId,
     to: SocketAddr,
-    from: Option<IpAddr>,
+    /// Which of our addresses was asked, if the answer may come from there.
+    pub(crate) from: Option<IpAddr>,
     source: Option<(Vni, Eid)>,
     /// D bit: the asker wants to be remembered, not answered.
-    silent: bool,
+    pub(crate) silent: bool,
+    pub(crate) ecm: &'a Ecm<'a>,
+    pub(crate) request: &'a MapRequest<'a>,
 }
 
 impl Shard {
@@ -67,7 +71,8 @@ impl Shard {
         };
         let from = (itr_rloc.is_ipv4() == dst.is_ipv4()).then_some(dst);
         let to = SocketAddr::new(itr_rloc, port);
-        let asked = Asked { nve, nonce: request.nonce, to, from, source, silent: request.dont_map_reply };
+        let silent = request.dont_map_reply;
+        let asked = Asked { nve, to, from, source, silent, ecm, request: &request };
         for wanted in request.records.iter().take(records) {
             self.on_wanted(now, &asked, wanted.eid, wanted.mask_len);
         }
@@ -90,7 +95,7 @@ impl Shard {
         None
     }
 
-    fn on_wanted(&mut self, now: Time, asked: &Asked, address: lisp::Address<'_>, mask_len: u8) {
+    fn on_wanted(&mut self, now: Time, asked: &Asked<'_>, address: lisp::Address<'_>, mask_len: u8) {
         let wanted = from_lisp(address, mask_len);
         let vni = match wanted {
             WireEid::Host(vni, _) | WireEid::Odd(vni, _) => vni,
@@ -121,7 +126,7 @@ impl Shard {
         }
     }
 
-    fn on_host(&mut self, now: Time, asked: &Asked, vni: Vni, eid: Eid) {
+    fn on_host(&mut self, now: Time, asked: &Asked<'_>, vni: Vni, eid: Eid) {
         let key = AskKey { vni, eid, asker: asked.nve };
         let source = asked.source.and_then(|(v, eid)| (v == vni).then_some(eid));
         let limits = &self.config.limits;
@@ -204,7 +209,7 @@ impl Shard {
 
     /// Answers, if there is a true answer. Returns the TTL class of it and, for an IP address, the MAC
     /// whose record went with it.
-    fn reply(&mut self, asked: &Asked, vni: Vni, eid: Eid) -> Option<(Class, Option<Eid>)> {
+    fn reply(&mut self, asked: &Asked<'_>, vni: Vni, eid: Eid) -> Option<(Class, Option<Eid>)> {
         let found = match answer(&self.db, &self.nodes, vni, eid) {
             Answer::Unlocated => return None,
             Answer::Nothing => {
@@ -215,6 +220,16 @@ impl Shard {
             Answer::At(found) => found,
         };
         let mac = found.tsi.grant.mac.get();
+        let limit = self.config.limits.udp_queue_octets;
+        let ip = matches!(eid, Eid::Ip(_));
+        let told = Some((Class::Positive, ip.then_some(Eid::Mac(mac))));
+        if let Some(destination) = self.destination(asked, vni, &found) {
+            match forward::send(&mut self.out, limit, asked, to_lisp(vni, eid), destination) {
+                true => self.counters.requests_forwarded += 1,
+                false => self.counters.udp_dropped += 1,
+            }
+            return told;
+        }
         match found.source {
             Source::Registration(_) => self.counters.replies_registered += 1,
             Source::Grant(_) => self.counters.replies_granted += 1,
@@ -223,15 +238,14 @@ impl Shard {
         let (r1, r2) = (Locators::of(&found), Locators::mac(mac));
         let r1 = record(vni, Eid::Mac(mac), ttl, epoch, &r1);
         let r2 = record(vni, eid, ttl, epoch, &r2);
-        let ip = matches!(eid, Eid::Ip(_));
         let both = [r2, r1];
         let records = if ip { both.as_slice() } else { both.get(1..).unwrap_or_default() };
-        send_reply(&mut self.out, &mut self.counters, self.config.limits.udp_queue_octets, asked, records);
-        Some((Class::Positive, ip.then_some(Eid::Mac(mac))))
+        send_reply(&mut self.out, &mut self.counters, limit, asked, records);
+        told
     }
 
     /// RFC 9301 section 5.4 with ACT 3: the default, Natively-Forward, would let a tenant's packet out.
-    fn reply_negative(&mut self, asked: &Asked, eid: lisp::Eid, class: Class) {
+    fn reply_negative(&mut self, asked: &Asked<'_>, eid: lisp::Eid, class: Class) {
         self.counters.replies_negative += 1;
         let negative = Record {
             ttl: class.minutes(&self.config.ttl),
@@ -257,13 +271,13 @@ fn send_reply(
     out: &mut Outbox,
     counters: &mut Counters,
     limit: usize,
-    asked: &Asked,
+    asked: &Asked<'_>,
     records: &[Record<'_>],
 ) {
     if asked.silent {
         return;
     }
-    let reply = MapReply { nonce: asked.nonce, records: records.into(), ..MapReply::default() };
+    let reply = MapReply { nonce: asked.request.nonce, records: records.into(), ..MapReply::default() };
     let queued =
         out.udp(limit, asked.to, asked.from, |octets| reply.encode(octets, EncodeOptions::default()));
     if !queued {

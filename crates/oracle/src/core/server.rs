@@ -77,6 +77,8 @@ pub(crate) struct Claim {
     removed: BTreeSet<Eid>,
     /// The shortest TTL of its records, in minutes.
     ttl: u32,
+    /// P bit of the message.
+    proxy: bool,
 }
 
 impl Claim {
@@ -89,6 +91,7 @@ impl Claim {
             ips: BTreeMap::new(),
             removed: BTreeSet::new(),
             ttl: u32::MAX,
+            proxy: false,
         }
     }
 
@@ -135,6 +138,7 @@ impl Shard {
         let round = node.session.as_ref().map_or(0, |old| old.round);
         let old = node.session.replace(Session::new(id, round + 1));
         node.lost = None;
+        node.lisp_port = lisp::wire::CONTROL_PORT;
         if let Some(old) = old {
             self.nodes.sessions.remove(&old.id);
         }
@@ -179,6 +183,11 @@ impl Shard {
             Body::Signal(Signal::Hello { .. }) => {
                 if let Some(session) = self.nodes.get_mut(nve).and_then(|node| node.session.as_mut()) {
                     session.hello = true;
+                }
+            }
+            Body::Signal(Signal::LispPort { port }) => {
+                if let Some(node) = self.nodes.get_mut(nve).filter(|_| port != 0) {
+                    node.lisp_port = port;
                 }
             }
             Body::Signal(Signal::EndOfRegistration { count, digest }) => {
@@ -321,7 +330,8 @@ impl Shard {
             }
             self.claim(nve, &record, several, &mut claims)?;
         }
-        let claims: Vec<Claim> = claims.into_values().collect();
+        let proxy = register.proxy_reply;
+        let claims: Vec<Claim> = claims.into_values().map(|claim| Claim { proxy, ..claim }).collect();
         for claim in &claims {
             let known = several && self.db.get(claim.tsi).is_some_and(|t| t.registration(nve).is_some());
             if claim.locators.is_none()
@@ -450,7 +460,8 @@ impl Shard {
             }
             return;
         };
-        let registration = Registration { nve, epoch: claim.epoch, locators, mac, ips, since, via };
+        let proxy = claim.proxy;
+        let registration = Registration { nve, epoch: claim.epoch, locators, mac, ips, since, via, proxy };
         let eids: Vec<Eid> = tsi.eids().collect();
         let vni = tsi.grant.tsi.vni;
         let id = tsi.grant.tsi.clone();

@@ -4,7 +4,7 @@ use crate::store::StoreError;
 use core::net::IpAddr;
 use weft_api::Code;
 use weft_model::{
-    Epoch, IpNet, Learning, MacAddr, NveName, Reply, Rloc, TenantIp, TsMac, TsiName, VnName, Vni, XtrId,
+    Epoch, IpNet, Learning, MacAddr, NveName, Rloc, TenantIp, TsMac, TsiName, VnName, Vni, XtrId,
 };
 
 /// Why an operation was refused. Nothing was changed.
@@ -41,9 +41,6 @@ pub enum RegistryError {
     /// This version cannot do it.
     #[error("learning '{0}' is not supported yet; use 'oracle'")]
     Learning(Learning),
-    /// This version cannot do it.
-    #[error("reply '{0}' is not supported yet; use 'proxy'")]
-    Reply(Reply),
     /// Tenant systems are in the VN.
     #[error("VN '{vn}' has {count} tenant systems in it ({}{}); detach them first", first.join(", "), if *count > first.len() { ", ..." } else { "" })]
     VnInUse {
@@ -252,7 +249,7 @@ impl RegistryError {
             Self::NoVn(_) | Self::NoTsi { .. } | Self::NoNve(_) | Self::NoXtr(_) => Code::NotFound,
             Self::VnTaken { .. } => Code::VnTaken,
             Self::VniTaken { .. } | Self::NoVniLeft => Code::VniTaken,
-            Self::Learning(_) | Self::Reply(_) => Code::NotSupported,
+            Self::Learning(_) => Code::NotSupported,
             Self::VnInUse { .. } => Code::VnInUse,
             Self::OutOfScope { .. } | Self::Forbidden(_) => Code::Forbidden,
             Self::GrantedElsewhere { .. } => Code::GrantedElsewhere,

@@ -4,7 +4,7 @@ use super::{Registry, RegistryError, keys, pool, read, write};
 use crate::store::{Revision, Transaction};
 use std::net::IpAddr;
 use weft_api::NewVn;
-use weft_model::{Learning, Reply, VnName, VnSpec, Vni};
+use weft_model::{Learning, VnName, VnSpec, Vni};
 
 /// The first VNID that is chosen for a VN: past the VLAN IDs, with which small ones get confused.
 const FIRST_CHOSEN: u32 = 4097;
@@ -14,7 +14,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`RegistryError::VnTaken`], [`RegistryError::VniTaken`], [`RegistryError::NoVniLeft`], and
-    /// for what this version cannot do [`RegistryError::Learning`] and [`RegistryError::Reply`].
+    /// for what this version cannot do [`RegistryError::Learning`].
     pub async fn create_vn(&self, new: NewVn) -> Result<(VnSpec, Revision), RegistryError> {
         self.run(move |tx| create(tx, &new)).await
     }
@@ -59,9 +59,6 @@ pub(super) fn find(tx: &dyn Transaction, name: &VnName) -> Result<VnSpec, Regist
 fn create(tx: &mut dyn Transaction, new: &NewVn) -> Result<VnSpec, RegistryError> {
     if new.learning != Learning::Oracle {
         return Err(RegistryError::Learning(new.learning));
-    }
-    if new.reply != Reply::Proxy {
-        return Err(RegistryError::Reply(new.reply));
     }
     if let Some(net) = new.subnets.iter().find(|net| link_local(net.addr())) {
         return Err(RegistryError::LinkLocalSubnet(net));

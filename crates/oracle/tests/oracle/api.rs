@@ -147,7 +147,6 @@ fn bad_input_gets_one_line() {
             (post("/v1/vns", r#"{"name":"a","subnets":["10.0.0.0/8","10.1.0.0/16"]}"#), "400", "overlap"),
             (post("/v1/vns", r#"{"name":"a","subnets":["224.0.0.0/8"]}"#), "400", "cannot hold"),
             (post("/v1/vns", r#"{"name":"a","color":"red"}"#), "400", "color"),
-            (post("/v1/vns", r#"{"name":"a","reply":"forward"}"#), "400", "not_supported"),
             (post("/v1/vns?x=1", r#"{"name":"a"}"#), "400", "'x'"),
             (post("/v1/vns", &long), "413", "too_large"),
             (post("/v1/grants", r#"{"vn":"a","tsi":"b","ips":["224.0.0.1"],"nve":"n"}"#), "400", "unicast"),

@@ -146,6 +146,8 @@ fn limits_of_one_everywhere() {
             waiters: 1,
             calls: 1,
             link_locals: 1,
+            answers_per_second: 1,
+            answer_burst: 1,
         };
         let mut w = World::with(f, |c| c.limits = limits);
         w.session(0, Session::Up);
@@ -179,6 +181,8 @@ fn limits_of_one_everywhere() {
             waiters: 0,
             calls: 0,
             link_locals: 0,
+            answers_per_second: 1,
+            answer_burst: 1,
         };
         c.timing.ttl = Duration::ZERO;
         c.timing.digest = Duration::ZERO;

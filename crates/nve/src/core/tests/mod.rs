@@ -1,6 +1,7 @@
 //! The core against the tables it means and an Oracle that is scripted: what it sends is decoded, what
 //! it hears is encoded.
 
+mod answer;
 mod attach;
 mod claim;
 mod detach;

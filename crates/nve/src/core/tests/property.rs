@@ -349,6 +349,8 @@ proptest! {
                     waiters: 2,
                     calls: 2,
                     link_locals: 1,
+ answers_per_second: 1,
+ answer_burst: 1,
                 };
             }
         });

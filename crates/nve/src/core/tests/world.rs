@@ -127,6 +127,7 @@ pub enum Seen {
     Op(Op),
     Inject(IfIndex, Vec<u8>),
     Asked(Asked),
+    Answer(SocketAddr, Vec<u8>),
     Heard(usize, Heard),
     Call(ApiCall),
     Attached(CallId, Result<Attached, Refused>),
@@ -307,6 +308,7 @@ impl World {
                 }
                 Output::Inject(vap, frame) => Seen::Inject(vap, frame),
                 Output::Datagram { to, octets } => Seen::Asked(oracle::asked(to, &octets)),
+                Output::Answer { to, octets } => Seen::Answer(to, octets),
                 Output::Frame { oracle, octets } => Seen::Heard(oracle, oracle::heard(&octets)),
                 Output::Call(call) => Seen::Call(call),
                 Output::Attached(call, result) => Seen::Attached(call, result),

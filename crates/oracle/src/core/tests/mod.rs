@@ -1,5 +1,6 @@
 //! Behaviour of the core, by requirement id, on a small bench: a shard, honest messages, decoded outputs.
 
+mod forward;
 mod liveness;
 mod notify;
 mod properties;

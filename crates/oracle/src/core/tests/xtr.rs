@@ -36,6 +36,7 @@ struct Register {
     xtr: bool,
     ttl: u32,
     use_ttl: bool,
+    proxy: bool,
     eids: Vec<Eid>,
 }
 
@@ -48,6 +49,7 @@ impl Default for Register {
             xtr: true,
             ttl: 1440,
             use_ttl: false,
+            proxy: true,
             eids: vec![mac(7), ip4(7)],
         }
     }
@@ -57,7 +59,7 @@ fn encode(register: &Register) -> Vec<u8> {
     let own = [lisp::Locator::new(rloc(5).get(), 1)];
     let records: Vec<_> = register.eids.iter().map(|eid| wire_record(1, *eid, register.ttl, &own)).collect();
     let message = MapRegister {
-        proxy_reply: true,
+        proxy_reply: register.proxy,
         want_notify: true,
         use_ttl: register.use_ttl,
         nonce: register.nonce,
@@ -320,4 +322,17 @@ fn n8_an_xtr_that_asked_gets_an_smr_every_3_s_until_it_asks_again() {
     bench.pass(Duration::from_secs(60));
     assert_eq!(smrs(&mut bench), []);
     assert!(bench.shard.smrs.is_empty());
+}
+
+#[test]
+fn n5_without_the_p_bit_an_xtr_answers_for_itself() {
+    let mut bench = bench();
+    send(&mut bench, &encode(&Register { proxy: false, ..Register::default() }));
+    bench.sent();
+    bench.ask(1, 1, ip4(7), ip4(1));
+    let mut octets = Vec::new();
+    let transmit = bench.shard.poll_transmit(&mut octets);
+    let dst = SocketAddr::new(rloc(5).get(), 4342);
+    assert_eq!(transmit, Some(Transmit::Udp { dst, src: Some(oracle_ip()) }));
+    assert!(matches!(Message::decode(&octets), Ok(Message::Ecm(_))), "RFC 9301 section 8.3");
 }

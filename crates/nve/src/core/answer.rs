@@ -1,0 +1,92 @@
+//! Answering for the tenant systems attached here: Map-Requests that an Oracle passes on
+//! (`reply: forward`, requirement N5; RFC 9301 section 8.3).
+
+use super::messages::{self, Answer};
+use super::tsi::State;
+use super::{Core, Output};
+use ::core::net::SocketAddr;
+use ::core::time::Duration;
+use weft_lisp::{Ecm, MapRequest, MessageType};
+use weft_model::{Eid, Grant, Time, Vni};
+
+/// Records of one question that are answered.
+const RECORDS: usize = 8;
+
+impl Core {
+    /// A question an Oracle passed on. The answer goes straight to who asked.
+    pub(super) fn forwarded(&mut self, now: Time, octets: &[u8]) {
+        let Ok(ecm) = Ecm::decode(octets) else {
+            self.counters.malformed_datagrams += 1;
+            return;
+        };
+        if MessageType::of(ecm.message) != Ok(MessageType::MapRequest) {
+            self.counters.unexpected_datagrams += 1;
+            return;
+        }
+        let Ok(request) = MapRequest::decode(ecm.message) else {
+            self.counters.malformed_datagrams += 1;
+            return;
+        };
+        // An RLOC probe and an SMR are no questions about an EID; D asks for no answer.
+        if request.probe || request.smr || request.dont_map_reply {
+            self.counters.unexpected_datagrams += 1;
+            return;
+        }
+        let port = ecm.header.source_port().filter(|port| *port != 0);
+        let (Some(port), Some(to)) = (port, self.itr_rloc(&request)) else {
+            self.counters.unexpected_datagrams += 1;
+            return;
+        };
+        if !self.may_answer(now) {
+            self.counters.answers_limited += 1;
+            return;
+        }
+        let wanted: Vec<_> =
+            request.records.iter().take(RECORDS).filter_map(|r| messages::wanted(&r)).collect();
+        let answers: Vec<Answer<'_>> = wanted.iter().map(|(vni, eid)| self.own(*vni, *eid)).collect();
+        if answers.is_empty() {
+            self.counters.unexpected_datagrams += 1;
+            return;
+        }
+        let mut reply = Vec::with_capacity(192);
+        let minutes = u32::try_from(self.config.timing.ttl.as_secs() / 60).unwrap_or(u32::MAX).max(1);
+        let (me, rlocs) = (self.config.xtr_id, &self.config.rlocs);
+        if messages::own_reply(request.nonce, &answers, (me, rlocs), minutes, &mut reply).is_err() {
+            self.counters.not_encoded += 1;
+            return;
+        }
+        self.counters.requests_answered += 1;
+        self.outputs.push_back(Output::Answer { to: SocketAddr::new(to, port), octets: reply });
+    }
+
+    /// Where the answer goes: the first ITR-RLOC of a family that this NVE has an RLOC of.
+    fn itr_rloc(&self, request: &MapRequest<'_>) -> Option<::core::net::IpAddr> {
+        let mine =
+            |ip: &::core::net::IpAddr| self.config.rlocs.iter().any(|r| r.get().is_ipv4() == ip.is_ipv4());
+        request.itr_rlocs.iter().filter_map(|address| address.as_ip()).find(mine)
+    }
+
+    /// What there is to say of an address: its grant, if its tenant system is Activated here.
+    fn own(&self, vni: Vni, eid: Eid) -> Answer<'_> {
+        let id = match eid {
+            Eid::Mac(mac) => self.local_macs.get(&(vni, mac)),
+            Eid::Ip(ip) => self.local_ips.get(&(vni, ip)),
+        };
+        let activated = id.and_then(|id| self.tsis.get(id)).filter(|tsi| tsi.state == State::Activated);
+        let grant: Option<&Grant> = activated.map(|tsi| &tsi.grant);
+        Answer { vni, eid, grant }
+    }
+
+    /// The generic cell rate algorithm over all answers: a forged Oracle must not make of this NVE a source of
+    /// more than that.
+    fn may_answer(&mut self, now: Time) -> bool {
+        let limits = &self.config.limits;
+        let each = Duration::from_secs(1) / limits.answers_per_second.max(1);
+        let next = self.answered_until.max(now) + each;
+        if next.since(now) > each * limits.answer_burst.max(1) {
+            return false;
+        }
+        self.answered_until = next;
+        true
+    }
+}

@@ -1,0 +1,71 @@
+//! The ways of learning where a MAC address is, each on the lab: who is asked, who answers, what crosses
+//! the underlay, what stands in the tables.
+
+use anyhow::{Context as _, Result, ensure};
+use std::net::IpAddr;
+use weft_e2e::{THREE_HOSTS, TestLab, ping};
+use weft_lab::capture::{Capture, Captured, Class};
+
+/// The underlays of the lab.
+const UNDERLAYS: [&str; 2] = ["ipv4: 192.0.2.0/24", "ipv6: \"2001:db8::/64\""];
+
+/// The example with a VN red of these settings.
+fn three_hosts(underlay: &str, settings: &[(&str, &str)]) -> String {
+    let lines: String = settings.iter().map(|(name, value)| format!("    {name}: {value}\n")).collect();
+    let yaml = THREE_HOSTS.replace(UNDERLAYS[0], underlay);
+    // Red comes first.
+    yaml.replacen("    learning: oracle\n", &lines, 1)
+}
+
+/// Every pair of red over both families: all answered.
+fn all_pairs(lab: &TestLab) -> Result<()> {
+    let spec = &lab.record().spec;
+    let red = || spec.tenants.iter().filter(|(_, what)| what.vn == "red").map(|(name, _)| name.as_str());
+    for one in red() {
+        for other in red().filter(|other| *other != one) {
+            for ip in &lab.tenant(other)?.ips {
+                let pinged = ping(lab, one, &ip.addr().to_string(), 2)?;
+                ensure!(pinged.complete(), "{one} to {other} at {}: {pinged:?}", ip.addr());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The LISP datagrams on the underlay, each from and to whom.
+fn lisp(captured: &Captured) -> Vec<(IpAddr, IpAddr)> {
+    let lisp = captured.frames.iter().filter(|frame| frame.class == Class::LispUdp);
+    lisp.filter_map(|frame| Some((frame.from?, frame.to?))).collect()
+}
+
+/// Requirements N5, Lc: the Oracle passes the question on to the destination's NVE, and that answers the one
+/// that asked.
+fn forward(underlay: &str) -> Result<()> {
+    let lab = TestLab::up(&three_hosts(underlay, &[("learning", "oracle"), ("reply", "forward")]))?;
+    lab.settle()?;
+    let (h1, h2) = (lab.rloc("h1")?, lab.rloc("h2")?);
+    for target in ["10.0.0.2", "fd00::2"] {
+        let capture = Capture::underlay(&lab, "forward")?;
+        ensure!(ping(&lab, "red-a", target, 2)?.complete(), "{target}");
+        let captured = capture.stop()?;
+        let seen = lisp(&captured);
+        let oracle = seen.first().context("nobody was asked")?.1;
+        ensure!(oracle != h2 && seen == [(h1, oracle), (oracle, h2), (h2, h1)], "{target}: {seen:?}");
+    }
+    let capture = Capture::underlay(&lab, "pairs")?;
+    all_pairs(&lab)?;
+    ensure!(ping(&lab, "red-a", "10.0.0.99", 1)?.nothing() && ping(&lab, "red-a", "fd00::99", 1)?.nothing());
+    let counts = capture.stop()?.counts();
+    ensure!(counts.flooded() == 0, "{counts:?}");
+    lab.down()
+}
+
+#[test]
+fn n5_the_destinations_nve_answers_over_an_ipv4_underlay() -> Result<()> {
+    forward(UNDERLAYS[0])
+}
+
+#[test]
+fn n5_the_destinations_nve_answers_over_an_ipv6_underlay() -> Result<()> {
+    forward(UNDERLAYS[1])
+}
