@@ -288,6 +288,10 @@ impl World {
                     self.at(delay, Ev::Call { nve, call });
                 }
                 Output::Inject(..) => self.stats.answers += 1,
+                // All that was learned is in use.
+                Output::LastUse { vni, eid, .. } => {
+                    site.core.handle_last_use(self.now, vni, eid, Some(Duration::ZERO));
+                }
                 Output::Attached(_, Ok(_)) | Output::Detached(_, Ok(())) => self.stats.calls += 1,
                 Output::Attached(_, Err(refused)) | Output::Detached(_, Err(refused)) => {
                     self.violations.push(format!("NVE {nve}: {refused}"));

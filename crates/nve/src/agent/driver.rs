@@ -354,6 +354,10 @@ impl Driver {
                         tracing::debug!(%error, %to, "cannot send a Map-Request; trying again");
                     }
                 },
+                Output::LastUse { vni, eid, mac } => {
+                    let idle = self.plane.last_used(vni, mac);
+                    self.core.handle_last_use(self.clock.now(), vni, eid, idle);
+                }
                 Output::Answer { to, octets } => {
                     if let Err(error) = self.sockets.send(to, &octets) {
                         tracing::debug!(%error, %to, "cannot send a Map-Reply");

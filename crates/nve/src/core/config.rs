@@ -79,6 +79,8 @@ pub struct Timing {
     pub ttl: Duration,
     /// Between the refreshes of two entries when all are refreshed after a lost session.
     pub refresh_gap: Duration,
+    /// An entry that no frame used for so long is forgotten when it is due to be asked for again.
+    pub idle: Duration,
     /// From a device's disappearance to the release of its tenant system.
     pub grace: Duration,
     /// How long an attach waits for an Oracle to acknowledge its registration.
@@ -112,6 +114,7 @@ impl Default for Timing {
             hold: Duration::from_secs(1),
             ttl: Duration::from_secs(15 * 60),
             refresh_gap: Duration::from_millis(1),
+            idle: Duration::from_secs(10 * 60),
             grace: Duration::from_secs(60),
             acknowledge: Duration::from_secs(5),
             digest: Duration::from_secs(30),

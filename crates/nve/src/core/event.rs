@@ -4,7 +4,9 @@ use ::core::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use weft_datapath::{IfIndex, Op, VapKind};
-use weft_model::{Epoch, Grant, Rloc, TenantIp, TsMac, TsiId, TsiName, VnName, VnSpec, XtrId};
+use weft_model::{
+    Eid, Epoch, Grant, MacAddr, Rloc, TenantIp, TsMac, TsiId, TsiName, VnName, VnSpec, Vni, XtrId,
+};
 
 /// A call of the local API, from request to answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -241,6 +243,15 @@ pub enum Output {
         to: SocketAddr,
         /// The LISP message.
         octets: Vec<u8>,
+    },
+    /// Say how long ago a frame went to this MAC, by [`Core::handle_last_use`](super::Core::handle_last_use).
+    LastUse {
+        /// The VN.
+        vni: Vni,
+        /// The entry it is asked for.
+        eid: Eid,
+        /// The MAC.
+        mac: MacAddr,
     },
     /// Write a frame to the session with the Oracle of this index.
     Frame {

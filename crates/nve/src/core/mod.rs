@@ -17,6 +17,7 @@ mod cache;
 mod claim;
 mod config;
 mod event;
+mod idle;
 mod learn;
 mod messages;
 mod orphan;
@@ -194,7 +195,7 @@ impl Core {
             match timer {
                 Timer::Retry(vni, eid) => self.retry(now, vni, eid),
                 Timer::Hold(vni, eid) => self.resolver.end_hold(vni, eid),
-                Timer::Refresh(vni, eid) => self.refresh(now, vni, eid),
+                Timer::Refresh(vni, eid) => self.refresh_if_used(now, vni, eid),
                 Timer::Absent(vni, eid) => self.end_absent(vni, eid),
                 Timer::Grace(tsi) => self.end_grace(now, &tsi),
                 Timer::Acknowledge(tsi) => self.acknowledged(&tsi),

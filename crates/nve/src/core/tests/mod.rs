@@ -7,6 +7,7 @@ mod claim;
 mod detach;
 mod grants;
 mod hostile;
+mod idle;
 mod invariants;
 mod learn;
 mod limits;

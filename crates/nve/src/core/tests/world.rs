@@ -8,7 +8,7 @@ use super::oracle::{self, Asked, Heard, Rec};
 use ::core::net::{IpAddr, SocketAddr};
 use ::core::time::Duration;
 use etherparse::{ArpEthIpv4Packet, ArpOperation, Icmpv6Type, PacketBuilder};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use weft_datapath::{IfIndex, Op, Path, Punt, PuntReason, Tables, VapKind};
 use weft_lisp::tcp::FrameDecoder;
 use weft_model::{
@@ -145,6 +145,8 @@ pub struct World {
     /// What the data plane says to a VAP; none leaves it unsaid.
     pub verdict: Option<Result<(), String>>,
     pub tickets: Vec<Ticket>,
+    /// How long ago a frame went to a MAC; just now where it is not said.
+    pub idle: BTreeMap<MacAddr, Option<Duration>>,
     next_call: u64,
 }
 
@@ -167,6 +169,7 @@ impl World {
             tables: Tables::default(),
             verdict: Some(Ok(())),
             tickets: Vec::new(),
+            idle: BTreeMap::new(),
             next_call: 0,
         };
         world.seen();
@@ -309,6 +312,11 @@ impl World {
                 Output::Inject(vap, frame) => Seen::Inject(vap, frame),
                 Output::Datagram { to, octets } => Seen::Asked(oracle::asked(to, &octets)),
                 Output::Answer { to, octets } => Seen::Answer(to, octets),
+                Output::LastUse { vni, eid, mac } => {
+                    let idle = self.idle.get(&mac).copied().unwrap_or(Some(Duration::ZERO));
+                    self.core.handle_last_use(self.now, vni, eid, idle);
+                    continue;
+                }
                 Output::Frame { oracle, octets } => Seen::Heard(oracle, oracle::heard(&octets)),
                 Output::Call(call) => Seen::Call(call),
                 Output::Attached(call, result) => Seen::Attached(call, result),
