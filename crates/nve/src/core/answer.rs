@@ -55,8 +55,17 @@ impl Core {
             self.counters.not_encoded += 1;
             return;
         }
+        let introduced = messages::introduced(&request)
+            .filter(|(vni, _)| wanted.iter().any(|(v, eid)| v == vni && self.is_local(*v, *eid)));
         self.counters.requests_answered += 1;
         self.outputs.push_back(Output::Answer { to: SocketAddr::new(to, port), octets: reply });
+        // Whoever asks is about to talk to one of this NVE's. What it says of itself is not believed (RFC 9301
+        // section 5.3: unvalidated), it is asked for.
+        if let Some((vni, eid)) =
+            introduced.filter(|(vni, eid)| !self.is_known(*vni, *eid) && !self.is_local(*vni, *eid))
+        {
+            self.ask(now, vni, eid, None, None, None);
+        }
     }
 
     /// Where the answer goes: the first ITR-RLOC of a family that this NVE has an RLOC of.

@@ -39,6 +39,8 @@ pub struct Question {
     pub wanted: Eid,
     /// Who wants to know.
     pub source: Option<Eid>,
+    /// Its MAC and the version of that one's record, to go along (M bit, requirement M5).
+    pub along: Option<(MacAddr, MapVersion)>,
     /// What the answer repeats.
     pub nonce: u64,
 }
@@ -55,7 +57,7 @@ pub enum Registering {
 }
 
 /// The Map-Version that orders what `me` says of a grant against what others do (RFC 9302).
-fn version_of(grant: &Grant, me: XtrId) -> MapVersion {
+pub fn version_of(grant: &Grant, me: XtrId) -> MapVersion {
     let epoch = grant.epoch_of(me);
     epoch.map_or(MapVersion::NONE, |epoch| MapVersion::new(epoch.map_version()).unwrap_or(MapVersion::NONE))
 }
@@ -149,14 +151,28 @@ pub fn map_request(
     (from, to): (SocketAddr, SocketAddr),
     out: &mut Vec<u8>,
 ) -> Result<(), EncodeError> {
-    let Question { vni, wanted, source, nonce } = *question;
+    let Question { vni, wanted, source, along, nonce } = *question;
     // The answer comes to the family the question went by, whatever else this NVE has.
     let mut itr_rlocs: Vec<_> = rlocs.iter().map(|r| r.get()).filter(|ip| *ip == from.ip()).collect();
     itr_rlocs.extend(rlocs.iter().map(|r| r.get()).filter(|ip| *ip != from.ip()));
     let itr_rlocs: Vec<_> = itr_rlocs.into_iter().map(address).collect();
     let eid = wire_eid(vni, wanted);
     let records = [EidRecord { notify: false, mask_len: eid.mask_len(), eid: eid.address() }];
+    let own: Vec<_> = rlocs.iter().map(|r| Locator::new(address(r.get()), 1)).collect();
+    let piggyback = along.map(|(mac, map_version)| {
+        let eid = wire_eid(vni, Eid::Mac(mac));
+        Record {
+            ttl: TTL_SESSION,
+            mask_len: eid.mask_len(),
+            authoritative: true,
+            map_version,
+            eid: eid.address(),
+            locators: List::new(&own),
+            ..Record::default()
+        }
+    });
     let request = MapRequest {
+        piggyback,
         nonce,
         source_eid: source.map_or(Address::NoAddress, |s| wire_eid(vni, s).address()),
         itr_rlocs: List::new(&itr_rlocs),
@@ -220,6 +236,12 @@ pub fn own_reply(
     }
     MapReply { nonce, records: List::new(&records), ..MapReply::default() }
         .encode(out, EncodeOptions::default())
+}
+
+/// Who is about to talk, when a question carries the asker's own mapping (M bit).
+pub fn introduced(request: &MapRequest<'_>) -> Option<(Vni, Eid)> {
+    request.piggyback.as_ref()?;
+    WireEid::host_from_wire(request.source_eid).ok().and_then(model_eid)
 }
 
 /// The address a record asks for, if it is a single one of a VN.

@@ -9,8 +9,8 @@ use super::{Core, Output, Timer, decrement};
 use ::core::net::{IpAddr, SocketAddr};
 use std::collections::{BTreeMap, BTreeSet};
 use weft_datapath::{IfIndex, Location, Neighbour, Punt, PuntReason};
-use weft_lisp::{MapRequest, MessageType};
-use weft_model::{Eid, MacAddr, Origin, Time, TsMac, Vni};
+use weft_lisp::{MapRequest, MapVersion, MessageType};
+use weft_model::{Eid, MacAddr, Origin, Reply, Time, TsMac, Vni};
 
 /// Records looked at in one reply: an answer to one question has two.
 const RECORDS: usize = 8;
@@ -181,8 +181,9 @@ impl Core {
         let Some(pending) = self.resolver.pending.get_mut(&key) else { return };
         let tries = pending.tries;
         pending.tries += 1;
-        let question =
-            messages::Question { vni: key.0, wanted: key.1, source: pending.source, nonce: pending.nonce };
+        let (source, nonce) = (pending.source, pending.nonce);
+        let along = source.and_then(|source| self.goes_along(key.0, source));
+        let question = messages::Question { vni: key.0, wanted: key.1, source, along, nonce };
         if let Some(path) = self.resolver_for(tries) {
             let mut octets = Vec::with_capacity(192);
             let rlocs = &self.config.rlocs;
@@ -197,6 +198,18 @@ impl Core {
         let timing = &self.config.timing;
         let wait = timing.retry.saturating_mul(1 << tries.min(16)).min(timing.retry_max);
         self.timers.set(Timer::Retry(key.0, key.1), now + wait);
+    }
+
+    /// The record that goes along with a question, where another NVE is to answer: that one need not find out
+    /// who its tenant system is about to talk to. It believes nothing of it, but asks.
+    fn goes_along(&self, vni: Vni, source: Eid) -> Option<(MacAddr, MapVersion)> {
+        self.vns.get(&vni).filter(|vn| vn.reply == Reply::Forward)?;
+        let id = match source {
+            Eid::Mac(mac) => self.local_macs.get(&(vni, mac)),
+            Eid::Ip(ip) => self.local_ips.get(&(vni, ip)),
+        };
+        let grant = &self.tsis.get(id?).filter(|tsi| tsi.state == State::Activated)?.grant;
+        Some((grant.mac.get(), messages::version_of(grant, self.config.xtr_id)))
     }
 
     /// The Oracle for the `tries`-th try: those with a session in turn, the preferred one first; all

@@ -173,6 +173,7 @@ impl Shard {
         if known.is_none()
             && class == Class::Positive
             && let Some(source) = source
+            && asked.request.piggyback.is_none()
         {
             self.introduce(now, asked.nve, vni, source, eid);
         }

@@ -1,14 +1,15 @@
 //! `reply: forward`: answering what an Oracle passes on, and being answered by another NVE (N5).
 
-use super::super::Fact;
+use super::super::{Fact, Output, Session};
 use super::oracle::{self, Rec};
 use super::world::*;
 use ::core::net::{IpAddr, SocketAddr};
 use std::collections::BTreeSet;
+use weft_datapath::{IfIndex, Punt, PuntReason};
 use weft_lisp::{
     Action, Address, Ecm, EcmHeader, Eid as WireEid, EidRecord, EncodeOptions, MapReply, MapRequest,
 };
-use weft_model::{Eid, Rloc, XtrId};
+use weft_model::{Eid, Reply, Rloc, VnSpec, XtrId};
 
 /// What NVE 2 asks, as an Oracle passes it on.
 fn question(f: Family, wanted: &[Eid], itr: &[Rloc], port: u16) -> Vec<u8> {
@@ -166,4 +167,53 @@ fn n5_a_late_no_of_the_old_holder_undoes_nothing() {
     assert_eq!(injects(&seen), [(1, mac(50))]);
     assert_eq!(says(&mut w, rloc(V4, 2).get(), nonce, &[Rec::No(Eid::Ip(ip(V4, 50)), 1)]), []);
     assert_eq!(w.core.counters().unknown_nonces, 1);
+}
+
+fn forwarding(w: &mut World) {
+    w.core.handle_fact(Fact::Vn(VnSpec { reply: Reply::Forward, ..spec() }));
+    w.seen();
+}
+
+#[test]
+fn m5_where_nves_answer_the_askers_own_mapping_goes_along() {
+    for f in BOTH {
+        let mut w = World::started(f, &["a"]);
+        assert_eq!(one_asked(&w.asks(1, ip(f, 50), false)).along, None, "an Oracle knows it");
+        forwarding(&mut w);
+        assert_eq!(one_asked(&w.asks(1, ip(f, 51), false)).along, Some(Eid::Mac(mac(1))));
+        assert_eq!(one_asked(&w.sends(1, mac(52))).along, Some(Eid::Mac(mac(1))));
+    }
+}
+
+#[test]
+fn m5_what_goes_along_is_not_believed_but_asked_for() {
+    for f in BOTH {
+        // What NVE 2 sends for its tenant system 9, which wants to talk to 1.
+        let mut there = World::with(f, |c| c.rlocs = BTreeSet::from([rloc(f, 2)]));
+        there.session(0, Session::Up);
+        forwarding(&mut there);
+        there.attached("z", 9);
+        there.core.handle_fact(Fact::Vn(VnSpec { reply: Reply::Forward, ..spec() }));
+        let frame = super::world::question(9, ip(f, 1), false);
+        let reason = if f == V4 { PuntReason::ArpMiss } else { PuntReason::NdMiss };
+        let dst = weft_model::MacAddr(frame[..6].try_into().unwrap());
+        there.core.handle_punt(there.now, &Punt { vap: IfIndex(9), vni: vni(), reason, dst, frame });
+        let octets = loop {
+            match there.core.poll_output().unwrap() {
+                Output::Datagram { octets, .. } => break octets,
+                _ => continue,
+            }
+        };
+
+        let mut w = World::started(f, &["a"]);
+        let seen = passed_on(&mut w, &octets);
+        assert!(matches!(seen[0], Seen::Answer(..)), "{seen:?}");
+        assert_eq!(one_asked(&seen).eid, Eid::Ip(ip(f, 9)));
+        assert!(!w.tables.fdb.contains_key(&(vni(), mac(9))), "not before it is verified");
+        assert_eq!(asked(&passed_on(&mut w, &octets)), [], "once");
+        // About somebody who is not here nobody is introduced.
+        let mut w = World::started(f, &[]);
+        w.attached("b", 2);
+        assert_eq!(asked(&passed_on(&mut w, &octets)), []);
+    }
 }

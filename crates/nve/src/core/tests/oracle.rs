@@ -19,6 +19,8 @@ pub struct Asked {
     pub vni: Vni,
     pub eid: Eid,
     pub source: Option<(Vni, Eid)>,
+    /// What goes along (M bit).
+    pub along: Option<Eid>,
     pub nonce: u64,
 }
 
@@ -62,7 +64,7 @@ pub fn asked(to: SocketAddr, octets: &[u8]) -> Asked {
     let ecm = Ecm::decode(octets).unwrap();
     let EcmHeader::Ip { source, destination } = ecm.header else { panic!("no inner IP header") };
     let request = MapRequest::decode(ecm.message).unwrap();
-    assert!(!request.smr && !request.probe && request.piggyback.is_none() && request.xtr.is_none());
+    assert!(!request.smr && !request.probe && request.xtr.is_none());
     assert_eq!(request.records.len(), 1, "RFC 9301 section 5.2: senders send one");
     let record = request.records.first().unwrap();
     assert!(!record.notify);
@@ -81,6 +83,7 @@ pub fn asked(to: SocketAddr, octets: &[u8]) -> Asked {
         source: WireEid::host_from_wire(source_eid)
             .ok()
             .map(|e| super::super::messages::model_eid(e).unwrap()),
+        along: request.piggyback.map(|r| eid_of(r.eid, r.mask_len).1),
         nonce: request.nonce,
     }
 }
