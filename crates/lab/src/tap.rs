@@ -21,6 +21,14 @@ const BUFFER: usize = 65_536 + 256;
 #[derive(Debug)]
 pub struct Tap(File);
 
+impl Tap {
+    /// The open file: each frame behind a `struct virtio_net_hdr` of 10 octets.
+    #[must_use]
+    pub fn into_file(self) -> File {
+        self.0
+    }
+}
+
 /// Makes the TAP `name` in `namespace` so that it stays when nobody has it open.
 ///
 /// # Errors

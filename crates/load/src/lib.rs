@@ -3,7 +3,10 @@
 //!
 //! It lives on a thread in its host's network namespace and does one thing at a time; calls block.
 
+mod crowd;
 mod session;
+
+pub use crowd::{Act, Contact, Crowd, Member, Played};
 
 use anyhow::{Context as _, Result, anyhow};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
