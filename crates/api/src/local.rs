@@ -8,6 +8,7 @@
 //! | `GET /v1/tsis` | | [`Items`]`<`[`Tsi`]`>` |
 //! | `GET /v1/mappings` | | [`Items`]`<`[`CacheEntry`]`>` |
 //! | `GET /v1/drops` | | [`Items`]`<`[`Drop`]`>` |
+//! | `GET /v1/tables` | | [`Items`]`<`[`Table`]`>` |
 //! | `GET /v1/counters` | | [`crate::Counters`] |
 //! | `GET /v1/status` | | [`Status`] |
 
@@ -128,6 +129,20 @@ pub struct Drop {
     /// How many.
     pub packets: u64,
     /// How many octets.
+    pub bytes: u64,
+}
+
+/// One table of the data plane.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Table {
+    /// Its name.
+    pub table: String,
+    /// How many entries it has; none where their number is fixed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entries: Option<u32>,
+    /// How many there is room for.
+    pub room: u32,
+    /// Kernel memory, octets.
     pub bytes: u64,
 }
 

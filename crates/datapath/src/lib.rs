@@ -37,7 +37,7 @@ mod tables;
 pub use datapath::Datapath;
 pub use error::DatapathError;
 pub use event::{Punt, PuntReason};
-pub use kernel::{Attachment, Did, DryRun, Kernel, Limits, OpenOptions, Punts};
+pub use kernel::{Attachment, Did, DryRun, Kernel, Limits, OpenOptions, Punts, TableSize, table_sizes};
 pub use model::{Action, Ingress, Model, Verdict, decide};
 pub use reason::{Counter, Direction, Idle, Reason};
 pub use tables::{Config, IfIndex, Location, Neighbour, Op, Path, Peer, Tables, Vap, VapKind, Vn};

@@ -506,6 +506,8 @@ pub(crate) enum Kinds {
     Conversations,
     /// What this host's data plane dropped or passed, by reason.
     Drops,
+    /// How much the data plane's tables on this host hold, and the kernel memory they take.
+    Tables,
     /// Counters of the Oracle; with --socket of this host's NVE.
     Counters,
 }

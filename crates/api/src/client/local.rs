@@ -3,7 +3,7 @@
 use super::{ClientError, Endpoint, delete, force, get, post, transport::Transport};
 use crate::{
     Counters, Message,
-    local::{Attach, CacheEntry, Drop, Items, Status, Tsi},
+    local::{Attach, CacheEntry, Drop, Items, Status, Table, Tsi},
 };
 use core::time::Duration;
 use std::{path::Path, sync::Arc};
@@ -48,6 +48,11 @@ impl LocalClient {
     /// Drops by VN and reason.
     pub async fn drops(&self) -> Result<Items<Drop>, ClientError> {
         self.transport.json(&get("/v1/drops")).await
+    }
+
+    /// The data plane's tables.
+    pub async fn tables(&self) -> Result<Items<Table>, ClientError> {
+        self.transport.json(&get("/v1/tables")).await
     }
 
     /// The NVE's counters.

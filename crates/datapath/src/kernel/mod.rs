@@ -8,6 +8,7 @@ mod netlink;
 mod options;
 mod pins;
 mod punts;
+mod sizes;
 mod sys;
 mod uninstall;
 mod vns;
@@ -24,6 +25,7 @@ use netlink::Netlink;
 pub use options::{Limits, OpenOptions};
 use pins::{Pins, Role};
 pub use punts::Punts;
+pub use sizes::{TableSize, table_sizes};
 use std::{
     collections::{BTreeMap, BTreeSet},
     os::{

@@ -15,6 +15,7 @@ use std::{
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_PROG_TEST_RUN: libc::c_long = 10;
+const BPF_MAP_GET_NEXT_KEY: libc::c_long = 4;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_LINK_UPDATE: libc::c_long = 29;
@@ -79,6 +80,22 @@ pub(super) fn open_pin(path: &Path) -> Result<OwnedFd, DatapathError> {
     let text = c_path(path)?;
     let mut attr = Pin { path: text.as_ptr() as u64, ..Pin::default() };
     bpf(BPF_OBJ_GET, &mut attr).map(own).map_err(|e| refused(format!("open {}", path.display()), e))
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct NextKey {
+    map: u32,
+    pad: u32,
+    key: u64,
+    next: u64,
+}
+
+/// The key behind `key` in a map, or the first. `ENOENT` at the end. Both must be of the map's key size.
+pub(super) fn next_key(map: BorrowedFd<'_>, key: Option<&[u8]>, next: &mut [u8]) -> io::Result<()> {
+    let key = key.map_or(0, |key| key.as_ptr() as u64);
+    let mut attr = NextKey { map: number(map), pad: 0, key, next: next.as_mut_ptr() as u64 };
+    bpf(BPF_MAP_GET_NEXT_KEY, &mut attr).map(drop)
 }
 
 #[repr(C)]

@@ -79,6 +79,8 @@ pub struct Frame {
     pub from: Option<IpAddr>,
     /// Outer destination, if it is IP.
     pub to: Option<IpAddr>,
+    /// How long it was, octets, from its Ethernet header on.
+    pub len: usize,
     /// Source and destination MAC of the tenant's frame, for VXLAN.
     pub inner: Option<(MacAddr, MacAddr)>,
     /// Source and destination address of the tenant's frame, for VXLAN with IP inside.
@@ -96,7 +98,8 @@ struct Ip {
 /// Reads the frame `bytes`; whatever is cut short counts as [`Class::Other`].
 #[must_use]
 pub fn classify(bytes: &[u8]) -> Frame {
-    let other = Frame { class: Class::Other, from: None, to: None, inner: None, inner_ips: None };
+    let len = bytes.len();
+    let other = Frame { class: Class::Other, from: None, to: None, len, inner: None, inner_ips: None };
     let Some(ip) = ip(bytes) else {
         return Frame { class: underlay(kind(bytes)), ..other };
     };

@@ -3,9 +3,11 @@
 //! On the fabric's bridge each forwarded frame is seen exactly once. A frame with segmentation
 //! offload is one frame there, as it is for the kernel.
 
+mod filter;
 mod frame;
 mod pcap;
 
+pub use filter::Filter;
 pub use frame::{Class, Frame, Kind, classify, kind};
 
 use crate::{Lab, error::LabError, netns::NetNs, underlay::BRIDGE};
@@ -125,13 +127,26 @@ impl Capture {
         Self::start(&lab.node("fabric")?, BRIDGE, &file)
     }
 
+    /// As [`Capture::underlay`], of some frames only.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn underlay_of(lab: &Lab, name: &str, filter: Filter) -> Result<Self, LabError> {
+        let file = lab.files().run.join(format!("{name}.pcap"));
+        Self::start_of(&lab.node("fabric")?, BRIDGE, &file, filter)
+    }
+
     /// Captures `device` in `namespace` into `file`, both directions.
     ///
     /// # Errors
     /// When there is no such device or the kernel refuses.
     pub fn start(namespace: &NetNs, device: &str, file: &Path) -> Result<Self, LabError> {
+        Self::start_of(namespace, device, file, Filter::Everything)
+    }
+
+    fn start_of(namespace: &NetNs, device: &str, file: &Path, filter: Filter) -> Result<Self, LabError> {
         let what = format!("capture on {device} in {}", namespace.name());
-        let socket = namespace.run(|| open(device))?.map_err(LabError::io(what))?;
+        let socket = namespace.run(|| open(device, filter))?.map_err(LabError::io(what))?;
         let mut pcap = Pcap::create(file).map_err(LabError::file("make the capture", file))?;
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
@@ -187,7 +202,7 @@ impl Drop for Capture {
 }
 
 /// A packet socket that sees every frame of `device` and wakes its reader every 20 ms.
-fn open(device: &str) -> io::Result<OwnedFd> {
+fn open(device: &str, filter: Filter) -> io::Result<OwnedFd> {
     let index = nix::net::if_::if_nametoindex(device)?;
     let every = u16::try_from(libc::ETH_P_ALL).map_err(io::Error::other)?.to_be();
     // SAFETY: socket takes three integers. No protocol yet: nothing is received before bind.
@@ -202,6 +217,13 @@ fn open(device: &str) -> io::Result<OwnedFd> {
     set(&socket, libc::SOL_SOCKET, libc::SO_RCVTIMEO, &libc::timeval { tv_sec: 0, tv_usec: 20_000 })?;
     let on: libc::c_int = 1;
     set(&socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, &on)?;
+    if filter == Filter::Control {
+        let mut program = filter::CONTROL;
+        let len = u16::try_from(program.len()).map_err(io::Error::other)?;
+        // The kernel copies the program, which lives until then.
+        let program = libc::sock_fprog { len, filter: program.as_mut_ptr() };
+        set(&socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)?;
+    }
     let promiscuous = libc::packet_mreq {
         mr_ifindex: libc::c_int::try_from(index).map_err(io::Error::other)?,
         mr_type: u16::try_from(libc::PACKET_MR_PROMISC).map_err(io::Error::other)?,
@@ -238,7 +260,11 @@ fn read_all(socket: &OwnedFd, shared: &Shared, pcap: &mut Pcap) -> io::Result<()
             Ok((length, stamp)) => {
                 let kept = &bytes[..length.min(SNAP)];
                 pcap.write(stamp, kept, length)?;
-                shared.seen.lock().unwrap_or_else(PoisonError::into_inner).push(classify(kept));
+                shared
+                    .seen
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(Frame { len: length, ..classify(kept) });
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 if stopping {

@@ -39,6 +39,8 @@ pub(super) struct Local {
     pub(super) links: Links,
     /// Devices that cannot be a tenant's: the agent's own.
     pub(super) reserved: Vec<String>,
+    /// Where the data plane's maps are pinned.
+    pub(super) pin_dir: PathBuf,
 }
 
 /// A refusal on its way to the caller.
@@ -149,6 +151,7 @@ pub(super) fn router(local: Local) -> Router {
         .route("/v1/tsis/{vn}/{name}", delete(detach))
         .route("/v1/mappings", get(mappings))
         .route("/v1/drops", get(drops))
+        .route("/v1/tables", get(tables))
         .route("/v1/counters", get(counters))
         .route("/v1/status", get(status))
         .layer(DefaultBodyLimit::max(BODY))
@@ -252,6 +255,20 @@ async fn mappings(State(local): State<Local>) -> Result<Json<local::Items<local:
 
 async fn drops(State(local): State<Local>) -> Result<Json<local::Items<local::Drop>>, Refusal> {
     local.ask(LocalCall::Drops).await.map(|items| Json(local::Items { items }))
+}
+
+/// Read beside the driver: a large table takes a while to count.
+async fn tables(State(local): State<Local>) -> Result<Json<local::Items<local::Table>>, Refusal> {
+    let unread = |why: String| Refusal(Code::Internal, why);
+    let read = tokio::task::spawn_blocking(move || weft_datapath::table_sizes(&local.pin_dir)).await;
+    let sizes = read.map_err(|e| unread(e.to_string()))?.map_err(|e| unread(e.to_string()))?;
+    let items = sizes.into_iter().map(|size| local::Table {
+        table: size.name,
+        entries: size.entries,
+        room: size.room,
+        bytes: size.bytes,
+    });
+    Ok(Json(local::Items { items: items.collect() }))
 }
 
 async fn counters(State(local): State<Local>) -> Result<Json<weft_api::Counters>, Refusal> {

@@ -120,7 +120,12 @@ pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>)
     tasks.spawn(renew(identity.clone(), identity_file, tls, client, options.tls_key_log.clone()));
     let reserved =
         uplinks.iter().map(|l| l.name.clone()).chain([options.vxlan_device, "lo".to_owned()]).collect();
-    let router = local::router(Local { inputs: inputs.clone(), links: links.clone(), reserved });
+    let router = local::router(Local {
+        inputs: inputs.clone(),
+        links: links.clone(),
+        reserved,
+        pin_dir: options.pin_dir,
+    });
     tasks.spawn(async move { ended("the local API", local::serve(listener, router).await) });
     let scraped = shared.clone();
     tasks.spawn(async move { ended("metrics", metrics::serve(scrapes, scraped).await) });

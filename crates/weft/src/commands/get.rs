@@ -49,6 +49,8 @@ const CONVERSATIONS: &[Column] = &[
 ];
 const DROPS: &[Column] =
     &[("vn", "/vn"), ("reason", "/reason"), ("path", "/path"), ("packets", "/packets"), ("bytes", "/bytes")];
+const TABLES: &[Column] =
+    &[("table", "/table"), ("entries", "/entries"), ("room", "/room"), ("bytes", "/bytes")];
 const COUNTERS: &[Column] = &[("counter", "/counter"), ("count", "/count")];
 
 /// Between two looks of `--watch`.
@@ -73,7 +75,7 @@ async fn fetch(args: &GetArgs) -> Result<String, CommandError> {
     let format = args.output.output;
     let local = match (&args.socket, args.what) {
         // The data plane's counters are the host's own.
-        (None, Kinds::Drops) => {
+        (None, Kinds::Drops | Kinds::Tables) => {
             let socket = std::env::var_os("WEFT_SOCKET").filter(|path| !path.is_empty());
             Some(Socket { socket: socket.map_or_else(|| weft_api::NVE_SOCKET.into(), PathBuf::from) })
         }
@@ -99,8 +101,8 @@ async fn oracle_list(args: &GetArgs, format: Format) -> Result<String, CommandEr
         Kinds::Mappings => output::list(format, &client.mappings(vn).await?.items, MAPPINGS),
         Kinds::Conversations => output::list(format, &client.conversations(vn).await?.items, CONVERSATIONS),
         Kinds::Counters => counters(format, client.counters().await?.counters),
-        Kinds::Drops => {
-            Err(CommandError::Usage("drops are counted by an NVE; name its socket with --socket"))
+        Kinds::Drops | Kinds::Tables => {
+            Err(CommandError::Usage("an NVE's data plane knows this; name its socket with --socket"))
         }
     }
 }
@@ -125,6 +127,7 @@ async fn local_list(args: &GetArgs, socket: &Socket, format: Format) -> Result<S
             items.retain(|d| args.vn.is_none() || d.vn.as_ref().is_some_and(wanted));
             output::list(format, &items, DROPS)
         }
+        Kinds::Tables => output::list(format, &nve.tables().await.map_err(failed)?.items, TABLES),
         Kinds::Counters => counters(format, nve.counters().await.map_err(failed)?.counters),
         Kinds::Vns | Kinds::Nves | Kinds::Conversations => {
             Err(CommandError::Usage("only the Oracle knows this; leave --socket away"))
