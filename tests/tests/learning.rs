@@ -75,3 +75,28 @@ fn n5_the_destinations_nve_answers_over_an_ipv4_underlay() -> Result<()> {
 fn n5_the_destinations_nve_answers_over_an_ipv6_underlay() -> Result<()> {
     forward(UNDERLAYS[1])
 }
+
+/// What each table of an NVE's data plane holds is to be seen.
+#[test]
+fn lc_tables_hold_what_is_talked_to_and_no_more() -> Result<()> {
+    let lab = TestLab::up(THREE_HOSTS)?;
+    lab.settle()?;
+    ensure!(entries(&lab, "h1", "fdb")? == 3, "red-a, red-d and blue-a are attached there");
+    ensure!(ping(&lab, "red-a", "10.0.0.2", 1)?.complete());
+    ensure!((entries(&lab, "h1", "fdb")?, entries(&lab, "h2", "fdb")?) == (4, 3));
+    // Each of the three here, and red-b by one of its addresses.
+    ensure!(entries(&lab, "h1", "neighbours")? == entries(&lab, "h3", "neighbours")? * 3 + 1);
+    lab.down()
+}
+
+/// How many entries a table of `host`'s data plane has.
+fn entries(lab: &TestLab, host: &str, table: &str) -> Result<u64> {
+    let socket = lab.files().socket(host);
+    let socket = socket.to_str().context("a path that is text")?;
+    let text = lab.weft_at(host, ["get", "tables", "--socket", socket, "-o", "json"])?;
+    let all: Vec<serde_json::Value> = serde_json::from_str(&text)?;
+    let found =
+        all.iter().find(|one| one["table"] == table).with_context(|| format!("no {table}: {text}"))?;
+    ensure!(found["bytes"].as_u64() > Some(0) && found["room"].as_u64() > Some(0), "{found}");
+    found["entries"].as_u64().with_context(|| format!("{found}"))
+}

@@ -3,6 +3,7 @@
 //! Every implementation is up at the same time; in each round each is measured once, in turn, so
 //! that whatever else the machine does hits all of them alike. Results are medians over rounds.
 
+mod learning;
 mod measure;
 mod peers;
 mod report;
@@ -36,6 +37,12 @@ pub(crate) struct Args {
     /// Only the peers, without Weft.
     #[arg(long)]
     peers_only: bool,
+    /// `learning`: only these modes.
+    #[arg(long = "mode", value_name = "MODE")]
+    modes: Vec<String>,
+    /// `learning`: so many tenant systems.
+    #[arg(long, default_value_t = 1_000)]
+    tenants: usize,
 }
 
 /// The benches.
@@ -47,6 +54,8 @@ pub(crate) enum What {
     Resolve,
     /// From the attach call to the first frame that arrives from another host.
     Attach,
+    /// A thousand tenant systems that talk, under every way of learning.
+    Learning,
 }
 
 impl What {
@@ -55,11 +64,15 @@ impl What {
             Self::Datapath => "datapath",
             Self::Resolve => "resolve",
             Self::Attach => "attach",
+            Self::Learning => "learning",
         }
     }
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    if args.what == What::Learning {
+        return learning::run(args);
+    }
     machine::check()?;
     interrupt::watch();
     interrupt::sweep();

@@ -56,6 +56,11 @@ fn io_failed(doing: &str, path: &Path, e: io::Error) -> DatapathError {
     sys::refused(format!("{doing} {}", path.display()), e)
 }
 
+/// Where the maps of this layout are below `root`.
+pub(super) fn maps_in(root: &Path) -> PathBuf {
+    root.join(format!("abi_{ABI_VERSION}")).join("maps")
+}
+
 impl Pins {
     /// Opens or makes the directory, mounting a BPF file system where there is none.
     pub(super) fn open(root: &Path) -> Result<Self, DatapathError> {
@@ -100,7 +105,7 @@ impl Pins {
     }
 
     pub(super) fn maps(&self) -> PathBuf {
-        self.version().join("maps")
+        maps_in(&self.root)
     }
 
     fn links(&self) -> PathBuf {

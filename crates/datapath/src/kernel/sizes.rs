@@ -1,6 +1,6 @@
 //! How much the tables hold and take up, read from the kernel by whoever may open the pins.
 
-use super::sys;
+use super::{pins, sys};
 use crate::DatapathError;
 use std::{
     fs, io,
@@ -24,18 +24,16 @@ pub struct TableSize {
 /// Map types that hold what was put in and no more: hash, per-CPU hash, LRU hash, per-CPU LRU hash.
 const COUNTED: [u32; 4] = [1, 5, 9, 10];
 
-/// The maps pinned in `dir`, by name. Takes some 0.3 us an entry.
+/// The maps of the data plane pinned in `pin_dir`, by name. Takes some 0.3 us an entry.
 ///
 /// # Errors
 /// When the directory or a pin in it cannot be read.
-pub fn table_sizes(dir: &Path) -> Result<Vec<TableSize>, DatapathError> {
+pub fn table_sizes(pin_dir: &Path) -> Result<Vec<TableSize>, DatapathError> {
+    let dir = &pins::maps_in(pin_dir);
     let failed = |e| sys::refused(format!("read {}", dir.display()), e);
     let mut all = Vec::new();
     for entry in fs::read_dir(dir).map_err(failed)? {
         let entry = entry.map_err(failed)?;
-        if entry.file_type().map_err(failed)?.is_dir() {
-            continue;
-        }
         let fd = sys::open_pin(&entry.path())?;
         let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).map_err(failed)?;
         let field = |name: &str| {
@@ -43,7 +41,6 @@ pub fn table_sizes(dir: &Path) -> Result<Vec<TableSize>, DatapathError> {
             line.and_then(|value| value.trim().parse::<u64>().ok())
         };
         let small = |name| field(name).and_then(|value| u32::try_from(value).ok());
-        // Programs and links are pinned there too.
         let (Some(kind), Some(room), Some(bytes)) =
             (small("map_type"), small("max_entries"), field("memlock"))
         else {

@@ -48,12 +48,24 @@ struct Ts {
 }
 
 #[derive(Debug)]
-pub(super) struct HostCrowd(Vec<Ts>);
+pub(super) struct HostCrowd {
+    host: String,
+    all: Vec<Ts>,
+}
 
 impl HostCrowd {
     pub(super) fn attach(lab: &Lab, vn: &str, host: &str, count: usize) -> Result<Self> {
+        let mut crowd = Self { host: host.to_owned(), all: Vec::new() };
+        for n in 0..count {
+            let attached = crowd.attach_one(lab, vn);
+            attached.with_context(|| format!("attaching tenant system {n} of {host}"))?;
+        }
+        Ok(crowd)
+    }
+
+    pub(super) fn attach_one(&mut self, lab: &Lab, vn: &str) -> Result<Member> {
+        let host = self.host.as_str();
         let namespace = lab.node(host)?;
-        let links = Links::open(&namespace)?;
         let what = TenantSpec {
             host: host.parse()?,
             vn: vn.to_owned(),
@@ -61,33 +73,33 @@ impl HostCrowd {
             mac: None,
             device: DeviceKind::Tap,
         };
-        let attach = |n: usize| -> Result<Ts> {
-            let device = format!("crowd{n}");
-            tap::create(&namespace, &device)?;
-            let tap = tap::open(&namespace, &device)?.into_file();
-            fcntl(&tap, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-            links.up(&device)?;
-            let state = lab.ask_attach_by_api(&format!("{device}-{host}"), &device, &what)?;
-            let ips = state.ips.iter().map(ipnet::IpNet::addr).collect();
-            Ok(Ts { tap, member: Member { host: host.to_owned(), mac: state.mac, ips } })
-        };
-        (0..count)
-            .map(|n| attach(n).with_context(|| format!("attaching tenant system {n} of {host}")))
-            .collect::<Result<_>>()
-            .map(Self)
+        let device = format!("crowd{}", self.all.len());
+        tap::create(&namespace, &device)?;
+        let tap = tap::open(&namespace, &device)?.into_file();
+        fcntl(&tap, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        Links::open(&namespace)?.up(&device)?;
+        let state = lab.ask_attach_by_api(&format!("{device}-{host}"), &device, &what)?;
+        let ips = state.ips.iter().map(ipnet::IpNet::addr).collect();
+        let member = Member { host: host.to_owned(), mac: state.mac, ips };
+        self.all.push(Ts { tap, member: member.clone() });
+        Ok(member)
+    }
+
+    pub(super) fn host(&self) -> &str {
+        &self.host
     }
 
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.all.len()
     }
 
     pub(super) fn member(&self, n: usize) -> Option<Member> {
-        self.0.get(n).map(|ts| ts.member.clone())
+        self.all.get(n).map(|ts| ts.member.clone())
     }
 
     pub(super) fn play(&mut self, acts: &[Act], clock: &Clock) -> Result<Played> {
         let stack = |(ts, id): (&Ts, u16)| Stack::new(ts.member.mac, ts.member.ips.clone(), id);
-        let mut stacks: Vec<Stack> = self.0.iter().zip(1..).map(stack).collect();
+        let mut stacks: Vec<Stack> = self.all.iter().zip(1..).map(stack).collect();
         let mut acts = acts.iter().peekable();
         let mut buffer = vec![0; 65_536];
         loop {
@@ -100,18 +112,18 @@ impl HostCrowd {
                 stack.contact(now, act.to);
             }
             let mut next = acts.peek().map_or(clock.end, |act| act.at);
-            for (stack, ts) in stacks.iter_mut().zip(&self.0) {
+            for (stack, ts) in stacks.iter_mut().zip(&self.all) {
                 next = stack.due(now).map_or(next, |due| due.min(next));
                 send(&ts.tap, &mut stack.out)?;
             }
             // Woken now and then to see whether everybody is done.
             let wait = next.saturating_sub(clock.now()).min(Duration::from_millis(50));
             let mut polled: Vec<PollFd<'_>> =
-                self.0.iter().map(|ts| PollFd::new(ts.tap.as_fd(), PollFlags::POLLIN)).collect();
+                self.all.iter().map(|ts| PollFd::new(ts.tap.as_fd(), PollFlags::POLLIN)).collect();
             let wait = PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX);
             poll(&mut polled, wait)?;
             let ready: Vec<bool> = polled.iter().map(|fd| fd.any().unwrap_or(false)).collect();
-            for ((stack, ts), _) in stacks.iter_mut().zip(&self.0).zip(ready).filter(|(_, ready)| *ready) {
+            for ((stack, ts), _) in stacks.iter_mut().zip(&self.all).zip(ready).filter(|(_, ready)| *ready) {
                 let answered = receive(&ts.tap, stack, &mut buffer, clock)?;
                 clock.unanswered.fetch_sub(answered, Ordering::Relaxed);
                 send(&ts.tap, &mut stack.out)?;

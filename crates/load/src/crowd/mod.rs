@@ -64,6 +64,15 @@ impl Crowd {
         Ok(Self(crowds))
     }
 
+    /// Attaches one more on `host`.
+    ///
+    /// # Errors
+    /// When its NVE refuses it, or the crowd is not on that host.
+    pub fn attach_one(&mut self, lab: &Lab, vn: &str, host: &str) -> Result<Member> {
+        let crowd = self.0.iter_mut().find(|crowd| crowd.host() == host);
+        crowd.with_context(|| format!("the crowd is not on {host}"))?.attach_one(lab, vn)
+    }
+
     /// All of them: the first of each host, the second of each host, and so on.
     #[must_use]
     pub fn members(&self) -> Vec<Member> {
@@ -77,14 +86,19 @@ impl Crowd {
     /// # Errors
     /// When an act names a member that is not there, or a device fails.
     pub fn play(&mut self, acts: &[Act], grace: Duration) -> Result<Played> {
-        let hosts = self.0.len().max(1);
+        // Who is meant, as `members` numbers them.
+        let most = self.0.iter().map(HostCrowd::len).max().unwrap_or(0);
+        let places: Vec<(usize, usize)> = (0..most)
+            .flat_map(|n| {
+                self.0.iter().enumerate().filter(move |(_, host)| n < host.len()).map(move |(h, _)| (h, n))
+            })
+            .collect();
         let end = acts.last().map_or(Duration::ZERO, |act| act.at) + grace;
         let clock = Clock::start(acts.len(), end);
-        let mut parts: Vec<Vec<Act>> = vec![Vec::new(); hosts];
+        let mut parts: Vec<Vec<Act>> = vec![Vec::new(); self.0.len()];
         for act in acts {
-            // As `members` numbers them, with as many on every host.
-            let part = parts.get_mut(act.who % hosts).context("a crowd without hosts")?;
-            part.push(Act { who: act.who / hosts, ..*act });
+            let (host, who) = *places.get(act.who).with_context(|| format!("no member {}", act.who))?;
+            parts[host].push(Act { who, ..*act });
         }
         std::thread::scope(|scope| {
             let clock = &clock;
