@@ -62,9 +62,11 @@ vns:
         let per_thousand = 1_000.0 / members.len() as f64;
         report.add(way, "control_bytes_per_1000_added", "B", attached.bytes as f64 * per_thousand);
 
-        say::step(&format!("{} tenant systems; {:?} of traffic", members.len(), traffic::SPAN));
+        let pairs = traffic::pairs(&members);
+        let span = pairs.last().map_or(Duration::ZERO, |act| act.at);
+        say::step(&format!("{} tenant systems; traffic for {span:?}", members.len()));
         let capture = self.capture("traffic")?;
-        let played = crowd.play(&traffic::pairs(&members), GRACE)?;
+        let played = crowd.play(&pairs, GRACE)?;
         let control = Control::of(&capture.stop()?);
         report.add(way, "contacts", "1", played.contacts.len() as f64);
         report.add(way, "contacts_unanswered", "1", unanswered(&played) as f64);

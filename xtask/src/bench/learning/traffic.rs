@@ -5,8 +5,8 @@ use weft_load::{Act, Member};
 
 /// Of all pairs, how many ever talk.
 const SHARE: f64 = 0.16;
-/// How long the pairs take to begin, one after the other.
-pub(super) const SPAN: Duration = Duration::from_secs(120);
+/// From the beginning of one pair to that of the next: two minutes for a thousand tenant systems.
+const EACH: Duration = Duration::from_micros(1_500);
 /// In a storm everybody contacts so many within so long.
 const STORM: usize = 50;
 const STORM_SPAN: Duration = Duration::from_secs(1);
@@ -46,7 +46,7 @@ impl Zipf {
     }
 }
 
-/// Contacts between 16 % of all pairs, spread evenly over [`SPAN`], half of them over IPv6.
+/// Contacts between 16 % of all pairs, one each [`EACH`], half of them over IPv6.
 pub(super) fn pairs(members: &[Member]) -> Vec<Act> {
     let (count, mut random) = (members.len(), Seeded::new(1));
     let zipf = Zipf::of(count);
@@ -62,7 +62,7 @@ pub(super) fn pairs(members: &[Member]) -> Vec<Act> {
             order.push((who, to));
         }
     }
-    spread(members, &order, SPAN)
+    spread(members, &order, EACH)
 }
 
 /// Everybody contacts [`STORM`] others within a second; another `seed`, other ones.
@@ -75,11 +75,11 @@ pub(super) fn storm(members: &[Member], seed: u64) -> Vec<Act> {
         order.extend(others.into_iter().take(STORM).map(|to| (who, to)));
     }
     random.0.shuffle(&mut order);
-    spread(members, &order, STORM_SPAN)
+    let each = STORM_SPAN / u32::try_from(order.len().max(1)).unwrap_or(u32::MAX);
+    spread(members, &order, each)
 }
 
-fn spread(members: &[Member], order: &[(usize, usize)], span: Duration) -> Vec<Act> {
-    let each = span / u32::try_from(order.len().max(1)).unwrap_or(u32::MAX);
+fn spread(members: &[Member], order: &[(usize, usize)], each: Duration) -> Vec<Act> {
     let act = |(n, (who, to)): (usize, &(usize, usize))| {
         let ips = &members[*to].ips;
         let ip = ips.iter().find(|ip| ip.is_ipv4() == n.is_multiple_of(2)).or_else(|| ips.first())?;
@@ -107,7 +107,7 @@ mod tests {
         let acts = pairs(&members);
         assert_eq!(acts.len(), 792);
         assert_eq!(acts, pairs(&members));
-        assert!(acts.is_sorted_by_key(|act| act.at) && acts.iter().all(|act| act.at < SPAN));
+        assert!(acts.is_sorted_by_key(|act| act.at));
         assert_eq!(acts.iter().filter(|act| act.to.is_ipv4()).count(), 396);
         let mut wanted = std::collections::BTreeMap::<_, usize>::new();
         for act in &acts {
