@@ -1,6 +1,10 @@
 //! Time as the cores see it: a plain number handed in by whoever drives them.
 
-use core::{fmt, ops::Add, time::Duration};
+use core::{
+    fmt,
+    ops::{Add, Sub},
+    time::Duration,
+};
 use serde::{Deserialize, Serialize};
 
 /// Microseconds since an origin the driver chose (start of the daemon, of the simulation, of the search).
@@ -45,6 +49,13 @@ impl Add<Duration> for Time {
     }
 }
 
+impl Sub<Duration> for Time {
+    type Output = Self;
+    fn sub(self, span: Duration) -> Self {
+        Self(self.0.saturating_sub(u64::try_from(span.as_micros()).unwrap_or(u64::MAX)))
+    }
+}
+
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{:06}", self.0 / 1_000_000, self.0 % 1_000_000)
@@ -58,6 +69,7 @@ mod tests {
     #[test]
     fn saturates() {
         assert_eq!(Time::NEVER + Duration::from_secs(1), Time::NEVER);
+        assert_eq!(Time::from_secs(1) - Duration::from_secs(2), Time::default());
         assert_eq!(Time::from_secs(1).since(Time::from_secs(2)), Duration::ZERO);
         assert_eq!((Time::from_millis(1) + Duration::from_secs(2)).to_string(), "2.001000");
     }

@@ -149,7 +149,7 @@ impl World {
             *slot = None;
         }
         let boot = self.oracles.get(oracle).map_or(0, |o| o.boot);
-        let event = SessionEvent::Down { session: SessionId(id) };
+        let event = SessionEvent::Down { session: SessionId(id), silent: Duration::ZERO };
         self.with_shard(oracle, boot, |shard, now, _| shard.handle_session(now, event));
         self.with_core(nve, |core, now| core.handle_session(now, oracle, nve::Session::Down));
         let again = Duration::from_millis(100) + self.jitter(900);

@@ -28,22 +28,18 @@ impl Lost {
 }
 
 impl Shard {
-    /// An NVE's session has been lost for some time: asks its host, or gives it up.
+    /// An NVE's session is lost: asks its host from the first moment on, or gives it up.
     pub(crate) fn review_lost(&mut self, now: Time, nve: XtrId) {
         let timing = self.config.timing.clone();
         let Some(node) = self.nodes.get_mut(nve) else { return };
         let Some(lost) = node.lost.as_mut().filter(|lost| lost.withdrawn.is_none()) else { return };
         let down = now.since(lost.since);
-        if down < timing.grace {
-            let due = lost.since + timing.grace;
-            return self.arm(due, Timer::Liveness(nve));
-        }
         if lost.outstanding.is_some() {
             lost.misses = lost.misses.saturating_add(1);
             lost.answered = false;
         }
         let silent = lost.misses >= timing.echo_misses.max(1);
-        let dead = silent || down >= timing.give_up;
+        let dead = (silent && down >= timing.grace) || down >= timing.give_up;
         if dead && self.db.registered_by(nve).next().is_none() {
             return self.forget_lost(now, nve, silent);
         }
@@ -135,7 +131,7 @@ impl Shard {
             let lost = self.nodes.get_mut(nve).and_then(|node| node.lost.as_mut());
             if let Some(lost) = lost.filter(|lost| lost.withdrawn.is_none()) {
                 *lost = Lost::new(now);
-                self.arm(now + self.config.timing.grace, Timer::Liveness(nve));
+                self.arm(now, Timer::Liveness(nve));
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The Map-Server: sessions of NVEs and what they register.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use weft_lisp as lisp;
 use weft_lisp::tcp::{Body, Frame, MIN_FRAME_LEN, RefreshScope, Signal};
@@ -40,6 +41,8 @@ pub enum SessionEvent<'a> {
     Down {
         /// The session.
         session: SessionId,
+        /// How long nothing had been heard on it: zero for one that ended in order.
+        silent: Duration,
     },
     /// The session's transmit queue is long: changes of one EID are to become one until it is
     /// [`Writable`](SessionEvent::Writable).
@@ -106,7 +109,7 @@ impl Shard {
         match event {
             SessionEvent::Up { session, xtr_id } => self.session_up(now, session, xtr_id),
             SessionEvent::Frame { session, frame } => self.session_frame(now, session, &frame),
-            SessionEvent::Down { session } => self.session_down(now, session),
+            SessionEvent::Down { session, silent } => self.session_down(now, session, silent),
             SessionEvent::Congested { session } => self.set_congested(now, session, true),
             SessionEvent::Writable { session } => self.set_congested(now, session, false),
         }
@@ -152,14 +155,14 @@ impl Shard {
         self.review_alarm(now);
     }
 
-    fn session_down(&mut self, now: Time, id: SessionId) {
+    fn session_down(&mut self, now: Time, id: SessionId, silent: Duration) {
         let Some((nve, node, _)) = self.nodes.of_session(id) else { return };
         node.session = None;
-        node.lost = Some(Lost::new(now));
+        node.lost = Some(Lost::new(now - silent));
         self.nodes.sessions.remove(&id);
         self.nodes.lost.insert(nve);
         let tsis = self.db.registered_by(nve).count();
-        self.arm(now + self.config.timing.grace, super::Timer::Liveness(nve));
+        self.arm(now, super::Timer::Liveness(nve));
         self.event(Event::Stale { nve, tsis });
     }
 

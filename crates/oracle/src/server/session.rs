@@ -134,13 +134,15 @@ fn report(log: &LogLimit, clock: Clock, peer: SocketAddr, reason: &str) {
     }
 }
 
-/// The session's TCP notices a dead peer within about 3 s.
+/// When the session's TCP notices a dead peer.
+const ALIVE: Duration = Duration::from_secs(3);
+
 fn tune(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
     let second = Duration::from_secs(1);
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(second).with_interval(second).with_retries(2))?;
-    socket.set_tcp_user_timeout(Some(Duration::from_secs(3)))
+    socket.set_tcp_user_timeout(Some(ALIVE))
 }
 
 async fn open(
@@ -186,32 +188,33 @@ async fn run(
         shard.send(Input::Up { id, xtr_id, out: out.clone() }).await;
     }
     let writer = tokio::spawn(write_all(out, app.shards.clone(), id, end.clone()));
-    let reason = tokio::select! {
-        () = end.cancelled() => "ended by this side".to_owned(),
+    let (reason, silent) = tokio::select! {
+        () = end.cancelled() => ("ended by this side".to_owned(), Duration::ZERO),
         reason = read_all(&mut read, &app.shards, id) => reason,
     };
     end.cancel();
     drop(writer.await);
     app.sessions.down(xtr_id, id);
     for shard in &app.shards {
-        shard.send(Input::Down(id)).await;
+        shard.send(Input::Down(id, silent)).await;
     }
     tracing::info!(nve = %xtr_id, %peer, session = id.0, reason, "session down");
 }
 
-/// Hands frames to the shards until the stream ends; why it did.
+/// Hands frames to the shards until the stream ends; why it did, and how long nothing had come by then.
 async fn read_all(
     read: &mut ReadHalf<TlsStream<TcpStream>>,
     shards: &[ShardHandle],
     id: SessionId,
-) -> String {
+) -> (String, Duration) {
     let mut decoder = FrameDecoder::default();
     let mut buffer = vec![0; 16 << 10];
     loop {
         match read.read(&mut buffer).await {
-            Ok(0) => return "closed by the NVE".to_owned(),
+            Ok(0) => return ("closed by the NVE".to_owned(), Duration::ZERO),
             Ok(n) => decoder.push(buffer.get(..n).unwrap_or_default()),
-            Err(e) => return e.to_string(),
+            Err(e) if e.kind() == io::ErrorKind::TimedOut => return (e.to_string(), ALIVE),
+            Err(e) => return (e.to_string(), Duration::ZERO),
         }
         loop {
             let (input, owner) = match decoder.next_frame() {
@@ -221,7 +224,7 @@ async fn read_all(
                     ((frame.frame_type, frame.id, data), vni.map(|vni| shard_of(vni, shards.len())))
                 }
                 Ok(None) => break,
-                Err(e) => return e.to_string(),
+                Err(e) => return (e.to_string(), Duration::ZERO),
             };
             let (frame_type, frame_id, data): (u16, u32, Arc<[u8]>) = input;
             for (index, shard) in shards.iter().enumerate() {

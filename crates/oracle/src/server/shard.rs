@@ -54,7 +54,8 @@ pub(super) enum Input {
         data: Arc<[u8]>,
     },
     Writable(SessionId),
-    Down(SessionId),
+    /// A session's end, and how long nothing had been heard on it.
+    Down(SessionId, std::time::Duration),
     /// Received on another shard's socket.
     Datagram {
         from: SocketAddr,
@@ -363,9 +364,9 @@ impl Running {
                 self.shard.handle_session(now, SessionEvent::Frame { session: id, frame });
             }
             Input::Writable(id) => self.shard.handle_session(now, SessionEvent::Writable { session: id }),
-            Input::Down(id) => {
+            Input::Down(id, silent) => {
                 self.sessions.remove(&id);
-                self.shard.handle_session(now, SessionEvent::Down { session: id });
+                self.shard.handle_session(now, SessionEvent::Down { session: id, silent });
             }
             Input::Datagram { from, to, payload } => self.shard.handle_datagram(now, from, to, &payload),
             Input::NonceSaved { xtr, nonce } => self.shard.handle_nonce_saved(now, xtr, nonce),

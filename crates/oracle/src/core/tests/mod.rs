@@ -208,7 +208,10 @@ impl Bench {
     }
 
     pub fn down(&mut self, session: u64) {
-        self.shard.handle_session(self.now, SessionEvent::Down { session: SessionId(session) });
+        self.shard.handle_session(
+            self.now,
+            SessionEvent::Down { session: SessionId(session), silent: Duration::ZERO },
+        );
     }
 
     pub fn signal(&mut self, session: u64, signal: Signal) {
