@@ -41,7 +41,7 @@ fn m1_thousands_are_registered_withdrawn_and_harm_nobody() -> Result<()> {
     let lab = TestLab::up(LAB)?;
     lab.settle()?;
     let before = registered(&lab)?;
-    let load = Load::join(&lab, "h3")?;
+    let mut load = Load::join(&lab, "h3")?;
     let begun = clock::now();
     load.grant("red", "load", MANY)?;
     eprintln!("granted in {:?}", begun.elapsed());

@@ -28,6 +28,8 @@ pub const NVE_STATUS: &str = "/v1/status";
 
 /// Where the NVE's local API takes attachments.
 pub const NVE_TSIS: &str = "/v1/tsis";
+/// Where an NVE tells what it knows of others.
+pub const NVE_MAPPINGS: &str = "/v1/mappings";
 
 /// The body of a `POST` to [`NVE_TSIS`]; the answer is [`Attached`].
 #[must_use]

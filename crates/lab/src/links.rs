@@ -527,6 +527,20 @@ impl Links {
     }
 }
 
+impl Links {
+    /// Removes `mac` from the table of the bridge that `name` is a port of.
+    ///
+    /// # Errors
+    /// When it is not there or the kernel refuses.
+    pub fn delete_bridge_entry(&self, name: &str, mac: MacAddr) -> Result<(), LabError> {
+        let index = self.index(name)?;
+        let mut entry = self.handle.neighbours().add_bridge(index, &mac.octets());
+        let mut message = entry.message_mut().clone();
+        message.header.flags = NeighbourFlags::Controller;
+        self.wait(|| format!("remove {mac} from {name}"), self.handle.neighbours().del(message).execute())
+    }
+}
+
 /// An address of a device and what duplicate address detection says of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddressState {

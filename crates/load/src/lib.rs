@@ -15,7 +15,7 @@ use session::Session;
 use std::{net::IpAddr, ops::Range, sync::mpsc, thread::JoinHandle, time::Duration};
 use weft_api::{Client, Endpoint, GrantRequest, Identity, JoinRequest, JoinToken, Trust};
 use weft_lab::{Lab, NetNs};
-use weft_model::{Grant, Name, NveName, Rloc, TsiName, VnName, XtrId};
+use weft_model::{Grant, MacAddr, Name, NveName, Rloc, TsiName, VnName, XtrId};
 
 /// Grants asked for at once: the Oracle writes those that are waiting together.
 const AT_ONCE: usize = 128;
@@ -32,7 +32,7 @@ pub enum Registering {
 }
 
 enum Order {
-    Grant(VnName, String, usize, mpsc::Sender<Result<()>>),
+    Grant(VnName, String, usize, mpsc::Sender<Result<Vec<MacAddr>>>),
     Register(Range<usize>, Registering, mpsc::Sender<Result<Duration>>),
 }
 
@@ -40,6 +40,7 @@ enum Order {
 #[derive(Debug)]
 pub struct Load {
     orders: Option<mpsc::Sender<Order>>,
+    macs: Vec<MacAddr>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -54,7 +55,7 @@ impl Load {
         let (orders, inbox) = mpsc::channel();
         let (ready, is_ready) = mpsc::channel();
         let thread = std::thread::spawn(move || live(&namespace, &token, name, rloc, &ready, &inbox));
-        let load = Self { orders: Some(orders), thread: Some(thread) };
+        let load = Self { orders: Some(orders), macs: Vec::new(), thread: Some(thread) };
         is_ready.recv().context("the thread ended early")??;
         Ok(load)
     }
@@ -64,9 +65,19 @@ impl Load {
     ///
     /// # Errors
     /// When the Oracle refuses one.
-    pub fn grant(&self, vn: &str, prefix: &str, count: usize) -> Result<()> {
+    pub fn grant(&mut self, vn: &str, prefix: &str, count: usize) -> Result<()> {
         let vn = VnName::new(vn).map_err(|e| anyhow!("{vn}: {e}"))?;
-        self.order(|done| Order::Grant(vn, prefix.to_owned(), count, done))
+        let macs = self.order(|done| Order::Grant(vn, prefix.to_owned(), count, done))?;
+        self.macs.extend(macs);
+        Ok(())
+    }
+
+    /// The MAC address of a grant.
+    ///
+    /// # Errors
+    /// When there are fewer.
+    pub fn mac(&self, n: usize) -> Result<MacAddr> {
+        self.macs.get(n).copied().with_context(|| format!("there are {} grants", self.macs.len()))
     }
 
     /// Registers, or withdraws, these of its grants, in the order they were taken, as fast as the Oracle
@@ -160,7 +171,7 @@ impl Nve {
         Ok(Self { client, id: reply.xtr_id, rloc, session, grants: Vec::new() })
     }
 
-    async fn grant(&mut self, vn: &VnName, prefix: &str, count: usize) -> Result<()> {
+    async fn grant(&mut self, vn: &VnName, prefix: &str, count: usize) -> Result<Vec<MacAddr>> {
         let first = self.grants.len();
         let wishes = (first..first + count).map(|n| {
             let tsi: TsiName = Name::new(format!("{prefix}{n}")).map_err(|e| anyhow!("{prefix}{n}: {e}"))?;
@@ -178,8 +189,9 @@ impl Nve {
         let asked = stream::iter(wishes)
             .map(|wish| async move { Ok::<_, anyhow::Error>(client.grant(&wish?).await?.grant) });
         let granted: Vec<Grant> = asked.buffered(AT_ONCE).try_collect().await?;
+        let macs = granted.iter().map(|grant| grant.mac.get()).collect();
         self.grants.extend(granted);
-        Ok(())
+        Ok(macs)
     }
 
     async fn register(&mut self, which: Range<usize>, what: Registering) -> Result<Duration> {

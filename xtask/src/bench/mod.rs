@@ -6,6 +6,7 @@
 mod learning;
 mod measure;
 mod peers;
+mod push;
 mod report;
 pub(crate) mod rr;
 mod stats;
@@ -56,6 +57,8 @@ pub(crate) enum What {
     Attach,
     /// A thousand tenant systems that talk, under every way of learning.
     Learning,
+    /// A hundred thousand MAC addresses of one host, until another host has them; and one alone.
+    Push,
 }
 
 impl What {
@@ -65,6 +68,7 @@ impl What {
             Self::Resolve => "resolve",
             Self::Attach => "attach",
             Self::Learning => "learning",
+            Self::Push => "push",
         }
     }
 }
@@ -72,6 +76,9 @@ impl What {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if args.what == What::Learning {
         return learning::run(args);
+    }
+    if args.what == What::Push {
+        return push::run(args);
     }
     machine::check()?;
     interrupt::watch();

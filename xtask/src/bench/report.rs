@@ -33,20 +33,27 @@ impl Report {
         let mut rows = Vec::new();
         for metric in metrics {
             for (name, part) in metric.rows() {
-                let value = |peer| samples.quantile(metric.name(), peer, part).map(round);
-                let weft = value(WEFT);
-                let others = samples.peers(metric.name()).into_iter().filter(|peer| *peer != WEFT);
-                let peers: BTreeMap<_, _> = others.filter_map(|peer| Some((peer, value(peer)?))).collect();
-                let ratio = match weft {
-                    Some(weft) => peers.iter().map(|(peer, value)| (*peer, round(weft / value))).collect(),
-                    None => BTreeMap::new(),
-                };
-                if weft.is_some() || !peers.is_empty() {
-                    rows.push(Row { metric: name, unit: metric.unit(), weft, peers, ratio });
+                let value = |peer| samples.quantile(metric.name(), peer, part);
+                let row = row(&name, metric.unit(), value, &samples.peers(metric.name()));
+                if row.weft.is_some() || !row.peers.is_empty() {
+                    rows.push(row);
                 }
             }
         }
         Self { bench, machine: machine::describe(), rounds, rows }
+    }
+
+    /// Of rows given as name, unit, samples' name and quantile.
+    pub(crate) fn of_rows(
+        bench: &'static str,
+        rounds: u32,
+        metrics: &[(&'static str, &'static str, &'static str, f64)],
+        samples: &Samples,
+    ) -> Self {
+        let row = |(name, unit, of, part): &(&'static str, &'static str, &'static str, f64)| {
+            row(name, unit, |peer| samples.quantile(of, peer, *part), &samples.peers(of))
+        };
+        Self { bench, machine: machine::describe(), rounds, rows: metrics.iter().map(row).collect() }
     }
 
     pub(crate) fn print(&self) {
@@ -76,6 +83,23 @@ impl Report {
         text.push('\n');
         std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
     }
+}
+
+fn row(
+    name: &str,
+    unit: &'static str,
+    value: impl Fn(&'static str) -> Option<f64>,
+    measured: &[&'static str],
+) -> Row {
+    let value = |peer| value(peer).map(round);
+    let weft = value(WEFT);
+    let others = measured.iter().copied().filter(|peer| *peer != WEFT);
+    let peers: BTreeMap<_, _> = others.filter_map(|peer| Some((peer, value(peer)?))).collect();
+    let ratio = match weft {
+        Some(weft) => peers.iter().map(|(peer, value)| (*peer, round(weft / value))).collect(),
+        None => BTreeMap::new(),
+    };
+    Row { metric: name.to_owned(), unit, weft, peers, ratio }
 }
 
 /// Three digits after the point: more than any of this is good for.

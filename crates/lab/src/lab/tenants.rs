@@ -78,6 +78,26 @@ impl Lab {
         self.read_attached(command, &text, what)
     }
 
+    /// Waits until the NVE of `host` knows `eid`, in its tables too; asked over its local API without pause.
+    /// False when it does not within `ceiling`.
+    ///
+    /// # Errors
+    /// When the NVE does not answer.
+    pub fn wait_mapping(
+        &self,
+        host: &str,
+        eid: &str,
+        ceiling: std::time::Duration,
+    ) -> Result<bool, LabError> {
+        let socket = self.files.socket(host);
+        let known = || {
+            let (_, answer) = http::get_unix(&socket, commands::NVE_MAPPINGS)
+                .map_err(LabError::io(format!("GET {}", commands::NVE_MAPPINGS)))?;
+            Ok::<_, LabError>(String::from_utf8_lossy(&answer).contains(eid).then_some(()))
+        };
+        Ok(clock::until(ceiling, known)?.is_some())
+    }
+
     /// Asks the NVE of `what.host` to detach `name`, which [`Self::ask_attach_by_api`] attached.
     ///
     /// # Errors

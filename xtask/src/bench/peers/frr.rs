@@ -31,13 +31,26 @@ pub(crate) struct Frr {
     tuning: Tuning,
 }
 
+impl Tuning {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Default => "frr-default",
+            Self::Fast => "frr",
+        }
+    }
+}
+
 impl Frr {
+    pub(super) const fn site(&self) -> &Site {
+        &self.site
+    }
+
+    pub(super) const fn tuning(&self) -> Tuning {
+        self.tuning
+    }
+
     pub(crate) fn up(tuning: Tuning) -> Result<Self> {
-        let name = match tuning {
-            Tuning::Default => "frr-default",
-            Tuning::Fast => "frr",
-        };
-        let mut frr = Self { site: Site::up(name, None, &[])?, tuning };
+        let mut frr = Self { site: Site::up(tuning.name(), None, &[])?, tuning };
         if let Err(error) = frr.start() {
             frr.site.lab.down()?;
             return Err(error);
@@ -97,7 +110,7 @@ impl Frr {
     }
 
     /// Waits until `host` has, or has no longer, a remote entry for `mac`.
-    fn wait_remote(&self, host: &str, mac: MacAddr, there: bool) -> Result<()> {
+    pub(super) fn wait_remote(&self, host: &str, mac: MacAddr, there: bool) -> Result<()> {
         let links = self.site.links(host)?;
         let seen = clock::until(clock::CEILING, || -> Result<Option<()>> {
             let has = links.remotes("vx0")?.iter().any(|(known, remote)| *known == mac && remote.is_some());
@@ -154,10 +167,7 @@ fn line(dir: &Path, daemon: &str) -> Vec<OsString> {
 
 impl Peer for Frr {
     fn name(&self) -> &'static str {
-        match self.tuning {
-            Tuning::Default => "frr-default",
-            Tuning::Fast => "frr",
-        }
+        self.tuning.name()
     }
 
     fn pair(&self, device: Device) -> Result<Option<Pair>> {

@@ -3,8 +3,12 @@
 mod bare;
 mod frr;
 mod kernel;
+mod mass;
 mod site;
 mod weft;
+
+pub(crate) use frr::Tuning;
+pub(crate) use mass::Mass;
 
 use super::What;
 use crate::say;
