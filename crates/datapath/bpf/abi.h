@@ -101,6 +101,9 @@ struct weft_settings {
 	__u32 members; /* of it in `members` */
 	__u8 mode;     /* WEFT_LEARNS_* | WEFT_REPLICATES */
 	__u8 pad[3];
+	__u64 storm_interval; /* ns between two frames that are replicated */
+	__u64 storm_window;   /* ns a burst may run ahead */
+	__u64 storm_tat;      /* state of that bucket, as of the punts' */
 };
 
 #define WEFT_LEARNS 3 /* mask */
@@ -182,6 +185,7 @@ enum weft_reason {
 	WEFT_PUNTED = 5,
 	WEFT_ECHOED = 6,
 	WEFT_SRC_MOVED = 7,
+	WEFT_REPLICATED = 8,
 	WEFT_NO_VAP = 32,
 	WEFT_NOT_ACTIVATED = 33,
 	WEFT_VLAN_TAGGED = 34,
@@ -213,6 +217,7 @@ enum weft_reason {
 	WEFT_ECN_LOST = 60,
 	WEFT_KERNEL = 61,
 	WEFT_OTHER_LINK = 62,
+	WEFT_STORM = 63,
 };
 
 /* skb->tc_index of everything that has come over an uplink: nothing else counts at the VXLAN device.
@@ -220,7 +225,7 @@ enum weft_reason {
 #define WEFT_TAG 0x5745
 
 /* What the programs leave in skb->cb for a test run: cb[0] one of these, cb[1] the reason, cb[2]
- * the ifindex a frame is handed to or, for a punt, WEFT_PUNT_*. */
+ * the ifindex a frame is handed to, the number of copies or, for a punt, WEFT_PUNT_*. */
 #define WEFT_DID_DROP 1
 #define WEFT_DID_PASS 2
 #define WEFT_DID_DELIVER 3
@@ -228,6 +233,10 @@ enum weft_reason {
 #define WEFT_DID_DIRECT 5
 #define WEFT_DID_DEVICE 6
 #define WEFT_DID_PUNT 7
+#define WEFT_DID_REPLICATE 8
+
+/* In cb[3], and its complement in cb[4]: a test run, of which no copy is to leave. */
+#define WEFT_DRY 0x57455654U
 
 /* Liveness echo (UDP to the VXLAN port): eight zero octets where a VXLAN header would be (its I flag
  * clear), magic, nonce, kind. */

@@ -27,6 +27,7 @@ struct inward {
 	__u32 ifindex; /* read once: the location may be another's a moment later */
 	__u32 reason; /* why not, or 0 */
 	bool moved;
+	bool group; /* for all VAPs of the VN */
 };
 
 /* Whether a location is another NVE's than the one that a frame came from. */
@@ -55,8 +56,9 @@ static __always_inline bool fenced(const struct weft_config *cfg, struct weft_lo
 }
 
 /* Both paths' decision about a frame that a peer sent. */
-static __always_inline void admit(struct inward *in, const struct weft_config *cfg, __u32 vni,
-				  const struct weft_ip *from, __u32 node, const struct eth *eth)
+static __always_inline void admit(struct __sk_buff *skb, struct inward *in, const struct weft_config *cfg,
+				  __u32 vni, const struct weft_ip *from, __u32 node, const struct eth *eth,
+				  bool stripped)
 {
 	struct weft_location *at;
 	struct weft_vn_mac key;
@@ -65,11 +67,12 @@ static __always_inline void admit(struct inward *in, const struct weft_config *c
 	in->ifindex = 0;
 	in->reason = 0;
 	in->moved = false;
+	in->group = eth->h_dest[0] & 1;
 	if (is_vlan(eth->h_proto)) {
 		in->reason = WEFT_VLAN_TAGGED;
 		return;
 	}
-	if (eth->h_dest[0] & 1) {
+	if (in->group && !lets_in(skb, vni, eth->h_proto, stripped)) {
 		in->reason = WEFT_INNER_GROUP;
 		return;
 	}
@@ -92,6 +95,8 @@ static __always_inline void admit(struct inward *in, const struct weft_config *c
 		}
 		in->moved = true;
 	}
+	if (in->group)
+		return;
 	copy_mac(key.mac, eth->h_dest);
 	at = bpf_map_lookup_elem(&fdb, &key);
 	if (!at || at->kind != WEFT_AT_LOCAL) {
@@ -247,9 +252,11 @@ static __always_inline int tunnelled(struct __sk_buff *skb, struct weft_config *
 		return drop(skb, w, WEFT_BAD_VXLAN);
 	w.vni = vni;
 	inner = *(struct eth *)(data + off + 8);
-	admit(&in, cfg, vni, from, node, &inner);
-	if (in.reason || !in.to)
+	admit(skb, &in, cfg, vni, from, node, &inner, false);
+	if (in.reason)
 		return drop_inward(skb, w, in.reason);
+	if (in.group || !in.to)
+		return pass(skb); /* by the VXLAN device to from_overlay, which makes the copies */
 	inner4 = inner.h_proto == bpf_htons(ETH_P_IP);
 	if (in.to->path == WEFT_PATH_DEVICE || (!inner4 && inner.h_proto != bpf_htons(ETH_P_IPV6)) ||
 	    (in.to->kind == WEFT_KIND_TAP && skb->gso_size))
@@ -367,11 +374,13 @@ static __always_inline int overlay_frame(struct __sk_buff *skb)
 	inner = *p;
 	if (skb->vlan_present)
 		return drop_inward(skb, w, WEFT_VLAN_TAGGED);
-	admit(&in, cfg, w.vni, &from, peer->node, &inner);
-	if (in.reason || !in.to)
+	admit(skb, &in, cfg, w.vni, &from, peer->node, &inner, true);
+	if (in.reason)
 		return drop_inward(skb, w, in.reason);
 	if (in.moved)
 		count(skb, w.vni, WEFT_SRC_MOVED, w.path, w.direction);
+	if (in.group || !in.to)
+		return spread(skb, w.vni);
 	count_hot(amount_of(skb, 0), in.to->slot, WEFT_HOT_DELIVERED + WEFT_PATH_DEVICE);
 	return deliver(skb, in.to, in.ifindex, WEFT_DELIVERED);
 }

@@ -84,6 +84,13 @@ static __always_inline bool is_vlan(__be16 proto)
 	       proto == bpf_htons(0x9100) || proto == bpf_htons(0x9200);
 }
 
+/* Where an IP packet ends in its frame, by its length field less what that does not count. The kernel
+ * writes 0 for a GSO frame of more than 64 KiB. */
+static __always_inline __u32 packet_end(struct __sk_buff *skb, __u32 len, __u32 header)
+{
+	return !len && skb->gso_size ? skb->len : ETH_LEN + header + len;
+}
+
 /* What is behind the IP header. */
 struct l4 {
 	__u32 off;   /* from the start of the frame */

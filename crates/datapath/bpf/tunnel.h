@@ -37,21 +37,16 @@ static __always_inline void write_tail(void *at, __be16 sport, __u32 len, __u32 
 	*(struct eth *)(vx + 1) = *inner;
 }
 
-/* A function of its own, as is `route`, for the sake of the stack: what only some frames need would
- * stand on it beside everything that is called for others. */
-static __noinline int encap_device(struct __sk_buff *skb, const struct where *at, struct weft_config *cfg,
-				   const struct weft_ip *rloc, const struct weft_count *amount)
+/* Tells the VXLAN device where to. */
+static __always_inline long set_tunnel(struct __sk_buff *skb, const struct weft_config *cfg, __u32 vni,
+				       const struct weft_ip *rloc)
 {
 	struct bpf_tunnel_key key;
-	struct where w;
 	__u64 flags = BPF_F_ZERO_CSUM_TX | BPF_F_DONT_FRAGMENT;
 	__u32 i;
 
-	if (!at || !cfg || !rloc || !amount)
-		return TC_ACT_SHOT;
-	w = *at;
 	__builtin_memset(&key, 0, sizeof(key));
-	key.tunnel_id = w.vni;
+	key.tunnel_id = vni;
 	key.tunnel_ttl = OUTER_TTL;
 	if (is_v4(rloc)) {
 		key.remote_ipv4 = bpf_ntohl(rloc->w[3]);
@@ -63,8 +58,21 @@ static __noinline int encap_device(struct __sk_buff *skb, const struct where *at
 			key.local_ipv6[i] = cfg->rloc6.w[i];
 		}
 	}
+	return bpf_skb_set_tunnel_key(skb, &key, sizeof(key), flags);
+}
+
+/* A function of its own, as is `route`, for the sake of the stack: what only some frames need would
+ * stand on it beside everything that is called for others. */
+static __noinline int encap_device(struct __sk_buff *skb, const struct where *at, struct weft_config *cfg,
+				   const struct weft_ip *rloc, const struct weft_count *amount)
+{
+	struct where w;
+
+	if (!at || !cfg || !rloc || !amount)
+		return TC_ACT_SHOT;
+	w = *at;
 	w.path = WEFT_PATH_DEVICE;
-	if (bpf_skb_set_tunnel_key(skb, &key, sizeof(key), flags))
+	if (set_tunnel(skb, cfg, w.vni, rloc))
 		return drop(skb, w, WEFT_KERNEL);
 	count_hot(*amount, w.slot, WEFT_HOT_ENCAPSULATED + WEFT_PATH_DEVICE);
 	return say(skb, WEFT_DID_DEVICE, WEFT_ENCAPSULATED, cfg->vxlan_ifindex,

@@ -152,7 +152,7 @@ static __noinline int vap_arp(struct __sk_buff *skb, struct weft_vap *vap)
 	ip_from_v4(&tpa, raw);
 	if (!probe && !owns(skb->ifindex, vap, &spa))
 		return drop(skb, w, WEFT_SPOOFED_ARP);
-	if (!(eth->h_dest[0] & 1))
+	if (!(eth->h_dest[0] & 1) || floods(vap->mode))
 		return TC_ACT_OK;
 	if (arp->op != bpf_htons(1) || spa.w[3] == tpa.w[3])
 		return drop(skb, w, WEFT_ANNOUNCEMENT);
@@ -260,15 +260,21 @@ static __noinline int vap_nd(struct __sk_buff *skb, struct weft_vap *vap)
 	if (!ns) {
 		if (!owns(skb->ifindex, vap, &target))
 			return drop(skb, w, WEFT_SPOOFED_ND);
-		if (group)
+		if (group && !floods(vap->mode))
 			return drop(skb, w, WEFT_ANNOUNCEMENT);
+		return TC_ACT_OK;
+	}
+	link_local = (target.w[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
+	if (floods(vap->mode)) {
+		/* Others may object, and the agent takes the address for it. */
+		if (dad && link_local && !owns(skb->ifindex, vap, &target))
+			punt(skb, vap, WEFT_PUNT_LINK_LOCAL);
 		return TC_ACT_OK;
 	}
 	if (!group)
 		return TC_ACT_OK;
 	if (owns(skb->ifindex, vap, &target))
 		return drop(skb, w, WEFT_OWN_ADDRESS);
-	link_local = (target.w[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
 	n = find_neighbour(vap->vni, &target);
 	if (n && n->known) {
 		if (same_mac(n->mac, vap->mac))
@@ -286,13 +292,8 @@ static __noinline int vap_nd(struct __sk_buff *skb, struct weft_vap *vap)
 #define GO_ON TC_ACT_OK
 /* Likewise: look at it as Neighbor Discovery. Called from above, for the sake of the stack's depth. */
 #define IS_ND 100
-
-/* Where an IP packet ends in its frame, by its length field less what that does not count. The kernel
- * writes 0 for a GSO frame of more than 64 KiB. */
-static __always_inline __u32 packet_end(struct __sk_buff *skb, __u32 len, __u32 header)
-{
-	return !len && skb->gso_size ? skb->len : ETH_LEN + header + len;
-}
+/* Likewise: DHCP or RS, which go to others only where the VN floods. */
+#define CONFINED 101
 
 static __noinline int vap_ip4(struct __sk_buff *skb, struct weft_vap *vap, struct l4 *l4)
 {
@@ -335,7 +336,7 @@ static __noinline int vap_ip4(struct __sk_buff *skb, struct weft_vap *vap, struc
 	/* A server's, by either port: clients look at one, relays may use another for the other. */
 	if (ports[0] == bpf_htons(67) || ports[1] == bpf_htons(68))
 		return drop(skb, w, WEFT_ROGUE_DHCP);
-	return GO_ON;
+	return ports[1] == bpf_htons(67) ? CONFINED : GO_ON;
 }
 
 static __noinline int vap_ip6(struct __sk_buff *skb, struct weft_vap *vap, struct l4 *l4)
@@ -388,7 +389,9 @@ static __noinline int vap_ip6(struct __sk_buff *skb, struct weft_vap *vap, struc
 		return drop(skb, w, WEFT_ROGUE_ROUTER);
 	if (ports[0] == bpf_htons(547) || ports[1] == bpf_htons(546))
 		return drop(skb, w, WEFT_ROGUE_DHCP);
-	return type == ND_NS || type == ND_NA ? IS_ND : GO_ON;
+	if (type == ND_NS || type == ND_NA)
+		return IS_ND;
+	return type == 133 || ports[1] == bpf_htons(547) ? CONFINED : GO_ON;
 }
 
 /* An 802.3 frame with a SNAP header (RFC 1042): ARP or IP in another dress, which some stacks take. */
@@ -442,10 +445,15 @@ static __always_inline int vap_frame(struct __sk_buff *skb)
 		ret = vap_arp(skb, vap);
 	if (ret == IS_ND)
 		ret = vap_nd(skb, vap);
-	if (ret != GO_ON)
+	if (ret != GO_ON && ret != CONFINED)
 		return ret;
-	if (eth.h_dest[0] & 1)
-		return drop(skb, w, WEFT_BUM_OFF);
+	if (eth.h_dest[0] & 1) {
+		if (!floods(vap->mode) && (!(vap->mode & WEFT_REPLICATES) || ret == CONFINED))
+			return drop(skb, w, WEFT_BUM_OFF);
+		if (too_big(skb, vap, &l4))
+			return drop(skb, w, WEFT_TOO_BIG);
+		return replicate(skb, vap, TO_VAPS | TO_MEMBERS);
+	}
 	return forward(skb, vap, &w, &eth, &l4);
 }
 

@@ -25,6 +25,7 @@
 #include "punt.h"
 #include "answer.h"
 #include "tunnel.h"
+#include "members.h"
 #include "vap.h"
 #include "fabric.h"
 

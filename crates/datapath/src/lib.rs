@@ -10,11 +10,16 @@
 //! Of a frame from a tenant system: is its device a VAP, is that Activated, no VLAN tag, its source
 //! MAC; then ARP sender addresses, IP source, ND options and advertised targets; no router's or DHCP
 //! server's messages and nothing that hides what it is; broadcast ARP and multicast solicitations are
-//! answered, punted or dropped here, never sent on; other group destinations are dropped; then where
+//! answered, punted or dropped here, never sent on; other group destinations are dropped, or in a VN that
+//! replicates them go to its other VAPs here and to its members; then where
 //! the destination MAC is, whether the frame fits the tenant MTU, and how it gets there.
 //!
 //! Of a frame from the underlay: is the outer source an NVE, is it VXLAN, no inner VLAN tag or group
-//! destination; is its sender not one that is here; is its destination a VAP of that VN, Activated.
+//! destination; is its sender not one that is here; is its destination a VAP of that VN, Activated. A VN that
+//! replicates lets group destinations in, for its VAPs only, but not ARP and ND unless it floods.
+//!
+//! Copies are made behind a limit of the VN, 1,000 a second and 200 at once unless said otherwise, and go by
+//! the VXLAN device.
 //!
 //! Frames that are too large are answered ("fragmentation needed", "packet too big") whether or not
 //! IPv4's DF is set: nothing is fragmented here, and hosts heed the message either way. Not answered

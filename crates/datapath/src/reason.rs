@@ -53,6 +53,8 @@ reasons! {
     Echoed = 6, "echoed";
     /// Counted beside [`Reason::Delivered`]: the sender is known behind another NVE.
     SrcMoved = 7, "src-moved";
+    /// A frame for all, sent to the other VAPs and NVEs of its VN; once, however many those are.
+    Replicated = 8, "replicated";
     /// The device is no VAP.
     NoVap = 32, "no-vap";
     /// The VAP it came from or goes to is not Activated (RFC 8394).
@@ -81,7 +83,7 @@ reasons! {
     OwnAddress = 44, "own-address";
     /// A question about an address known to be nobody's.
     Nobody = 45, "nobody";
-    /// Any other group destination: nothing is flooded.
+    /// Any other group destination, in a VN that does not replicate such frames.
     BumOff = 46, "bum-off";
     /// Unicast to a MAC no table holds, asked for less than a second ago.
     UnknownMac = 47, "unknown-mac";
@@ -103,11 +105,11 @@ reasons! {
     BadVxlan = 55, "bad-vxlan";
     /// For a VN without a VAP here. Counted without VNI.
     UnknownVni = 56, "unknown-vni";
-    /// An inner group destination, ARP and ND among them.
+    /// An inner group destination that the VN does not let in: any, or ARP and ND.
     InnerGroup = 57, "inner-group";
     /// From a tenant system that is here, so not there; or that another NVE has held for a while.
     Fenced = 58, "fenced";
-    /// For a MAC that is not at a VAP here.
+    /// For a MAC that is not at a VAP here, or for all VAPs of a VN of which none is Activated.
     NoSuchTs = 59, "no-such-ts";
     /// Congestion was signalled outside and cannot be inside (RFC 6040 section 4.2).
     EcnLost = 60, "ecn-lost";
@@ -116,6 +118,8 @@ reasons! {
     /// VXLAN that came to this host over a device that is no uplink, a tenant system's of somebody else's
     /// making for one.
     OtherLink = 62, "other-link";
+    /// To be replicated, but over the VN's rate.
+    Storm = 63, "storm";
 }
 
 impl Reason {

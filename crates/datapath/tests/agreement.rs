@@ -358,6 +358,7 @@ impl Bench {
             Action::Reply => Did::Reply,
             Action::Tunnel { path: Path::Direct, .. } => Did::Direct(self.uplink),
             Action::Tunnel { path: Path::Device, .. } => Did::Device,
+            Action::Replicate { copies } => Did::Replicate(copies),
             Action::Punt(why) => Did::Punt(why),
         };
         if expected.action == Action::Punt(PuntReason::UnknownMac)
@@ -385,7 +386,7 @@ impl Bench {
 
     fn punted(&mut self, expected: &Verdict, frame: &[u8]) -> Result<(), TestCaseError> {
         let records = self.punts.drain(16);
-        let Action::Punt(reason) = expected.action else {
+        let ((Action::Punt(reason), _) | (_, Some(reason))) = (expected.action, expected.also) else {
             prop_assert_eq!(records, vec![]);
             return Ok(());
         };
@@ -449,6 +450,7 @@ fn with_bench(name: &str, test: impl FnOnce(Bench) + Send) {
     ns.run(|| {
         let mut options = options();
         options.punt_rate = u32::MAX; // no limit: the model has none
+        options.storm_rate = u32::MAX;
         let mut kernel = Kernel::open(&options).unwrap();
         let punts = kernel.punts().unwrap();
         let (asked, seen) = (BTreeSet::new(), BTreeMap::new());
@@ -479,6 +481,7 @@ fn every_decision_is_compared() {
             Reason::PuntRingFull,
             Reason::Kernel,
             Reason::OtherLink,
+            Reason::Storm,
         ];
         let reasons = Reason::ALL.iter().filter(|r| !elsewhere.contains(r)).map(|r| format!("{:?}", Some(r)));
         let missing: Vec<_> = answers.chain(reasons).filter(|what| !seen.contains_key(what)).collect();

@@ -141,6 +141,9 @@ pub(crate) struct SettingsValue {
     pub(crate) members: u32,
     pub(crate) mode: u8,
     pub(crate) pad: [u8; 3],
+    pub(crate) storm_interval: u64,
+    pub(crate) storm_window: u64,
+    pub(crate) storm_tat: u64,
 }
 
 /// A place in a list of a VN.
@@ -395,7 +398,7 @@ mod tests {
             CountKey = "weft_count_key" { vni, reason, path, direction }
             CountValue = "weft_count" { packets, bytes }
             VnValue = "weft_vn" { vaps, slot }
-            SettingsValue = "weft_settings" { members, mode, pad }
+            SettingsValue = "weft_settings" { members, mode, pad, storm_interval, storm_window, storm_tat }
             Indexed = "weft_indexed" { vni, index }
             HotValue = "weft_hot" { of }
             PuntValue = "weft_punt" { ifindex, vni, reason, len, dst, pad, frame }

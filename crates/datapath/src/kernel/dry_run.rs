@@ -32,6 +32,8 @@ pub enum Did {
     Direct(IfIndex),
     /// [`crate::Action::Tunnel`] by the VXLAN device.
     Device,
+    /// [`crate::Action::Replicate`], of which this many copies would leave.
+    Replicate(u32),
     /// [`crate::Action::Punt`].
     Punt(crate::PuntReason),
 }
@@ -68,6 +70,7 @@ impl Kernel {
             4 => Did::Reply,
             5 => Did::Direct(IfIndex(target)),
             6 => Did::Device,
+            8 => Did::Replicate(target),
             7 => Did::Punt(abi::punt_reason(target).ok_or_else(unknown)?),
             _ => return Err(unknown()),
         };

@@ -56,6 +56,10 @@ pub struct OpenOptions {
     pub punt_rate: u32,
     /// And how many at once.
     pub punt_burst: u32,
+    /// Frames per second that one VN's tenant systems here may send to all.
+    pub storm_rate: u32,
+    /// And how many at once.
+    pub storm_burst: u32,
     /// Sizes of the maps.
     pub limits: Limits,
 }
@@ -67,6 +71,8 @@ impl Default for OpenOptions {
             vxlan_device: "weft-vxlan".into(),
             punt_rate: 100,
             punt_burst: 200,
+            storm_rate: 1_000,
+            storm_burst: 200,
             limits: Limits::default(),
         }
     }

@@ -202,6 +202,9 @@ pub(super) const CTX_IFINDEX: usize = 10;
 /// The first word of `cb`.
 pub(super) const CTX_CB: usize = 12;
 
+/// Tells a program that it is run so: WEFT_DRY.
+const DRY: u32 = 0x5745_5654;
+
 /// Runs a program over a frame without sending what comes out: that, and the context afterwards.
 pub(super) fn test_run(
     program: BorrowedFd<'_>,
@@ -210,6 +213,8 @@ pub(super) fn test_run(
 ) -> Result<(Vec<u8>, [u32; CTX_WORDS]), DatapathError> {
     let mut ctx = [0_u32; CTX_WORDS];
     ctx[CTX_IFINDEX] = device.0;
+    ctx[CTX_CB + 3] = DRY;
+    ctx[CTX_CB + 4] = !DRY;
     let mut after = [0_u32; CTX_WORDS];
     let mut out = vec![0; frame.len() + 256];
     let size = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);

@@ -146,7 +146,9 @@ impl Kernel {
     fn write_settings(&mut self, vni: Vni, mode: u8) -> Result<(), DatapathError> {
         let old = self.maps.settings.get(&vni.get())?.unwrap_or_default();
         let members = self.lists.members.len(vni);
-        self.maps.settings.set(&vni.get(), &SettingsValue { members, mode, ..old })?;
+        let (storm_interval, storm_window) = self.storm;
+        let value = SettingsValue { members, mode, storm_interval, storm_window, ..old };
+        self.maps.settings.set(&vni.get(), &value)?;
         self.lists.modes.insert(vni, mode);
         self.copy_mode(vni, mode)
     }

@@ -1,22 +1,15 @@
 //! What the underlay brings.
 
 use super::bytes::{ETH, IPV4, IPV6, UDP, be16, checksum, ethertype, ipv4, ipv6, is_vlan, mac, take, update};
-use super::{Action, Verdict};
+use super::{Action, Verdict, members};
 use crate::{IfIndex, Location, Path, Peer, Reason, Tables, echo};
 use core::net::IpAddr;
 use weft_model::Vni;
 
-const PASS: Verdict = Verdict {
-    action: Action::Pass,
-    reason: None,
-    vni: None,
-    path: Path::Direct,
-    moved: false,
-    frames: vec![],
-};
+const PASS: Verdict = Verdict::new(Action::Pass);
 
 fn drop(reason: Reason, vni: Option<Vni>, path: Path) -> Verdict {
-    Verdict { action: Action::Drop, reason: Some(reason), vni, path, moved: false, frames: vec![] }
+    Verdict { reason: Some(reason), vni, path, ..Verdict::new(Action::Drop) }
 }
 
 /// A drop of a frame for a VN that may not be here.
@@ -29,19 +22,19 @@ fn drop_inward(tables: &Tables, reason: Reason, vni: Vni, path: Path) -> Verdict
 }
 
 struct Admitted {
-    device: IfIndex,
-    path: Path,
+    /// None: all VAPs of the VN.
+    to: Option<(IfIndex, Path)>,
     moved: bool,
 }
 
-fn admit(tables: &Tables, vni: Vni, from: IpAddr, frame: &[u8]) -> Result<Admitted, Reason> {
+fn admit(tables: &Tables, vni: Vni, from: IpAddr, frame: &[u8], stripped: bool) -> Result<Admitted, Reason> {
     let (Some(dst), Some(src), Some(proto)) = (mac(frame, 0), mac(frame, 6), ethertype(frame)) else {
         return Err(Reason::Malformed);
     };
     if is_vlan(proto) {
         return Err(Reason::VlanTagged);
     }
-    if dst.is_group() {
+    if dst.is_group() && !members::lets_in(tables, vni, frame, stripped) {
         return Err(Reason::InnerGroup);
     }
     if src.is_group() {
@@ -55,13 +48,14 @@ fn admit(tables: &Tables, vni: Vni, from: IpAddr, frame: &[u8]) -> Result<Admitt
         }
         _ => false,
     };
+    if dst.is_group() {
+        return Ok(Admitted { to: None, moved });
+    }
     let Some(Location::Local(device)) = tables.fdb.get(&(vni, dst)) else {
         return Err(Reason::NoSuchTs);
     };
     match tables.vaps.get(device) {
-        Some(vap) if vap.vni == vni && vap.activated => {
-            Ok(Admitted { device: *device, path: vap.path, moved })
-        }
+        Some(vap) if vap.vni == vni && vap.activated => Ok(Admitted { to: Some((*device, vap.path)), moved }),
         Some(vap) if vap.vni == vni => Err(Reason::NotActivated),
         _ => Err(Reason::NoSuchTs),
     }
@@ -73,21 +67,22 @@ pub(super) fn from_overlay(tables: &Tables, vni: u32, from: IpAddr, frame: &[u8]
         return drop(Reason::ForeignRloc, None, path);
     }
     let Ok(vni) = Vni::new(vni) else { return drop(Reason::BadVxlan, None, path) };
-    match admit(tables, vni, from, frame) {
-        Err(reason) => drop_inward(tables, reason, vni, path),
-        Ok(to) => delivered(&to, vni, path, frame.to_vec()),
+    let admitted = match admit(tables, vni, from, frame, true) {
+        Err(reason) => return drop_inward(tables, reason, vni, path),
+        Ok(admitted) => admitted,
+    };
+    match admitted.to {
+        Some((device, _)) => delivered(device, admitted.moved, vni, path, frame.to_vec()),
+        None => match members::spread(tables, vni, frame) {
+            Err(reason) => drop_inward(tables, reason, vni, path),
+            Ok(verdict) => Verdict { moved: admitted.moved, ..verdict },
+        },
     }
 }
 
-fn delivered(to: &Admitted, vni: Vni, path: Path, frame: Vec<u8>) -> Verdict {
-    Verdict {
-        action: Action::Deliver(to.device),
-        reason: Some(Reason::Delivered),
-        vni: Some(vni),
-        path,
-        moved: to.moved,
-        frames: vec![frame],
-    }
+fn delivered(to: IfIndex, moved: bool, vni: Vni, path: Path, frame: Vec<u8>) -> Verdict {
+    let (reason, vni, frames) = (Some(Reason::Delivered), Some(vni), vec![frame]);
+    Verdict { reason, vni, path, moved, frames, ..Verdict::new(Action::Deliver(to)) }
 }
 
 /// A UDP datagram for the VXLAN port of one of our RLOCs.
@@ -132,14 +127,9 @@ pub(super) fn from_underlay(tables: &Tables, frame: &[u8]) -> Verdict {
     };
     if header[0] & 8 == 0 {
         return match echo_reply(frame, &outer, peer) {
-            Some(reply) => Verdict {
-                action: Action::Reply,
-                reason: Some(Reason::Echoed),
-                vni: None,
-                path,
-                moved: false,
-                frames: vec![reply],
-            },
+            Some(reply) => {
+                Verdict { reason: Some(Reason::Echoed), frames: vec![reply], ..Verdict::new(Action::Reply) }
+            }
             None => drop(stranger_or(peer, Reason::BadVxlan), None, path),
         };
     }
@@ -150,12 +140,14 @@ pub(super) fn from_underlay(tables: &Tables, frame: &[u8]) -> Verdict {
         return drop(Reason::BadVxlan, None, path);
     };
     let inner = &frame[outer.off + 8..];
-    let to = match admit(tables, vni, outer.from, inner) {
+    let admitted = match admit(tables, vni, outer.from, inner, false) {
         Err(reason) => return drop_inward(tables, reason, vni, path),
-        Ok(to) => to,
+        Ok(admitted) => admitted,
     };
+    // Copies are made where the VXLAN device has stripped it.
+    let Some((device, way)) = admitted.to else { return PASS };
     let v4 = ethertype(inner) == Some(IPV4);
-    if to.path == Path::Device || !v4 && ethertype(inner) != Some(IPV6) {
+    if way == Path::Device || !v4 && ethertype(inner) != Some(IPV6) {
         return PASS;
     }
     if inner.len() < ETH + if v4 { 20 } else { 40 } {
@@ -165,7 +157,7 @@ pub(super) fn from_underlay(tables: &Tables, frame: &[u8]) -> Verdict {
     if !merge_ecn(&mut inner, v4, outer.ecn) {
         return drop(Reason::EcnLost, Some(vni), path);
     }
-    delivered(&to, vni, path, inner)
+    delivered(device, admitted.moved, vni, path, inner)
 }
 
 fn stranger_or(peer: Peer, reason: Reason) -> Reason {

@@ -7,6 +7,7 @@
 mod answer;
 mod bytes;
 mod fabric;
+mod members;
 mod tunnel;
 mod vap;
 
@@ -51,6 +52,11 @@ pub enum Action {
         /// How.
         path: Path,
     },
+    /// To the other VAPs of its VN here and, if a tenant system here sent it, to the VN's members.
+    Replicate {
+        /// How many copies that are.
+        copies: u32,
+    },
     /// To the agent.
     Punt(PuntReason),
 }
@@ -68,9 +74,26 @@ pub struct Verdict {
     pub path: Path,
     /// The sender is known behind another RLOC.
     pub moved: bool,
+    /// Why the agent is handed a copy beside what is done.
+    pub also: Option<PuntReason>,
     /// What leaves. Outer MAC addresses are zero and the outer UDP source port is 0: the kernel's
     /// neighbour table and flow hash say those. On the device path the frame without outer headers.
     pub frames: Vec<Vec<u8>>,
+}
+
+impl Verdict {
+    /// An action that nothing is counted for and nothing leaves by.
+    const fn new(action: Action) -> Self {
+        Self {
+            action,
+            reason: None,
+            vni: None,
+            path: Path::Direct,
+            moved: false,
+            also: None,
+            frames: Vec::new(),
+        }
+    }
 }
 
 /// Decides about one frame.
@@ -116,7 +139,8 @@ impl Model {
         let direction = if matches!(ingress, Ingress::Vap(_)) { Direction::Out } else { Direction::In };
         if let Some(reason) = verdict.reason {
             let moved = verdict.moved.then_some(Reason::SrcMoved);
-            for reason in moved.into_iter().chain([reason]) {
+            let also = verdict.also.map(|_| Reason::Punted);
+            for reason in moved.into_iter().chain(also).chain([reason]) {
                 let key = (verdict.vni, reason, verdict.path, direction);
                 let (packets, bytes) = self.counters.entry(key).or_default();
                 *packets += 1;

@@ -3,6 +3,7 @@
 use super::bytes::{
     ARP, ETH, ICMP, ICMPV6, IPV4, IPV6, UDP, be16, ethertype, ipv4, ipv6, is_vlan, mac, take,
 };
+use super::members::{floods, replicate, replicates};
 use super::{Action, Verdict, answer, tunnel};
 use crate::{IfIndex, Location, Neighbour, Path, PuntReason, Reason, Tables, Vap};
 use core::net::IpAddr;
@@ -16,33 +17,38 @@ enum Stop {
 }
 
 /// What is behind the IP header.
-struct L4 {
-    off: usize,
-    proto: u8,
-    later: bool,
+pub(super) struct L4 {
+    pub(super) off: usize,
+    pub(super) proto: u8,
+    pub(super) later: bool,
     direct: bool,
+    /// DHCP or RS: to others only where the VN floods.
+    confined: bool,
+    /// A link-local address that the agent is to take for the VAP.
+    claim: bool,
 }
+
+const NOT_IP: L4 = L4 { off: ETH, proto: 0, later: false, direct: false, confined: false, claim: false };
 
 pub(super) fn decide(tables: &Tables, device: IfIndex, frame: &[u8]) -> Verdict {
     let Some(vap) = tables.vaps.get(&device) else {
-        return Verdict {
-            action: Action::Drop,
-            reason: Some(Reason::NoVap),
-            vni: None,
-            path: Path::Direct,
-            moved: false,
-            frames: vec![],
-        };
+        return Verdict { reason: Some(Reason::NoVap), ..Verdict::new(Action::Drop) };
     };
     let verdict = |action, reason, frames| Verdict {
-        action,
         reason: Some(reason),
         vni: Some(vap.vni),
         path: vap.path,
-        moved: false,
         frames,
+        ..Verdict::new(action)
     };
     match examine(tables, vap, frame) {
+        Ok(l4) if mac(frame, 0).is_some_and(MacAddr::is_group) => {
+            let also = l4.claim.then_some(PuntReason::LinkLocalClaim);
+            if frame.len() - ETH > usize::from(vap.mtu) {
+                return Verdict { also, ..verdict(Action::Drop, Reason::TooBig, vec![]) };
+            }
+            Verdict { also, ..replicate(tables, vap.vni, device, true, frame) }
+        }
         Ok(l4) => forward(tables, vap, device, frame, &l4, verdict),
         Err(Stop::Drop(reason)) => verdict(Action::Drop, reason, vec![]),
         Err(Stop::Punt(why)) => verdict(Action::Punt(why), Reason::Punted, vec![]),
@@ -83,11 +89,11 @@ fn examine(tables: &Tables, vap: &Vap, frame: &[u8]) -> Result<L4, Stop> {
         IPV6 => examine6(tables, vap, frame)?,
         ARP => {
             examine_arp(tables, vap, frame)?;
-            L4 { off: ETH, proto: 0, later: false, direct: false }
+            NOT_IP
         }
-        _ => L4 { off: ETH, proto: 0, later: false, direct: false },
+        _ => NOT_IP,
     };
-    if dst.is_group() {
+    if dst.is_group() && !floods(tables, vap.vni) && (l4.confined || !replicates(tables, vap.vni)) {
         return stop(Reason::BumOff);
     }
     Ok(l4)
@@ -104,6 +110,7 @@ fn examine4(vap: &Vap, frame: &[u8]) -> Result<L4, Stop> {
         proto: header[9],
         later: u16::from_be_bytes([header[6], header[7]]) & 0x1fff != 0,
         direct: true,
+        ..NOT_IP
     };
     let end = ETH + usize::from(u16::from_be_bytes([header[2], header[3]]));
     // Padding is none of the packet, whatever it looks like.
@@ -122,15 +129,15 @@ fn examine4(vap: &Vap, frame: &[u8]) -> Result<L4, Stop> {
     if ports.0 == 67 || ports.1 == 68 {
         return Err(Stop::Drop(Reason::RogueDhcp));
     }
-    Ok(l4)
+    Ok(L4 { confined: ports.1 == 67, ..l4 })
 }
 
 /// Past at most four extension headers.
-fn skip_extensions(packet: &[u8], mut next: u8) -> Option<L4> {
+pub(super) fn skip_extensions(packet: &[u8], mut next: u8) -> Option<L4> {
     let mut off = ETH + 40;
     for i in 0..5 {
         if ![0, 43, 60, 44, 51].contains(&next) {
-            return Some(L4 { off, proto: next, later: false, direct: i == 0 });
+            return Some(L4 { off, proto: next, direct: i == 0, ..NOT_IP });
         }
         if i == 4 {
             return None;
@@ -139,7 +146,7 @@ fn skip_extensions(packet: &[u8], mut next: u8) -> Option<L4> {
         let ext = [a, b, c, d];
         off += match next {
             44 if u16::from_be_bytes([ext[2], ext[3]]) & 0xfff8 != 0 => {
-                return Some(L4 { off: off + 8, proto: ext[0], later: true, direct: false });
+                return Some(L4 { off: off + 8, proto: ext[0], later: true, ..NOT_IP });
             }
             44 => 8,
             51 => (usize::from(ext[1]) + 2) * 4,
@@ -184,10 +191,8 @@ fn examine6(tables: &Tables, vap: &Vap, frame: &[u8]) -> Result<L4, Stop> {
     if ports.0 == 547 || ports.1 == 546 {
         return Err(Stop::Drop(Reason::RogueDhcp));
     }
-    if matches!(kind, 135 | 136) {
-        examine_nd(tables, vap, frame, kind == 135)?;
-    }
-    Ok(l4)
+    let claim = matches!(kind, 135 | 136) && examine_nd(tables, vap, frame, kind == 135)?;
+    Ok(L4 { confined: kind == 133 || ports.1 == 547, claim, ..l4 })
 }
 
 fn examine_arp(tables: &Tables, vap: &Vap, frame: &[u8]) -> Result<(), Stop> {
@@ -206,7 +211,7 @@ fn examine_arp(tables: &Tables, vap: &Vap, frame: &[u8]) -> Result<(), Stop> {
     if sha != vap.mac.get() || !probe && !owns(vap, spa) {
         return stop(Reason::SpoofedArp);
     }
-    if !mac(frame, 0).is_some_and(MacAddr::is_group) {
+    if !mac(frame, 0).is_some_and(MacAddr::is_group) || floods(tables, vap.vni) {
         return Ok(());
     }
     if !request || spa == tpa {
@@ -248,7 +253,8 @@ fn check_options(frame: &[u8], end: usize, kind: u8, own: MacAddr, dad: bool) ->
     if off == end { Ok(()) } else { Err(Reason::Malformed) }
 }
 
-fn examine_nd(tables: &Tables, vap: &Vap, frame: &[u8], solicitation: bool) -> Result<(), Stop> {
+/// Whether the agent is told of a claim beside what is done.
+fn examine_nd(tables: &Tables, vap: &Vap, frame: &[u8], solicitation: bool) -> Result<bool, Stop> {
     let stop = |reason| Err(Stop::Drop(reason));
     let (Some(src), Some(IpAddr::V6(target)), Some(len), Some(dst)) =
         (ipv6(frame, 22), ipv6(frame, 62), be16(frame, 18), mac(frame, 0))
@@ -271,17 +277,20 @@ fn examine_nd(tables: &Tables, vap: &Vap, frame: &[u8], solicitation: bool) -> R
     if !solicitation {
         return match (own, group) {
             (false, _) => stop(Reason::SpoofedNd),
-            (true, true) => stop(Reason::Announcement),
-            (true, false) => Ok(()),
+            (true, true) if !floods(tables, vap.vni) => stop(Reason::Announcement),
+            (true, _) => Ok(false),
         };
     }
+    let claim = dad && target.is_unicast_link_local();
+    if floods(tables, vap.vni) {
+        return Ok(claim && !own);
+    }
     if !group {
-        return Ok(());
+        return Ok(false);
     }
     if own {
         return stop(Reason::OwnAddress);
     }
-    let claim = dad && target.is_unicast_link_local();
     match neighbour(tables, vap, IpAddr::V6(target)) {
         Some(Neighbour::At(answer)) if answer == vap.mac.get() => stop(Reason::OwnAddress),
         Some(Neighbour::At(answer)) => Err(Stop::Answer(answer::advertisement(frame, answer))),

@@ -179,6 +179,16 @@ impl Wire {
             }
         })
     }
+
+    /// Everything that came in, up to and with the first frame that is `last`.
+    pub fn until(&self, what: &str, last: impl Fn(&[u8]) -> bool) -> Vec<Vec<u8>> {
+        let mut all = Vec::new();
+        self.receive(what, |frame| {
+            all.push(frame.to_vec());
+            last(frame)
+        });
+        all
+    }
 }
 
 fn address(device: IfIndex) -> libc::sockaddr_ll {

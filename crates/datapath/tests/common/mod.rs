@@ -16,9 +16,9 @@ use std::{
 };
 use weft_datapath::{
     Config, Counter, Datapath as _, IfIndex, Kernel, Limits, Location, Neighbour, Op, OpenOptions, Path,
-    Peer, Punts, Reason, Vap, VapKind,
+    Peer, Punts, Reason, Vap, VapKind, Vn,
 };
-use weft_model::{Epoch, MacAddr, Rloc, TenantIp, TsMac, Vni};
+use weft_model::{Bum, Epoch, Learning, MacAddr, Rloc, TenantIp, TsMac, Vni};
 
 /// Runs a program and returns what it wrote; panics if it fails.
 pub fn run(command: &str) -> String {
@@ -143,7 +143,7 @@ pub struct Nve {
 }
 
 impl Nve {
-    pub fn new(n: usize, fabric: &Ns) -> Self {
+    pub fn new(n: usize, fabric: &Ns, options: OpenOptions) -> Self {
         let ns = Ns::new(&format!("nve{n}"));
         let port = format!("p{n}");
         fabric.ip(&format!(
@@ -157,7 +157,6 @@ impl Nve {
              link set up0 up",
             a = n + 1
         ));
-        let options = options();
         let mut nve = Self { kernel: None, punts: None, options, ns };
         nve.open();
         let config = Config {
@@ -269,12 +268,19 @@ impl Ts {
         self.ns.exec(&format!("ping -c 3 -i 0.05 -W 2 {to}")).status.success()
     }
 
+    /// Ends what its own stack has to say: multicast memberships, answers.
+    pub fn silence(&self) {
+        self.ns.ip("addr flush dev eth0");
+        let off = self.ns.exec("sysctl -qw net.ipv6.conf.all.disable_ipv6=1");
+        assert!(off.status.success(), "{off:?}");
+    }
+
     pub fn ip(&self, v6: bool) -> IpAddr {
         ts_ips(self.n)[usize::from(v6)].get()
     }
 }
 
-/// Two NVEs on one fabric, every one a peer of the other.
+/// NVEs on one fabric, every one a peer of the others.
 pub struct Lab {
     pub tss: Vec<Ts>,
     pub nves: Vec<Nve>,
@@ -283,14 +289,20 @@ pub struct Lab {
 
 impl Lab {
     pub fn new() -> Self {
+        Self::of(2, &options)
+    }
+
+    /// As many NVEs, opened so.
+    pub fn of(n: usize, options: &dyn Fn() -> OpenOptions) -> Self {
         let fabric = Ns::new("fab");
         fabric.ip("link add br0 type bridge
                    link set br0 up");
-        let mut nves = vec![Nve::new(0, &fabric), Nve::new(1, &fabric)];
+        let mut nves: Vec<Nve> = (0..n).map(|i| Nve::new(i, &fabric, options())).collect();
         for (i, nve) in nves.iter_mut().enumerate() {
-            let peer = Peer { nve: true, oracle: false, node: u32::try_from(1 - i).unwrap() };
-            let other = |v6| Op::SetPeer(rloc(1 - i, v6).get(), peer);
-            nve.apply(&[other(false), other(true)]);
+            for other in (0..n).filter(|other| *other != i) {
+                let peer = Peer { nve: true, oracle: false, node: u32::try_from(other).unwrap() };
+                nve.apply(&[false, true].map(|v6| Op::SetPeer(rloc(other, v6).get(), peer)));
+            }
         }
         Self { tss: Vec::new(), nves, fabric }
     }
@@ -335,6 +347,25 @@ impl Lab {
             mtu: how.mtu(),
             activated: true,
         }
+    }
+
+    /// Tells every NVE how VN 7001 is treated, the other NVEs its members.
+    pub fn set_vn(&mut self, learning: Learning, bum: Bum, v6: bool) {
+        let n = self.nves.len();
+        for (i, nve) in self.nves.iter_mut().enumerate() {
+            let members = (0..n).filter(|other| *other != i).map(|other| rloc(other, v6)).collect();
+            nve.apply(&[Op::SetVn(vni(7001), Vn { learning, bum, members })]);
+        }
+    }
+
+    /// Attaches tenant system `n` at an NVE, which alone is told.
+    pub fn attach_quietly(&mut self, nve: usize, n: u8, how: How) {
+        let ts = self.plug(nve, n, how);
+        let at = Op::SetLocation(vni(7001), ts_mac(n).get(), Location::Local(ts.device));
+        let own = Neighbour::At(ts_mac(n).get());
+        self.nves[nve].apply(&[Op::SetVap(ts.device, Self::vap(n, how)), at]);
+        self.nves[nve].apply(&ts_ips(n).map(|ip| Op::SetNeighbour(vni(7001), ip, own)));
+        self.tss.push(ts);
     }
 
     /// Attaches tenant system `n` at an NVE and tells both NVEs everything about it.

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT OR Apache-2.0 */
+/* One frame to many: to the VAPs of its VN here and, a copy each, to the NVEs that are its members. What
+ * came from a member goes to VAPs only (split horizon), so that no frame can go round. */
+#ifndef WEFT_MEMBERS_H
+#define WEFT_MEMBERS_H
+
+/* Whether frames for unknown destinations go everywhere, and ARP and ND with them. */
+static __always_inline bool floods(__u8 mode)
+{
+	return (mode & WEFT_LEARNS) == WEFT_LEARNS_FLOOD;
+}
+
+struct copies {
+	struct __sk_buff *skb;
+	struct weft_config *cfg;
+	__u32 vni;
+	__u32 except; /* the VAP it came from */
+	__u32 done;
+	bool dry; /* a test run: nothing leaves */
+};
+
+/* A test run says so: what a live frame has there is no secret of anybody's, but a frame that looks like a
+ * test run's harms nobody except who made it. */
+static __always_inline bool is_dry(const struct __sk_buff *skb)
+{
+	return skb->cb[3] == WEFT_DRY && skb->cb[4] == ~WEFT_DRY;
+}
+
+static long copy_to_vap(__u32 index, struct copies *c)
+{
+	struct weft_indexed key;
+	struct weft_vap *vap;
+	__u32 *entry, to;
+
+	key.vni = c->vni;
+	key.index = index;
+	entry = bpf_map_lookup_elem(&vn_vaps, &key);
+	if (!entry || *entry == c->except)
+		return 0;
+	to = *entry;
+	vap = bpf_map_lookup_elem(&vaps, &to);
+	if (!vap || vap->vni != c->vni || !(vap->flags & WEFT_VAP_ACTIVATED))
+		return 0;
+	if (c->dry || !bpf_clone_redirect(c->skb, to, 0))
+		c->done++;
+	return 0;
+}
+
+static long copy_to_member(__u32 index, struct copies *c)
+{
+	struct weft_config *cfg = c->cfg;
+	struct weft_indexed key;
+	struct weft_ip *rloc;
+
+	key.vni = c->vni;
+	key.index = index;
+	rloc = bpf_map_lookup_elem(&members, &key);
+	if (!rloc || !cfg || !(cfg->families & (is_v4(rloc) ? WEFT_FAMILY_V4 : WEFT_FAMILY_V6)))
+		return 0;
+	if (c->dry || (!set_tunnel(c->skb, cfg, c->vni, rloc) && !bpf_clone_redirect(c->skb, cfg->vxlan_ifindex, 0)))
+		c->done++;
+	return 0;
+}
+
+#define TO_VAPS 1
+#define TO_MEMBERS 2
+
+/* A frame out of a VAP, past every check. Counted once, however many copies there are. By the VXLAN
+ * device, which takes every kind of frame and finds the next hops itself. */
+static __noinline int replicate(struct __sk_buff *skb, struct weft_vap *vap, __u32 to)
+{
+	struct weft_settings *how;
+	struct weft_vn *vn;
+	struct copies c;
+	struct where w;
+
+	if (!vap)
+		return TC_ACT_SHOT;
+	w.vni = vap->vni;
+	w.path = WEFT_PATH_DEVICE;
+	w.direction = WEFT_OUT;
+	how = bpf_map_lookup_elem(&settings, &w.vni);
+	vn = bpf_map_lookup_elem(&vns, &w.vni);
+	if (!how || !vn)
+		return drop(skb, w, WEFT_BUM_OFF);
+	if (!take_token(&how->storm_tat, how->storm_interval, how->storm_window))
+		return drop(skb, w, WEFT_STORM);
+	count(skb, w.vni, WEFT_REPLICATED, w.path, w.direction);
+	c.skb = skb;
+	c.cfg = get_config();
+	c.vni = w.vni;
+	c.except = skb->ifindex;
+	c.done = 0;
+	c.dry = is_dry(skb);
+	if (to & TO_VAPS)
+		bpf_loop(vn->vaps, copy_to_vap, &c, 0);
+	if (to & TO_MEMBERS)
+		bpf_loop(how->members, copy_to_member, &c, 0);
+	return say(skb, WEFT_DID_REPLICATE, WEFT_REPLICATED, c.done, TC_ACT_SHOT);
+}
+
+/* A member's, stripped. */
+static __noinline int spread(struct __sk_buff *skb, __u32 vni)
+{
+	struct weft_vn *vn = bpf_map_lookup_elem(&vns, &vni);
+	struct copies c;
+	struct where w;
+
+	w.vni = vn ? vni : 0;
+	w.path = WEFT_PATH_DEVICE;
+	w.direction = WEFT_IN;
+	if (!vn)
+		return drop(skb, w, WEFT_UNKNOWN_VNI);
+	c.skb = skb;
+	c.cfg = 0;
+	c.vni = vni;
+	c.except = 0;
+	c.done = 0;
+	c.dry = is_dry(skb);
+	bpf_loop(vn->vaps, copy_to_vap, &c, 0);
+	if (!c.done)
+		return drop(skb, w, WEFT_NO_SUCH_TS);
+	count_hot(amount_of(skb, 0), vn->slot, WEFT_HOT_DELIVERED + WEFT_PATH_DEVICE);
+	return say(skb, WEFT_DID_REPLICATE, WEFT_DELIVERED, c.done, TC_ACT_SHOT);
+}
+
+/* Router and Neighbor Discovery, or so hidden that it may be. */
+static __noinline bool may_be_nd(struct __sk_buff *skb)
+{
+	struct eth *eth = head(skb, ETH_LEN + sizeof(struct ipv6hdr));
+	struct ipv6hdr *ip;
+	struct l4 l4;
+	__u32 end;
+	__u8 type;
+
+	if (!eth)
+		return true;
+	ip = (void *)(eth + 1);
+	end = packet_end(skb, bpf_ntohs(ip->payload_len), sizeof(*ip));
+	if (end > skb->len || !skip_extensions(skb, ip->nexthdr, end, &l4))
+		return true;
+	if (l4.later || l4.proto != IPPROTO_ICMPV6)
+		return false;
+	return l4.off + 4 > end || bpf_skb_load_bytes(skb, l4.off, &type, 1) || (type >= 133 && type <= 137);
+}
+
+/* Whether a member's frame for a group may come in. ARP and ND do where nobody answers for anybody. What
+ * is still encapsulated is looked at again when it is stripped. */
+static __noinline bool lets_in(struct __sk_buff *skb, __u32 vni, __u32 proto, bool stripped)
+{
+	struct weft_settings *how = bpf_map_lookup_elem(&settings, &vni);
+
+	if (!how)
+		return false;
+	if (floods(how->mode))
+		return true;
+	if (!(how->mode & WEFT_REPLICATES) || proto == bpf_htons(ETH_P_ARP))
+		return false;
+	return !stripped || proto != bpf_htons(ETH_P_IPV6) || !may_be_nd(skb);
+}
+
+#endif
