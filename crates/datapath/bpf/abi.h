@@ -24,6 +24,7 @@ struct weft_config {
 	__u64 fence_until; /* CLOCK_MONOTONIC ns: until then the locations are an Oracle's latest word */
 	__u8 node_mac[6];  /* stands for this NVE where it translates */
 	__u8 pad[2];
+	__u64 ageing; /* ns after which what was learned from frames counts no more */
 };
 
 #define WEFT_FAMILY_V4 1
@@ -59,7 +60,7 @@ struct weft_scoped_ip {
 	struct weft_ip ip;
 };
 
-/* Key of `fdb` and `asked`. */
+/* Key of `fdb`, `learned` and `asked`. */
 struct weft_vn_mac {
 	__u32 vni;
 	__u8 mac[6];
@@ -82,6 +83,12 @@ struct weft_location {
 #define WEFT_AT_NOWHERE 0
 #define WEFT_AT_LOCAL 1
 #define WEFT_AT_REMOTE 2
+
+/* Map `learned`: where a VN's frames from a MAC address came from last. */
+struct weft_learned {
+	struct weft_ip rloc;
+	__u64 seen; /* CLOCK_MONOTONIC ns */
+};
 
 /* Map `neighbours`. */
 struct weft_neighbour {

@@ -28,6 +28,7 @@ struct inward {
 	__u32 reason; /* why not, or 0 */
 	bool moved;
 	bool group; /* for all VAPs of the VN */
+	bool learn; /* its source */
 };
 
 /* Whether a location is another NVE's than the one that a frame came from. */
@@ -67,6 +68,7 @@ static __always_inline void admit(struct __sk_buff *skb, struct inward *in, cons
 	in->ifindex = 0;
 	in->reason = 0;
 	in->moved = false;
+	in->learn = false;
 	in->group = eth->h_dest[0] & 1;
 	if (is_vlan(eth->h_proto)) {
 		in->reason = WEFT_VLAN_TAGGED;
@@ -91,24 +93,29 @@ static __always_inline void admit(struct __sk_buff *skb, struct inward *in, cons
 	if (at && at->kind == WEFT_AT_REMOTE && elsewhere(at, from, node)) {
 		if (fenced(cfg, at)) {
 			in->reason = WEFT_FENCED;
+			bpf_map_delete_elem(&learned, &key);
 			return;
 		}
 		in->moved = true;
 	}
-	if (in->group)
-		return;
-	copy_mac(key.mac, eth->h_dest);
-	at = bpf_map_lookup_elem(&fdb, &key);
-	if (!at || at->kind != WEFT_AT_LOCAL) {
-		in->reason = WEFT_NO_SUCH_TS;
+	if (in->group) {
+		in->learn = stripped && learns(vni);
 		return;
 	}
-	in->ifindex = at->ifindex;
-	in->to = bpf_map_lookup_elem(&vaps, &in->ifindex);
-	if (!in->to || in->to->vni != vni)
+	copy_mac(key.mac, eth->h_dest);
+	at = bpf_map_lookup_elem(&fdb, &key);
+	if (at && at->kind == WEFT_AT_LOCAL) {
+		in->ifindex = at->ifindex;
+		in->to = bpf_map_lookup_elem(&vaps, &in->ifindex);
+	}
+	if (!in->to || in->to->vni != vni) {
 		in->reason = WEFT_NO_SUCH_TS;
-	else if (!(in->to->flags & WEFT_VAP_ACTIVATED))
+		in->learn = learns(vni);
+	} else if (!(in->to->flags & WEFT_VAP_ACTIVATED)) {
 		in->reason = WEFT_NOT_ACTIVATED;
+	} else {
+		in->learn = floods(in->to->mode);
+	}
 }
 
 /* Back to where it came from, without the agent: an answer means that this host's data path lives. */
@@ -253,8 +260,11 @@ static __always_inline int tunnelled(struct __sk_buff *skb, struct weft_config *
 	w.vni = vni;
 	inner = *(struct eth *)(data + off + 8);
 	admit(skb, &in, cfg, vni, from, node, &inner, false);
-	if (in.reason)
+	if (in.reason) {
+		if (in.learn)
+			learn(vni, &inner, from);
 		return drop_inward(skb, w, in.reason);
+	}
 	if (in.group || !in.to)
 		return pass(skb); /* by the VXLAN device to from_overlay, which makes the copies */
 	inner4 = inner.h_proto == bpf_htons(ETH_P_IP);
@@ -283,6 +293,8 @@ static __always_inline int tunnelled(struct __sk_buff *skb, struct weft_config *
 	*(struct eth *)data = inner;
 	if (outer_ecn & 1)
 		set_ecn(skb, inner4, ecn);
+	if (in.learn)
+		learn(vni, &inner, from);
 	if (in.moved)
 		count(skb, vni, WEFT_SRC_MOVED, w.path, w.direction);
 	count_hot(amount, in.to->slot, WEFT_HOT_DELIVERED + WEFT_PATH_DIRECT);
@@ -375,6 +387,8 @@ static __always_inline int overlay_frame(struct __sk_buff *skb)
 	if (skb->vlan_present)
 		return drop_inward(skb, w, WEFT_VLAN_TAGGED);
 	admit(skb, &in, cfg, w.vni, &from, peer->node, &inner, true);
+	if (in.learn)
+		learn(w.vni, &inner, &from);
 	if (in.reason)
 		return drop_inward(skb, w, in.reason);
 	if (in.moved)

@@ -26,6 +26,7 @@ PINNED_MAP(fdb, BPF_MAP_TYPE_HASH, struct weft_vn_mac, struct weft_location, 262
 PINNED_MAP(neighbours, BPF_MAP_TYPE_HASH, struct weft_scoped_ip, struct weft_neighbour, 262144,
 	   BPF_F_NO_PREALLOC);
 PINNED_MAP(peers, BPF_MAP_TYPE_HASH, struct weft_ip, struct weft_peer, 65536, BPF_F_NO_PREALLOC);
+PINNED_MAP(learned, BPF_MAP_TYPE_LRU_HASH, struct weft_vn_mac, struct weft_learned, 65536, 0);
 PINNED_MAP(asked, BPF_MAP_TYPE_LRU_HASH, struct weft_vn_mac, __u64, 8192, 0);
 PINNED_MAP(counters, BPF_MAP_TYPE_PERCPU_HASH, struct weft_count_key, struct weft_count, 16384, 0);
 

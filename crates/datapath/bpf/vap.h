@@ -69,6 +69,9 @@ static __always_inline int forward(struct __sk_buff *skb, struct weft_vap *vap, 
 	bool v4 = proto == bpf_htons(ETH_P_IP), ip = v4 || proto == bpf_htons(ETH_P_IPV6);
 	struct weft_config *cfg = get_config();
 	__u64 now = bpf_ktime_get_coarse_ns();
+	const struct weft_ip *rloc = 0;
+	bool everywhere = false;
+	struct weft_learned *seen;
 	struct weft_location *at;
 	struct weft_count amount;
 	struct weft_vap *to = 0;
@@ -79,15 +82,30 @@ static __always_inline int forward(struct __sk_buff *skb, struct weft_vap *vap, 
 	copy_mac(key.mac, eth->h_dest);
 	*(__u16 *)key.pad = 0;
 	at = bpf_map_lookup_elem(&fdb, &key);
-	if (!at) {
+	if (!cfg)
+		return drop(skb, *w, WEFT_NO_RLOC);
+	if (floods(vap->mode) && (!at || at->kind != WEFT_AT_LOCAL)) {
+		seen = find_learned(cfg, &key, now);
+		if (seen)
+			rloc = &seen->rloc;
+		else
+			everywhere = !at;
+	} else if (!at) {
 		if (first_this_second(&key))
 			return punt(skb, vap, WEFT_PUNT_MAC);
 		return drop(skb, *w, WEFT_UNKNOWN_MAC);
 	}
-	if (!cfg)
-		return drop(skb, *w, WEFT_NO_RLOC);
-	touch(at, now);
-	if (at->kind == WEFT_AT_LOCAL) {
+	if (at && !rloc) {
+		touch(at, now);
+		if (at->kind == WEFT_AT_REMOTE)
+			rloc = &at->rloc;
+	}
+	if (everywhere) {
+		/* No one place. */
+	} else if (rloc) {
+		if (!(cfg->families & (is_v4(rloc) ? WEFT_FAMILY_V4 : WEFT_FAMILY_V6)))
+			return drop(skb, *w, WEFT_NO_RLOC);
+	} else if (at && at->kind == WEFT_AT_LOCAL) {
 		/* Read once: the entry may be another's a moment later. */
 		ifindex = at->ifindex;
 		if (ifindex == skb->ifindex)
@@ -97,9 +115,6 @@ static __always_inline int forward(struct __sk_buff *skb, struct weft_vap *vap, 
 			return drop(skb, *w, WEFT_NO_SUCH_TS);
 		if (!(to->flags & WEFT_VAP_ACTIVATED))
 			return drop(skb, *w, WEFT_NOT_ACTIVATED);
-	} else if (at->kind == WEFT_AT_REMOTE) {
-		if (!(cfg->families & (is_v4(&at->rloc) ? WEFT_FAMILY_V4 : WEFT_FAMILY_V6)))
-			return drop(skb, *w, WEFT_NO_RLOC);
 	} else {
 		return drop(skb, *w, WEFT_NOWHERE);
 	}
@@ -108,17 +123,21 @@ static __always_inline int forward(struct __sk_buff *skb, struct weft_vap *vap, 
 			return drop(skb, *w, WEFT_TOO_BIG);
 		return v4 ? answer_frag_needed(skb, vap, l4) : answer_packet_too_big(skb, vap, l4);
 	}
+	if (everywhere)
+		return replicate(skb, vap, TO_VAPS | TO_MEMBERS);
 	amount = amount_of(skb, 0);
 	if (to) {
 		count_hot(amount, w->slot, WEFT_HOT_LOCAL + (w->path & 1));
 		return deliver(skb, to, ifindex, WEFT_LOCAL);
 	}
+	if (!rloc)
+		return drop(skb, *w, WEFT_NOWHERE);
 	/* bpf_skb_adjust_room takes IP only. */
 	if (w->path == WEFT_PATH_DEVICE || !ip)
-		return encap_device(skb, w, cfg, &at->rloc, &amount);
-	if (is_v4(&at->rloc))
-		return encap_direct4(skb, w, cfg, &at->rloc, eth, l4->ecn, now, &amount);
-	return encap_direct6(skb, w, cfg, &at->rloc, eth, l4->ecn, now, &amount);
+		return encap_device(skb, w, cfg, rloc, &amount);
+	if (is_v4(rloc))
+		return encap_direct4(skb, w, cfg, rloc, eth, l4->ecn, now, &amount);
+	return encap_direct6(skb, w, cfg, rloc, eth, l4->ecn, now, &amount);
 }
 
 /* RFC 826, RFC 5227. Returns true when the frame is unicast and goes on to its owner. */

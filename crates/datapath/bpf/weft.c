@@ -26,6 +26,7 @@
 #include "answer.h"
 #include "tunnel.h"
 #include "members.h"
+#include "flood.h"
 #include "vap.h"
 #include "fabric.h"
 

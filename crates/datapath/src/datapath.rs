@@ -1,6 +1,6 @@
 //! The contract between the NVE's agent and whatever forwards its frames.
 
-use crate::{Counter, DatapathError, Idle, IfIndex, Op, Tables};
+use crate::{Counter, DatapathError, Idle, IfIndex, Op, Seen, Tables};
 use core::time::Duration;
 use weft_model::{MacAddr, Vni};
 
@@ -33,6 +33,12 @@ pub trait Datapath {
     /// # Errors
     /// When the map cannot be read.
     fn last_used(&self, vni: Vni, mac: MacAddr) -> Result<Option<Idle>, DatapathError>;
+
+    /// What was learned from frames and counts still, in order.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    fn learned(&self) -> Result<Vec<Seen>, DatapathError>;
 
     /// Says that for as long as `lasts` the locations of remote tenant systems are an Oracle's latest word
     /// (zero: they are not). Frames from other NVEs than they name are then dropped as fenced, from 2 s

@@ -1,7 +1,20 @@
 //! What the data plane reports: frames it could not decide, and what it counted.
 
-use crate::IfIndex;
-use weft_model::{MacAddr, Vni};
+use crate::{Idle, IfIndex};
+use weft_model::{MacAddr, Rloc, Vni};
+
+/// What was learned from frames: where a MAC address is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Seen {
+    /// Its virtual network.
+    pub vni: Vni,
+    /// The source of the frames.
+    pub mac: MacAddr,
+    /// The NVE that sent them.
+    pub rloc: Rloc,
+    /// How long ago the last of them was.
+    pub idle: Idle,
+}
 
 /// Why a frame was handed to the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -18,6 +18,9 @@
 //! destination; is its sender not one that is here; is its destination a VAP of that VN, Activated. A VN that
 //! replicates lets group destinations in, for its VAPs only, but not ARP and ND unless it floods.
 //!
+//! In a VN that floods, ARP and ND are frames like others, a destination nobody knows is everybody's, and
+//! where a source was seen last is remembered for 300 s (an LRU map: the programs decide what is too old).
+//!
 //! Copies are made behind a limit of the VN, 1,000 a second and 200 at once unless said otherwise, and go by
 //! the VXLAN device.
 //!
@@ -41,8 +44,8 @@ mod tables;
 
 pub use datapath::Datapath;
 pub use error::DatapathError;
-pub use event::{Punt, PuntReason};
+pub use event::{Punt, PuntReason, Seen};
 pub use kernel::{Attachment, Did, DryRun, Kernel, Limits, OpenOptions, Punts, TableSize, table_sizes};
-pub use model::{Action, Ingress, Model, Verdict, decide};
+pub use model::{Action, Ingress, Learned, Lesson, Model, Verdict, decide};
 pub use reason::{Counter, Direction, Idle, Reason};
 pub use tables::{Config, IfIndex, Location, Neighbour, Op, Path, Peer, Tables, Vap, VapKind, Vn};

@@ -14,10 +14,10 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 use weft_datapath::{
-    Action, Config, Datapath as _, DatapathError, Did, IfIndex, Ingress, Kernel, Location, Neighbour, Path,
-    Peer, PuntReason, Punts, Reason, Tables, Vap, VapKind, Verdict, Vn, decide, echo,
+    Action, Config, Datapath as _, DatapathError, Did, IfIndex, Ingress, Kernel, Learned, Location,
+    Neighbour, Path, Peer, PuntReason, Punts, Reason, Tables, Vap, VapKind, Verdict, Vn, decide, echo,
 };
-use weft_model::{Bum, Epoch, Learning, MacAddr, Rloc, TenantIp, TsMac};
+use weft_model::{Bum, Epoch, Learning, MacAddr, Rloc, TenantIp, Time, TsMac};
 
 /// Draws choices from octets; zeros once they are used up, so that shrinking simplifies.
 struct Dice<'a>(std::slice::Iter<'a, u8>);
@@ -310,6 +310,7 @@ struct Bench {
     vaps: Vec<IfIndex>,
     /// A device that is no VAP.
     bare: IfIndex,
+    learned: Learned,
     asked: BTreeSet<(u32, Mac)>,
     /// How often each decision was made.
     seen: BTreeMap<String, u32>,
@@ -319,6 +320,7 @@ impl Bench {
     fn set(&mut self, wanted: &Tables) {
         let observed = self.kernel.observed().unwrap();
         for op in wanted.diff(&observed) {
+            self.learned.apply(&op);
             self.kernel.apply(&op).unwrap_or_else(|e| panic!("{op:?}: {e}"));
         }
         assert_eq!(self.kernel.observed().unwrap(), *wanted);
@@ -341,11 +343,13 @@ impl Bench {
         ingress: Ingress,
         frame: &[u8],
     ) -> Result<(), TestCaseError> {
-        let expected = decide(tables, ingress, frame);
+        let expected = decide(tables, &self.learned, ingress, frame);
+        self.saw(format!("{} lessons", expected.lessons.len()));
         let got = match self.kernel.dry_run(ingress, frame) {
             Err(DatapathError::FrameLength(_)) => return Ok(()), // the kernel runs no such test
             got => got.map_err(|e| TestCaseError::fail(e.to_string()))?,
         };
+        self.learned.note(Time::from_secs(0), &expected.lessons);
         self.saw(format!("{:?}", expected.reason));
         if expected.action == Action::Reply {
             let family = if frame[12..14] == [0x86, 0xdd] { 6 } else { 4 };
@@ -453,8 +457,8 @@ fn with_bench(name: &str, test: impl FnOnce(Bench) + Send) {
         options.storm_rate = u32::MAX;
         let mut kernel = Kernel::open(&options).unwrap();
         let punts = kernel.punts().unwrap();
-        let (asked, seen) = (BTreeSet::new(), BTreeMap::new());
-        test(Bench { kernel, punts, uplink, vaps, bare, asked, seen });
+        let (learned, asked, seen) = (Learned::default(), BTreeSet::new(), BTreeMap::new());
+        test(Bench { kernel, punts, uplink, vaps, bare, learned, asked, seen });
     });
 }
 

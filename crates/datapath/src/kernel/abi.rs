@@ -23,6 +23,14 @@ pub(crate) struct ConfigValue {
     pub(crate) fence_until: u64,
     pub(crate) node_mac: [u8; 6],
     pub(crate) pad: [u8; 2],
+    pub(crate) ageing: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(crate) struct LearnedValue {
+    pub(crate) rloc: Ip,
+    pub(crate) seen: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -182,6 +190,7 @@ pod!(
     ScopedIp,
     VnMac,
     LocationValue,
+    LearnedValue,
     NeighbourValue,
     PeerValue,
     CountKey,
@@ -388,7 +397,8 @@ mod tests {
     fn layouts_are_those_of_the_header() {
         let (ours, program) = layout! {
             Ip = "weft_ip" {}
-            ConfigValue = "weft_config" { vxlan_ifindex, families, rloc4, rloc6, netns, fence_until, node_mac, pad }
+            ConfigValue = "weft_config" { vxlan_ifindex, families, rloc4, rloc6, netns, fence_until, node_mac, pad, ageing }
+            LearnedValue = "weft_learned" { rloc, seen }
             VapValue = "weft_vap" { vni, mac, mtu, kind, path, flags, mode, slot, ip4, ip6, punt_interval, punt_window, punt_tat, icmp_tat }
             ScopedIp = "weft_scoped_ip" { scope, ip }
             VnMac = "weft_vn_mac" { vni, mac, pad }

@@ -1,8 +1,8 @@
 //! The maps, typed, and the check that pinned ones are what this program means.
 
 use super::abi::{
-    ConfigValue, CountKey, CountValue, HotValue, Indexed, Ip, LocationValue, NeighbourValue, PeerValue,
-    ScopedIp, SettingsValue, VapValue, VnMac, VnValue,
+    ConfigValue, CountKey, CountValue, HotValue, Indexed, Ip, LearnedValue, LocationValue, NeighbourValue,
+    PeerValue, ScopedIp, SettingsValue, VapValue, VnMac, VnValue,
 };
 use super::{Limits, sys};
 use crate::DatapathError;
@@ -18,7 +18,7 @@ const fn size<T>() -> u32 {
     octets
 }
 
-pub(super) fn shapes(limits: &Limits) -> [Shape; 14] {
+pub(super) fn shapes(limits: &Limits) -> [Shape; 15] {
     [
         ("config", 4, size::<ConfigValue>(), 1),
         ("vaps", 4, size::<VapValue>(), limits.vaps),
@@ -29,6 +29,7 @@ pub(super) fn shapes(limits: &Limits) -> [Shape; 14] {
         ("vn_vaps", size::<Indexed>(), 4, limits.vaps),
         ("hot", 4, size::<HotValue>(), limits.vaps),
         ("fdb", size::<VnMac>(), size::<LocationValue>(), limits.locations),
+        ("learned", size::<VnMac>(), size::<LearnedValue>(), limits.learned),
         ("neighbours", size::<ScopedIp>(), size::<NeighbourValue>(), limits.neighbours),
         ("peers", 16, size::<PeerValue>(), limits.peers),
         ("asked", size::<VnMac>(), 8, limits.asked),
@@ -145,6 +146,7 @@ pub(super) struct Maps {
     pub(super) members: Table<Indexed, Ip>,
     pub(super) vn_vaps: Table<Indexed, u32>,
     pub(super) fdb: Table<VnMac, LocationValue>,
+    pub(super) learned: Table<VnMac, LearnedValue>,
     pub(super) neighbours: Table<ScopedIp, NeighbourValue>,
     pub(super) peers: Table<Ip, PeerValue>,
 }
@@ -166,6 +168,7 @@ impl Maps {
             members: Table::new(&mut maps, &shapes, "members")?,
             vn_vaps: Table::new(&mut maps, &shapes, "vn_vaps")?,
             fdb: Table::new(&mut maps, &shapes, "fdb")?,
+            learned: Table::new(&mut maps, &shapes, "learned")?,
             neighbours: Table::new(&mut maps, &shapes, "neighbours")?,
             peers: Table::new(&mut maps, &shapes, "peers")?,
         };

@@ -15,7 +15,8 @@ mod vns;
 mod vxlan;
 
 use crate::{
-    Config, Counter, Datapath, DatapathError, Direction, Idle, IfIndex, Op, Path, Reason, Tables, Vap,
+    Config, Counter, Datapath, DatapathError, Direction, Idle, IfIndex, Location, Op, Path, Reason, Seen,
+    Tables, Vap,
 };
 use abi::{ConfigValue, Ip, LocationValue, ScopedIp, VapValue, VnMac, VnValue};
 use core::{fmt, net::IpAddr, time::Duration};
@@ -162,7 +163,8 @@ impl Kernel {
             limits,
         };
         let config = kernel.maps.config()?;
-        kernel.maps.set_config(ConfigValue { vxlan_ifindex: vxlan.0, netns, ..config })?;
+        let ageing = nanoseconds(options.ageing);
+        kernel.maps.set_config(ConfigValue { vxlan_ifindex: vxlan.0, netns, ageing, ..config })?;
         kernel.adopt()?;
         vxlan::start(&kernel.netlink, &kernel.vxlan_name, vxlan.0)?;
         Ok(kernel)
@@ -428,6 +430,11 @@ fn check_host() -> Result<(), DatapathError> {
     Ok(())
 }
 
+/// As the programs compare them: far beyond a life time is far enough.
+fn nanoseconds(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX).min(u64::MAX >> 2)
+}
+
 /// ns between two tokens, and how far a burst may run ahead.
 fn bucket(rate: u32, burst: u32) -> (u64, u64) {
     let interval = 1_000_000_000 / u64::from(rate.max(1));
@@ -477,7 +484,12 @@ impl Datapath for Kernel {
             Op::SetLocation(vni, mac, location) => {
                 let key = VnMac::new(*vni, *mac);
                 let used = self.maps.fdb.get(&key)?.map_or(0, |old| old.last_used);
-                self.maps.fdb.set(&key, &LocationValue::new(*location, used))
+                self.maps.fdb.set(&key, &LocationValue::new(*location, used))?;
+                match location {
+                    // Where it was is not where it will be when it leaves.
+                    Location::Local(_) => self.maps.learned.remove(&key),
+                    _ => Ok(()),
+                }
             }
             Op::RemoveLocation(vni, mac) => self.maps.fdb.remove(&VnMac::new(*vni, *mac)),
             Op::SetNeighbour(vni, ip, neighbour) => {
@@ -561,6 +573,19 @@ impl Datapath for Kernel {
         }
         counters.sort();
         Ok(counters)
+    }
+
+    fn learned(&self) -> Result<Vec<Seen>, DatapathError> {
+        let (now, ageing) = (sys::monotonic(), self.maps.config()?.ageing);
+        let seen = |(key, value): (VnMac, abi::LearnedValue)| {
+            let idle = now.saturating_sub(value.seen);
+            let (vni, rloc) = (Vni::new(key.vni).ok()?, Rloc::new(value.rloc.into()).ok()?);
+            let one = Seen { vni, mac: MacAddr(key.mac), rloc, idle: Duration::from_nanos(idle) };
+            (idle < ageing).then_some(one)
+        };
+        let mut all: Vec<Seen> = self.maps.learned.all()?.into_iter().filter_map(seen).collect();
+        all.sort();
+        Ok(all)
     }
 
     fn last_used(&self, vni: Vni, mac: MacAddr) -> Result<Option<Idle>, DatapathError> {

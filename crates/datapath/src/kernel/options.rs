@@ -1,5 +1,6 @@
 //! How a data plane is opened.
 
+use core::time::Duration;
 use std::path::PathBuf;
 
 /// Sizes of the maps. Changing one needs an uninstall first: pinned maps keep theirs.
@@ -11,6 +12,8 @@ pub struct Limits {
     pub vap_ips: u32,
     /// MAC locations.
     pub locations: u32,
+    /// Locations learned from frames; the oldest is forgotten first.
+    pub learned: u32,
     /// ARP and ND answers.
     pub neighbours: u32,
     /// Underlay addresses that may send here.
@@ -33,6 +36,7 @@ impl Default for Limits {
             vaps: 4_096,
             vap_ips: 32_768,
             locations: 262_144,
+            learned: 65_536,
             neighbours: 262_144,
             peers: 65_536,
             members: 65_536,
@@ -60,6 +64,8 @@ pub struct OpenOptions {
     pub storm_rate: u32,
     /// And how many at once.
     pub storm_burst: u32,
+    /// How long what was learned from frames counts after the last of them.
+    pub ageing: Duration,
     /// Sizes of the maps.
     pub limits: Limits,
 }
@@ -73,6 +79,7 @@ impl Default for OpenOptions {
             punt_burst: 200,
             storm_rate: 1_000,
             storm_burst: 200,
+            ageing: Duration::from_secs(300),
             limits: Limits::default(),
         }
     }

@@ -1,10 +1,10 @@
 //! What the underlay brings.
 
 use super::bytes::{ETH, IPV4, IPV6, UDP, be16, checksum, ethertype, ipv4, ipv6, is_vlan, mac, take, update};
-use super::{Action, Verdict, members};
+use super::{Action, Lesson, Verdict, members};
 use crate::{IfIndex, Location, Path, Peer, Reason, Tables, echo};
 use core::net::IpAddr;
-use weft_model::Vni;
+use weft_model::{Rloc, Vni};
 
 const PASS: Verdict = Verdict::new(Action::Pass);
 
@@ -25,6 +25,15 @@ struct Admitted {
     /// None: all VAPs of the VN.
     to: Option<(IfIndex, Path)>,
     moved: bool,
+}
+
+/// What a frame teaches that an NVE sent, however it ends.
+fn lesson(tables: &Tables, vni: Vni, from: IpAddr, frame: &[u8], reason: Option<Reason>) -> Vec<Lesson> {
+    if !members::floods(tables, vni) || !matches!(reason, None | Some(Reason::NoSuchTs)) {
+        return vec![];
+    }
+    let lesson = |mac| Some(Lesson::Mac { vni, mac, rloc: Rloc::new(from).ok()? });
+    mac(frame, 6).and_then(lesson).into_iter().collect()
 }
 
 fn admit(tables: &Tables, vni: Vni, from: IpAddr, frame: &[u8], stripped: bool) -> Result<Admitted, Reason> {
@@ -68,16 +77,20 @@ pub(super) fn from_overlay(tables: &Tables, vni: u32, from: IpAddr, frame: &[u8]
     }
     let Ok(vni) = Vni::new(vni) else { return drop(Reason::BadVxlan, None, path) };
     let admitted = match admit(tables, vni, from, frame, true) {
-        Err(reason) => return drop_inward(tables, reason, vni, path),
+        Err(reason) => {
+            let lessons = lesson(tables, vni, from, frame, Some(reason));
+            return Verdict { lessons, ..drop_inward(tables, reason, vni, path) };
+        }
         Ok(admitted) => admitted,
     };
-    match admitted.to {
+    let verdict = match admitted.to {
         Some((device, _)) => delivered(device, admitted.moved, vni, path, frame.to_vec()),
         None => match members::spread(tables, vni, frame) {
             Err(reason) => drop_inward(tables, reason, vni, path),
             Ok(verdict) => Verdict { moved: admitted.moved, ..verdict },
         },
-    }
+    };
+    Verdict { lessons: lesson(tables, vni, from, frame, None), ..verdict }
 }
 
 fn delivered(to: IfIndex, moved: bool, vni: Vni, path: Path, frame: Vec<u8>) -> Verdict {
@@ -141,7 +154,10 @@ pub(super) fn from_underlay(tables: &Tables, frame: &[u8]) -> Verdict {
     };
     let inner = &frame[outer.off + 8..];
     let admitted = match admit(tables, vni, outer.from, inner, false) {
-        Err(reason) => return drop_inward(tables, reason, vni, path),
+        Err(reason) => {
+            let lessons = lesson(tables, vni, outer.from, inner, Some(reason));
+            return Verdict { lessons, ..drop_inward(tables, reason, vni, path) };
+        }
         Ok(admitted) => admitted,
     };
     // Copies are made where the VXLAN device has stripped it.
@@ -153,11 +169,12 @@ pub(super) fn from_underlay(tables: &Tables, frame: &[u8]) -> Verdict {
     if inner.len() < ETH + if v4 { 20 } else { 40 } {
         return drop(Reason::Malformed, Some(vni), path);
     }
+    let lessons = lesson(tables, vni, outer.from, inner, None);
     let mut inner = inner.to_vec();
     if !merge_ecn(&mut inner, v4, outer.ecn) {
         return drop(Reason::EcnLost, Some(vni), path);
     }
-    delivered(device, admitted.moved, vni, path, inner)
+    Verdict { lessons, ..delivered(device, admitted.moved, vni, path, inner) }
 }
 
 fn stranger_or(peer: Peer, reason: Reason) -> Reason {

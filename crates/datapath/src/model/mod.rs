@@ -7,14 +7,16 @@
 mod answer;
 mod bytes;
 mod fabric;
+mod learned;
 mod members;
 mod tunnel;
 mod vap;
 
 use crate::{
-    Counter, Datapath, DatapathError, Direction, Idle, IfIndex, Op, Path, PuntReason, Reason, Tables,
+    Counter, Datapath, DatapathError, Direction, Idle, IfIndex, Op, Path, PuntReason, Reason, Seen, Tables,
 };
 use core::{net::IpAddr, time::Duration};
+pub use learned::{Learned, Lesson};
 use std::collections::BTreeMap;
 use weft_model::{MacAddr, Rloc, Time, Vni};
 
@@ -74,6 +76,8 @@ pub struct Verdict {
     pub path: Path,
     /// The sender is known behind another RLOC.
     pub moved: bool,
+    /// What is learned from the frame.
+    pub lessons: Vec<Lesson>,
     /// Why the agent is handed a copy beside what is done.
     pub also: Option<PuntReason>,
     /// What leaves. Outer MAC addresses are zero and the outer UDP source port is 0: the kernel's
@@ -90,17 +94,18 @@ impl Verdict {
             vni: None,
             path: Path::Direct,
             moved: false,
+            lessons: Vec::new(),
             also: None,
             frames: Vec::new(),
         }
     }
 }
 
-/// Decides about one frame.
+/// Decides about one frame by the tables and what was `learned` from earlier ones.
 #[must_use]
-pub fn decide(tables: &Tables, ingress: Ingress, frame: &[u8]) -> Verdict {
+pub fn decide(tables: &Tables, learned: &Learned, ingress: Ingress, frame: &[u8]) -> Verdict {
     match ingress {
-        Ingress::Vap(device) => vap::decide(tables, device, frame),
+        Ingress::Vap(device) => vap::decide(tables, learned, device, frame),
         Ingress::Underlay(_) => fabric::from_underlay(tables, frame),
         Ingress::Overlay { vni, from } => fabric::from_overlay(tables, vni, from, frame),
     }
@@ -117,6 +122,7 @@ pub struct Model {
     counters: BTreeMap<Counted, (u64, u64)>,
     used: BTreeMap<(Vni, MacAddr), Time>,
     injected: Vec<(IfIndex, Vec<u8>)>,
+    learned: Learned,
 }
 
 impl Model {
@@ -135,7 +141,9 @@ impl Model {
     /// Decides about a frame at `now`, counts it, and notes the location it went to as used.
     pub fn receive(&mut self, now: Time, ingress: Ingress, frame: &[u8]) -> Verdict {
         self.now = self.now.max(now);
-        let verdict = decide(&self.tables, ingress, frame);
+        self.learned.forget(self.now);
+        let verdict = decide(&self.tables, &self.learned, ingress, frame);
+        self.learned.note(self.now, &verdict.lessons);
         let direction = if matches!(ingress, Ingress::Vap(_)) { Direction::Out } else { Direction::In };
         if let Some(reason) = verdict.reason {
             let moved = verdict.moved.then_some(Reason::SrcMoved);
@@ -164,6 +172,7 @@ impl Model {
 impl Datapath for Model {
     fn apply(&mut self, op: &Op) -> Result<(), DatapathError> {
         self.tables.apply(op);
+        self.learned.apply(op);
         if let Op::RemoveLocation(vni, mac) = op {
             self.used.remove(&(*vni, *mac));
         }
@@ -186,6 +195,10 @@ impl Datapath for Model {
             bytes: value.1,
         };
         Ok(self.counters.iter().map(counter).collect())
+    }
+
+    fn learned(&self) -> Result<Vec<Seen>, DatapathError> {
+        Ok(self.learned.seen(self.now))
     }
 
     fn last_used(&self, vni: Vni, mac: MacAddr) -> Result<Option<Idle>, DatapathError> {

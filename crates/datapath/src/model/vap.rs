@@ -4,7 +4,7 @@ use super::bytes::{
     ARP, ETH, ICMP, ICMPV6, IPV4, IPV6, UDP, be16, ethertype, ipv4, ipv6, is_vlan, mac, take,
 };
 use super::members::{floods, replicate, replicates};
-use super::{Action, Verdict, answer, tunnel};
+use super::{Action, Learned, Verdict, answer, tunnel};
 use crate::{IfIndex, Location, Neighbour, Path, PuntReason, Reason, Tables, Vap};
 use core::net::IpAddr;
 use weft_model::{MacAddr, Rloc, TenantIp};
@@ -30,7 +30,7 @@ pub(super) struct L4 {
 
 const NOT_IP: L4 = L4 { off: ETH, proto: 0, later: false, direct: false, confined: false, claim: false };
 
-pub(super) fn decide(tables: &Tables, device: IfIndex, frame: &[u8]) -> Verdict {
+pub(super) fn decide(tables: &Tables, learned: &Learned, device: IfIndex, frame: &[u8]) -> Verdict {
     let Some(vap) = tables.vaps.get(&device) else {
         return Verdict { reason: Some(Reason::NoVap), ..Verdict::new(Action::Drop) };
     };
@@ -49,7 +49,7 @@ pub(super) fn decide(tables: &Tables, device: IfIndex, frame: &[u8]) -> Verdict 
             }
             Verdict { also, ..replicate(tables, vap.vni, device, true, frame) }
         }
-        Ok(l4) => forward(tables, vap, device, frame, &l4, verdict),
+        Ok(l4) => forward(tables, learned, vap, device, frame, &l4, verdict),
         Err(Stop::Drop(reason)) => verdict(Action::Drop, reason, vec![]),
         Err(Stop::Punt(why)) => verdict(Action::Punt(why), Reason::Punted, vec![]),
         Err(Stop::Answer(None)) => verdict(Action::Drop, Reason::Malformed, vec![]),
@@ -320,6 +320,7 @@ fn source(tables: &Tables, to: Rloc) -> Option<IpAddr> {
 
 fn forward(
     tables: &Tables,
+    learned: &Learned,
     vap: &Vap,
     device: IfIndex,
     frame: &[u8],
@@ -327,27 +328,38 @@ fn forward(
     verdict: impl Fn(Action, Reason, Vec<Vec<u8>>) -> Verdict,
 ) -> Verdict {
     let drop = |reason| verdict(Action::Drop, reason, vec![]);
-    let location = mac(frame, 0).and_then(|dst| tables.fdb.get(&(vap.vni, dst)));
+    let location = mac(frame, 0).and_then(|dst| {
+        let told = tables.fdb.get(&(vap.vni, dst)).copied();
+        match told {
+            Some(Location::Local(_)) => told,
+            _ if floods(tables, vap.vni) => learned.location(vap.vni, dst).or(told),
+            _ => told,
+        }
+    });
     let ip = matches!(ethertype(frame), Some(IPV4 | IPV6));
     let path = if ip { vap.path } else { Path::Device };
     let (action, reason, out) = match location {
+        None if floods(tables, vap.vni) => {
+            let everywhere = replicate(tables, vap.vni, device, true, frame);
+            (everywhere.action, Reason::Replicated, Some(frame.to_vec()))
+        }
         None => return verdict(Action::Punt(PuntReason::UnknownMac), Reason::Punted, vec![]),
         Some(Location::Nowhere) => return drop(Reason::Nowhere),
-        Some(Location::Local(at)) if *at == device => return drop(Reason::ToSelf),
-        Some(Location::Local(at)) => match tables.vaps.get(at) {
+        Some(Location::Local(at)) if at == device => return drop(Reason::ToSelf),
+        Some(Location::Local(at)) => match tables.vaps.get(&at) {
             Some(to) if to.vni == vap.vni && to.activated => {
-                (Action::Deliver(*at), Reason::Local, Some(frame.to_vec()))
+                (Action::Deliver(at), Reason::Local, Some(frame.to_vec()))
             }
             Some(to) if to.vni == vap.vni => return drop(Reason::NotActivated),
             _ => return drop(Reason::NoSuchTs),
         },
         Some(Location::Remote { rloc, .. }) => {
-            let Some(from) = source(tables, *rloc) else { return drop(Reason::NoRloc) };
+            let Some(from) = source(tables, rloc) else { return drop(Reason::NoRloc) };
             let out = match path {
                 Path::Direct => tunnel::encapsulate(frame, vap.vni, from, rloc.get()),
                 Path::Device => Some(frame.to_vec()),
             };
-            (Action::Tunnel { rloc: *rloc, path }, Reason::Encapsulated, out)
+            (Action::Tunnel { rloc, path }, Reason::Encapsulated, out)
         }
     };
     if frame.len() - ETH > usize::from(vap.mtu) {
@@ -357,8 +369,10 @@ fn forward(
         };
     }
     let mut v = verdict(action, reason, out.into_iter().collect());
-    if reason == Reason::Encapsulated {
-        v.path = path;
+    match reason {
+        Reason::Encapsulated => v.path = path,
+        Reason::Replicated => v.path = Path::Device,
+        _ => {}
     }
     v
 }

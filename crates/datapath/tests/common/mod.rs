@@ -227,6 +227,7 @@ pub fn options() -> OpenOptions {
             vaps: 64,
             vap_ips: small,
             locations: small,
+            learned: small,
             neighbours: small,
             peers: small,
             members: small,
