@@ -4,7 +4,7 @@ use super::cache::{Bound, Located};
 use super::{Core, Timer};
 use ::core::net::IpAddr;
 use weft_datapath::{Location, Neighbour, Op, Peer, Tables};
-use weft_model::{Eid, Origin, Rloc, Time, VnSpec};
+use weft_model::{Eid, Origin, Rloc, Time, VnSpec, Vni};
 
 impl Core {
     /// Takes over VN Contexts saved by an earlier run and the remote entries and peers that the
@@ -16,6 +16,15 @@ impl Core {
             if self.members.contains_key(&vn.vni) {
                 self.vns.insert(vn.vni, vn);
             }
+        }
+        for (vni, vn) in &observed.vns {
+            if self.wants_members(*vni) {
+                self.memberships.entry(*vni).or_default().adopted.clone_from(&vn.members);
+            }
+        }
+        let here: Vec<Vni> = self.members.keys().copied().collect();
+        for vni in here {
+            self.review_vn(vni);
         }
         let expires = now + self.config.timing.ttl;
         for ((vni, mac), location) in &observed.fdb {

@@ -62,6 +62,8 @@ pub struct Limits {
     pub answers_per_second: u32,
     /// and how many may come together.
     pub answer_burst: u32,
+    /// RLOCs of members kept of one VN.
+    pub members: usize,
 }
 
 /// Intervals.
@@ -101,6 +103,7 @@ impl Default for Limits {
             link_locals: 2,
             answers_per_second: 20_000,
             answer_burst: 2_000,
+            members: 1 << 16,
         }
     }
 }

@@ -19,12 +19,14 @@ mod config;
 mod event;
 mod idle;
 mod learn;
+mod members;
 mod messages;
 mod orphan;
 mod proxy;
 mod release;
 mod resolver;
 mod session;
+mod subscribe;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -42,6 +44,7 @@ use ::core::net::IpAddr;
 use ::core::time::Duration;
 use attach::Call;
 use cache::MapCache;
+use members::Membership;
 use release::Releases;
 use resolver::Resolver;
 use session::OracleState;
@@ -75,6 +78,10 @@ enum Timer {
     Release(VnName, TsiName),
     /// What is registered is compared with what an Oracle has.
     Digest(usize),
+    /// Subscribe to what a VN needs: it was refused.
+    Subscribe(Vni),
+    /// Members named by a snapshot so far go to the data plane.
+    Members(Vni),
 }
 
 /// The core of one NVE.
@@ -114,6 +121,8 @@ pub struct Core {
     next_ticket: u64,
     tickets: BTreeMap<Ticket, TsiId>,
     cache: MapCache,
+    /// The other NVEs of the VNs whose frames are replicated.
+    memberships: BTreeMap<Vni, Membership>,
     resolver: Resolver,
     /// The answers given so far are within their rate until then.
     answered_until: Time,
@@ -151,6 +160,7 @@ impl Core {
             next_ticket: 0,
             tickets: BTreeMap::new(),
             cache: MapCache::default(),
+            memberships: BTreeMap::new(),
             resolver: Resolver::default(),
             answered_until: Time::default(),
             timers: Timers::default(),
@@ -202,6 +212,8 @@ impl Core {
                 Timer::Register(tsi) => self.register_again(&tsi),
                 Timer::Release(vn, tsi) => self.retry_release(now, vn, tsi),
                 Timer::Digest(oracle) => self.send_digests(now, oracle),
+                Timer::Subscribe(vni) => self.review_vn(vni),
+                Timer::Members(vni) => self.set_vn(vni),
             }
         }
     }
@@ -213,10 +225,12 @@ impl Core {
                 let vni = vn.vni;
                 self.vns.insert(vni, vn);
                 self.adopt_orphans();
+                self.review_vn(vni);
             }
             Fact::VnGone(vni) => {
                 self.vns.remove(&vni);
                 self.forget_vn(vni);
+                self.review_vn(vni);
             }
             Fact::Nve(xtr, rlocs) => self.set_nve(xtr, rlocs),
             Fact::NveGone(xtr) => self.set_nve(xtr, BTreeSet::new()),

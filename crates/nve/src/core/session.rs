@@ -3,6 +3,7 @@
 use super::messages::{self, Registering};
 use super::tsi::State;
 use super::{Core, Notice, Output, Refused, Session, Timer};
+use std::collections::BTreeSet;
 use weft_lisp::tcp::{Body, EidPrefix, Frame, RefreshScope, Registration, RejectReason, Signal};
 use weft_lisp::{Address, Eid as WireEid, EncodeOptions};
 use weft_model::{BootId, Origin, Reply, Time, TsiId, Vni, digest::Digest};
@@ -14,6 +15,8 @@ pub const VERSION: u16 = 1;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct OracleState {
     pub up: bool,
+    /// The VNs of which it has acknowledged something on this session.
+    pub(super) scopes: BTreeSet<Vni>,
     next_id: u32,
     nonce: u64,
     /// Which start of the Oracle this or the last session is with.
@@ -28,6 +31,7 @@ impl Core {
         match event {
             Session::Up => {
                 state.up = true;
+                self.leave_oracle(oracle);
                 let hello = Signal::Hello { version: VERSION, boot_id: self.config.boot.0 };
                 self.send(oracle, &Body::Signal(hello));
                 if self.config.lisp_port != weft_lisp::CONTROL_PORT {
@@ -40,6 +44,7 @@ impl Core {
             Session::Down => {
                 state.up = false;
                 self.timers.cancel(&Timer::Digest(oracle));
+                self.leave_oracle(oracle);
             }
             // What an agent still has in hand of a session that is over says nothing any more.
             Session::Frame(_) if !state.up => self.counters.unexpected_frames += 1,
@@ -52,6 +57,7 @@ impl Core {
             Ok(Body::RegistrationAck(prefix)) => {
                 if let Some(id) = self.answered(oracle, frame.id, prefix) {
                     self.acknowledged(&id);
+                    self.enter_scope(oracle, id.vni);
                 }
             }
             Ok(Body::RegistrationReject { prefix, reason }) => {
@@ -72,6 +78,7 @@ impl Core {
                     self.learn(now, said, Origin::Notify, None);
                 }
             }
+            Ok(Body::Membership(membership)) => self.membership(now, oracle, membership),
             Ok(Body::Signal(Signal::VnDigest { vni, count, digest })) => {
                 self.compare(oracle, vni, Digest { count, sum: digest });
             }
@@ -250,7 +257,7 @@ impl Core {
     }
 
     /// Sends a frame; gives its ID.
-    fn send(&mut self, oracle: usize, body: &Body<'_>) -> Option<u32> {
+    pub(super) fn send(&mut self, oracle: usize, body: &Body<'_>) -> Option<u32> {
         let state = self.oracles.get_mut(oracle)?;
         state.next_id = state.next_id.wrapping_add(1);
         let id = state.next_id;

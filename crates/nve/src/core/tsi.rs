@@ -186,6 +186,7 @@ impl Core {
             self.forget_cached(id.vni, *eid);
         }
         self.end_orphan(device.index);
+        self.review_vn(id.vni);
         self.change(Op::SetLocation(id.vni, mac, Location::Local(device.index)));
         for ip in &grant.ips {
             self.change(Op::SetNeighbour(id.vni, *ip, Neighbour::At(mac)));
@@ -278,6 +279,7 @@ impl Core {
         }
         self.remove_local(id, &eids(&grant));
         self.forget_asker(id.vni, device);
+        self.review_vn(id.vni);
     }
 
     /// Takes addresses of `id` out of the tables, unless somebody else here has them by now.

@@ -39,6 +39,7 @@ pub struct Counters {
     pub unexpected_frames: u64,
     pub claims_refused: u64,
     pub not_encoded: u64,
+    pub members_full: u64,
 }
 
 impl Counters {
@@ -79,6 +80,7 @@ impl Counters {
             unexpected_frames,
             claims_refused,
             not_encoded,
+            members_full,
         ]
     }
 }

@@ -57,6 +57,10 @@ pub struct Limits {
     pub events: usize,
     /// Octets that one `poll_transmit` puts into a session's transmission before it ends it.
     pub session_batch_octets: usize,
+    /// Changes noted for one subscription; beyond, all of it is sent anew.
+    pub changes_per_session: usize,
+    /// Octets of snapshots sent in one [`Timing::push_interval`], to all sessions.
+    pub push_octets: usize,
 }
 
 /// Intervals.
@@ -92,6 +96,11 @@ pub struct Timing {
     pub smr_interval: Duration,
     /// SMRs about one change, unless the xTR asks before.
     pub smr_count: u8,
+    /// Between two turns of snapshots.
+    pub push_interval: Duration,
+    /// NVEs that hold grants have this long after the start to register what they have; until then no list
+    /// of members is said to be complete.
+    pub settle: Duration,
 }
 
 /// Record TTLs, in minutes.
@@ -138,6 +147,8 @@ impl Default for Limits {
             echoes: 1 << 16,
             events: 4_096,
             session_batch_octets: 16 << 10,
+            changes_per_session: 1 << 14,
+            push_octets: 128 << 10,
         }
     }
 }
@@ -159,6 +170,8 @@ impl Default for Timing {
             registration_longest: Duration::from_secs(86_400),
             smr_interval: Duration::from_secs(3),
             smr_count: 3,
+            push_interval: Duration::from_millis(1),
+            settle: Duration::from_secs(30),
         }
     }
 }

@@ -94,6 +94,10 @@ counters! {
     frames_malformed,
     /// Frames on a session that is not, or no longer, an NVE's.
     frames_without_session,
+    /// Subscriptions accepted, and snapshots asked for again.
+    subscriptions,
+    /// Snapshots begun again because more had changed than is kept.
+    snapshots_restarted,
     /// VN digests that did not match.
     digest_mismatches,
     /// VNs or everything asked to be registered again.

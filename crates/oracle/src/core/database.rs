@@ -10,6 +10,7 @@ use std::ops::Bound;
 use weft_model::digest::Digest;
 use weft_model::{Eid, Epoch, Grant, MacAddr, Rloc, Successor, TenantIp, Time, TsiId, Vni, XtrId};
 
+use super::members::Members;
 use super::output::SessionId;
 
 /// The most locators a record may have here.
@@ -137,6 +138,8 @@ pub(crate) struct Database {
     scope: BTreeMap<(XtrId, Vni), u32>,
     /// Who has registered.
     registered: NodeIndex,
+    /// Who has active registrations.
+    pub(crate) members: Members,
 }
 
 /// TSIs by node and VN. The VN is always there; `None` is what lies before the first.
@@ -185,6 +188,25 @@ impl Database {
             .filter_map(|((v, eid), ix)| self.get(*ix).map(|tsi| (*v, *eid, tsi)))
     }
 
+    /// Whom grants name, each once.
+    pub(crate) fn holders(&self) -> impl Iterator<Item = XtrId> + '_ {
+        let mut last = None;
+        self.scope.keys().map(|(nve, _)| *nve).filter(move |nve| last.replace(*nve) != Some(*nve))
+    }
+
+    /// Counts the active registrations of a TSI, or takes them out of the count before they change.
+    fn count(&mut self, ix: TsiIx, add: bool) {
+        let Some(tsi) = self.tsis.get(ix.0 as usize).and_then(Option::as_ref) else { return };
+        let vni = tsi.grant.tsi.vni;
+        for r in tsi.registrations.iter().filter(|r| r.active()) {
+            if add {
+                self.members.add(vni, r.nve);
+            } else {
+                self.members.remove(vni, r.nve);
+            }
+        }
+    }
+
     /// Number of TSIs.
     pub(crate) fn len(&self) -> usize {
         self.by_name.len()
@@ -206,6 +228,7 @@ impl Database {
                 ix
             }
         };
+        self.count(ix, false);
         let (mut claim, mut registrations) = (None, Vec::new());
         let (mut withdrawn, mut activating) = (false, None);
         if let Some(old) = self.tsis.get_mut(ix.0 as usize).and_then(Option::take) {
@@ -244,11 +267,13 @@ impl Database {
         if let Some(slot) = self.tsis.get_mut(ix.0 as usize) {
             *slot = Some(tsi);
         }
+        self.count(ix, true);
         (ix, dropped)
     }
 
     /// Removes a TSI.
     pub(crate) fn remove(&mut self, ix: TsiIx) -> Option<Tsi> {
+        self.count(ix, false);
         let tsi = self.tsis.get_mut(ix.0 as usize)?.take()?;
         self.free.push(ix);
         self.unindex(ix, &tsi);
@@ -283,6 +308,7 @@ impl Database {
     ///
     /// Returns the NVEs displaced, and whether the grant's successor has hereby become the holder.
     pub(crate) fn register(&mut self, ix: TsiIx, registration: Registration) -> (Vec<XtrId>, bool) {
+        self.count(ix, false);
         let Some(tsi) = self.tsis.get_mut(ix.0 as usize).and_then(Option::as_mut) else {
             return (Vec::new(), false);
         };
@@ -313,6 +339,7 @@ impl Database {
         tsi.activating = None;
         tsi.registrations.push(registration);
         self.registered.insert((nve, Some(vni), ix));
+        self.count(ix, true);
         (displaced, next.is_some())
     }
 
@@ -336,10 +363,9 @@ impl Database {
     /// Removes what `nve` has registered for a TSI. False when it had not.
     pub(crate) fn withdraw(&mut self, ix: TsiIx, nve: XtrId) -> bool {
         let Some(tsi) = self.tsis.get_mut(ix.0 as usize).and_then(Option::as_mut) else { return false };
-        let before = tsi.registrations.len();
-        tsi.registrations.retain(|r| r.nve != nve);
-        if tsi.registrations.len() == before {
-            return false;
+        let Some(at) = tsi.registrations.iter().position(|r| r.nve == nve) else { return false };
+        if tsi.registrations.remove(at).active() {
+            self.members.remove(tsi.grant.tsi.vni, nve);
         }
         // Who is left is an active one's inactive counterpart at most.
         tsi.withdrawn = tsi.registrations.is_empty();
@@ -349,7 +375,7 @@ impl Database {
 }
 
 /// Whom a grant names.
-fn named(grant: &Grant) -> impl Iterator<Item = XtrId> + use<> {
+pub(crate) fn named(grant: &Grant) -> impl Iterator<Item = XtrId> + use<> {
     std::iter::once(grant.owner).chain(grant.next.map(|next| next.nve))
 }
 

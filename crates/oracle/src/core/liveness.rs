@@ -102,6 +102,7 @@ impl Shard {
             self.counters.withdrawals_dead += 1;
         }
         self.event(Event::Withdrawn { nve, tsis: all.len(), after });
+        self.end_wait(now, nve);
     }
 
     /// Whether so many NVEs are lost at once that the fault must be on this side.

@@ -43,12 +43,14 @@ mod facts;
 mod forward;
 mod limits;
 mod liveness;
+mod members;
 mod nodes;
 mod output;
 mod publish;
 mod resolver;
 mod route;
 mod server;
+mod subscribe;
 #[cfg(test)]
 mod tests;
 mod views;
@@ -66,6 +68,7 @@ use database::{Database, TsiIx};
 use limits::{Nonces, TokenBucket};
 use nodes::{Node, Nodes};
 use output::Outbox;
+use subscribe::{Subscribers, Turns};
 use xtr::{PlainXtr, Solicit};
 
 pub use config::{Limits, RecordTtl, ShardConfig, Timing};
@@ -88,6 +91,10 @@ enum Timer {
     Activation(TsiIx),
     Smr(AskKey),
     Parked(XtrId, SessionId, Vni, Eid),
+    /// Snapshots go on.
+    Push,
+    /// Whoever has not registered by now has nothing.
+    Settled,
 }
 
 /// The mapping database of a subset of the VNs, with everything that protocol needs around it.
@@ -109,6 +116,10 @@ pub struct Shard {
     timers: BTreeSet<(Time, Timer)>,
     /// When the one expiry timer of a plain xTR's registration is due: not after the registration ends.
     expiries: BTreeMap<(TsiIx, XtrId), Time>,
+    subscribers: Subscribers,
+    turns: Turns,
+    /// NVEs that hold grants and have not said since the start what they have.
+    awaited: BTreeSet<XtrId>,
     /// Too many NVEs are lost at once.
     alarmed: bool,
     frame_id: u32,
@@ -122,6 +133,7 @@ impl Shard {
     pub fn new(config: ShardConfig, _now: Time) -> Self {
         Self {
             nonces: Nonces::new(config.seed),
+            turns: Turns::new(config.limits.push_octets.max(1)),
             config,
             loaded: false,
             vns: BTreeMap::new(),
@@ -132,6 +144,8 @@ impl Shard {
             smrs: BTreeMap::new(),
             timers: BTreeSet::new(),
             expiries: BTreeMap::new(),
+            subscribers: Subscribers::default(),
+            awaited: BTreeSet::new(),
             alarmed: false,
             frame_id: 0,
             out: Outbox::default(),
@@ -148,6 +162,7 @@ impl Shard {
             Fact::VnGone(vni) => {
                 self.vns.remove(&vni);
                 self.asks.remove_vn(vni);
+                self.end_vn(vni);
             }
             Fact::Grant(grant) if self.owns(grant.tsi.vni) => self.put_grant(now, grant),
             Fact::GrantGone(tsi) => {
@@ -160,6 +175,7 @@ impl Shard {
             Fact::Xtr(fact) => self.put_xtr(now, &fact),
             Fact::FactsLoaded => {
                 if !std::mem::replace(&mut self.loaded, true) {
+                    self.await_registrations(now);
                     self.event(Event::Ready);
                 }
             }
@@ -258,6 +274,8 @@ impl Shard {
                 Timer::Activation(ix) => self.review_activation(now, ix),
                 Timer::Smr(key) => self.review_smr(now, key),
                 Timer::Parked(nve, session, vni, eid) => self.unpark(now, nve, session, (vni, eid)),
+                Timer::Push => self.next_turns(now),
+                Timer::Settled => self.settled(now),
             }
         }
         if self.asks.next_expiry().is_some_and(|at| at <= now) {
@@ -284,7 +302,7 @@ impl Shard {
         if let Some((rloc, nonce)) = self.out.echoes.pop_front() {
             return Some(Transmit::Echo { rloc, nonce });
         }
-        self.poll_session(octets)
+        self.poll_session(octets).or_else(|| self.poll_push(octets))
     }
 
     /// What happened. Call until `None`.
@@ -314,8 +332,10 @@ impl Shard {
         eids.extend(grant.ips.iter().map(|ip| Eid::Ip(*ip)));
         let old = self.db.by_name(&grant.tsi).and_then(|ix| self.db.get(ix));
         let held = old.map(|tsi| tsi.holder().0);
+        let mut parties = Vec::new();
         if let Some(old) = old {
             eids.extend(old.eids());
+            parties.extend(database::named(&old.grant));
         }
         let before = self.before_eids(vni, eids.iter().copied());
         let (ix, mut dropped) = self.db.put(grant);
@@ -330,12 +350,17 @@ impl Shard {
         for nve in named.into_iter().flat_map(|(owner, next)| [Some(owner), next]).flatten() {
             self.register_parked(now, nve, vni, &eids);
         }
+        self.review_scope(&parties, vni);
     }
 
     fn remove_grant(&mut self, now: Time, ix: TsiIx) {
         let Some(before) = self.before(ix) else { return };
-        self.db.remove(ix);
+        let removed = self.db.remove(ix);
         self.publish(now, before);
+        if let Some(tsi) = removed {
+            let parties: Vec<XtrId> = database::named(&tsi.grant).collect();
+            self.review_scope(&parties, tsi.grant.tsi.vni);
+        }
     }
 
     fn put_nve(&mut self, now: Time, nve: NveFact) {
@@ -370,7 +395,11 @@ impl Shard {
         let tsis: Vec<TsiIx> = self.db.granted_to(id).collect();
         let before: Vec<_> = tsis.iter().filter_map(|ix| self.before(*ix)).collect();
         let enrolled: BTreeSet<Rloc> = rlocs.iter().copied().collect();
+        let old: BTreeSet<Rloc> =
+            self.nodes.get(id).into_iter().flat_map(|node| node.rlocs.iter().copied()).collect();
+        let changed: Vec<Rloc> = old.symmetric_difference(&enrolled).copied().collect();
         self.nodes.put(id, rlocs, new);
+        self.members_at(now, id, &changed);
         for ix in tsis {
             let registration = self.db.get(ix).and_then(|tsi| tsi.registration(id));
             if registration.is_some_and(|r| r.locators.iter().any(|l| !enrolled.contains(&l.rloc))) {
@@ -390,6 +419,14 @@ impl Shard {
         for ix in tsis {
             self.db.withdraw(ix, id);
         }
+        // While its RLOCs are known.
+        self.publish_members(now);
+        self.end_wait(now, id);
+        if let Some(session) = self.nodes.get_mut(id).and_then(|node| node.session.take()) {
+            self.end_feeds(id, &session.feeds);
+            self.nodes.sessions.remove(&session.id);
+        }
+        self.turns.forget(id);
         self.nodes.remove(id);
         self.asks.remove_asker(id);
         for before in before {

@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
 use weft_lisp as lisp;
+use weft_lisp::tcp::SubscribeError;
 use weft_model::{Eid, NveName, Rloc, Time, Vni, XtrId};
 
 use super::limits::TokenBucket;
 use super::liveness::Lost;
 use super::output::SessionId;
+use super::subscribe::Feeds;
 use super::xtr::PlainXtr;
 
 /// An NVE or a plain xTR.
@@ -30,6 +32,8 @@ pub(crate) struct Node {
     pub(crate) pending: BTreeSet<(Vni, Eid)>,
     /// It stands in [`Outbox::ready`](super::output::Outbox::ready).
     pub(crate) queued: bool,
+    /// Its snapshots wait for their turn.
+    pub(crate) pushing: bool,
     /// Which of our addresses it asks: SMRs come from there.
     pub(crate) asked_at: Option<IpAddr>,
     /// The UDP port it takes LISP messages at.
@@ -48,6 +52,7 @@ impl Node {
             lost: None,
             pending: BTreeSet::new(),
             queued: false,
+            pushing: false,
             asked_at: None,
             lisp_port: lisp::wire::CONTROL_PORT,
         }
@@ -73,6 +78,7 @@ pub(crate) struct Session {
     pub(crate) controls: VecDeque<Control>,
     /// The I/O has said that it cannot take more.
     pub(crate) congested: bool,
+    pub(crate) feeds: Feeds,
 }
 
 impl Session {
@@ -87,6 +93,7 @@ impl Session {
             refreshed: None,
             controls: VecDeque::new(),
             congested: false,
+            feeds: Feeds::default(),
         }
     }
 }
@@ -112,6 +119,8 @@ pub(crate) enum Control {
     Malformed { frame_type: u16, length: u16, id: u32 },
     Unknown { frame_type: u16, length: u16, id: u32 },
     Digest { vni: Vni },
+    Subscribed { id: u32, afi: u16, iid: u32 },
+    NotSubscribed { id: u32, afi: u16, iid: u32, error: SubscribeError },
 }
 
 /// All nodes, found by xTR-ID and by RLOC.

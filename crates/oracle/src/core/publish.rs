@@ -1,7 +1,7 @@
 //! Whoever asked is told: what changed, and to whom it goes (blueprint of N8).
 
 use weft_lisp as lisp;
-use weft_lisp::tcp::{Body, EidPrefix, ErrorNotification, RefreshScope, Signal};
+use weft_lisp::tcp::{Body, EidPrefix, ErrorNotification, Membership, MembershipEvent, RefreshScope, Signal};
 use weft_lisp::{Address, EncodeOptions, Inner};
 use weft_model::digest::Digest;
 use weft_model::{Eid, Epoch, MacAddr, Time, Vni, XtrId};
@@ -124,6 +124,7 @@ impl Shard {
                 self.publish_eid(now, before.vni, eid, &before_told, &after);
             }
         }
+        self.publish_members(now);
     }
 
     fn publish_eid(&mut self, now: Time, vni: Vni, eid: Eid, before: &Told, after: &Told) {
@@ -231,6 +232,7 @@ impl Shard {
         node.pending.clear();
         if let Some(session) = &mut node.session {
             session.controls.clear();
+            session.feeds.member_changes.clear();
             let session = session.id;
             self.event(Event::Overrun { session, nve });
         }
@@ -253,7 +255,8 @@ impl Shard {
     pub(crate) fn wake(&mut self, nve: XtrId) {
         let Some(node) = self.nodes.get_mut(nve) else { return };
         let Some(session) = &node.session else { return };
-        let idle = session.controls.is_empty() && node.pending.is_empty();
+        let idle =
+            session.controls.is_empty() && node.pending.is_empty() && session.feeds.member_changes.is_empty();
         if !node.queued && !session.congested && !idle {
             node.queued = true;
             self.out.ready.push_back(nve);
@@ -295,7 +298,7 @@ impl Shard {
             self.write_control(nve, control, out);
             return true;
         }
-        let Some((vni, eid)) = node.pending.pop_first() else { return false };
+        let Some((vni, eid)) = node.pending.pop_first() else { return self.write_member_change(nve, out) };
         self.write_notification(AskKey { vni, eid, asker: nve }, out);
         true
     }
@@ -364,6 +367,14 @@ impl Shard {
                 let error = ErrorNotification { code, frame_type, length, id, data: &[] };
                 (self.next_frame_id(), Body::ErrorNotification(error))
             }
+            Control::Subscribed { id, afi, iid } => {
+                let event = MembershipEvent::SubscribeAck { subscribe_id: id };
+                (self.next_frame_id(), Body::Membership(Membership { eid_afi: afi, iid, event }))
+            }
+            Control::NotSubscribed { id, afi, iid, error } => {
+                let event = MembershipEvent::SubscribeNack { subscribe_id: id, error };
+                (self.next_frame_id(), Body::Membership(Membership { eid_afi: afi, iid, event }))
+            }
             Control::Digest { vni } => {
                 let Digest { count, sum } = self.vn_digest(nve, vni);
                 let signal = Signal::VnDigest { vni: vni.get(), count, digest: sum };
@@ -374,7 +385,7 @@ impl Shard {
         let _ = body.encode(id, out, EncodeOptions::default());
     }
 
-    fn next_frame_id(&mut self) -> u32 {
+    pub(crate) fn next_frame_id(&mut self) -> u32 {
         self.frame_id = self.frame_id.wrapping_add(1);
         self.frame_id
     }

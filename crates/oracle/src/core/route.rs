@@ -21,6 +21,7 @@ pub fn peek_frame_vni(frame: &Frame<'_>) -> Option<u32> {
     match frame.body().ok()? {
         Body::Registration(registration) => iid(registration.register().records.first()?.eid),
         Body::Signal(Signal::VnDigest { vni, .. }) => Some(vni),
+        Body::Membership(membership) => Some(membership.iid),
         Body::RegistrationRefresh { scope: RefreshScope::Instance(prefix), .. } => iid(prefix.eid),
         _ => None,
     }

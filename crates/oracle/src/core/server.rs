@@ -122,6 +122,7 @@ impl Shard {
         }
         if !congested {
             self.release_pending(now, nve);
+            self.push_ready(now, nve);
         }
     }
 
@@ -144,6 +145,7 @@ impl Shard {
         node.lisp_port = lisp::wire::CONTROL_PORT;
         if let Some(old) = old {
             self.nodes.sessions.remove(&old.id);
+            self.end_feeds(nve, &old.feeds);
         }
         self.nodes.sessions.insert(id, nve);
         self.nodes.lost.remove(&nve);
@@ -157,10 +159,13 @@ impl Shard {
 
     fn session_down(&mut self, now: Time, id: SessionId, silent: Duration) {
         let Some((nve, node, _)) = self.nodes.of_session(id) else { return };
-        node.session = None;
+        let old = node.session.take();
         node.lost = Some(Lost::new(now - silent));
         self.nodes.sessions.remove(&id);
         self.nodes.lost.insert(nve);
+        if let Some(old) = old {
+            self.end_feeds(nve, &old.feeds);
+        }
         let tsis = self.db.registered_by(nve).count();
         self.arm(now, super::Timer::Liveness(nve));
         self.event(Event::Stale { nve, tsis });
@@ -199,6 +204,7 @@ impl Shard {
             Body::Signal(Signal::VnDigest { vni, count, digest }) => {
                 self.digest_received(now, nve, vni, Digest { count, sum: digest });
             }
+            Body::Membership(membership) => self.membership(now, nve, frame.id, membership),
             Body::RegistrationRefresh { scope, .. } => {
                 // A server registers nothing.
                 let _: RefreshScope<'_> = scope;
@@ -513,6 +519,7 @@ impl Shard {
             self.counters.removed_by_snapshot += 1;
         }
         self.event(Event::EndOfRegistration { nve, registered: named.len(), removed });
+        self.end_wait(now, nve);
     }
 
     fn is_named(&self, nve: XtrId, ix: TsiIx, round: u64) -> bool {

@@ -1,6 +1,5 @@
 //! What operators may look at.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use weft_model::{Eid, Epoch, MacAddr, NveName, Origin, Rloc, Time, TsiName, Vni, XtrId};
@@ -143,17 +142,10 @@ impl Shard {
 
     /// The NVEs with active TSIs, VN by VN.
     pub fn members(&self, vni: Option<Vni>) -> Vec<MemberView> {
-        let mut counts: BTreeMap<(Vni, XtrId), usize> = BTreeMap::new();
-        for (vni, eid, tsi) in self.db.entries(vni) {
-            if let (Eid::Mac(_), Some(r)) = (eid, tsi.published().filter(|r| r.active())) {
-                *counts.entry((vni, r.nve)).or_default() += 1;
-            }
-        }
         let rlocs = |nve| self.nodes.get(nve).map(|node| node.rlocs.clone()).unwrap_or_default();
-        counts
-            .into_iter()
-            .map(|((vni, nve), tsis)| MemberView { vni, nve, rlocs: rlocs(nve), tsis })
-            .collect()
+        let tsis = |count| usize::try_from(count).unwrap_or(usize::MAX);
+        let members = self.db.members.iter(vni);
+        members.map(|(vni, nve, n)| MemberView { vni, nve, rlocs: rlocs(nve), tsis: tsis(n) }).collect()
     }
 
     /// All NVEs and plain xTRs.

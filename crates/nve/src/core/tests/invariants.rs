@@ -16,6 +16,7 @@ pub fn hold(core: &Core) {
     negatives(core);
     questions(core);
     timers(core);
+    vns(core);
     let mut counts: BTreeMap<Rloc, usize> = BTreeMap::new();
     core.nves.values().flatten().for_each(|rloc| *counts.entry(*rloc).or_default() += 1);
     assert_eq!(core.rlocs, counts);
@@ -165,6 +166,21 @@ fn questions(core: &Core) {
     assert_eq!((&r.per_vn, &r.per_vap), (&per_vn, &per_vap));
 }
 
+/// The data plane knows how to treat each VN that somebody is in service in.
+fn vns(core: &Core) {
+    let active = core.vns.values().filter(|vn| core.is_active(vn.vni));
+    let held: Vec<_> = core.tables.vns.iter().map(|(vni, vn)| (*vni, vn.learning, vn.bum)).collect();
+    assert_eq!(held, active.map(|vn| (vn.vni, vn.learning, vn.bum)).collect::<Vec<_>>());
+    for (vni, members) in &core.memberships {
+        assert!(core.wants_members(*vni));
+        assert!(members.oracle.is_none_or(|oracle| core.oracles[oracle].scopes.contains(vni)));
+        assert!(members.rlocs.len() <= core.config.limits.members.max(1));
+    }
+    for (oracle, vni) in core.oracles.iter().flat_map(|o| o.scopes.iter().map(move |vni| (o, vni))) {
+        assert!(oracle.up && core.is_active(*vni));
+    }
+}
+
 /// Every timer refers to something, and what needs one has one.
 fn timers(core: &Core) {
     let known = |vni, eid: Eid| match eid {
@@ -190,6 +206,8 @@ fn timers(core: &Core) {
                 assert!(core.releases.by_name[&(vn.clone(), name.clone())].call.is_none());
             }
             Timer::Digest(oracle) => assert!(core.oracles[*oracle].up),
+            Timer::Subscribe(vni) => assert!(core.is_active(*vni)),
+            Timer::Members(vni) => assert!(core.memberships[vni].named.is_some()),
         }
     }
     let macs = core.cache.macs.values().filter(|e| e.known().is_some()).count();

@@ -148,6 +148,7 @@ fn limits_of_one_everywhere() {
             link_locals: 1,
             answers_per_second: 1,
             answer_burst: 1,
+            members: 1,
         };
         let mut w = World::with(f, |c| c.limits = limits);
         w.session(0, Session::Up);
@@ -183,6 +184,7 @@ fn limits_of_one_everywhere() {
             link_locals: 0,
             answers_per_second: 1,
             answer_burst: 1,
+            members: 1,
         };
         c.timing.ttl = Duration::ZERO;
         c.timing.digest = Duration::ZERO;

@@ -11,6 +11,7 @@ mod idle;
 mod invariants;
 mod learn;
 mod limits;
+mod members;
 mod oracle;
 mod orphan;
 mod property;

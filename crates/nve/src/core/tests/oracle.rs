@@ -2,7 +2,7 @@
 
 use super::world::{VNI, vni};
 use ::core::net::{IpAddr, SocketAddr};
-use weft_lisp::tcp::{Body, EidPrefix, FrameDecoder, RejectReason, Signal};
+use weft_lisp::tcp::{Body, EidPrefix, FrameDecoder, MembershipEvent, RejectReason, Signal};
 use weft_lisp::{
     Action, Address, Ecm, EcmHeader, Eid as WireEid, EncodeOptions, Inner, List, Locator, MapReply,
     MapRequest, MapVersion, Record, Xtr,
@@ -39,6 +39,8 @@ pub enum Heard {
     },
     End(Digest),
     Digest(Vni, Digest),
+    /// Frame id, VN, event.
+    Membership(u32, Vni, MembershipEvent),
 }
 
 /// A record of an answer.
@@ -122,6 +124,7 @@ pub fn heard(octets: &[u8]) -> Heard {
                 digest,
             }
         }
+        Body::Membership(m) => Heard::Membership(frame.id, Vni::new(m.iid).unwrap(), m.event),
         other => panic!("an NVE does not send {other:?}"),
     }
 }

@@ -351,6 +351,7 @@ proptest! {
                     link_locals: 1,
  answers_per_second: 1,
  answer_burst: 1,
+                    members: 1,
                 };
             }
         });

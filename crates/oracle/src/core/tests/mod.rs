@@ -2,6 +2,7 @@
 
 mod forward;
 mod liveness;
+mod members;
 mod notify;
 mod properties;
 mod register;
@@ -13,7 +14,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use weft_lisp as lisp;
-use weft_lisp::tcp::{Body, Frame, FrameDecoder, RejectReason, Signal};
+use weft_lisp::tcp::{Body, Frame, FrameDecoder, Membership, MembershipEvent, RejectReason, Signal};
 use weft_lisp::{
     Action, Ecm, EcmHeader, EidRecord, EncodeOptions, MapRegister, MapReply, MapRequest, Message, Record,
 };
@@ -62,6 +63,11 @@ pub(super) enum Sent {
     },
     Complaint {
         session: u64,
+    },
+    Membership {
+        session: u64,
+        vni: u32,
+        event: MembershipEvent,
     },
     /// A Map-Reply: its records as (EID, TTL, action, locators).
     Reply {
@@ -217,6 +223,14 @@ impl Bench {
     pub fn signal(&mut self, session: u64, signal: Signal) {
         let mut octets = Vec::new();
         Body::Signal(signal).encode(1, &mut octets, EncodeOptions::default()).unwrap();
+        self.octets(session, &octets);
+    }
+
+    /// A membership frame of an NVE, with ID 7.
+    pub fn membership(&mut self, session: u64, vn: u32, event: MembershipEvent) {
+        let mut octets = Vec::new();
+        let frame = Body::Membership(Membership { eid_afi: 0, iid: vn, event });
+        frame.encode(7, &mut octets, EncodeOptions::default()).unwrap();
         self.octets(session, &octets);
     }
 
@@ -419,6 +433,7 @@ fn read_frames(session: u64, octets: &[u8], sent: &mut Vec<Sent>) {
                 Sent::Digest { session, vni, count, digest }
             }
             Body::ErrorNotification(_) => Sent::Complaint { session },
+            Body::Membership(m) => Sent::Membership { session, vni: m.iid, event: m.event },
             other => panic!("{other:?}"),
         });
     }
