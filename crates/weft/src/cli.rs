@@ -344,15 +344,30 @@ pub(crate) enum VnCommand {
         /// Its VNID, 1 to 16777215 [default: the next free one].
         #[arg(long)]
         vni: Option<Vni>,
-        /// How its NVEs learn where a MAC address is.
+        /// How its NVEs learn where a MAC address is: flood, translate, oracle or distribute.
         #[arg(long, value_parser = words::<Learning>, default_value = "oracle")]
         learning: Learning,
-        /// Who answers Map-Requests.
+        /// Who answers Map-Requests: proxy (the Oracle) or forward (the destination's NVE).
         #[arg(long, value_parser = words::<Reply>, default_value = "proxy")]
         reply: Reply,
-        /// What becomes of broadcast and multicast other than ARP, ND and DHCP.
+        /// What becomes of broadcast and multicast other than ARP, ND and DHCP: drop or replicate.
         #[arg(long, value_parser = words::<Bum>, default_value = "drop")]
         bum: Bum,
+        #[command(flatten)]
+        access: Access,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Change how a virtual network behaves; tenant systems in it keep their connections.
+    #[command(after_help = "Examples:
+  weft vn set red --learning distribute     push the whole table to every host that is in it
+  weft vn set red --learning oracle --reply forward
+  weft vn set red --bum replicate           broadcast and multicast reach everybody in it")]
+    Set {
+        /// Its name.
+        name: VnName,
+        #[command(flatten)]
+        change: VnChange,
         #[command(flatten)]
         access: Access,
         #[command(flatten)]
@@ -376,6 +391,21 @@ pub(crate) enum VnCommand {
         #[command(flatten)]
         output: Output,
     },
+}
+
+/// What is to change; at least one thing.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub(crate) struct VnChange {
+    /// How its NVEs learn where a MAC address is: flood, translate, oracle or distribute.
+    #[arg(long, value_parser = words::<Learning>)]
+    pub(crate) learning: Option<Learning>,
+    /// Who answers Map-Requests: proxy (the Oracle) or forward (the destination's NVE).
+    #[arg(long, value_parser = words::<Reply>)]
+    pub(crate) reply: Option<Reply>,
+    /// What becomes of broadcast and multicast other than ARP, ND and DHCP: drop or replicate.
+    #[arg(long, value_parser = words::<Bum>)]
+    pub(crate) bum: Option<Bum>,
 }
 
 /// A word that serde knows the variants of: `flood`, `proxy`.

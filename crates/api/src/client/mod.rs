@@ -16,7 +16,7 @@ pub use watch::Watch;
 use crate::{
     ConversationView, Counters, GrantReply, GrantRequest, GrantView, JoinReply, JoinRequest, List,
     MappingView, Message, NewToken, NewVn, NewXtr, NveView, RenewReply, RenewRequest, TakeAddress,
-    TokenReply, TokenView, TsiView, Version, Vn, XtrView, local::Items,
+    TokenReply, TokenView, TsiView, Version, Vn, VnChange, XtrView, local::Items,
 };
 use bytes::Bytes;
 use core::time::Duration;
@@ -112,6 +112,12 @@ impl Client {
     /// Creates a VN.
     pub async fn create_vn(&self, vn: &NewVn) -> Result<Vn, ClientError> {
         self.transport.json(&post("/v1/vns", vn, false)?).await
+    }
+
+    /// Changes how a VN behaves.
+    pub async fn change_vn(&self, name: &VnName, change: &VnChange) -> Result<Vn, ClientError> {
+        let ask = Ask { method: Method::PATCH, ..post(&format!("/v1/vns/{name}"), change, true)? };
+        self.transport.json(&ask).await
     }
 
     /// Deletes a VN without tenant systems.

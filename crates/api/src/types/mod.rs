@@ -15,5 +15,5 @@ pub use nve::{
     JoinReply, JoinRequest, NewToken, NveView, RenewReply, RenewRequest, Role, TokenReply, TokenView,
 };
 pub use view::{ConversationView, Counters, MappingView, Message, TsiState, TsiView, Version};
-pub use vn::{NewVn, Vn};
+pub use vn::{NewVn, Vn, VnChange};
 pub use xtr::{KeyAlgorithm, NewXtr, XtrView};

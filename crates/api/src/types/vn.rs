@@ -26,6 +26,21 @@ pub struct NewVn {
     pub bum: Bum,
 }
 
+/// What is to change of a virtual network; what is absent stays. Tenant systems in it keep their connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VnChange {
+    /// How its NVEs learn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learning: Option<Learning>,
+    /// Who answers Map-Requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply: Option<Reply>,
+    /// What becomes of broadcast and multicast.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bum: Option<Bum>,
+}
+
 /// A virtual network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Vn {

@@ -3,9 +3,7 @@
 use crate::store::StoreError;
 use core::net::IpAddr;
 use weft_api::Code;
-use weft_model::{
-    Epoch, IpNet, Learning, MacAddr, NveName, Rloc, TenantIp, TsMac, TsiName, VnName, Vni, XtrId,
-};
+use weft_model::{Epoch, IpNet, MacAddr, NveName, Rloc, TenantIp, TsMac, TsiName, VnName, Vni, XtrId};
 
 /// Why an operation was refused. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,9 +36,12 @@ pub enum RegistryError {
     /// Link-local addresses are not assigned.
     #[error("subnet {0} is link-local: tenants choose those addresses themselves; name another or none")]
     LinkLocalSubnet(IpNet),
-    /// This version cannot do it.
-    #[error("learning '{0}' is not supported yet; use 'oracle'")]
-    Learning(Learning),
+    /// Two settings of a VN that exclude each other.
+    #[error(
+        "learning 'distribute' with reply 'forward' cannot be: what the Oracle pushes, it answers for \
+         (RFC 9437 section 3); use reply 'proxy', or learning 'oracle'"
+    )]
+    PushForward,
     /// Tenant systems are in the VN.
     #[error("VN '{vn}' has {count} tenant systems in it ({}{}); detach them first", first.join(", "), if *count > first.len() { ", ..." } else { "" })]
     VnInUse {
@@ -249,7 +250,7 @@ impl RegistryError {
             Self::NoVn(_) | Self::NoTsi { .. } | Self::NoNve(_) | Self::NoXtr(_) => Code::NotFound,
             Self::VnTaken { .. } => Code::VnTaken,
             Self::VniTaken { .. } | Self::NoVniLeft => Code::VniTaken,
-            Self::Learning(_) => Code::NotSupported,
+            Self::PushForward => Code::NotSupported,
             Self::VnInUse { .. } => Code::VnInUse,
             Self::OutOfScope { .. } | Self::Forbidden(_) => Code::Forbidden,
             Self::GrantedElsewhere { .. } => Code::GrantedElsewhere,

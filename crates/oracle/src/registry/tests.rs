@@ -88,9 +88,9 @@ fn vns() {
         let refused = block(r.create_vn(new_vn("ll", None, &[net])));
         assert!(matches!(refused, Err(RegistryError::LinkLocalSubnet(n)) if n.to_string() == net));
     }
-    let mut flood = new_vn("f", None, &[]);
-    flood.learning = weft_model::Learning::Flood;
-    assert!(matches!(block(r.create_vn(flood)), Err(RegistryError::Learning(_))));
+    let mut both = new_vn("f", None, &[]);
+    (both.learning, both.reply) = (weft_model::Learning::Distribute, weft_model::Reply::Forward);
+    assert!(matches!(block(r.create_vn(both)), Err(RegistryError::PushForward)));
     assert!(matches!(block(r.delete_vn(n("none"))), Err(RegistryError::NoVn(_))));
 
     let x = enrol(&r, 1);

@@ -3,8 +3,8 @@
 use super::{Registry, RegistryError, keys, pool, read, write};
 use crate::store::{Revision, Transaction};
 use std::net::IpAddr;
-use weft_api::NewVn;
-use weft_model::{Learning, VnName, VnSpec, Vni};
+use weft_api::{NewVn, VnChange};
+use weft_model::{Learning, Reply, VnName, VnSpec, Vni};
 
 /// The first VNID that is chosen for a VN: past the VLAN IDs, with which small ones get confused.
 const FIRST_CHOSEN: u32 = 4097;
@@ -13,10 +13,37 @@ impl Registry {
     /// Creates a VN.
     ///
     /// # Errors
-    /// [`RegistryError::VnTaken`], [`RegistryError::VniTaken`], [`RegistryError::NoVniLeft`], and
-    /// for what this version cannot do [`RegistryError::Learning`].
+    /// [`RegistryError::VnTaken`], [`RegistryError::VniTaken`], [`RegistryError::NoVniLeft`] and
+    /// [`RegistryError::PushForward`].
     pub async fn create_vn(&self, new: NewVn) -> Result<(VnSpec, Revision), RegistryError> {
         self.run(move |tx| create(tx, &new)).await
+    }
+
+    /// Changes how a VN behaves, whoever is in it.
+    ///
+    /// # Errors
+    /// [`RegistryError::NoVn`] and [`RegistryError::PushForward`].
+    pub async fn change_vn(
+        &self,
+        name: VnName,
+        change: VnChange,
+    ) -> Result<(VnSpec, Revision), RegistryError> {
+        self.run(move |tx| {
+            let old = find(tx, &name)?;
+            let new = VnSpec {
+                learning: change.learning.unwrap_or(old.learning),
+                reply: change.reply.unwrap_or(old.reply),
+                bum: change.bum.unwrap_or(old.bum),
+                ..old.clone()
+            };
+            check(new.learning, new.reply)?;
+            // The same again is no news to anybody.
+            if new != old {
+                write(tx, keys::vn(&name), &new)?;
+            }
+            Ok(new)
+        })
+        .await
     }
 
     /// Deletes a VN without tenant systems.
@@ -57,9 +84,7 @@ pub(super) fn find(tx: &dyn Transaction, name: &VnName) -> Result<VnSpec, Regist
 }
 
 fn create(tx: &mut dyn Transaction, new: &NewVn) -> Result<VnSpec, RegistryError> {
-    if new.learning != Learning::Oracle {
-        return Err(RegistryError::Learning(new.learning));
-    }
+    check(new.learning, new.reply)?;
     if let Some(net) = new.subnets.iter().find(|net| link_local(net.addr())) {
         return Err(RegistryError::LinkLocalSubnet(net));
     }
@@ -80,6 +105,14 @@ fn create(tx: &mut dyn Transaction, new: &NewVn) -> Result<VnSpec, RegistryError
     write(tx, keys::vn(&spec.name), &spec)?;
     write(tx, keys::vni(vni), &spec.name)?;
     Ok(spec)
+}
+
+/// Who is told everything is told by whoever answers for it: RFC 9437 section 3 wants Map-Servers that reply.
+fn check(learning: Learning, reply: Reply) -> Result<(), RegistryError> {
+    match (learning, reply) {
+        (Learning::Distribute, Reply::Forward) => Err(RegistryError::PushForward),
+        _ => Ok(()),
+    }
 }
 
 /// Link-local addresses are the tenants' own to choose in every VN (RFC 3927, RFC 4291 section 2.5.6).

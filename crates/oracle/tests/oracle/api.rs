@@ -21,10 +21,17 @@ fn vns_are_created_and_refused() {
         for (new, code) in refused {
             assert_eq!(refusal(f.operator.create_vn(&new).await).0, code);
         }
-        let mut flood = new_vn("f", None, &[]);
-        flood.learning = weft_model::Learning::Flood;
-        let (code, _, message) = refusal(f.operator.create_vn(&flood).await);
-        assert_eq!((code, message.contains("not supported yet")), (Code::NotSupported, true));
+        let mut both = new_vn("f", None, &[]);
+        (both.learning, both.reply) = (weft_model::Learning::Distribute, weft_model::Reply::Forward);
+        let (code, _, message) = refusal(f.operator.create_vn(&both).await);
+        assert_eq!((code, message.contains("RFC 9437 section 3")), (Code::NotSupported, true));
+        let learning = |learning| weft_api::VnChange { learning: Some(learning), ..Default::default() };
+        let pushed = f.operator.change_vn(&name("red"), &learning(weft_model::Learning::Distribute)).await;
+        assert_eq!(pushed.unwrap(), f.operator.vn(&name("red")).await.unwrap());
+        let forward = weft_api::VnChange { reply: Some(weft_model::Reply::Forward), ..Default::default() };
+        assert_eq!(refusal(f.operator.change_vn(&name("red"), &forward).await).0, Code::NotSupported);
+        let missing = f.operator.change_vn(&name("none"), &forward).await;
+        assert_eq!(refusal(missing).0, Code::NotFound);
         let nve = f.join(1).await;
         for tsi in ["a", "b", "c", "d"] {
             nve.grant("red", tsi).await.unwrap();

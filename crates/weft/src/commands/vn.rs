@@ -4,7 +4,7 @@ use super::client;
 use crate::cli::VnCommand;
 use crate::error::CommandError;
 use crate::output::{self, Column};
-use weft_api::NewVn;
+use weft_api::{NewVn, VnChange};
 use weft_model::{Subnets, SubnetsError};
 
 /// How VNs are shown.
@@ -23,6 +23,11 @@ pub(super) async fn run(command: VnCommand) -> Result<(), CommandError> {
             let subnets =
                 Subnets::new(subnet).map_err(|e: SubnetsError| CommandError::Refused(e.to_string()))?;
             let vn = client(&access)?.create_vn(&NewVn { name, vni, subnets, learning, reply, bum }).await?;
+            output::print(&output::one(output.output, &vn, COLUMNS)?)
+        }
+        VnCommand::Set { name, change, access, output } => {
+            let crate::cli::VnChange { learning, reply, bum } = change;
+            let vn = client(&access)?.change_vn(&name, &VnChange { learning, reply, bum }).await?;
             output::print(&output::one(output.output, &vn, COLUMNS)?)
         }
         VnCommand::Delete { name, access, output } => {

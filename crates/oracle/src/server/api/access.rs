@@ -198,6 +198,7 @@ mod tests {
                 "GET /v1/vns vno",
                 "GET /v1/vns/{name} vno",
                 "GET /v1/xtrs vo",
+                "PATCH /v1/vns/{name} o",
                 "POST /v1/grants no",
                 "POST /v1/grants/{vn}/{tsi}/addresses no",
                 "POST /v1/join -vno",

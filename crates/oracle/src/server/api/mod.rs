@@ -48,7 +48,7 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(views::version))
         .routes(routes!(views::openapi))
         .routes(routes!(vns::list, vns::create))
-        .routes(routes!(vns::get, vns::remove))
+        .routes(routes!(vns::get, vns::change, vns::remove))
         .routes(routes!(nves::list))
         .routes(routes!(nves::remove))
         .routes(routes!(tokens::list, tokens::create))

@@ -18,7 +18,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use std::sync::Arc;
-use weft_api::{Code, ErrorBody, Event, List, Message, NewVn, Vn};
+use weft_api::{Code, ErrorBody, Event, List, Message, NewVn, Vn, VnChange};
 use weft_model::{VnName, VnSpec, XtrId};
 
 /// The VN called `name`.
@@ -107,6 +107,23 @@ pub(super) async fn get(
         }
     })
     .await?
+}
+
+/// Change how a VN behaves, whoever is in it.
+#[utoipa::path(
+    patch, path = "/v1/vns/{name}", tag = "vns", params(("name" = String, Path)), request_body = VnChange,
+    responses((status = 200, body = Vn), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody))
+)]
+pub(super) async fn change(
+    State(app): State<Arc<App>>,
+    Names([name]): Names<1>,
+    query: Query,
+    Body(change): Body<VnChange>,
+) -> Answer<Vn> {
+    query.only(&[])?;
+    let (spec, _) = app.registry.change_vn(name, change).await?;
+    tracing::info!(vn = %spec.name, learning = %spec.learning, reply = %spec.reply, bum = %spec.bum, "VN changed");
+    Ok(Json(spec.into()))
 }
 
 /// Delete a VN without tenant systems.
