@@ -178,10 +178,24 @@ struct weft_punt {
 	__u8 frame[WEFT_PUNT_BYTES];
 };
 
+/* The same for a frame that the agent may send on: as much of it as any tenant MTU over an Ethernet
+ * underlay. */
+#define WEFT_HELD_BYTES 1600
+struct weft_held {
+	__u32 ifindex;
+	__u32 vni;
+	__u32 reason;
+	__u32 len;
+	__u8 dst[6];
+	__u8 pad[2];
+	__u8 frame[WEFT_HELD_BYTES];
+};
+
 #define WEFT_PUNT_ARP 1
 #define WEFT_PUNT_ND 2
 #define WEFT_PUNT_LINK_LOCAL 3
 #define WEFT_PUNT_MAC 4
+#define WEFT_PUNT_ROUTE 5
 
 /* What became of a frame. */
 enum weft_reason {

@@ -121,6 +121,13 @@ struct where {
 	__u32 direction;
 };
 
+/* Verdict of a look at one protocol: go on. Other values are what the program returns. */
+#define GO_ON TC_ACT_OK
+/* Likewise: look at it as Neighbor Discovery. Called from above, for the sake of the stack's depth. */
+#define IS_ND 100
+/* Likewise: DHCP or RS, which go to others only where the VN floods. */
+#define CONFINED 101
+
 static __always_inline int drop(struct __sk_buff *skb, struct where w, __u32 reason)
 {
 	count(skb, w.vni, reason, w.path, w.direction);

@@ -14,15 +14,6 @@ static __always_inline bool owns(__u32 ifindex, const struct weft_vap *vap, cons
 	return bpf_map_lookup_elem(&vap_ips, &key) != 0;
 }
 
-static __always_inline struct weft_neighbour *find_neighbour(__u32 vni, const struct weft_ip *ip)
-{
-	struct weft_scoped_ip key;
-
-	key.scope = vni;
-	key.ip = *ip;
-	return bpf_map_lookup_elem(&neighbours, &key);
-}
-
 /* Larger than the tenant MTU, as IP packet; for a GSO frame the packets it will become. */
 static __always_inline bool too_big(struct __sk_buff *skb, const struct weft_vap *vap, const struct l4 *l4)
 {
@@ -63,7 +54,7 @@ static __always_inline void touch(struct weft_location *at, __u64 now)
 
 /* Unicast that passed every check. `proto` is IP's only if the header was looked at. */
 static __always_inline int forward(struct __sk_buff *skb, struct weft_vap *vap, const struct where *w,
-				   const struct eth *eth, const struct l4 *l4)
+				   struct eth *eth, const struct l4 *l4, bool again)
 {
 	__be16 proto = eth->h_proto;
 	bool v4 = proto == bpf_htons(ETH_P_IP), ip = v4 || proto == bpf_htons(ETH_P_IPV6);
@@ -77,7 +68,13 @@ static __always_inline int forward(struct __sk_buff *skb, struct weft_vap *vap, 
 	struct weft_vap *to = 0;
 	struct weft_vn_mac key;
 	__u32 ifindex = 0;
+	int ret;
 
+	if (distributes(vap->mode) && is_anycast(eth->h_dest, w->vni)) {
+		ret = route_inside(skb, vap, eth);
+		if (ret != GO_ON)
+			return ret;
+	}
 	key.vni = w->vni;
 	copy_mac(key.mac, eth->h_dest);
 	*(__u16 *)key.pad = 0;
@@ -125,6 +122,8 @@ static __always_inline int forward(struct __sk_buff *skb, struct weft_vap *vap, 
 	}
 	if (everywhere)
 		return replicate(skb, vap, TO_VAPS | TO_MEMBERS);
+	if (again)
+		return send_again(skb, w, rloc, ifindex);
 	amount = amount_of(skb, 0);
 	if (to) {
 		count_hot(amount, w->slot, WEFT_HOT_LOCAL + (w->path & 1));
@@ -171,7 +170,11 @@ static __noinline int vap_arp(struct __sk_buff *skb, struct weft_vap *vap)
 	ip_from_v4(&tpa, raw);
 	if (!probe && !owns(skb->ifindex, vap, &spa))
 		return drop(skb, w, WEFT_SPOOFED_ARP);
-	if (!(eth->h_dest[0] & 1) || floods(vap->mode))
+	if (floods(vap->mode))
+		return TC_ACT_OK;
+	/* Whoever was answered with the MAC address of all NVEs asks that again when its entry grows old. */
+	if (!(eth->h_dest[0] & 1) && !(arp->op == bpf_htons(1) && distributes(vap->mode) &&
+				       is_anycast(eth->h_dest, vap->vni)))
 		return TC_ACT_OK;
 	if (arp->op != bpf_htons(1) || spa.w[3] == tpa.w[3])
 		return drop(skb, w, WEFT_ANNOUNCEMENT);
@@ -290,7 +293,7 @@ static __noinline int vap_nd(struct __sk_buff *skb, struct weft_vap *vap)
 			punt(skb, vap, WEFT_PUNT_LINK_LOCAL);
 		return TC_ACT_OK;
 	}
-	if (!group)
+	if (!group && !(distributes(vap->mode) && is_anycast(nd->eth.h_dest, vap->vni)))
 		return TC_ACT_OK;
 	if (owns(skb->ifindex, vap, &target))
 		return drop(skb, w, WEFT_OWN_ADDRESS);
@@ -306,13 +309,6 @@ static __noinline int vap_nd(struct __sk_buff *skb, struct weft_vap *vap)
 		return drop(skb, w, WEFT_NOBODY);
 	return punt(skb, vap, WEFT_PUNT_ND);
 }
-
-/* Verdict of a look at one protocol: go on. Other values are what the program returns. */
-#define GO_ON TC_ACT_OK
-/* Likewise: look at it as Neighbor Discovery. Called from above, for the sake of the stack's depth. */
-#define IS_ND 100
-/* Likewise: DHCP or RS, which go to others only where the VN floods. */
-#define CONFINED 101
 
 static __noinline int vap_ip4(struct __sk_buff *skb, struct weft_vap *vap, struct l4 *l4)
 {
@@ -421,7 +417,7 @@ static __always_inline bool hides_protocol(struct __sk_buff *skb)
 	return bpf_skb_load_bytes(skb, ETH_LEN, llc, 3) || (llc[0] == 0xaa && llc[1] == 0xaa);
 }
 
-static __always_inline int vap_frame(struct __sk_buff *skb)
+static __always_inline int vap_frame(struct __sk_buff *skb, bool again)
 {
 	__u32 ifindex = skb->ifindex;
 	struct weft_vap *vap = bpf_map_lookup_elem(&vaps, &ifindex);
@@ -473,7 +469,7 @@ static __always_inline int vap_frame(struct __sk_buff *skb)
 			return drop(skb, w, WEFT_TOO_BIG);
 		return replicate(skb, vap, TO_VAPS | TO_MEMBERS);
 	}
-	return forward(skb, vap, &w, &eth, &l4);
+	return forward(skb, vap, &w, &eth, &l4, again);
 }
 
 #endif

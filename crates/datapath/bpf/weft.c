@@ -27,13 +27,22 @@
 #include "tunnel.h"
 #include "members.h"
 #include "flood.h"
+#include "route.h"
+#include "again.h"
 #include "vap.h"
 #include "fabric.h"
 
 SEC("classifier/from_vap")
 int from_vap(struct __sk_buff *skb)
 {
-	return vap_frame(skb);
+	return vap_frame(skb, false);
+}
+
+/* Not attached: test-run on frames that the agent has held. */
+SEC("classifier/again")
+int again(struct __sk_buff *skb)
+{
+	return vap_frame(skb, true);
 }
 
 SEC("classifier/from_underlay")

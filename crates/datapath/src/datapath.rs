@@ -1,6 +1,6 @@
 //! The contract between the NVE's agent and whatever forwards its frames.
 
-use crate::{Counter, DatapathError, Idle, IfIndex, Op, Seen, Tables};
+use crate::{Counter, DatapathError, Idle, IfIndex, Op, Reason, Seen, Tables};
 use core::time::Duration;
 use weft_model::{MacAddr, Vni};
 
@@ -48,6 +48,15 @@ pub trait Datapath {
     /// # Errors
     /// When the map cannot be written.
     fn vouch(&mut self, lasts: Duration) -> Result<(), DatapathError>;
+
+    /// Sends a frame on its way that was held, as if its VAP had sent it again: every check is made, every table
+    /// looked at, the frame counted. It goes by the VXLAN device; what would be answered (a frame that is too big)
+    /// is dropped. What became of it: it may be punted again.
+    ///
+    /// # Errors
+    /// [`DatapathError::FrameLength`] (some 3,500 octets at most), [`DatapathError::NoDevice`], or what the kernel
+    /// says.
+    fn resend(&mut self, vap: IfIndex, frame: &[u8]) -> Result<Reason, DatapathError>;
 
     /// Sends a frame to the tenant system at a VAP, past every check.
     ///

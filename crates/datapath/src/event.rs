@@ -27,6 +27,10 @@ pub enum PuntReason {
     LinkLocalClaim,
     /// A unicast frame to a MAC no table holds.
     UnknownMac,
+    /// A frame to the VN's anycast MAC address ([`MacAddr::anycast`]), for an IP destination that no table holds
+    /// or whose owner's location none does. At most 8 a second for one destination. The agent may hold it and
+    /// send it on ([`crate::Datapath::resend`]).
+    Route,
 }
 
 /// A frame the agent has to decide about. The data plane has dropped it.
@@ -40,6 +44,7 @@ pub struct Punt {
     pub reason: PuntReason,
     /// The destination MAC (for [`PuntReason::UnknownMac`] what is asked for).
     pub dst: MacAddr,
-    /// The beginning of the frame, from the Ethernet header on, at most 128 octets.
+    /// The beginning of the frame, from the Ethernet header on, at most 128 octets. For [`PuntReason::Route`] at
+    /// most 1,600: that is all of it, but for segmentation offload and an underlay of larger frames.
     pub frame: Vec<u8>,
 }

@@ -21,6 +21,11 @@
 //! In a VN that floods, ARP and ND are frames like others, a destination nobody knows is everybody's, and
 //! where a source was seen last is remembered for 300 s (an LRU map: the programs decide what is too old).
 //!
+//! In a VN whose table is pushed, frames to the MAC address that its NVEs answer with
+//! ([`weft_model::MacAddr::anycast`]) are given their destination's by its IP address, or go to the agent whole,
+//! which may send them on later. A held frame is sent on by a test run of a program that makes the same
+//! decisions and then sends a clone: no socket, no second way of encapsulating.
+//!
 //! Copies are made behind a limit of the VN, 1,000 a second and 200 at once unless said otherwise, and go by
 //! the VXLAN device.
 //!

@@ -124,6 +124,20 @@ pub(crate) struct PuntValue {
     pub(crate) frame: [u8; 128],
 }
 
+/// The same of a whole frame.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub(crate) struct HeldValue {
+    pub(crate) ifindex: u32,
+    pub(crate) vni: u32,
+    pub(crate) reason: u32,
+    pub(crate) len: u32,
+    pub(crate) dst: [u8; 6],
+    pub(crate) pad: [u8; 2],
+    pub(crate) frame: [u8; 1600],
+}
+
 macro_rules! pod {
     ($($type:ty),*) => {
         $(
@@ -366,6 +380,7 @@ pub(crate) const fn punt_reason(code: u32) -> Option<PuntReason> {
         2 => Some(PuntReason::NdMiss),
         3 => Some(PuntReason::LinkLocalClaim),
         4 => Some(PuntReason::UnknownMac),
+        5 => Some(PuntReason::Route),
         _ => None,
     }
 }
@@ -412,6 +427,7 @@ mod tests {
             Indexed = "weft_indexed" { vni, index }
             HotValue = "weft_hot" { of }
             PuntValue = "weft_punt" { ifindex, vni, reason, len, dst, pad, frame }
+            HeldValue = "weft_held" { ifindex, vni, reason, len, dst, pad, frame }
         };
         let dir = std::env::temp_dir().join(format!("weft-abi-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();

@@ -2,7 +2,7 @@
 
 use super::{Kernel, abi, sys};
 use crate::{DatapathError, IfIndex, Ingress, Reason};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 
 /// What a program did with a frame in [`Kernel::dry_run`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,30 +51,40 @@ impl Kernel {
             Ingress::Underlay(device) => (&self.from_underlay, device),
             Ingress::Overlay { .. } => (&self.from_overlay, self.vxlan),
         };
-        // The kernel's own conditions.
-        let shortest = match frame.get(12..14) {
-            Some([0x08, 0x00]) => 34,
-            Some([0x86, 0xdd]) => 54,
-            _ => 15,
-        };
-        if frame.len() < shortest {
-            return Err(DatapathError::FrameLength(frame.len()));
-        }
-        let (frame, ctx) = sys::test_run(program.as_fd(), device, frame)?;
-        let [did, reason, target] = [ctx[sys::CTX_CB], ctx[sys::CTX_CB + 1], ctx[sys::CTX_CB + 2]];
-        let unknown = || DatapathError::Load(format!("a program reports the unknown action {did}"));
-        let did = match did {
-            1 => Did::Drop,
-            2 => Did::Pass,
-            3 => Did::Deliver(IfIndex(target)),
-            4 => Did::Reply,
-            5 => Did::Direct(IfIndex(target)),
-            6 => Did::Device,
-            8 => Did::Replicate(target),
-            7 => Did::Punt(abi::punt_reason(target).ok_or_else(unknown)?),
-            _ => return Err(unknown()),
-        };
-        let reason = u16::try_from(reason).ok().and_then(Reason::from_code);
-        Ok(DryRun { did, reason, frame })
+        run(program.as_fd(), device, frame, true)
     }
+}
+
+/// A test run; unless `dry`, what the program sends itself leaves.
+pub(super) fn run(
+    program: BorrowedFd<'_>,
+    device: IfIndex,
+    frame: &[u8],
+    dry: bool,
+) -> Result<DryRun, DatapathError> {
+    // The kernel's own conditions.
+    let shortest = match frame.get(12..14) {
+        Some([0x08, 0x00]) => 34,
+        Some([0x86, 0xdd]) => 54,
+        _ => 15,
+    };
+    if frame.len() < shortest {
+        return Err(DatapathError::FrameLength(frame.len()));
+    }
+    let (frame, ctx) = sys::test_run(program, device, frame, dry)?;
+    let [did, reason, target] = [ctx[sys::CTX_CB], ctx[sys::CTX_CB + 1], ctx[sys::CTX_CB + 2]];
+    let unknown = || DatapathError::Load(format!("a program reports the unknown action {did}"));
+    let did = match did {
+        1 => Did::Drop,
+        2 => Did::Pass,
+        3 => Did::Deliver(IfIndex(target)),
+        4 => Did::Reply,
+        5 => Did::Direct(IfIndex(target)),
+        6 => Did::Device,
+        8 => Did::Replicate(target),
+        7 => Did::Punt(abi::punt_reason(target).ok_or_else(unknown)?),
+        _ => return Err(unknown()),
+    };
+    let reason = u16::try_from(reason).ok().and_then(Reason::from_code);
+    Ok(DryRun { did, reason, frame })
 }

@@ -50,6 +50,7 @@ pub struct Kernel {
     from_vap: Arc<OwnedFd>,
     from_underlay: Arc<OwnedFd>,
     from_overlay: Arc<OwnedFd>,
+    again: Arc<OwnedFd>,
     netlink: Netlink,
     packet: OwnedFd,
     vxlan: IfIndex,
@@ -141,6 +142,7 @@ impl Kernel {
         };
         let (from_vap, from_underlay, from_overlay) =
             (program("from_vap")?, program("from_underlay")?, program("from_overlay")?);
+        let again = program("again")?;
         let (maps, ring) = Maps::take(&mut ebpf, &limits)?;
         let packet = sys::socket(libc::AF_PACKET, libc::SOCK_RAW, 0)
             .map_err(|e| sys::refused("open a packet socket", e))?;
@@ -156,6 +158,7 @@ impl Kernel {
             from_vap,
             from_underlay,
             from_overlay,
+            again,
             netlink,
             packet,
             vxlan,
@@ -598,6 +601,14 @@ impl Datapath for Kernel {
         let lasts = u64::try_from(lasts.as_nanos()).unwrap_or(u64::MAX);
         let fence_until = if lasts == 0 { 0 } else { sys::monotonic().saturating_add(lasts) };
         self.maps.set_config(ConfigValue { fence_until, ..self.maps.config()? })
+    }
+
+    fn resend(&mut self, vap: IfIndex, frame: &[u8]) -> Result<Reason, DatapathError> {
+        if !sys::device_exists(vap) {
+            return Err(DatapathError::NoDevice(vap));
+        }
+        let run = dry_run::run(self.again.as_fd(), vap, frame, false)?;
+        run.reason.ok_or_else(|| DatapathError::Load("a program does not say what it did".into()))
     }
 
     fn inject(&mut self, vap: IfIndex, frame: &[u8]) -> Result<(), DatapathError> {

@@ -205,16 +205,20 @@ pub(super) const CTX_CB: usize = 12;
 /// Tells a program that it is run so: WEFT_DRY.
 const DRY: u32 = 0x5745_5654;
 
-/// Runs a program over a frame without sending what comes out: that, and the context afterwards.
+/// Runs a program over a frame; what it returns is not carried out, nor if `dry` what it sends.
+/// The frame and the context afterwards.
 pub(super) fn test_run(
     program: BorrowedFd<'_>,
     device: IfIndex,
     frame: &[u8],
+    dry: bool,
 ) -> Result<(Vec<u8>, [u32; CTX_WORDS]), DatapathError> {
     let mut ctx = [0_u32; CTX_WORDS];
     ctx[CTX_IFINDEX] = device.0;
-    ctx[CTX_CB + 3] = DRY;
-    ctx[CTX_CB + 4] = !DRY;
+    if dry {
+        ctx[CTX_CB + 3] = DRY;
+        ctx[CTX_CB + 4] = !DRY;
+    }
     let mut after = [0_u32; CTX_WORDS];
     let mut out = vec![0; frame.len() + 256];
     let size = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);

@@ -14,6 +14,10 @@ pub(super) fn floods(tables: &Tables, vni: Vni) -> bool {
     learning(tables, vni) == Learning::Flood
 }
 
+pub(super) fn distributes(tables: &Tables, vni: Vni) -> bool {
+    learning(tables, vni) == Learning::Distribute
+}
+
 pub(super) fn replicates(tables: &Tables, vni: Vni) -> bool {
     tables.vns.get(&vni).is_some_and(|vn| vn.bum == Bum::Replicate)
 }

@@ -9,6 +9,7 @@ mod bytes;
 mod fabric;
 mod learned;
 mod members;
+mod route;
 mod tunnel;
 mod vap;
 
@@ -122,6 +123,7 @@ pub struct Model {
     counters: BTreeMap<Counted, (u64, u64)>,
     used: BTreeMap<(Vni, MacAddr), Time>,
     injected: Vec<(IfIndex, Vec<u8>)>,
+    resent: Vec<(IfIndex, Vec<u8>)>,
     learned: Learned,
 }
 
@@ -167,6 +169,11 @@ impl Model {
     pub fn take_injected(&mut self) -> Vec<(IfIndex, Vec<u8>)> {
         core::mem::take(&mut self.injected)
     }
+
+    /// What was sent again since the last call, in order.
+    pub fn take_resent(&mut self) -> Vec<(IfIndex, Vec<u8>)> {
+        core::mem::take(&mut self.resent)
+    }
 }
 
 impl Datapath for Model {
@@ -207,6 +214,12 @@ impl Datapath for Model {
 
     fn vouch(&mut self, _lasts: Duration) -> Result<(), DatapathError> {
         Ok(())
+    }
+
+    fn resend(&mut self, vap: IfIndex, frame: &[u8]) -> Result<Reason, DatapathError> {
+        let verdict = self.receive(self.now, Ingress::Vap(vap), frame);
+        self.resent.push((vap, frame.to_vec()));
+        Ok(verdict.reason.unwrap_or(Reason::NoVap))
     }
 
     fn inject(&mut self, vap: IfIndex, frame: &[u8]) -> Result<(), DatapathError> {

@@ -3,14 +3,15 @@
 use super::bytes::{
     ARP, ETH, ICMP, ICMPV6, IPV4, IPV6, UDP, be16, ethertype, ipv4, ipv6, is_vlan, mac, take,
 };
-use super::members::{floods, replicate, replicates};
+use super::members::{distributes, floods, replicate, replicates};
+use super::route::inside;
 use super::{Action, Learned, Verdict, answer, tunnel};
 use crate::{IfIndex, Location, Neighbour, Path, PuntReason, Reason, Tables, Vap};
 use core::net::IpAddr;
 use weft_model::{MacAddr, Rloc, TenantIp};
 
 /// Why a frame goes no further. `Ok` means that it goes on.
-enum Stop {
+pub(super) enum Stop {
     Drop(Reason),
     Punt(PuntReason),
     Answer(Option<Vec<u8>>),
@@ -61,7 +62,7 @@ fn owns(vap: &Vap, ip: IpAddr) -> bool {
     vap.ips.iter().any(|own| own.get() == ip)
 }
 
-fn neighbour(tables: &Tables, vap: &Vap, ip: IpAddr) -> Option<Neighbour> {
+pub(super) fn neighbour(tables: &Tables, vap: &Vap, ip: IpAddr) -> Option<Neighbour> {
     tables.neighbours.get(&(vap.vni, TenantIp::new(ip).ok()?)).copied()
 }
 
@@ -207,11 +208,13 @@ fn examine_arp(tables: &Tables, vap: &Vap, frame: &[u8]) -> Result<(), Stop> {
         [0, 1, 8, 0, 6, 4, 0, 2] => false,
         _ => return stop(Reason::Malformed),
     };
+    let to_anycast = asks_anycast(tables, vap, frame);
     let probe = request && spa.is_unspecified();
     if sha != vap.mac.get() || !probe && !owns(vap, spa) {
         return stop(Reason::SpoofedArp);
     }
-    if !mac(frame, 0).is_some_and(MacAddr::is_group) || floods(tables, vap.vni) {
+    let to_all = mac(frame, 0).is_some_and(MacAddr::is_group);
+    if floods(tables, vap.vni) || !(to_all || request && to_anycast) {
         return Ok(());
     }
     if !request || spa == tpa {
@@ -226,6 +229,11 @@ fn examine_arp(tables: &Tables, vap: &Vap, frame: &[u8]) -> Result<(), Stop> {
         Some(Neighbour::At(answer)) if answer == vap.mac.get() => stop(Reason::OwnAddress),
         Some(Neighbour::At(answer)) => Err(Stop::Answer(answer::arp(frame, answer))),
     }
+}
+
+/// To the MAC address that the VN's NVEs answer with.
+fn asks_anycast(tables: &Tables, vap: &Vap, frame: &[u8]) -> bool {
+    distributes(tables, vap.vni) && mac(frame, 0) == Some(MacAddr::anycast(vap.vni))
 }
 
 /// Link-layer address options of `kind`: RFC 4861 section 4.6.
@@ -285,7 +293,7 @@ fn examine_nd(tables: &Tables, vap: &Vap, frame: &[u8], solicitation: bool) -> R
     if floods(tables, vap.vni) {
         return Ok(claim && !own);
     }
-    if !group {
+    if !group && !asks_anycast(tables, vap, frame) {
         return Ok(false);
     }
     if own {
@@ -328,6 +336,18 @@ fn forward(
     verdict: impl Fn(Action, Reason, Vec<Vec<u8>>) -> Verdict,
 ) -> Verdict {
     let drop = |reason| verdict(Action::Drop, reason, vec![]);
+    let routed;
+    let mut frame = frame;
+    if asks_anycast(tables, vap, frame) {
+        match inside(tables, vap, frame) {
+            Ok(owner) => {
+                routed = [&owner.0[..], &frame[6..]].concat();
+                frame = &routed;
+            }
+            Err(Stop::Drop(reason)) => return drop(reason),
+            Err(_) => return verdict(Action::Punt(PuntReason::Route), Reason::Punted, vec![]),
+        }
+    }
     let location = mac(frame, 0).and_then(|dst| {
         let told = tables.fdb.get(&(vap.vni, dst)).copied();
         match told {
