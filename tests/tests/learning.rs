@@ -4,7 +4,7 @@
 use anyhow::{Context as _, Result, ensure};
 use std::net::IpAddr;
 use weft_e2e::{THREE_HOSTS, TestLab, ping};
-use weft_lab::capture::{Capture, Captured, Class};
+use weft_lab::capture::{Capture, Captured, Class, Kind};
 
 /// The underlays of the lab.
 const UNDERLAYS: [&str; 2] = ["ipv4: 192.0.2.0/24", "ipv6: \"2001:db8::/64\""];
@@ -99,4 +99,43 @@ fn entries(lab: &TestLab, host: &str, table: &str) -> Result<u64> {
         all.iter().find(|one| one["table"] == table).with_context(|| format!("no {table}: {text}"))?;
     ensure!(found["bytes"].as_u64() > Some(0) && found["room"].as_u64() > Some(0), "{found}");
     found["entries"].as_u64().with_context(|| format!("{found}"))
+}
+
+/// Group frames of ARP and Neighbor Solicitations inside VXLAN.
+fn asked_of_everybody(captured: &Captured) -> usize {
+    captured.counts().sum(|class| {
+        matches!(class, Class::Vxlan { group: true, inner: Kind::Arp | Kind::NeighbourSolicitation, .. })
+    })
+}
+
+/// Requirement La: who is asked for is asked of every member, and what answers is learned.
+fn flood(underlay: &str) -> Result<()> {
+    let lab = TestLab::up(&three_hosts(underlay, &[("learning", "flood")]))?;
+    lab.settle()?;
+    for target in ["10.0.0.2", "fd00::2"] {
+        let capture = Capture::underlay(&lab, "flood")?;
+        ensure!(ping(&lab, "red-a", target, 2)?.complete(), "{target}");
+        let captured = capture.stop()?;
+        // As many as there are other members: h2 and h3.
+        ensure!(asked_of_everybody(&captured) == 2, "{target}: {:?}", captured.counts());
+        ensure!(lisp(&captured).is_empty(), "nobody asks the Oracle: {:?}", captured.counts());
+        let again = Capture::underlay(&lab, "again")?;
+        ensure!(ping(&lab, "red-a", target, 2)?.complete(), "{target}");
+        ensure!(asked_of_everybody(&again.stop()?) == 0);
+    }
+    all_pairs(&lab)?;
+    // Isolation: the other VN has the same addresses and another mode.
+    ensure!(ping(&lab, "blue-a", "10.0.0.3", 1)?.nothing() && ping(&lab, "blue-a", "fd00::3", 1)?.nothing());
+    ensure!(entries(&lab, "h3", "learned")? >= 3, "red-a, red-b and red-d talked to red-c");
+    lab.down()
+}
+
+#[test]
+fn la_flood_and_learn_over_an_ipv4_underlay() -> Result<()> {
+    flood(UNDERLAYS[0])
+}
+
+#[test]
+fn la_flood_and_learn_over_an_ipv6_underlay() -> Result<()> {
+    flood(UNDERLAYS[1])
 }
