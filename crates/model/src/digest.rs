@@ -17,6 +17,12 @@ impl Digest {
         self.sum = self.sum.wrapping_add(record(octets));
     }
 
+    /// Takes another set's records, all of them in this one, out of it.
+    pub const fn remove(&mut self, other: Self) {
+        self.count = self.count.saturating_sub(other.count);
+        self.sum = self.sum.wrapping_sub(other.sum);
+    }
+
     /// Adds another set's records.
     pub const fn add(&mut self, other: Self) {
         self.count = self.count.saturating_add(other.count);
@@ -61,6 +67,8 @@ mod tests {
         let mut sum = of(&[b"a"]);
         sum.add(of(&[b"bc"]));
         assert_eq!(sum, of(&[b"a", b"bc"]));
+        sum.remove(of(&[b"a"]));
+        assert_eq!(sum, of(&[b"bc"]));
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub enum Origin {
     Reply,
     /// From a Map-Notify.
     Notify,
+    /// Pushed with all mappings of its VN: it lives with the subscription, not by a TTL.
+    Push,
     /// Registered by an NVE (at the Oracle).
     Registration,
     /// Read from a grant whose NVE has not registered again yet (at the Oracle).

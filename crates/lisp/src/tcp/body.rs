@@ -500,6 +500,16 @@ mod tests {
             "00001388 00000001 0000000000000002",
         );
         check(Body::Signal(Signal::LispPort { port: 4343 }), 0xff10, "10f7");
+        let mappings = "00001388 00000001 0000000000000002";
+        check(Body::Signal(Signal::SubscribeMappings { vni: 5000, count: 1, digest: 2 }), 0xff04, mappings);
+        check(Body::Signal(Signal::UnsubscribeMappings { vni: 5000 }), 0xff05, "00001388");
+        check(
+            Body::Signal(Signal::MappingsRefused { vni: 5000, error: SubscribeError::NotEnabled }),
+            0xff06,
+            "00001388 02",
+        );
+        check(Body::Signal(Signal::MappingsBegin { vni: 5000 }), 0xff07, "00001388");
+        check(Body::Signal(Signal::MappingsMarker { vni: 5000, count: 1, digest: 2 }), 0xff08, mappings);
         // A later version says more in its hello.
         let data = hex("0002 0000000000000002 aabbcc");
         let frame = Frame { frame_type: 0xff01, id: 0, data: &data };

@@ -33,7 +33,7 @@ pub enum SubscribeError {
 }
 
 impl SubscribeError {
-    const fn from_code(code: u8) -> Self {
+    pub(super) const fn from_code(code: u8) -> Self {
         match code {
             0 => Self::Undefined,
             1 => Self::InstanceNotFound,
@@ -43,7 +43,7 @@ impl SubscribeError {
         }
     }
 
-    const fn code(self) -> u8 {
+    pub(super) const fn code(self) -> u8 {
         match self {
             Self::Undefined => 0,
             Self::InstanceNotFound => 1,

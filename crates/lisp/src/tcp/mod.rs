@@ -9,8 +9,8 @@
 //!
 //! # Weft's own frames
 //!
-//! Three signals have no place in those types: a hello, the end of registration, and the digest of a VN
-//! (see [`Signal`]). They have frame types of their own, from [`SIGNAL_BASE`] on, far from what is
+//! Some signals have no place in those types: a hello, the end of registration, the digest of a VN, and the
+//! subscription to all mappings of a VN (see [`Signal`]). They have frame types of their own, from [`SIGNAL_BASE`] on, far from what is
 //! assigned. The alternatives were worse: an Error Notification takes arbitrary data but tells a peer that
 //! it did something wrong; a Registration Refresh asks a peer to send everything again; an EID that is an
 //! LCAF of a private type is reported by Wireshark as not dissected, and data behind the known

@@ -1,5 +1,6 @@
 //! Weft's own frames; the [module's page](super) says why they have types of their own.
 
+use super::membership::SubscribeError;
 use crate::error::DecodeError;
 use crate::wire::Reader;
 
@@ -10,6 +11,11 @@ const HELLO: u16 = SIGNAL_BASE + 1;
 const END_OF_REGISTRATION: u16 = SIGNAL_BASE + 2;
 const VN_DIGEST: u16 = SIGNAL_BASE + 3;
 const LISP_PORT: u16 = SIGNAL_BASE + 0x10;
+const SUBSCRIBE_MAPPINGS: u16 = SIGNAL_BASE + 4;
+const UNSUBSCRIBE_MAPPINGS: u16 = SIGNAL_BASE + 5;
+const MAPPINGS_REFUSED: u16 = SIGNAL_BASE + 6;
+const MAPPINGS_BEGIN: u16 = SIGNAL_BASE + 7;
+const MAPPINGS_MARKER: u16 = SIGNAL_BASE + 8;
 
 /// A frame of Weft's own. All numbers are big-endian, in the order of the fields.
 ///
@@ -46,6 +52,43 @@ pub enum Signal {
         /// Digest of them.
         digest: u64,
     },
+    /// Type 0xff04, NVE to Oracle: tell me all mappings of a VN, and changes from now on. The Oracle's frames
+    /// 0xff06 to 0xff08 about it carry the ID of this one.
+    SubscribeMappings {
+        /// VNI.
+        vni: u32,
+        /// How many records that were pushed before the sender still has.
+        count: u32,
+        /// Digest of them.
+        digest: u64,
+    },
+    /// Type 0xff05, NVE to Oracle: tell me no more.
+    UnsubscribeMappings {
+        /// VNI.
+        vni: u32,
+    },
+    /// Type 0xff06, Oracle to NVE: you are not told, or no longer.
+    MappingsRefused {
+        /// VNI.
+        vni: u32,
+        /// Why.
+        error: SubscribeError,
+    },
+    /// Type 0xff07, Oracle to NVE: all mappings follow, as Mapping Notifications.
+    MappingsBegin {
+        /// VNI.
+        vni: u32,
+    },
+    /// Type 0xff08, Oracle to NVE, behind a snapshot and every 30 s: what you should have been told of a VN
+    /// by now. Behind a snapshot: forget what it did not name.
+    MappingsMarker {
+        /// VNI.
+        vni: u32,
+        /// How many records.
+        count: u32,
+        /// Digest of them.
+        digest: u64,
+    },
 }
 
 impl Signal {
@@ -66,6 +109,22 @@ impl Signal {
                 count: reader.u32("Count")?,
                 digest: reader.u64("Digest")?,
             },
+            SUBSCRIBE_MAPPINGS => Self::SubscribeMappings {
+                vni: reader.u32("VNI")?,
+                count: reader.u32("Count")?,
+                digest: reader.u64("Digest")?,
+            },
+            UNSUBSCRIBE_MAPPINGS => Self::UnsubscribeMappings { vni: reader.u32("VNI")? },
+            MAPPINGS_REFUSED => Self::MappingsRefused {
+                vni: reader.u32("VNI")?,
+                error: SubscribeError::from_code(reader.u8("Error Code")?),
+            },
+            MAPPINGS_BEGIN => Self::MappingsBegin { vni: reader.u32("VNI")? },
+            MAPPINGS_MARKER => Self::MappingsMarker {
+                vni: reader.u32("VNI")?,
+                count: reader.u32("Count")?,
+                digest: reader.u64("Digest")?,
+            },
             _ => return Ok(None),
         }))
     }
@@ -77,6 +136,11 @@ impl Signal {
             Self::EndOfRegistration { .. } => END_OF_REGISTRATION,
             Self::VnDigest { .. } => VN_DIGEST,
             Self::LispPort { .. } => LISP_PORT,
+            Self::SubscribeMappings { .. } => SUBSCRIBE_MAPPINGS,
+            Self::UnsubscribeMappings { .. } => UNSUBSCRIBE_MAPPINGS,
+            Self::MappingsRefused { .. } => MAPPINGS_REFUSED,
+            Self::MappingsBegin { .. } => MAPPINGS_BEGIN,
+            Self::MappingsMarker { .. } => MAPPINGS_MARKER,
         }
     }
 
@@ -91,10 +155,19 @@ impl Signal {
                 out.extend_from_slice(&digest.to_be_bytes());
             }
             Self::LispPort { port } => out.extend_from_slice(&port.to_be_bytes()),
-            Self::VnDigest { vni, count, digest } => {
+            Self::VnDigest { vni, count, digest }
+            | Self::SubscribeMappings { vni, count, digest }
+            | Self::MappingsMarker { vni, count, digest } => {
                 out.extend_from_slice(&vni.to_be_bytes());
                 out.extend_from_slice(&count.to_be_bytes());
                 out.extend_from_slice(&digest.to_be_bytes());
+            }
+            Self::UnsubscribeMappings { vni } | Self::MappingsBegin { vni } => {
+                out.extend_from_slice(&vni.to_be_bytes());
+            }
+            Self::MappingsRefused { vni, error } => {
+                out.extend_from_slice(&vni.to_be_bytes());
+                out.push(error.code());
             }
         }
     }

@@ -26,7 +26,7 @@ impl Core {
         for vni in here {
             self.review_vn(vni);
         }
-        let expires = now + self.config.timing.ttl;
+        let ttl = now + self.config.timing.ttl;
         for ((vni, mac), location) in &observed.fdb {
             if let Location::Remote { rloc, epoch } = location
                 && self.members.contains_key(vni)
@@ -35,10 +35,11 @@ impl Core {
                 && self.cache.len() < self.config.limits.cache.max(1)
             {
                 let version = epoch.map_version();
-                let located = Located { rloc: *rloc, version, origin: Origin::Reply, learned: now, expires };
+                let (origin, expires) = self.adopted(*vni, ttl);
+                let located = Located { rloc: *rloc, version, origin, learned: now, expires };
                 self.cache.set_located(*vni, *mac, located);
                 self.apply(Op::SetLocation(*vni, *mac, *location));
-                self.timers.set(Timer::Refresh(*vni, Eid::Mac(*mac)), expires);
+                self.refresh_at(*vni, Eid::Mac(*mac), expires);
             }
         }
         for ((vni, ip), neighbour) in &observed.neighbours {
@@ -48,10 +49,11 @@ impl Core {
                 && self.cache.len() < self.config.limits.cache.max(1)
             {
                 // The table has no version of a binding; any record may replace it.
-                let bound = Bound { mac: *mac, version: 0, origin: Origin::Reply, learned: now, expires };
+                let (origin, expires) = self.adopted(*vni, ttl);
+                let bound = Bound { mac: *mac, version: 0, origin, learned: now, expires };
                 self.cache.set_bound(*vni, *ip, bound);
                 self.apply(Op::SetNeighbour(*vni, *ip, *neighbour));
-                self.timers.set(Timer::Refresh(*vni, Eid::Ip(*ip)), expires);
+                self.refresh_at(*vni, Eid::Ip(*ip), expires);
             }
         }
         for (ip, peer) in &observed.peers {
@@ -59,6 +61,17 @@ impl Core {
                 self.adopted_peers.insert(*ip);
                 self.set_peer(*ip, |found: &mut Peer| (found.nve, found.node) = (true, peer.node));
             }
+        }
+    }
+
+    /// How an entry is taken over: where all mappings are pushed it lives until they are.
+    fn adopted(&self, vni: Vni, ttl: Time) -> (Origin, Time) {
+        if self.wants_mappings(vni) { (Origin::Push, Time::NEVER) } else { (Origin::Reply, ttl) }
+    }
+
+    fn refresh_at(&mut self, vni: Vni, eid: Eid, at: Time) {
+        if at != Time::NEVER {
+            self.timers.set(Timer::Refresh(vni, eid), at);
         }
     }
 

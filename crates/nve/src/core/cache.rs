@@ -162,6 +162,21 @@ impl MapCache {
         }
     }
 
+    /// Has a pushed entry end like one that was asked for.
+    pub fn make_ordinary(&mut self, vni: Vni, eid: Eid, expires: Time) {
+        let (origin, expires_at) = match eid {
+            Eid::Mac(mac) => match self.macs.get_mut(&(vni, mac)) {
+                Some(Entry::Known(known)) => (&mut known.origin, &mut known.expires),
+                _ => return,
+            },
+            Eid::Ip(ip) => match self.ips.get_mut(&(vni, ip)) {
+                Some(Entry::Known(known)) => (&mut known.origin, &mut known.expires),
+                _ => return,
+            },
+        };
+        (*origin, *expires_at) = (Origin::Notify, expires);
+    }
+
     /// Forgets a negative entry; a positive one stays.
     pub fn forget(&mut self, key: AbsentKey) {
         let entry = match key {

@@ -64,6 +64,8 @@ pub struct Limits {
     pub answer_burst: u32,
     /// RLOCs of members kept of one VN.
     pub members: usize,
+    /// Addresses one VAP may have been answered with a VN's anycast MAC for.
+    pub stand_ins_per_vap: usize,
 }
 
 /// Intervals.
@@ -104,6 +106,7 @@ impl Default for Limits {
             answers_per_second: 20_000,
             answer_burst: 2_000,
             members: 1 << 16,
+            stand_ins_per_vap: 1_024,
         }
     }
 }

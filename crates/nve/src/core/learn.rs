@@ -13,6 +13,11 @@ use weft_model::{Eid, Epoch, MacAddr, Origin, Rloc, TenantIp, Time, TsiId, Vni};
 impl Core {
     /// Takes in one record of a reply or notification.
     pub(super) fn learn(&mut self, now: Time, said: Said, origin: Origin, asker: Option<IfIndex>) {
+        let (vni, eid) = said.about();
+        if origin != Origin::Push && !self.may_replace_pushed(vni, eid) {
+            self.counters.outdated += 1;
+            return;
+        }
         match said {
             Said::Located { vni, mac, rloc, version, ttl } => {
                 if let Some(id) = self.local_macs.get(&(vni, mac)).cloned()
@@ -21,7 +26,9 @@ impl Core {
                     return;
                 }
                 let old = self.cache.macs.get(&(vni, mac)).and_then(cache::Entry::known);
-                if old.is_some_and(|old| now < old.expires && !not_older(version, old.version)) {
+                // What is pushed comes in order.
+                let outdated = |old: Located| now < old.expires && !not_older(version, old.version);
+                if origin != Origin::Push && old.is_some_and(outdated) {
                     self.counters.outdated += 1;
                     return;
                 }
@@ -34,7 +41,7 @@ impl Core {
                 if !self.has_room(vni, Eid::Mac(mac)) {
                     return;
                 }
-                let expires = ttl_end(now, ttl, self.config.timing.ttl);
+                let expires = self.end_of(now, ttl, origin);
                 self.cache.set_located(vni, mac, Located { rloc, version, origin, learned: now, expires });
                 let epoch = Epoch::new(version.into()).unwrap_or(Epoch::FIRST);
                 self.change(Op::SetLocation(vni, mac, Location::Remote { rloc, epoch }));
@@ -45,14 +52,15 @@ impl Core {
                     return;
                 }
                 let old = self.cache.ips.get(&(vni, ip)).and_then(cache::Entry::known);
-                if old.is_some_and(|old| now < old.expires && !not_older(version, old.version)) {
+                let outdated = |old: Bound| now < old.expires && !not_older(version, old.version);
+                if origin != Origin::Push && old.is_some_and(outdated) {
                     self.counters.outdated += 1;
                     return;
                 }
                 if !self.has_room(vni, Eid::Ip(ip)) {
                     return;
                 }
-                let expires = ttl_end(now, ttl, self.config.timing.ttl);
+                let expires = self.end_of(now, ttl, origin);
                 let before =
                     self.cache.set_bound(vni, ip, Bound { mac, version, origin, learned: now, expires });
                 self.change(Op::SetNeighbour(vni, ip, Neighbour::At(mac)));
@@ -104,7 +112,11 @@ impl Core {
         let newer = mine.is_none_or(|mine| version != mine && not_older(version, mine));
         // Only the Oracle's own word on the session takes a tenant system away, never a UDP answer, and
         // never one that has no version.
-        if origin != Origin::Notify || version == 0 || !newer || self.config.rlocs.contains(&rloc) {
+        if !matches!(origin, Origin::Notify | Origin::Push)
+            || version == 0
+            || !newer
+            || self.config.rlocs.contains(&rloc)
+        {
             return false;
         }
         self.lose_grant(id);
@@ -115,15 +127,26 @@ impl Core {
         self.tsis.get(id).is_some_and(|t| t.state == State::Activated)
     }
 
+    /// When an entry ends: never what is pushed.
+    fn end_of(&self, now: Time, ttl: u32, origin: Origin) -> Time {
+        if origin == Origin::Push { Time::NEVER } else { ttl_end(now, ttl, self.config.timing.ttl) }
+    }
+
     /// Bookkeeping of an entry that is known now: its refresh, and whoever waits for it.
     fn known(&mut self, now: Time, vni: Vni, eid: Eid, expires: Time) {
         self.timers.cancel(&Timer::Absent(vni, eid));
         // At four fifths of its life: room for lost packets before its end.
         self.refresh_in(now, vni, eid, expires.since(now) * 4 / 5);
         self.settle(vni, eid);
+        self.heal_stand_ins(now, vni, eid);
     }
 
+    /// Sets when an entry is asked for again: what is pushed never is.
     pub(super) fn refresh_in(&mut self, now: Time, vni: Vni, eid: Eid, wait: Duration) {
+        if self.is_pushed(vni, eid) {
+            self.timers.cancel(&Timer::Refresh(vni, eid));
+            return;
+        }
         self.timers.set(Timer::Refresh(vni, eid), now + wait.max(super::LEAST_WAIT));
     }
 
@@ -168,7 +191,7 @@ impl Core {
     /// Asks again for an entry that is still wanted. It stays as it is until there is an answer, so
     /// an NVE that has lost every Oracle keeps forwarding all it knows.
     pub(super) fn refresh(&mut self, now: Time, vni: Vni, eid: Eid) {
-        if !self.is_known(vni, eid) {
+        if !self.is_known(vni, eid) || self.is_pushed(vni, eid) {
             return;
         }
         let asked = self.ask(now, vni, eid, None, None, None);
@@ -189,6 +212,10 @@ impl Core {
             if !known {
                 // An appearance may have been missed, and asking is cheap.
                 self.forget_remote(vni, eid);
+                continue;
+            }
+            if self.is_pushed(vni, eid) {
+                // Subscribing again says what became of it.
                 continue;
             }
             at = at + self.config.timing.refresh_gap;

@@ -9,10 +9,10 @@ use weft_lisp::{
 };
 use weft_model::{Eid, Grant, MacAddr, Rloc, TenantIp, Vni, XtrId, digest::Digest};
 
-/// Registrations on a session live with it: the receiver decides when they end.
-const TTL_SESSION: u32 = u32::MAX;
+/// Registrations on a session live with it, and so does what is pushed: the receiver decides when they end.
+pub const TTL_SESSION: u32 = u32::MAX;
 /// Withdraws a record (requirement N2).
-const TTL_WITHDRAW: u32 = 0;
+pub const TTL_WITHDRAW: u32 = 0;
 /// A locator nobody encapsulates to: of the IP -> MAC record, whose locator is no RLOC, and of an
 /// Associated tenant system (RFC 9301 section 5.4).
 const UNUSABLE: u8 = Locator::UNUSABLE;
@@ -28,6 +28,18 @@ pub enum Said {
     Absent { vni: Vni, eid: Eid, ttl: u32 },
     /// What was known of it no longer holds (TTL 0).
     Withdrawn { vni: Vni, eid: Eid },
+}
+
+impl Said {
+    /// The VN and the address it is about.
+    #[must_use]
+    pub const fn about(&self) -> (Vni, Eid) {
+        match *self {
+            Self::Located { vni, mac, .. } => (vni, Eid::Mac(mac)),
+            Self::Bound { vni, ip, .. } => (vni, Eid::Ip(ip)),
+            Self::Absent { vni, eid, .. } | Self::Withdrawn { vni, eid } => (vni, eid),
+        }
+    }
 }
 
 /// What a Map-Request asks.

@@ -12,6 +12,7 @@
 
 mod adopt;
 mod answer;
+mod anycast;
 mod attach;
 mod cache;
 mod claim;
@@ -23,6 +24,7 @@ mod members;
 mod messages;
 mod orphan;
 mod proxy;
+mod push;
 mod release;
 mod resolver;
 mod session;
@@ -42,9 +44,11 @@ pub use views::{CacheEntry, Counters, TsiState, TsiView};
 
 use ::core::net::IpAddr;
 use ::core::time::Duration;
+use anycast::StandIns;
 use attach::Call;
 use cache::MapCache;
 use members::Membership;
+use push::Pushed;
 use release::Releases;
 use resolver::Resolver;
 use session::OracleState;
@@ -123,6 +127,10 @@ pub struct Core {
     cache: MapCache,
     /// The other NVEs of the VNs whose frames are replicated.
     memberships: BTreeMap<Vni, Membership>,
+    /// What Oracles have pushed of the VNs whose mappings are.
+    pushed: BTreeMap<Vni, Pushed>,
+    /// Who was answered with a VN's anycast MAC.
+    stand_ins: StandIns,
     resolver: Resolver,
     /// The answers given so far are within their rate until then.
     answered_until: Time,
@@ -161,6 +169,8 @@ impl Core {
             tickets: BTreeMap::new(),
             cache: MapCache::default(),
             memberships: BTreeMap::new(),
+            pushed: BTreeMap::new(),
+            stand_ins: StandIns::default(),
             resolver: Resolver::default(),
             answered_until: Time::default(),
             timers: Timers::default(),

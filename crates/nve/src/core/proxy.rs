@@ -80,7 +80,18 @@ impl Query {
     pub fn answer(&self, mac: MacAddr) -> Vec<u8> {
         match self.target.get() {
             IpAddr::V4(target) => self.arp_reply(target, mac),
-            IpAddr::V6(target) => self.advertisement(target, mac),
+            IpAddr::V6(target) => self.advertisement(target, mac, true),
+        }
+    }
+
+    /// The frame that tells the asker that `mac`, which is not the owner's, takes what is for the target:
+    /// an ARP reply, or an advertisement that overrides nothing and is of no router, so that the owner's own
+    /// MAC takes its place (RFC 4861 section 7.2.8).
+    #[must_use]
+    pub fn stand_in(&self, mac: MacAddr) -> Vec<u8> {
+        match self.target.get() {
+            IpAddr::V4(target) => self.arp_reply(target, mac),
+            IpAddr::V6(target) => self.advertisement(target, mac, false),
         }
     }
 
@@ -103,12 +114,12 @@ impl Query {
         frame
     }
 
-    fn advertisement(&self, target: Ipv6Addr, mac: MacAddr) -> Vec<u8> {
+    fn advertisement(&self, target: Ipv6Addr, mac: MacAddr, owner: bool) -> Vec<u8> {
         let (to, to_mac, solicited) = match self.asker_ip.map(TenantIp::get) {
             Some(IpAddr::V6(asker)) => (asker, self.asker_mac, true),
             _ => (Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1), MacAddr([0x33, 0x33, 0, 0, 0, 1]), false),
         };
-        let flags = NeighborAdvertisementHeader { router: true, solicited, r#override: true };
+        let flags = NeighborAdvertisementHeader { router: owner, solicited, r#override: owner };
         let builder = PacketBuilder::ethernet2(mac.octets(), to_mac.octets())
             .ipv6(target.octets(), to.octets(), 255)
             .icmpv6(Icmpv6Type::NeighborAdvertisement(flags));

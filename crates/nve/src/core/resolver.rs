@@ -121,6 +121,10 @@ impl Core {
             return;
         }
         let source = query.asker_ip.map(Eid::Ip).or(Some(Eid::Mac(query.asker_mac)));
+        if self.stands_in(&query) {
+            self.stand_in(now, query, source);
+            return;
+        }
         self.ask(now, vni, Eid::Ip(ip), Some(query.vap), source, Some(query));
     }
 
@@ -137,7 +141,7 @@ impl Core {
         true
     }
 
-    fn is_located(&self, vni: Vni, mac: MacAddr) -> bool {
+    pub(super) fn is_located(&self, vni: Vni, mac: MacAddr) -> bool {
         self.tables.fdb.get(&(vni, mac)).is_some_and(|at| *at != Location::Nowhere)
     }
 

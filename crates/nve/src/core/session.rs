@@ -6,7 +6,7 @@ use super::{Core, Notice, Output, Refused, Session, Timer};
 use std::collections::BTreeSet;
 use weft_lisp::tcp::{Body, EidPrefix, Frame, RefreshScope, Registration, RejectReason, Signal};
 use weft_lisp::{Address, Eid as WireEid, EncodeOptions};
-use weft_model::{BootId, Origin, Reply, Time, TsiId, Vni, digest::Digest};
+use weft_model::{BootId, Reply, Time, TsiId, Vni, digest::Digest};
 
 /// What this NVE speaks on a session. It understands one version more and one less.
 pub const VERSION: u16 = 1;
@@ -68,16 +68,13 @@ impl Core {
             }
             Ok(Body::RegistrationRefresh { scope, .. }) => self.refresh_registrations(oracle, &scope),
             Ok(Body::MappingNotification { record, .. }) => {
-                let said = messages::said(&record);
-                if said.is_empty() {
-                    self.counters.unexpected_frames += 1;
-                } else {
-                    self.counters.notifications += 1;
-                }
-                for said in said {
-                    self.learn(now, said, Origin::Notify, None);
-                }
+                self.notified(now, oracle, &record);
             }
+            Ok(Body::Signal(
+                signal @ (Signal::MappingsRefused { .. }
+                | Signal::MappingsBegin { .. }
+                | Signal::MappingsMarker { .. }),
+            )) => self.mappings(now, oracle, frame.id, signal),
             Ok(Body::Membership(membership)) => self.membership(now, oracle, membership),
             Ok(Body::Signal(Signal::VnDigest { vni, count, digest })) => {
                 self.compare(oracle, vni, Digest { count, sum: digest });

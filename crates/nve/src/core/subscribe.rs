@@ -14,6 +14,7 @@ impl Core {
             self.timers.cancel(&Timer::Subscribe(vni));
         }
         self.review_members(vni);
+        self.review_mappings(vni);
         self.set_vn(vni);
     }
 
@@ -55,6 +56,7 @@ impl Core {
                 left.push(*vni);
             }
         }
+        left.extend(self.unsubscribed(oracle));
         for vni in left {
             self.timers.cancel(&Timer::Members(vni));
             self.review_vn(vni);

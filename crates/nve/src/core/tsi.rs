@@ -201,6 +201,7 @@ impl Core {
         // Whoever here asked for it before need not wait for the Oracle.
         for eid in eids {
             self.settle(id.vni, eid);
+            self.heal_stand_ins(self.now, id.vni, eid);
         }
     }
 
@@ -279,6 +280,7 @@ impl Core {
         }
         self.remove_local(id, &eids(&grant));
         self.forget_asker(id.vni, device);
+        self.stand_ins.forget_vap(device);
         self.review_vn(id.vni);
     }
 

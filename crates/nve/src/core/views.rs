@@ -40,6 +40,9 @@ pub struct Counters {
     pub claims_refused: u64,
     pub not_encoded: u64,
     pub members_full: u64,
+    pub pushed: u64,
+    pub stand_ins: u64,
+    pub healed: u64,
 }
 
 impl Counters {
@@ -81,6 +84,9 @@ impl Counters {
             claims_refused,
             not_encoded,
             members_full,
+            pushed,
+            stand_ins,
+            healed,
         ]
     }
 }

@@ -47,6 +47,7 @@ mod members;
 mod nodes;
 mod output;
 mod publish;
+mod push;
 mod resolver;
 mod route;
 mod server;
@@ -68,6 +69,7 @@ use database::{Database, TsiIx};
 use limits::{Nonces, TokenBucket};
 use nodes::{Node, Nodes};
 use output::Outbox;
+use push::Published;
 use subscribe::{Subscribers, Turns};
 use xtr::{PlainXtr, Solicit};
 
@@ -116,6 +118,8 @@ pub struct Shard {
     timers: BTreeSet<(Time, Timer)>,
     /// When the one expiry timer of a plain xTR's registration is due: not after the registration ends.
     expiries: BTreeMap<(TsiIx, XtrId), Time>,
+    /// What is pushed of the VNs whose mappings are.
+    published: BTreeMap<Vni, Published>,
     subscribers: Subscribers,
     turns: Turns,
     /// NVEs that hold grants and have not said since the start what they have.
@@ -144,6 +148,7 @@ impl Shard {
             smrs: BTreeMap::new(),
             timers: BTreeSet::new(),
             expiries: BTreeMap::new(),
+            published: BTreeMap::new(),
             subscribers: Subscribers::default(),
             awaited: BTreeSet::new(),
             alarmed: false,
@@ -157,7 +162,7 @@ impl Shard {
     pub fn handle_fact(&mut self, now: Time, fact: Fact) {
         match fact {
             Fact::Vn(spec) if self.owns(spec.vni) => {
-                self.vns.insert(spec.vni, spec);
+                self.put_vn(spec);
             }
             Fact::VnGone(vni) => {
                 self.vns.remove(&vni);

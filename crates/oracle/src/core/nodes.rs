@@ -121,6 +121,7 @@ pub(crate) enum Control {
     Digest { vni: Vni },
     Subscribed { id: u32, afi: u16, iid: u32 },
     NotSubscribed { id: u32, afi: u16, iid: u32, error: SubscribeError },
+    MappingsRefused { id: u32, vni: u32, error: SubscribeError },
 }
 
 /// All nodes, found by xTR-ID and by RLOC.

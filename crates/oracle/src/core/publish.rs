@@ -6,13 +6,13 @@ use weft_lisp::{Address, EncodeOptions, Inner};
 use weft_model::digest::Digest;
 use weft_model::{Eid, Epoch, MacAddr, Time, Vni, XtrId};
 
-use super::Shard;
 use super::conversations::{AskAt, AskKey, Class};
 use super::database::{Answer, Database, Found, Locator, Source, Tsi, TsiIx};
 use super::limits::TokenBucket;
 use super::nodes::{Control, Nodes};
 use super::output::{Event, Transmit};
 use super::wire::{Locators, record};
+use super::{Shard, push};
 
 /// Version of what we speak on sessions.
 pub(crate) const PROTOCOL_VERSION: u16 = 1;
@@ -122,6 +122,7 @@ impl Shard {
             let after = self.told(before.vni, eid);
             if after != before_told {
                 self.publish_eid(now, before.vni, eid, &before_told, &after);
+                self.push_change(now, before.vni, eid, &after);
             }
         }
         self.publish_members(now);
@@ -291,7 +292,7 @@ impl Shard {
     }
 
     /// Appends the next frame to a node; false when there is none.
-    fn write_next(&mut self, nve: XtrId, out: &mut Vec<u8>) -> bool {
+    pub(crate) fn write_next(&mut self, nve: XtrId, out: &mut Vec<u8>) -> bool {
         let Some(node) = self.nodes.get_mut(nve) else { return false };
         let Some(session) = node.session.as_mut() else { return false };
         if let Some(control) = session.controls.pop_front() {
@@ -303,11 +304,12 @@ impl Shard {
         true
     }
 
-    /// A mapping is told to those only who are remembered as holding one, since only they hear of its
-    /// changes; anybody else is told to forget, and asks again when in need.
-    fn write_notification(&mut self, key: AskKey, out: &mut Vec<u8>) {
+    /// A mapping is told to those only who are remembered as holding one or are subscribed to all of its VN,
+    /// since only they hear of its changes; anybody else is told to forget, and asks again when in need.
+    pub(crate) fn write_notification(&mut self, key: AskKey, out: &mut Vec<u8>) {
         let AskKey { vni, eid, .. } = key;
-        let holds = self.asks.get_mut(key).is_some_and(|ask| !ask.negative);
+        let subscribed = self.subscribers.is_pushed(key.asker, vni);
+        let holds = subscribed || self.asks.get_mut(key).is_some_and(|ask| !ask.negative);
         let told = if holds { self.told(vni, eid) } else { Told::Nothing };
         let (registrant, ttl, epoch, locators) = match told {
             Told::Nothing | Told::At { basis: Basis::Expected, .. } => {
@@ -324,7 +326,8 @@ impl Shard {
                     Eid::Mac(_) => Locators::collect(locators.into_iter()),
                     Eid::Ip(_) => Locators::mac(mac),
                 };
-                (nve, self.config.ttl.positive, Some(epoch), locators)
+                let ttl = if subscribed { push::TTL } else { self.config.ttl.positive };
+                (nve, ttl, Some(epoch), locators)
             }
         };
         let xtr = lisp::Xtr { xtr_id: registrant.0, site_id: 0 };
@@ -374,6 +377,9 @@ impl Shard {
             Control::NotSubscribed { id, afi, iid, error } => {
                 let event = MembershipEvent::SubscribeNack { subscribe_id: id, error };
                 (self.next_frame_id(), Body::Membership(Membership { eid_afi: afi, iid, event }))
+            }
+            Control::MappingsRefused { id, vni, error } => {
+                (id, Body::Signal(Signal::MappingsRefused { vni, error }))
             }
             Control::Digest { vni } => {
                 let Digest { count, sum } = self.vn_digest(nve, vni);

@@ -20,7 +20,11 @@ pub fn shard_of(vni: u32, shards: usize) -> usize {
 pub fn peek_frame_vni(frame: &Frame<'_>) -> Option<u32> {
     match frame.body().ok()? {
         Body::Registration(registration) => iid(registration.register().records.first()?.eid),
-        Body::Signal(Signal::VnDigest { vni, .. }) => Some(vni),
+        Body::Signal(
+            Signal::VnDigest { vni, .. }
+            | Signal::SubscribeMappings { vni, .. }
+            | Signal::UnsubscribeMappings { vni },
+        ) => Some(vni),
         Body::Membership(membership) => Some(membership.iid),
         Body::RegistrationRefresh { scope: RefreshScope::Instance(prefix), .. } => iid(prefix.eid),
         _ => None,

@@ -204,6 +204,14 @@ impl Shard {
             Body::Signal(Signal::VnDigest { vni, count, digest }) => {
                 self.digest_received(now, nve, vni, Digest { count, sum: digest });
             }
+            Body::Signal(Signal::SubscribeMappings { vni, count, digest }) => {
+                self.subscribe_mappings(now, nve, frame.id, vni, Digest { count, sum: digest });
+            }
+            Body::Signal(Signal::UnsubscribeMappings { vni }) => {
+                if let Ok(vni) = Vni::new(vni) {
+                    self.unsubscribe_mappings(nve, vni);
+                }
+            }
             Body::Membership(membership) => self.membership(now, nve, frame.id, membership),
             Body::RegistrationRefresh { scope, .. } => {
                 // A server registers nothing.
@@ -611,6 +619,7 @@ impl Shard {
                 self.control(nve, Control::Digest { vni });
             }
         }
+        self.mark_mappings(now, nve);
         self.arm(now + self.config.timing.digest_interval, super::Timer::Digest(nve, id));
     }
 }

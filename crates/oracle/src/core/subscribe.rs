@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use weft_lisp::tcp::{Membership, MembershipEvent, SubscribeError};
-use weft_model::{Rloc, Time, Vni, XtrId};
+use weft_model::{Eid, Rloc, Time, Vni, XtrId};
 
 use super::nodes::Control;
 use super::output::Transmit;
@@ -49,19 +49,53 @@ pub(crate) struct Feed<K> {
 pub(crate) struct Feeds {
     /// The members of VNs.
     pub(crate) members: BTreeMap<Vni, Feed<XtrId>>,
+    /// All mappings of VNs.
+    pub(crate) mappings: BTreeMap<Vni, Feed<Eid>>,
     /// Members about which something is to be said, RLOC by RLOC.
     pub(crate) member_changes: BTreeSet<(Vni, XtrId, Rloc)>,
+}
+
+/// Of which snapshot a piece is due.
+enum Next {
+    Members(Vni),
+    Mappings(Vni),
+}
+
+impl Feeds {
+    /// The first that is under way. Members are said to be complete when it is `settled` who they are.
+    fn next(&self, settled: bool) -> Option<Next> {
+        let due = |stage: &Stage<XtrId>| match stage {
+            Stage::Idle => false,
+            Stage::End => settled,
+            Stage::Begin | Stage::Behind(_) => true,
+        };
+        let members = self.members.iter().find(|(_, feed)| due(&feed.stage));
+        let mappings = || self.mappings.iter().find(|(_, feed)| feed.stage != Stage::Idle);
+        members
+            .map(|(vni, _)| Next::Members(*vni))
+            .or_else(|| mappings().map(|(vni, _)| Next::Mappings(*vni)))
+    }
 }
 
 /// Who is subscribed to what.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Subscribers {
     members: BTreeSet<(Vni, XtrId)>,
+    pub(super) mappings: BTreeSet<(Vni, XtrId)>,
 }
 
 impl Subscribers {
     pub(crate) fn members_of(&self, vni: Vni) -> impl Iterator<Item = XtrId> + '_ {
         within(&self.members, vni)
+    }
+
+    pub(crate) fn mappings_of(&self, vni: Vni) -> impl Iterator<Item = XtrId> + '_ {
+        within(&self.mappings, vni)
+    }
+
+    /// Whether all mappings of `vni` are pushed to `nve`.
+    pub(crate) fn is_pushed(&self, nve: XtrId, vni: Vni) -> bool {
+        self.mappings.contains(&(vni, nve))
     }
 
     pub(crate) fn to_members(&self) -> BTreeSet<XtrId> {
@@ -70,7 +104,7 @@ impl Subscribers {
 
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
-        self.members.is_empty()
+        self.members.is_empty() && self.mappings.is_empty()
     }
 }
 
@@ -175,6 +209,10 @@ impl Shard {
         for vni in feeds.members.keys() {
             self.subscribers.members.remove(&(*vni, nve));
         }
+        for vni in feeds.mappings.keys() {
+            self.subscribers.mappings.remove(&(*vni, nve));
+            self.drop_changes(nve, *vni);
+        }
     }
 
     /// Ends what nodes are subscribed to in a VN that they have no part in any more. They are told: nobody
@@ -194,11 +232,15 @@ impl Shard {
             self.unsubscribe_members(nve, vni);
             self.control(nve, Control::NotSubscribed { id, afi, iid: vni.get(), error });
         }
+        self.end_mappings(nve, vni, error);
     }
 
     /// A VN is gone.
     pub(crate) fn end_vn(&mut self, vni: Vni) {
-        let subscribed: BTreeSet<XtrId> = self.subscribers.members_of(vni).collect();
+        self.published.remove(&vni);
+        let subscribers = &self.subscribers;
+        let subscribed: BTreeSet<XtrId> =
+            subscribers.members_of(vni).chain(subscribers.mappings_of(vni)).collect();
         for nve in subscribed {
             self.end_subscriptions(nve, vni, SubscribeError::InstanceNotFound);
         }
@@ -233,11 +275,7 @@ impl Shard {
         let session = self.nodes.get(nve).and_then(|node| node.session.as_ref());
         let Some(session) = session.filter(|session| !session.congested) else { return false };
         let settled = self.awaited.is_empty();
-        session.feeds.members.values().any(|feed| match feed.stage {
-            Stage::Idle => false,
-            Stage::End => settled,
-            Stage::Begin | Stage::Behind(_) => true,
-        })
+        session.feeds.next(settled).is_some()
     }
 
     /// Fills `out` with a piece of the next session's snapshots.
@@ -269,10 +307,9 @@ impl Shard {
         let session = self.nodes.get(nve).and_then(|node| node.session.as_ref());
         let Some(session) = session else { return false };
         let settled = self.awaited.is_empty();
-        let due = |stage: &Stage<XtrId>| !matches!(stage, Stage::Idle) && (settled || *stage != Stage::End);
-        let next = session.feeds.members.iter().find(|(_, feed)| due(&feed.stage)).map(|(vni, _)| *vni);
-        match next {
-            Some(vni) => self.write_members(nve, vni, out),
+        match session.feeds.next(settled) {
+            Some(Next::Members(vni)) => self.write_members(nve, vni, out),
+            Some(Next::Mappings(vni)) => self.write_mappings(nve, vni, out),
             None => false,
         }
     }

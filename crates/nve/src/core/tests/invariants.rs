@@ -176,6 +176,14 @@ fn vns(core: &Core) {
         assert!(members.oracle.is_none_or(|oracle| core.oracles[oracle].scopes.contains(vni)));
         assert!(members.rlocs.len() <= core.config.limits.members.max(1));
     }
+    for (vni, pushed) in &core.pushed {
+        assert!(core.wants_mappings(*vni));
+        pushed.check();
+    }
+    for vni in core.vns.keys().filter(|vni| core.is_active(**vni) && !core.pushed.contains_key(vni)) {
+        assert!(core.cache.eids_of(*vni).into_iter().all(|eid| !core.is_pushed(*vni, eid)));
+    }
+    core.stand_ins.check(core.config.limits.stand_ins_per_vap.max(1));
     for (oracle, vni) in core.oracles.iter().flat_map(|o| o.scopes.iter().map(move |vni| (o, vni))) {
         assert!(oracle.up && core.is_active(*vni));
     }
@@ -210,9 +218,10 @@ fn timers(core: &Core) {
             Timer::Members(vni) => assert!(core.memberships[vni].named.is_some()),
         }
     }
-    let macs = core.cache.macs.values().filter(|e| e.known().is_some()).count();
-    let ips = core.cache.ips.values().filter(|e| e.known().is_some()).count();
-    assert_eq!(refreshes, macs + ips, "every entry is refreshed");
+    let ends = |expires| expires != weft_model::Time::NEVER;
+    let macs = core.cache.macs.values().filter(|e| e.known().is_some_and(|k| ends(k.expires))).count();
+    let ips = core.cache.ips.values().filter(|e| e.known().is_some_and(|k| ends(k.expires))).count();
+    assert_eq!(refreshes, macs + ips, "every entry that ends is refreshed");
     assert_eq!(absents, core.cache.by_end.len());
     for key in &core.resolver.held {
         assert!(core.timers.by_key.contains_key(&Timer::Hold(key.0, key.1)), "held for ever");

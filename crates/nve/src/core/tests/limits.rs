@@ -149,6 +149,7 @@ fn limits_of_one_everywhere() {
             answers_per_second: 1,
             answer_burst: 1,
             members: 1,
+            stand_ins_per_vap: 1,
         };
         let mut w = World::with(f, |c| c.limits = limits);
         w.session(0, Session::Up);
@@ -185,6 +186,7 @@ fn limits_of_one_everywhere() {
             answers_per_second: 1,
             answer_burst: 1,
             members: 1,
+            stand_ins_per_vap: 1,
         };
         c.timing.ttl = Duration::ZERO;
         c.timing.digest = Duration::ZERO;

@@ -2,6 +2,7 @@
 //! it hears is encoded.
 
 mod answer;
+mod anycast;
 mod attach;
 mod claim;
 mod detach;
@@ -15,6 +16,7 @@ mod members;
 mod oracle;
 mod orphan;
 mod property;
+mod push;
 mod resolve;
 mod session;
 mod world;

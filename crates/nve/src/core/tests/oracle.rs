@@ -41,6 +41,8 @@ pub enum Heard {
     Digest(Vni, Digest),
     /// Frame id, VN, event.
     Membership(u32, Vni, MembershipEvent),
+    /// Frame id, signal.
+    Mappings(u32, Signal),
 }
 
 /// A record of an answer.
@@ -124,6 +126,7 @@ pub fn heard(octets: &[u8]) -> Heard {
                 digest,
             }
         }
+        Body::Signal(signal) => Heard::Mappings(frame.id, signal),
         Body::Membership(m) => Heard::Membership(frame.id, Vni::new(m.iid).unwrap(), m.event),
         other => panic!("an NVE does not send {other:?}"),
     }
@@ -197,6 +200,33 @@ pub fn notification(rec: Rec) -> Vec<u8> {
     with_record(rec, |record| {
         frame(&Body::MappingNotification { xtr: Xtr { xtr_id: [9; 16], site_id: 0 }, record }, 1)
     })
+}
+
+/// The frame that pushes a record, as all mappings of a VN are: it lives with the subscription.
+pub fn pushed(rec: Rec) -> Vec<u8> {
+    with_pushed(rec, |record| {
+        frame(&Body::MappingNotification { xtr: Xtr { xtr_id: [9; 16], site_id: 0 }, record }, 1)
+    })
+}
+
+fn with_pushed<T>(rec: Rec, then: impl FnOnce(Record<'_>) -> T) -> T {
+    with_record(rec, |record| {
+        let ttl = if record.ttl == 0 { 0 } else { u32::MAX };
+        then(Record { ttl, ..record })
+    })
+}
+
+/// The digest of pushed records.
+pub fn digest(recs: &[Rec]) -> Digest {
+    let mut digest = Digest::default();
+    for rec in recs {
+        with_pushed(*rec, |record| {
+            let mut octets = Vec::new();
+            record.encode(&mut octets, EncodeOptions::default()).unwrap();
+            digest.add_record(&octets);
+        });
+    }
+    digest
 }
 
 fn prefix(mac: MacAddr) -> EidPrefix<'static> {

@@ -7,8 +7,8 @@ use ::core::time::Duration;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use weft_datapath::{IfIndex, PuntReason};
-use weft_lisp::tcp::{Body, RejectReason, Signal};
-use weft_model::{Eid, Epoch, Grant, TenantIp, TsiId};
+use weft_lisp::tcp::{Body, Membership, MembershipEvent, RejectReason, Signal, SubscribeError};
+use weft_model::{Bum, Eid, Epoch, Grant, Learning, TenantIp, TsiId, VnSpec, digest::Digest};
 
 /// What may happen. Numbers choose among few names, devices and addresses, so that they meet.
 #[derive(Clone, Copy, Debug)]
@@ -86,7 +86,20 @@ enum Input {
         vni: u32,
     },
     Vn {
-        there: bool,
+        mode: u8,
+    },
+    /// About the latest subscriptions, or others.
+    Member {
+        which: prop::sample::Index,
+        event: u8,
+        n: u8,
+    },
+    Pushed {
+        which: prop::sample::Index,
+        kind: u8,
+        v6: bool,
+        n: u32,
+        node: u8,
     },
     Nve {
         nve: u8,
@@ -122,7 +135,11 @@ fn input() -> impl Strategy<Value = Input> {
         3 => (0_usize..2).prop_map(|oracle| Up { oracle }),
         1 => (0_usize..2).prop_map(|oracle| Down { oracle }),
         1 => (0_u32..9).prop_map(|vni| Digest { vni }),
-        1 => any::<bool>().prop_map(|there| Vn { there }),
+        3 => (0_u8..9).prop_map(|mode| Vn { mode }),
+        4 => (any::<prop::sample::Index>(), 0_u8..8, 1_u8..4)
+            .prop_map(|(which, event, n)| Member { which, event, n }),
+        8 => (any::<prop::sample::Index>(), 0_u8..12, any::<bool>(), 0_u32..7, 1_u8..4)
+            .prop_map(|(which, kind, v6, n, node)| Pushed { which, kind, v6, n, node }),
         1 => (1_u8..4, 0_u8..8).prop_map(|(nve, rlocs)| Nve { nve, rlocs }),
         6 => prop_oneof![0_u64..3_000, 0_u64..1_000_000].prop_map(|millis| Passes { millis }),
     ]
@@ -133,6 +150,8 @@ struct Run {
     calls: Vec<ApiCall>,
     asked: Vec<Asked>,
     registered: Vec<(usize, u32)>,
+    subscribed: Vec<(usize, u32)>,
+    vn: VnSpec,
     revision: u64,
     answered: BTreeSet<CallId>,
     called: BTreeSet<CallId>,
@@ -157,6 +176,9 @@ impl Run {
                 Seen::Call(call) => self.calls.push(call),
                 Seen::Asked(asked) => self.asked.push(asked),
                 Seen::Heard(oracle, Heard::Registered { id, .. }) => self.registered.push((oracle, id)),
+                Seen::Heard(oracle, Heard::Membership(id, ..) | Heard::Mappings(id, _)) => {
+                    self.subscribed.push((oracle, id));
+                }
                 Seen::Attached(call, _) | Seen::Detached(call, _) => {
                     assert!(self.answered.insert(call), "{call:?} is answered twice");
                 }
@@ -275,8 +297,55 @@ impl Run {
                 let seen = w.hears(0, &oracle::frame(&Body::Signal(digest), 1));
                 self.notice(seen);
             }
-            Input::Vn { there } => {
-                w.core.handle_fact(if there { Fact::Vn(spec()) } else { Fact::VnGone(vni()) });
+            Input::Vn { mode } => {
+                let learning = match mode {
+                    0 => return w.core.handle_fact(Fact::VnGone(vni())),
+                    1 | 2 => Learning::Oracle,
+                    3 => Learning::Flood,
+                    _ => Learning::Distribute,
+                };
+                let bum = if mode % 2 == 0 { Bum::Replicate } else { Bum::Drop };
+                self.vn = VnSpec { learning, bum, ..spec() };
+                w.core.handle_fact(Fact::Vn(self.vn.clone()));
+            }
+            Input::Member { which, event, n } => {
+                let Some(at) = self.subscribed.len().checked_sub(1) else { return };
+                let (at, id) = self.subscribed[at - which.index(at.min(3) + 1)];
+                let (site_id, rloc) = (n.into(), rloc(w.family, n).get());
+                let event = match event {
+                    0 => {
+                        MembershipEvent::SubscribeNack { subscribe_id: id, error: SubscribeError::Undefined }
+                    }
+                    1 => MembershipEvent::RefreshBegin { request_id: id },
+                    2 => MembershipEvent::RefreshEnd { request_id: id },
+                    3 => MembershipEvent::Remove { site_id, rloc },
+                    4 => MembershipEvent::Unsubscribe,
+                    _ => MembershipEvent::Add { site_id, rloc },
+                };
+                let frame = Body::Membership(Membership { eid_afi: 0, iid: VNI, event });
+                let seen = w.hears(at, &oracle::frame(&frame, 1));
+                self.notice(seen);
+            }
+            Input::Pushed { which, kind, v6, n, node } => {
+                let Some(at) = self.subscribed.len().checked_sub(1) else { return };
+                let (at, id) = self.subscribed[at - which.index(at.min(3) + 1)];
+                let target = ip(if v6 { V6 } else { V4 }, n + 1);
+                let signal = |signal| oracle::frame(&Body::Signal(signal), id);
+                let octets = match kind {
+                    0 => signal(Signal::MappingsBegin { vni: VNI }),
+                    1 => signal(Signal::MappingsMarker { vni: VNI, count: 0, digest: 0 }),
+                    2 => signal(Signal::MappingsRefused { vni: VNI, error: SubscribeError::Undefined }),
+                    3 => {
+                        let Digest { count, sum } = w.core.pushed_digest(vni());
+                        signal(Signal::MappingsMarker { vni: VNI, count, digest: sum })
+                    }
+                    4 => oracle::pushed(Rec::Gone(mac(n).into())),
+                    5 => oracle::pushed(Rec::Gone(target.into())),
+                    6..9 => oracle::pushed(Rec::At(mac(n), rloc(w.family, node), 5)),
+                    _ => oracle::pushed(Rec::Owner(target, mac(n), 5)),
+                };
+                let seen = w.hears(at, &octets);
+                self.notice(seen);
             }
             Input::Nve { nve, rlocs } => {
                 let rlocs = (1..4_u8).filter(|n| rlocs & (1 << (n - 1)) != 0).map(|n| rloc(w.family, n + 1));
@@ -303,9 +372,10 @@ impl Run {
             0 => unanswered(),
             _ => oracle_says("not_found"),
         };
+        let vn = &self.vn;
         let granted = |mut grant: Grant, more: Option<TenantIp>| {
             grant.ips.extend(more);
-            Granted { grant, vn: spec(), revision: self.revision, created: addresses.is_multiple_of(2) }
+            Granted { grant, vn: vn.clone(), revision: self.revision, created: addresses.is_multiple_of(2) }
         };
         match self.calls.remove(0) {
             ApiCall::Grant { call, name, .. } => {
@@ -352,6 +422,7 @@ proptest! {
  answers_per_second: 1,
  answer_burst: 1,
                     members: 1,
+                    stand_ins_per_vap: 1,
                 };
             }
         });
@@ -360,6 +431,8 @@ proptest! {
             calls: Vec::new(),
             asked: Vec::new(),
             registered: Vec::new(),
+            subscribed: Vec::new(),
+            vn: spec(),
             revision: 10,
             answered: BTreeSet::new(),
             called: BTreeSet::new(),

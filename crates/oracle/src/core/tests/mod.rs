@@ -5,6 +5,7 @@ mod liveness;
 mod members;
 mod notify;
 mod properties;
+mod push;
 mod register;
 mod resolve;
 mod xtr;
@@ -63,6 +64,12 @@ pub(super) enum Sent {
     },
     Complaint {
         session: u64,
+    },
+    /// A signal of a subscription to mappings, with its frame's ID.
+    Mappings {
+        session: u64,
+        id: u32,
+        signal: Signal,
     },
     Membership {
         session: u64,
@@ -433,6 +440,7 @@ fn read_frames(session: u64, octets: &[u8], sent: &mut Vec<Sent>) {
                 Sent::Digest { session, vni, count, digest }
             }
             Body::ErrorNotification(_) => Sent::Complaint { session },
+            Body::Signal(signal) => Sent::Mappings { session, id, signal },
             Body::Membership(m) => Sent::Membership { session, vni: m.iid, event: m.event },
             other => panic!("{other:?}"),
         });

@@ -77,6 +77,11 @@ enum Step {
     },
     /// The store has written what the shard claimed.
     Written,
+    Subscribe {
+        by: u8,
+        vn: u32,
+        yes: bool,
+    },
     Rejoin {
         n: u8,
     },
@@ -106,6 +111,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => at().prop_map(|(vn, n, by)| Step::Withdraw { by, vn, n }),
         8 => (at(), 0_u8..4).prop_map(|((vn, n, by), kind)| Step::Ask { by, vn, n, kind }),
         2 => Just(Step::Written),
+        2 => (at(), any::<bool>()).prop_map(|((vn, _, by), yes)| Step::Subscribe { by, vn, yes }),
         1 => at().prop_map(|(_, _, n)| Step::Rejoin { n }),
         1 => at().prop_map(|(_, _, n)| Step::Removed { n }),
         2 => (0_u64..400).prop_map(|seconds| Step::Pass { seconds }),
@@ -130,7 +136,12 @@ struct World {
 impl World {
     fn new(limits: Limits) -> Self {
         Self {
-            bench: Bench::with(NVES, ShardConfig { limits, ..ShardConfig::default() }),
+            bench: {
+                let mut bench = Bench::with(NVES, ShardConfig { limits, ..ShardConfig::default() });
+                let learning = weft_model::Learning::Distribute;
+                bench.fact(Fact::Vn(VnSpec { learning, ..spec(2) }));
+                bench
+            },
             store: BTreeMap::new(),
             floors: BTreeMap::new(),
             claims: Vec::new(),
@@ -198,6 +209,7 @@ impl World {
                 self.bench.ask(by, vn, wanted, ip4(by));
             }
             Step::Written => self.write_claims(),
+            Step::Subscribe { by, vn, yes } => self.subscribe(by, vn, yes),
             Step::Rejoin { n } => {
                 self.enrolled.insert(n);
                 self.bench.enroll(n);
@@ -276,6 +288,33 @@ impl World {
         }
     }
 
+    /// To members and mappings alike; VN 2 is one whose mappings are pushed.
+    fn subscribe(&mut self, by: u8, vn: u32, yes: bool) {
+        let Some(session) = self.sessions.get(&by).copied() else { return };
+        let (members, mappings) = if yes {
+            let (count, digest) = (0, 0);
+            (MembershipEvent::Subscribe, Signal::SubscribeMappings { vni: vn, count, digest })
+        } else {
+            (MembershipEvent::Unsubscribe, Signal::UnsubscribeMappings { vni: vn })
+        };
+        self.bench.membership(session, vn, members);
+        self.bench.signal(session, mappings);
+    }
+
+    /// What is counted and indexed is what is there.
+    fn check_indexes(&self) {
+        let shard = &self.bench.shard;
+        let mut members: BTreeMap<(Vni, XtrId), u32> = BTreeMap::new();
+        for (vni, eid, tsi) in shard.db.entries(None) {
+            let active = tsi.registrations.iter().filter(|r| r.active() && matches!(eid, Eid::Mac(_)));
+            active.for_each(|r| *members.entry((vni, r.nve)).or_default() += 1);
+        }
+        let counted: BTreeMap<_, _> = shard.db.members.iter(None).map(|(v, n, c)| ((v, n), c)).collect();
+        assert_eq!(counted, members);
+        assert!(shard.db.members.is_told());
+        super::push::check(shard);
+    }
+
     fn write_claims(&mut self) {
         for (tsi, by, epoch) in std::mem::take(&mut self.claims) {
             if let Some(mut grant) = self.store.get(&tsi).cloned()
@@ -324,6 +363,7 @@ impl World {
             }
         }
         self.cache.retain(|_, (_, expires)| *expires > now);
+        self.check_indexes();
     }
 
     fn hear_reply(&mut self, dst: SocketAddr, octets: &[u8], until: impl Fn(u32) -> Time) {
