@@ -349,12 +349,25 @@ impl World {
                     let mut sent = Vec::new();
                     read_frames(id.0, &octets, &mut sent);
                     for sent in sent {
-                        if let (Sent::Notify { eid, vni, ttl, rlocs, .. }, Some(by)) = (sent, by) {
-                            if ttl == 0 {
+                        match (sent, by) {
+                            (Sent::Notify { eid, vni, ttl: 0, .. }, Some(by)) => {
                                 self.cache.remove(&(by, vni, eid));
-                            } else {
+                            }
+                            (Sent::Notify { eid, vni, ttl, rlocs, .. }, Some(by)) => {
                                 self.cache.insert((by, vni, eid), (Some(rlocs), until(ttl)));
                             }
+                            // It knows that nobody tells it of what was pushed any more.
+                            (
+                                Sent::Mappings { signal: Signal::MappingsRefused { vni, .. }, .. },
+                                Some(by),
+                            ) => {
+                                // No answer lives that long.
+                                let pushed = until(super::super::push::TTL / 2);
+                                self.cache.retain(|(nve, vn, _), (_, expires)| {
+                                    (*nve, *vn) != (by, vni) || *expires < pushed
+                                });
+                            }
+                            _ => {}
                         }
                     }
                 }
