@@ -54,7 +54,7 @@ struct weft_vap {
 #define WEFT_PATH_DEVICE 1
 #define WEFT_VAP_ACTIVATED 1
 
-/* Key of `vap_ips` (scope = ifindex, value __u32 1) and of `neighbours` (scope = VNI). */
+/* Key of `vap_ips` (scope = ifindex, value __u32 1), `neighbours` and `heard` (scope = VNI). */
 struct weft_scoped_ip {
 	__u32 scope;
 	struct weft_ip ip;
@@ -87,6 +87,13 @@ struct weft_location {
 /* Map `learned`: where a VN's frames from a MAC address came from last. */
 struct weft_learned {
 	struct weft_ip rloc;
+	__u64 seen; /* CLOCK_MONOTONIC ns */
+};
+
+/* Map `heard`, keyed as `neighbours`: behind which NVE, by its MAC address, an IP address is. */
+struct weft_heard {
+	__u8 mac[6];
+	__u8 pad[2];
 	__u64 seen; /* CLOCK_MONOTONIC ns */
 };
 
@@ -239,6 +246,7 @@ enum weft_reason {
 	WEFT_KERNEL = 61,
 	WEFT_OTHER_LINK = 62,
 	WEFT_STORM = 63,
+	WEFT_UNTRANSLATABLE = 64,
 };
 
 /* skb->tc_index of everything that has come over an uplink: nothing else counts at the VXLAN device.

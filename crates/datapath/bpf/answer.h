@@ -14,6 +14,13 @@ struct arp {
 	__u8 tpa[4];
 } __attribute__((packed));
 
+/* Ethernet and IPv4, a request or a reply. */
+static __always_inline bool is_arp(const struct arp *arp)
+{
+	return arp->hrd == bpf_htons(1) && arp->pro == bpf_htons(ETH_P_IP) && arp->hln == 6 && arp->pln == 4 &&
+	       (arp->op == bpf_htons(1) || arp->op == bpf_htons(2));
+}
+
 static __always_inline int reply(struct __sk_buff *skb, struct where w, __u32 reason)
 {
 	count(skb, w.vni, reason, w.path, w.direction);
@@ -73,8 +80,8 @@ struct pseudo {
 #define NA_OVERRIDE 0x20
 
 /* RFC 4861 section 7.2.4, for the owner. R is set because its loss would make hosts forget a router,
- * O because the MAC is the owner's own. To a DAD probe the answer goes to all nodes, with S clear. */
-static __noinline int answer_ns(struct __sk_buff *skb, struct weft_vap *vap, struct weft_neighbour *n)
+ * O if the MAC is the owner's own and not that of its NVE. To a DAD probe the answer goes to all nodes, with S clear. */
+static __noinline int answer_ns(struct __sk_buff *skb, struct weft_vap *vap, const __u8 *mac)
 {
 	struct advert *a;
 	struct pseudo p;
@@ -82,7 +89,7 @@ static __noinline int answer_ns(struct __sk_buff *skb, struct weft_vap *vap, str
 	__u32 dad, i;
 	__s64 sum;
 
-	if (!vap || !n)
+	if (!vap || !mac)
 		return TC_ACT_SHOT;
 	w.vni = vap->vni;
 	w.path = vap->path;
@@ -110,7 +117,7 @@ static __noinline int answer_ns(struct __sk_buff *skb, struct weft_vap *vap, str
 	}
 	p.len = bpf_htonl(NS_LEN + 8);
 	p.next = bpf_htonl(IPPROTO_ICMPV6);
-	copy_mac(a->eth.h_source, n->mac);
+	copy_mac(a->eth.h_source, mac);
 	*(__u32 *)&a->ip = bpf_htonl(0x60000000);
 	a->ip.payload_len = bpf_htons(NS_LEN + 8);
 	a->ip.nexthdr = IPPROTO_ICMPV6;
@@ -122,13 +129,13 @@ static __noinline int answer_ns(struct __sk_buff *skb, struct weft_vap *vap, str
 	a->type = 136;
 	a->code = 0;
 	a->sum = 0;
-	a->flags = dad ? NA_ROUTER | NA_OVERRIDE : NA_ROUTER | NA_SOLICITED | NA_OVERRIDE;
+	a->flags = (dad ? NA_ROUTER : NA_ROUTER | NA_SOLICITED) | (is_node(mac) ? 0 : NA_OVERRIDE);
 	a->reserved[0] = 0;
 	a->reserved[1] = 0;
 	a->reserved[2] = 0;
 	a->option = 2;
 	a->option_len = 1;
-	copy_mac(a->tlla, n->mac);
+	copy_mac(a->tlla, mac);
 	sum = bpf_csum_diff(0, 0, (void *)&p, sizeof(p), 0);
 	sum = bpf_csum_diff(0, 0, (void *)&a->type, NS_LEN + 8, sum);
 	a->sum = fold(sum);

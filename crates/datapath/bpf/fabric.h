@@ -12,25 +12,6 @@ static __always_inline int pass(struct __sk_buff *skb)
 	return say(skb, WEFT_DID_PASS, 0, 0, TC_ACT_UNSPEC);
 }
 
-/* A drop of a frame for a VN that may not be here: strangers must not fill the counters' keys. */
-static __always_inline int drop_inward(struct __sk_buff *skb, struct where w, __u32 reason)
-{
-	if (!bpf_map_lookup_elem(&vns, &w.vni)) {
-		w.vni = 0;
-		reason = WEFT_UNKNOWN_VNI;
-	}
-	return drop(skb, w, reason);
-}
-
-struct inward {
-	struct weft_vap *to;
-	__u32 ifindex; /* read once: the location may be another's a moment later */
-	__u32 reason; /* why not, or 0 */
-	bool moved;
-	bool group; /* for all VAPs of the VN */
-	bool learn; /* its source */
-};
-
 /* Whether a location is another NVE's than the one that a frame came from. */
 static __always_inline bool elsewhere(const struct weft_location *at, const struct weft_ip *from, __u32 node)
 {
@@ -56,27 +37,34 @@ static __always_inline bool fenced(const struct weft_config *cfg, struct weft_lo
 	return (__s64)(now - at->contested) >= (__s64)WEFT_FENCE_AFTER && now < cfg->fence_until;
 }
 
-/* Both paths' decision about a frame that a peer sent. */
+/* Both paths' decision about a frame that a peer sent; it is at `off`, 0 when it is stripped. */
 static __always_inline void admit(struct __sk_buff *skb, struct inward *in, const struct weft_config *cfg,
 				  __u32 vni, const struct weft_ip *from, __u32 node, const struct eth *eth,
-				  bool stripped)
+				  __u32 off)
 {
 	struct weft_location *at;
 	struct weft_vn_mac key;
+	int lets;
 
 	in->to = 0;
 	in->ifindex = 0;
 	in->reason = 0;
 	in->moved = false;
 	in->learn = false;
+	in->asks = false;
+	in->restore = false;
 	in->group = eth->h_dest[0] & 1;
 	if (is_vlan(eth->h_proto)) {
 		in->reason = WEFT_VLAN_TAGGED;
 		return;
 	}
-	if (in->group && !lets_in(skb, vni, eth->h_proto, stripped)) {
-		in->reason = WEFT_INNER_GROUP;
-		return;
+	if (in->group) {
+		lets = lets_in(skb, vni, eth->h_proto, !off);
+		if (lets == STAYS_OUT) {
+			in->reason = WEFT_INNER_GROUP;
+			return;
+		}
+		in->asks = lets == TO_OWNER;
 	}
 	if (eth->h_source[0] & 1) {
 		in->reason = WEFT_MALFORMED;
@@ -99,11 +87,15 @@ static __always_inline void admit(struct __sk_buff *skb, struct inward *in, cons
 		in->moved = true;
 	}
 	if (in->group) {
-		in->learn = stripped && learns(vni);
+		in->learn = !off && (in->asks ? is_node(eth->h_source) : learns(vni));
 		return;
 	}
 	copy_mac(key.mac, eth->h_dest);
 	at = bpf_map_lookup_elem(&fdb, &key);
+	if (!at && same_mac(eth->h_dest, cfg->node_mac)) {
+		restore(skb, in, vni, eth, off);
+		return;
+	}
 	if (at && at->kind == WEFT_AT_LOCAL) {
 		in->ifindex = at->ifindex;
 		in->to = bpf_map_lookup_elem(&vaps, &in->ifindex);
@@ -259,7 +251,7 @@ static __always_inline int tunnelled(struct __sk_buff *skb, struct weft_config *
 		return drop(skb, w, WEFT_BAD_VXLAN);
 	w.vni = vni;
 	inner = *(struct eth *)(data + off + 8);
-	admit(skb, &in, cfg, vni, from, node, &inner, false);
+	admit(skb, &in, cfg, vni, from, node, &inner, off + 8);
 	if (in.reason) {
 		if (in.learn)
 			learn(vni, &inner, from);
@@ -267,6 +259,8 @@ static __always_inline int tunnelled(struct __sk_buff *skb, struct weft_config *
 	}
 	if (in.group || !in.to)
 		return pass(skb); /* by the VXLAN device to from_overlay, which makes the copies */
+	if (in.restore)
+		copy_mac(inner.h_dest, in.to->mac);
 	inner4 = inner.h_proto == bpf_htons(ETH_P_IP);
 	if (in.to->path == WEFT_PATH_DEVICE || (!inner4 && inner.h_proto != bpf_htons(ETH_P_IPV6)) ||
 	    (in.to->kind == WEFT_KIND_TAP && skb->gso_size))
@@ -386,15 +380,21 @@ static __always_inline int overlay_frame(struct __sk_buff *skb)
 	inner = *p;
 	if (skb->vlan_present)
 		return drop_inward(skb, w, WEFT_VLAN_TAGGED);
-	admit(skb, &in, cfg, w.vni, &from, peer->node, &inner, true);
+	admit(skb, &in, cfg, w.vni, &from, peer->node, &inner, 0);
 	if (in.learn)
 		learn(w.vni, &inner, &from);
 	if (in.reason)
 		return drop_inward(skb, w, in.reason);
 	if (in.moved)
 		count(skb, w.vni, WEFT_SRC_MOVED, w.path, w.direction);
+	if (in.asks)
+		return ask_owner(skb, w.vni, &inner);
 	if (in.group || !in.to)
 		return spread(skb, w.vni);
+	if (in.restore &&
+	    (bpf_skb_store_bytes(skb, 0, in.to->mac, 6, 0) ||
+	     (inner.h_proto == bpf_htons(ETH_P_ARP) && bpf_skb_store_bytes(skb, ETH_LEN + 18, in.to->mac, 6, 0))))
+		return drop(skb, w, WEFT_KERNEL);
 	count_hot(amount_of(skb, 0), in.to->slot, WEFT_HOT_DELIVERED + WEFT_PATH_DEVICE);
 	return deliver(skb, in.to, in.ifindex, WEFT_DELIVERED);
 }

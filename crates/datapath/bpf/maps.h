@@ -27,6 +27,7 @@ PINNED_MAP(neighbours, BPF_MAP_TYPE_HASH, struct weft_scoped_ip, struct weft_nei
 	   BPF_F_NO_PREALLOC);
 PINNED_MAP(peers, BPF_MAP_TYPE_HASH, struct weft_ip, struct weft_peer, 65536, BPF_F_NO_PREALLOC);
 PINNED_MAP(learned, BPF_MAP_TYPE_LRU_HASH, struct weft_vn_mac, struct weft_learned, 65536, 0);
+PINNED_MAP(heard, BPF_MAP_TYPE_LRU_HASH, struct weft_scoped_ip, struct weft_heard, 65536, 0);
 PINNED_MAP(asked, BPF_MAP_TYPE_LRU_HASH, struct weft_vn_mac, __u64, 8192, 0);
 PINNED_MAP(counters, BPF_MAP_TYPE_PERCPU_HASH, struct weft_count_key, struct weft_count, 16384, 0);
 
@@ -127,11 +128,23 @@ struct where {
 #define IS_ND 100
 /* Likewise: DHCP or RS, which go to others only where the VN floods. */
 #define CONFINED 101
+/* Likewise: a question for the members. */
+#define ASK 102
 
 static __always_inline int drop(struct __sk_buff *skb, struct where w, __u32 reason)
 {
 	count(skb, w.vni, reason, w.path, w.direction);
 	return say(skb, WEFT_DID_DROP, reason, 0, TC_ACT_SHOT);
+}
+
+/* A drop of a frame for a VN that may not be here: strangers must not fill the counters' keys. */
+static __always_inline int drop_inward(struct __sk_buff *skb, struct where w, __u32 reason)
+{
+	if (!bpf_map_lookup_elem(&vns, &w.vni)) {
+		w.vni = 0;
+		reason = WEFT_UNKNOWN_VNI;
+	}
+	return drop(skb, w, reason);
 }
 
 #endif

@@ -10,6 +10,11 @@ static __always_inline bool floods(__u8 mode)
 	return (mode & WEFT_LEARNS) == WEFT_LEARNS_FLOOD;
 }
 
+static __always_inline bool translates(__u8 mode)
+{
+	return (mode & WEFT_LEARNS) == WEFT_LEARNS_TRANSLATE;
+}
+
 struct copies {
 	struct __sk_buff *skb;
 	struct weft_config *cfg;
@@ -94,6 +99,8 @@ static __noinline int replicate(struct __sk_buff *skb, struct weft_vap *vap, __u
 	c.dry = is_dry(skb);
 	if (to & TO_VAPS)
 		bpf_loop(vn->vaps, copy_to_vap, &c, 0);
+	if (translates(how->mode) && c.cfg)
+		bpf_skb_store_bytes(skb, 6, c.cfg->node_mac, 6, 0);
 	if (to & TO_MEMBERS)
 		bpf_loop(how->members, copy_to_member, &c, 0);
 	return say(skb, WEFT_DID_REPLICATE, WEFT_REPLICATED, c.done, TC_ACT_SHOT);
@@ -124,8 +131,10 @@ static __noinline int spread(struct __sk_buff *skb, __u32 vni)
 	return say(skb, WEFT_DID_REPLICATE, WEFT_DELIVERED, c.done, TC_ACT_SHOT);
 }
 
-/* Router and Neighbor Discovery, or so hidden that it may be. */
-static __noinline bool may_be_nd(struct __sk_buff *skb)
+#define ND_HIDDEN 255
+
+/* Which message of Router or Neighbor Discovery it is, 0 if none, ND_HIDDEN if it may be one. */
+static __noinline int nd_type(struct __sk_buff *skb)
 {
 	struct eth *eth = head(skb, ETH_LEN + sizeof(struct ipv6hdr));
 	struct ipv6hdr *ip;
@@ -134,29 +143,48 @@ static __noinline bool may_be_nd(struct __sk_buff *skb)
 	__u8 type;
 
 	if (!eth)
-		return true;
+		return ND_HIDDEN;
 	ip = (void *)(eth + 1);
 	end = packet_end(skb, bpf_ntohs(ip->payload_len), sizeof(*ip));
 	if (end > skb->len || !skip_extensions(skb, ip->nexthdr, end, &l4))
-		return true;
+		return ND_HIDDEN;
 	if (l4.later || l4.proto != IPPROTO_ICMPV6)
-		return false;
-	return l4.off + 4 > end || bpf_skb_load_bytes(skb, l4.off, &type, 1) || (type >= 133 && type <= 137);
+		return 0;
+	if (l4.off + 4 > end || bpf_skb_load_bytes(skb, l4.off, &type, 1))
+		return ND_HIDDEN;
+	if (type < 133 || type > 137)
+		return 0;
+	return l4.direct ? type : ND_HIDDEN;
 }
 
-/* Whether a member's frame for a group may come in. ARP and ND do where nobody answers for anybody. What
- * is still encapsulated is looked at again when it is stripped. */
-static __noinline bool lets_in(struct __sk_buff *skb, __u32 vni, __u32 proto, bool stripped)
+#define STAYS_OUT 0
+#define TO_ALL 1
+#define TO_OWNER 2
+
+/* Whether a member's frame for a group may come in, and to whom. ARP and ND may where nobody answers for
+ * anybody, and questions where whoever is asked answers. What is still encapsulated is looked at again when it
+ * is stripped. */
+static __noinline int lets_in(struct __sk_buff *skb, __u32 vni, __u32 proto, bool stripped)
 {
 	struct weft_settings *how = bpf_map_lookup_elem(&settings, &vni);
+	bool arp = proto == bpf_htons(ETH_P_ARP), ip6 = proto == bpf_htons(ETH_P_IPV6), asks;
+	__u32 type = 0;
 
 	if (!how)
-		return false;
+		return STAYS_OUT;
 	if (floods(how->mode))
-		return true;
-	if (!(how->mode & WEFT_REPLICATES) || proto == bpf_htons(ETH_P_ARP))
-		return false;
-	return !stripped || proto != bpf_htons(ETH_P_IPV6) || !may_be_nd(skb);
+		return TO_ALL;
+	asks = translates(how->mode);
+	if (ip6 && stripped && (asks || how->mode & WEFT_REPLICATES)) {
+		type = nd_type(skb);
+		if (type)
+			return asks && type == ND_NS ? TO_OWNER : STAYS_OUT;
+	}
+	if (arp)
+		return asks ? TO_OWNER : STAYS_OUT;
+	if (ip6 && !stripped && asks)
+		return TO_ALL;
+	return how->mode & WEFT_REPLICATES ? TO_ALL : STAYS_OUT;
 }
 
 #endif

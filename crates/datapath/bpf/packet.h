@@ -46,6 +46,12 @@ static __always_inline void copy_mac(__u8 *to, const __u8 *from)
 	*(__u16 *)(to + 4) = *(const __u16 *)(from + 4);
 }
 
+/* MacAddr::of_node */
+static __always_inline bool is_node(const __u8 *mac)
+{
+	return mac[0] == 0x0a && mac[1] == 0x57;
+}
+
 static __always_inline void ip_from_v4(struct weft_ip *ip, __be32 v4)
 {
 	ip->w[0] = 0;
@@ -89,6 +95,27 @@ static __always_inline bool is_vlan(__be16 proto)
 static __always_inline __u32 packet_end(struct __sk_buff *skb, __u32 len, __u32 header)
 {
 	return !len && skb->gso_size ? skb->len : ETH_LEN + header + len;
+}
+
+struct nd {
+	struct eth eth;
+	struct ipv6hdr ip;
+	__u8 type, code;
+	__be16 sum;
+	__u32 reserved;
+	struct in6_addr target;
+} __attribute__((packed));
+
+#define ND_NS 135
+#define ND_NA 136
+
+#define OPTION_LEN 0xffff
+#define OPTION_OF_KIND 0x10000
+#define OPTION_FOREIGN 0x20000
+
+static __always_inline __u64 mac_number(const __u8 *mac)
+{
+	return *(const __u16 *)mac | (__u64)*(const __u16 *)(mac + 2) << 16 | (__u64)*(const __u16 *)(mac + 4) << 32;
 }
 
 /* What is behind the IP header. */

@@ -81,16 +81,17 @@ static __always_inline int forward(struct __sk_buff *skb, struct weft_vap *vap, 
 	at = bpf_map_lookup_elem(&fdb, &key);
 	if (!cfg)
 		return drop(skb, *w, WEFT_NO_RLOC);
-	if (floods(vap->mode) && (!at || at->kind != WEFT_AT_LOCAL)) {
+	if ((floods(vap->mode) || translates(vap->mode)) && (!at || at->kind != WEFT_AT_LOCAL)) {
 		seen = find_learned(cfg, &key, now);
 		if (seen)
 			rloc = &seen->rloc;
-		else
-			everywhere = !at;
-	} else if (!at) {
-		if (first_this_second(&key))
+	}
+	if (!at && !rloc) {
+		everywhere = floods(vap->mode);
+		if (!everywhere && first_this_second(&key))
 			return punt(skb, vap, WEFT_PUNT_MAC);
-		return drop(skb, *w, WEFT_UNKNOWN_MAC);
+		if (!everywhere)
+			return drop(skb, *w, WEFT_UNKNOWN_MAC);
 	}
 	if (at && !rloc) {
 		touch(at, now);
@@ -122,6 +123,11 @@ static __always_inline int forward(struct __sk_buff *skb, struct weft_vap *vap, 
 	}
 	if (everywhere)
 		return replicate(skb, vap, TO_VAPS | TO_MEMBERS);
+	if (rloc && translates(vap->mode)) {
+		ret = translate_out(skb, w, eth, l4);
+		if (ret != GO_ON)
+			return ret;
+	}
 	if (again)
 		return send_again(skb, w, rloc, ifindex);
 	amount = amount_of(skb, 0);
@@ -144,6 +150,7 @@ static __noinline int vap_arp(struct __sk_buff *skb, struct weft_vap *vap)
 {
 	struct eth *eth = head(skb, ETH_LEN + sizeof(struct arp));
 	struct weft_ip spa, tpa;
+	struct weft_heard *heard;
 	struct weft_neighbour *n;
 	struct where w;
 	struct arp *arp;
@@ -158,8 +165,7 @@ static __noinline int vap_arp(struct __sk_buff *skb, struct weft_vap *vap)
 	if (!eth)
 		return drop(skb, w, WEFT_MALFORMED);
 	arp = (void *)(eth + 1);
-	if (arp->hrd != bpf_htons(1) || arp->pro != bpf_htons(ETH_P_IP) || arp->hln != 6 || arp->pln != 4 ||
-	    (arp->op != bpf_htons(1) && arp->op != bpf_htons(2)))
+	if (!is_arp(arp))
 		return drop(skb, w, WEFT_MALFORMED);
 	if (!same_mac(arp->sha, vap->mac))
 		return drop(skb, w, WEFT_SPOOFED_ARP);
@@ -181,6 +187,10 @@ static __noinline int vap_arp(struct __sk_buff *skb, struct weft_vap *vap)
 	if (owns(skb->ifindex, vap, &tpa))
 		return drop(skb, w, WEFT_OWN_ADDRESS);
 	n = find_neighbour(vap->vni, &tpa);
+	if (!n && translates(vap->mode)) {
+		heard = find_heard(vap->vni, &tpa);
+		return heard ? answer_arp(skb, w, heard->mac) : ASK;
+	}
 	if (!n)
 		return punt(skb, vap, WEFT_PUNT_ARP);
 	if (!n->known)
@@ -188,27 +198,6 @@ static __noinline int vap_arp(struct __sk_buff *skb, struct weft_vap *vap)
 	if (same_mac(n->mac, vap->mac))
 		return drop(skb, w, WEFT_OWN_ADDRESS);
 	return answer_arp(skb, w, n->mac);
-}
-
-struct nd {
-	struct eth eth;
-	struct ipv6hdr ip;
-	__u8 type, code;
-	__be16 sum;
-	__u32 reserved;
-	struct in6_addr target;
-} __attribute__((packed));
-
-#define ND_NS 135
-#define ND_NA 136
-
-#define OPTION_LEN 0xffff
-#define OPTION_OF_KIND 0x10000
-#define OPTION_FOREIGN 0x20000
-
-static __always_inline __u64 mac_number(const __u8 *mac)
-{
-	return *(const __u16 *)mac | (__u64)*(const __u16 *)(mac + 2) << 16 | (__u64)*(const __u16 *)(mac + 4) << 32;
 }
 
 /* One option: its length in octets, 0 if it does not add up, and what it says. Global, so that the
@@ -251,6 +240,7 @@ static __always_inline int check_options(struct __sk_buff *skb, __u32 end, __u8 
 static __noinline int vap_nd(struct __sk_buff *skb, struct weft_vap *vap)
 {
 	struct nd *nd = head(skb, sizeof(*nd));
+	struct weft_heard *heard;
 	struct weft_neighbour *n;
 	struct weft_ip src, target;
 	struct where w;
@@ -301,7 +291,15 @@ static __noinline int vap_nd(struct __sk_buff *skb, struct weft_vap *vap)
 	if (n && n->known) {
 		if (same_mac(n->mac, vap->mac))
 			return drop(skb, w, WEFT_OWN_ADDRESS);
-		return answer_ns(skb, vap, n);
+		return answer_ns(skb, vap, n->mac);
+	}
+	if (!n && translates(vap->mode)) {
+		heard = find_heard(vap->vni, &target);
+		if (heard)
+			return answer_ns(skb, vap, heard->mac);
+		/* What answers an unspecified source is for all, and no NVE sends that on. */
+		if (!dad)
+			return ASK;
 	}
 	if (dad && link_local)
 		return punt(skb, vap, WEFT_PUNT_LINK_LOCAL);
@@ -460,6 +458,8 @@ static __always_inline int vap_frame(struct __sk_buff *skb, bool again)
 		ret = vap_arp(skb, vap);
 	if (ret == IS_ND)
 		ret = vap_nd(skb, vap);
+	if (ret == ASK)
+		return ask_members(skb, vap, eth.h_proto == bpf_htons(ETH_P_ARP));
 	if (ret != GO_ON && ret != CONFINED)
 		return ret;
 	if (eth.h_dest[0] & 1) {

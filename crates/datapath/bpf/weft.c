@@ -28,6 +28,7 @@
 #include "members.h"
 #include "flood.h"
 #include "route.h"
+#include "translate.h"
 #include "again.h"
 #include "vap.h"
 #include "fabric.h"

@@ -26,6 +26,12 @@
 //! which may send them on later. A held frame is sent on by a test run of a program that makes the same
 //! decisions and then sends a clone: no socket, no second way of encapsulating.
 //!
+//! In a VN that translates (RFC 7586), a tenant system is its NVE ([`weft_model::MacAddr::of_node`]) to other
+//! NVEs: the sender is rewritten on the way out, in ARP and Neighbor Discovery too, and what comes for this NVE
+//! is given its owner's MAC address by IP address, from the answers and locations of those that are here. A
+//! question that no table answers goes to the members; the one that has the owner hands it to him alone, and
+//! both remember for 60 s who was heard.
+//!
 //! Copies are made behind a limit of the VN, 1,000 a second and 200 at once unless said otherwise, and go by
 //! the VXLAN device.
 //!

@@ -120,6 +120,8 @@ reasons! {
     OtherLink = 62, "other-link";
     /// To be replicated, but over the VN's rate.
     Storm = 63, "storm";
+    /// Neither IP nor ARP, in a VN that translates: nothing in it says whose it is.
+    Untranslatable = 64, "untranslatable";
 }
 
 impl Reason {

@@ -14,7 +14,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 use weft_datapath::{
-    Action, Config, Datapath as _, DatapathError, Did, IfIndex, Ingress, Kernel, Learned, Location,
+    Action, Config, Datapath as _, DatapathError, Did, IfIndex, Ingress, Kernel, Learned, Lesson, Location,
     Neighbour, Path, Peer, PuntReason, Punts, Reason, Tables, Vap, VapKind, Verdict, Vn, decide, echo,
 };
 use weft_model::{Bum, Epoch, Learning, MacAddr, Rloc, TenantIp, Time, TsMac};
@@ -53,7 +53,8 @@ fn mac(n: u8) -> Mac {
 
 /// Owners of small numbers are VAPs, of larger ones somebody else.
 fn any_mac(d: &mut Dice) -> Mac {
-    match d.below(13) {
+    match d.below(14) {
+        12 => MacAddr::of_node(d.octet() as u32 % 3).octets(),
         9 => MacAddr::anycast(vni(VNIS[d.below(2)])).octets(),
         10 => BROADCAST,
         11 => [0x33, 0x33, 0, 0, 0, 1],
@@ -109,6 +110,10 @@ fn tables(d: &mut Dice, uplink: IfIndex, devices: &[IfIndex]) -> Tables {
         };
         if !d.rarely(4) {
             t.fdb.insert((vap.vni, vap.mac.get()), Location::Local(*device));
+        }
+        if d.rarely(2) {
+            let own = Neighbour::At(vap.mac.get());
+            t.neighbours.extend(vap.ips.iter().map(|ip| ((vap.vni, *ip), own)));
         }
         t.vaps.insert(*device, vap);
     }
@@ -291,6 +296,12 @@ fn underlay_frame(d: &mut Dice, tables: &Tables) -> Vec<u8> {
             vni = to.vni.get();
             inner[..6].copy_from_slice(&to.mac.get().octets());
             inner[11] = 3 + d.octet() % 6;
+            // Or from an NVE, for this one.
+            let translates = tables.vns.get(&to.vni).is_some_and(|vn| vn.learning == Learning::Translate);
+            if translates && !d.rarely(4) {
+                inner[..6].copy_from_slice(&MacAddr::of_node(tables.config.node).octets());
+                inner[6..12].copy_from_slice(&MacAddr::of_node(d.octet() as u32 % 3).octets());
+            }
         }
         vxlan(flags, vni, &inner)
     };
@@ -383,7 +394,31 @@ impl Bench {
         prop_assert_eq!(got.did, wanted, "{:?} {:?}", got.reason, expected);
         prop_assert_eq!(got.reason, expected.reason);
         self.punted(&expected, frame)?;
+        if expected.lessons.iter().any(|lesson| matches!(lesson, Lesson::Ip { .. })) {
+            self.saw("heard".into());
+        }
         let Some(out) = expected.frames.first() else { return Ok(()) };
+        let node = MacAddr::of_node(tables.config.node).octets();
+        let (inner4, inner6) = (out.get(56..62), out.get(76..82));
+        match (ingress, expected.action) {
+            (Ingress::Vap(_), Action::Tunnel { .. }) if [inner4, inner6].contains(&Some(&node[..])) => {
+                self.saw("translated".into());
+            }
+            (Ingress::Vap(_), Action::Replicate { .. }) if out[6..12] == node && out[12..14] == [8, 6] => {
+                self.saw("asked".into());
+            }
+            (Ingress::Vap(_), Action::Replicate { .. })
+                if out[6..12] == node && out.get(80..86) == Some(&node[..]) =>
+            {
+                self.saw("asked by ND".into());
+            }
+            (Ingress::Underlay(_), Action::Deliver(_))
+                if [frame.get(50..56), frame.get(70..76)].contains(&Some(&node[..])) =>
+            {
+                self.saw("restored".into());
+            }
+            _ => {}
+        }
         if matches!(expected.action, Action::Deliver(_)) && matches!(ingress, Ingress::Vap(_)) {
             let rewritten = out[..6] != frame[..6];
             self.saw(format!("rewritten: {rewritten}"));
@@ -441,6 +476,9 @@ fn agree(bench: Bench, cases: u32, rng: TestRng) -> BTreeMap<String, u32> {
                 let learning = vn.and_then(|vn| tables.vns.get(&vn)).map(|vn| vn.learning);
                 if learning == Some(Learning::Distribute) && from % 4 != 0 && frame[0] & 1 == 0 {
                     frame[..6].copy_from_slice(&MacAddr::anycast(vn.unwrap()).octets());
+                }
+                if learning == Some(Learning::Translate) && from % 4 == 0 && frame[0] & 1 == 0 {
+                    frame[..6].copy_from_slice(&MacAddr::of_node(u32::from(from) % 3).octets());
                 }
                 bench.compare(&tables, Ingress::Vap(device), &frame)?;
             }
@@ -506,9 +544,20 @@ fn every_decision_is_compared() {
             Reason::Storm,
         ];
         let reasons = Reason::ALL.iter().filter(|r| !elsewhere.contains(r)).map(|r| format!("{:?}", Some(r)));
-        let punts = ["Route", "ArpMiss", "NdMiss", "LinkLocalClaim", "rewritten: true"]
-            .into_iter()
-            .map(str::to_owned);
+        let punts = [
+            "Route",
+            "ArpMiss",
+            "NdMiss",
+            "LinkLocalClaim",
+            "rewritten: true",
+            "heard",
+            "translated",
+            "asked",
+            "asked by ND",
+            "restored",
+        ]
+        .into_iter()
+        .map(str::to_owned);
         let missing: Vec<_> =
             answers.chain(reasons).chain(punts).filter(|what| !seen.contains_key(what)).collect();
         assert!(missing.is_empty(), "never: {missing:?}\nseen: {seen:#?}");

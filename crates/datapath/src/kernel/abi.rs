@@ -82,6 +82,14 @@ pub(crate) struct LocationValue {
 
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
+pub(crate) struct HeardValue {
+    pub(crate) mac: [u8; 6],
+    pub(crate) pad: [u8; 2],
+    pub(crate) seen: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
 pub(crate) struct NeighbourValue {
     pub(crate) mac: [u8; 6],
     pub(crate) known: u8,
@@ -414,6 +422,7 @@ mod tests {
             Ip = "weft_ip" {}
             ConfigValue = "weft_config" { vxlan_ifindex, families, rloc4, rloc6, netns, fence_until, node_mac, pad, ageing }
             LearnedValue = "weft_learned" { rloc, seen }
+            HeardValue = "weft_heard" { mac, pad, seen }
             VapValue = "weft_vap" { vni, mac, mtu, kind, path, flags, mode, slot, ip4, ip6, punt_interval, punt_window, punt_tat, icmp_tat }
             ScopedIp = "weft_scoped_ip" { scope, ip }
             VnMac = "weft_vn_mac" { vni, mac, pad }

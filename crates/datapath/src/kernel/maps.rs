@@ -1,8 +1,8 @@
 //! The maps, typed, and the check that pinned ones are what this program means.
 
 use super::abi::{
-    ConfigValue, CountKey, CountValue, HotValue, Indexed, Ip, LearnedValue, LocationValue, NeighbourValue,
-    PeerValue, ScopedIp, SettingsValue, VapValue, VnMac, VnValue,
+    ConfigValue, CountKey, CountValue, HeardValue, HotValue, Indexed, Ip, LearnedValue, LocationValue,
+    NeighbourValue, PeerValue, ScopedIp, SettingsValue, VapValue, VnMac, VnValue,
 };
 use super::{Limits, sys};
 use crate::DatapathError;
@@ -18,7 +18,7 @@ const fn size<T>() -> u32 {
     octets
 }
 
-pub(super) fn shapes(limits: &Limits) -> [Shape; 15] {
+pub(super) fn shapes(limits: &Limits) -> [Shape; 16] {
     [
         ("config", 4, size::<ConfigValue>(), 1),
         ("vaps", 4, size::<VapValue>(), limits.vaps),
@@ -30,6 +30,7 @@ pub(super) fn shapes(limits: &Limits) -> [Shape; 15] {
         ("hot", 4, size::<HotValue>(), limits.vaps),
         ("fdb", size::<VnMac>(), size::<LocationValue>(), limits.locations),
         ("learned", size::<VnMac>(), size::<LearnedValue>(), limits.learned),
+        ("heard", size::<ScopedIp>(), size::<HeardValue>(), limits.heard),
         ("neighbours", size::<ScopedIp>(), size::<NeighbourValue>(), limits.neighbours),
         ("peers", 16, size::<PeerValue>(), limits.peers),
         ("asked", size::<VnMac>(), 8, limits.asked),

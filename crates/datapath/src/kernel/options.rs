@@ -14,6 +14,8 @@ pub struct Limits {
     pub locations: u32,
     /// Locations learned from frames; the oldest is forgotten first.
     pub learned: u32,
+    /// IP addresses that other NVEs were heard to have, where a VN translates; the oldest is forgotten first.
+    pub heard: u32,
     /// ARP and ND answers.
     pub neighbours: u32,
     /// Underlay addresses that may send here.
@@ -37,6 +39,7 @@ impl Default for Limits {
             vap_ips: 32_768,
             locations: 262_144,
             learned: 65_536,
+            heard: 65_536,
             neighbours: 262_144,
             peers: 65_536,
             members: 65_536,

@@ -20,7 +20,7 @@ pub(super) fn arp(request: &[u8], answer: MacAddr) -> Option<Vec<u8>> {
 }
 
 /// The Neighbor Advertisement (RFC 4861 section 4.4) to a solicitation: to all nodes with S clear
-/// if that was a DAD probe.
+/// if that was a DAD probe, with O clear if the answer is an NVE's MAC address.
 pub(super) fn advertisement(solicitation: &[u8], answer: MacAddr) -> Option<Vec<u8>> {
     let asker = mac(solicitation, 6)?;
     let (IpAddr::V6(src), IpAddr::V6(target)) = (ipv6(solicitation, 22)?, ipv6(solicitation, 62)?) else {
@@ -32,7 +32,9 @@ pub(super) fn advertisement(solicitation: &[u8], answer: MacAddr) -> Option<Vec<
     } else {
         (asker.0, src)
     };
-    let mut message = vec![136, 0, 0, 0, if dad { 0xa0 } else { 0xe0 }, 0, 0, 0];
+    let solicited = if dad { 0 } else { 0x40 };
+    let overrides = if super::translate::is_node(answer) { 0 } else { 0x20 };
+    let mut message = vec![136, 0, 0, 0, 0x80 | solicited | overrides, 0, 0, 0];
     message.extend(target.octets());
     message.extend([2, 1]);
     message.extend(answer.0);

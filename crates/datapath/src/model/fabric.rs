@@ -1,10 +1,11 @@
 //! What the underlay brings.
 
-use super::bytes::{ETH, IPV4, IPV6, UDP, be16, checksum, ethertype, ipv4, ipv6, is_vlan, mac, take, update};
-use super::{Action, Lesson, Verdict, members};
-use crate::{IfIndex, Location, Path, Peer, Reason, Tables, echo};
+use super::admit::{To, admit};
+use super::bytes::{ETH, IPV4, IPV6, UDP, be16, checksum, ethertype, ipv4, ipv6, take, update};
+use super::{Action, Verdict, members, translate};
+use crate::{IfIndex, Path, Peer, Reason, Tables, echo};
 use core::net::IpAddr;
-use weft_model::{Rloc, Vni};
+use weft_model::Vni;
 
 const PASS: Verdict = Verdict::new(Action::Pass);
 
@@ -21,76 +22,30 @@ fn drop_inward(tables: &Tables, reason: Reason, vni: Vni, path: Path) -> Verdict
     }
 }
 
-struct Admitted {
-    /// None: all VAPs of the VN.
-    to: Option<(IfIndex, Path)>,
-    moved: bool,
-}
-
-/// What a frame teaches that an NVE sent, however it ends.
-fn lesson(tables: &Tables, vni: Vni, from: IpAddr, frame: &[u8], reason: Option<Reason>) -> Vec<Lesson> {
-    if !members::floods(tables, vni) || !matches!(reason, None | Some(Reason::NoSuchTs)) {
-        return vec![];
-    }
-    let lesson = |mac| Some(Lesson::Mac { vni, mac, rloc: Rloc::new(from).ok()? });
-    mac(frame, 6).and_then(lesson).into_iter().collect()
-}
-
-fn admit(tables: &Tables, vni: Vni, from: IpAddr, frame: &[u8], stripped: bool) -> Result<Admitted, Reason> {
-    let (Some(dst), Some(src), Some(proto)) = (mac(frame, 0), mac(frame, 6), ethertype(frame)) else {
-        return Err(Reason::Malformed);
-    };
-    if is_vlan(proto) {
-        return Err(Reason::VlanTagged);
-    }
-    if dst.is_group() && !members::lets_in(tables, vni, frame, stripped) {
-        return Err(Reason::InnerGroup);
-    }
-    if src.is_group() {
-        return Err(Reason::Malformed);
-    }
-    let moved = match tables.fdb.get(&(vni, src)) {
-        Some(Location::Local(_)) => return Err(Reason::Fenced),
-        Some(Location::Remote { rloc, .. }) => {
-            let node = |ip: IpAddr| tables.peers.get(&ip).map(|peer| peer.node);
-            rloc.get() != from && node(rloc.get()) != node(from)
-        }
-        _ => false,
-    };
-    if dst.is_group() {
-        return Ok(Admitted { to: None, moved });
-    }
-    let Some(Location::Local(device)) = tables.fdb.get(&(vni, dst)) else {
-        return Err(Reason::NoSuchTs);
-    };
-    match tables.vaps.get(device) {
-        Some(vap) if vap.vni == vni && vap.activated => Ok(Admitted { to: Some((*device, vap.path)), moved }),
-        Some(vap) if vap.vni == vni => Err(Reason::NotActivated),
-        _ => Err(Reason::NoSuchTs),
-    }
-}
-
 pub(super) fn from_overlay(tables: &Tables, vni: u32, from: IpAddr, frame: &[u8]) -> Verdict {
     let path = Path::Device;
     if !tables.peers.get(&from).is_some_and(|peer| peer.nve) {
         return drop(Reason::ForeignRloc, None, path);
     }
     let Ok(vni) = Vni::new(vni) else { return drop(Reason::BadVxlan, None, path) };
-    let admitted = match admit(tables, vni, from, frame, true) {
-        Err(reason) => {
-            let lessons = lesson(tables, vni, from, frame, Some(reason));
-            return Verdict { lessons, ..drop_inward(tables, reason, vni, path) };
-        }
-        Ok(admitted) => admitted,
-    };
+    let admitted = admit(tables, vni, from, frame, true);
+    let mut lessons = admitted.lessons();
+    let delivered = |device, frame| delivered(device, admitted.moved, vni, path, frame);
     let verdict = match admitted.to {
-        Some((device, _)) => delivered(device, admitted.moved, vni, path, frame.to_vec()),
-        None => match members::spread(tables, vni, frame) {
-            Err(reason) => drop_inward(tables, reason, vni, path),
-            Ok(verdict) => Verdict { moved: admitted.moved, ..verdict },
-        },
+        Ok(To::Vap(device, _, None)) => Ok(delivered(device, frame.to_vec())),
+        Ok(To::Vap(device, _, Some(owner))) => Ok(delivered(device, translate::restored(frame, owner))),
+        Ok(To::Owner) => {
+            let (to, heard) = translate::asked(tables, vni, frame);
+            lessons.extend(heard);
+            to.map(|device| delivered(device, frame.to_vec()))
+        }
+        Ok(To::All | To::Later) => {
+            members::spread(tables, vni, frame).map(|verdict| Verdict { moved: admitted.moved, ..verdict })
+        }
+        Err(reason) => Err(reason),
     };
-    Verdict { lessons: lesson(tables, vni, from, frame, None), ..verdict }
+    let verdict = verdict.unwrap_or_else(|reason| drop_inward(tables, reason, vni, path));
+    Verdict { lessons, ..verdict }
 }
 
 fn delivered(to: IfIndex, moved: bool, vni: Vni, path: Path, frame: Vec<u8>) -> Verdict {
@@ -153,26 +108,28 @@ pub(super) fn from_underlay(tables: &Tables, frame: &[u8]) -> Verdict {
         return drop(Reason::BadVxlan, None, path);
     };
     let inner = &frame[outer.off + 8..];
-    let admitted = match admit(tables, vni, outer.from, inner, false) {
+    let admitted = admit(tables, vni, outer.from, inner, false);
+    let heard: Vec<_> = admitted.heard.into_iter().collect();
+    let (device, way, owner) = match admitted.to {
         Err(reason) => {
-            let lessons = lesson(tables, vni, outer.from, inner, Some(reason));
+            let lessons = admitted.lessons();
             return Verdict { lessons, ..drop_inward(tables, reason, vni, path) };
         }
-        Ok(admitted) => admitted,
+        // Copies are made where the VXLAN device has stripped it.
+        Ok(To::All | To::Owner | To::Later) => return PASS,
+        Ok(To::Vap(device, way, owner)) => (device, way, owner),
     };
-    // Copies are made where the VXLAN device has stripped it.
-    let Some((device, way)) = admitted.to else { return PASS };
     let v4 = ethertype(inner) == Some(IPV4);
     if way == Path::Device || !v4 && ethertype(inner) != Some(IPV6) {
-        return PASS;
+        return Verdict { lessons: heard, ..PASS };
     }
     if inner.len() < ETH + if v4 { 20 } else { 40 } {
         return drop(Reason::Malformed, Some(vni), path);
     }
-    let lessons = lesson(tables, vni, outer.from, inner, None);
-    let mut inner = inner.to_vec();
+    let lessons = admitted.lessons();
+    let mut inner = owner.map_or_else(|| inner.to_vec(), |owner| translate::restored(inner, owner));
     if !merge_ecn(&mut inner, v4, outer.ecn) {
-        return drop(Reason::EcnLost, Some(vni), path);
+        return Verdict { lessons: heard, ..drop(Reason::EcnLost, Some(vni), path) };
     }
     Verdict { lessons, ..delivered(device, admitted.moved, vni, path, inner) }
 }

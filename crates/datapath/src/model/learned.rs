@@ -1,12 +1,15 @@
 //! What the data plane learns from frames.
 
-use crate::{Location, Op, Seen};
+use crate::{Location, Neighbour, Op, Seen};
 use core::time::Duration;
 use std::collections::BTreeMap;
-use weft_model::{Epoch, MacAddr, Rloc, Time, Vni};
+use weft_model::{Epoch, MacAddr, Rloc, TenantIp, Time, Vni};
 
 /// How long what was learned counts.
 const AGEING: Duration = Duration::from_secs(300);
+
+/// How long an IP address is believed to be behind an NVE that was heard.
+const HEARD: Duration = Duration::from_secs(60);
 
 /// One thing that a frame taught.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,12 +23,22 @@ pub enum Lesson {
         /// The outer source.
         rloc: Rloc,
     },
+    /// This IP address is behind the NVE with this MAC address.
+    Ip {
+        /// The virtual network.
+        vni: Vni,
+        /// The address.
+        ip: TenantIp,
+        /// The NVE's MAC address.
+        mac: MacAddr,
+    },
 }
 
 /// Everything learned that counts still.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Learned {
     macs: BTreeMap<(Vni, MacAddr), (Rloc, Time)>,
+    ips: BTreeMap<(Vni, TenantIp), (MacAddr, Time)>,
 }
 
 impl Learned {
@@ -36,6 +49,9 @@ impl Learned {
                 Lesson::Mac { vni, mac, rloc } => {
                     self.macs.insert((vni, mac), (rloc, now));
                 }
+                Lesson::Ip { vni, ip, mac } => {
+                    self.ips.insert((vni, ip), (mac, now));
+                }
             }
         }
     }
@@ -43,6 +59,7 @@ impl Learned {
     /// Drops what is too old at `now`.
     pub fn forget(&mut self, now: Time) {
         self.macs.retain(|_, (_, seen)| now.since(*seen) < AGEING);
+        self.ips.retain(|_, (_, seen)| now.since(*seen) < HEARD);
     }
 
     /// What a change of the tables makes void: where a tenant system was that is here now.
@@ -55,6 +72,10 @@ impl Learned {
     pub(super) fn location(&self, vni: Vni, mac: MacAddr) -> Option<Location> {
         let (rloc, _) = self.macs.get(&(vni, mac))?;
         Some(Location::Remote { rloc: *rloc, epoch: Epoch::FIRST })
+    }
+
+    pub(super) fn neighbour(&self, vni: Vni, ip: TenantIp) -> Option<Neighbour> {
+        self.ips.get(&(vni, ip)).map(|(mac, _)| Neighbour::At(*mac))
     }
 
     pub(super) fn seen(&self, now: Time) -> Vec<Seen> {

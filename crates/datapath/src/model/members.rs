@@ -4,7 +4,7 @@ use super::bytes::{ARP, ETH, ICMPV6, IPV6, ethertype, take};
 use super::vap::skip_extensions;
 use super::{Action, Verdict};
 use crate::{IfIndex, Path, Reason, Tables};
-use weft_model::{Bum, Learning, Vni};
+use weft_model::{Bum, Learning, MacAddr, Vni};
 
 pub(super) fn learning(tables: &Tables, vni: Vni) -> Learning {
     tables.vns.get(&vni).map_or_else(Learning::default, |vn| vn.learning)
@@ -16,6 +16,10 @@ pub(super) fn floods(tables: &Tables, vni: Vni) -> bool {
 
 pub(super) fn distributes(tables: &Tables, vni: Vni) -> bool {
     learning(tables, vni) == Learning::Distribute
+}
+
+pub(super) fn translates(tables: &Tables, vni: Vni) -> bool {
+    learning(tables, vni) == Learning::Translate
 }
 
 pub(super) fn replicates(tables: &Tables, vni: Vni) -> bool {
@@ -43,7 +47,11 @@ fn verdict(copies: usize, reason: Reason, vni: Vni, frame: &[u8]) -> Verdict {
 /// Out of a VAP: to the others here if `vaps`, and to the members.
 pub(super) fn replicate(tables: &Tables, vni: Vni, from: IfIndex, vaps: bool, frame: &[u8]) -> Verdict {
     let here = if vaps { to_vaps(tables, vni, Some(from)) } else { 0 };
-    verdict(here + to_members(tables, vni), Reason::Replicated, vni, frame)
+    let mut frame = frame.to_vec();
+    if translates(tables, vni) {
+        frame[6..12].copy_from_slice(&MacAddr::of_node(tables.config.node).0);
+    }
+    verdict(here + to_members(tables, vni), Reason::Replicated, vni, &frame)
 }
 
 /// From a member: to the VAPs here.
@@ -54,29 +62,46 @@ pub(super) fn spread(tables: &Tables, vni: Vni, frame: &[u8]) -> Result<Verdict,
     }
 }
 
-/// Router and Neighbor Discovery, or so hidden that it may be.
-fn may_be_nd(frame: &[u8]) -> bool {
+/// Which message of Router or Neighbor Discovery it is, if one; none inside: so hidden that it may be one.
+fn nd_type(frame: &[u8]) -> Option<Option<u8>> {
     let read = || {
         let header: [u8; 40] = take(frame, ETH)?;
         let packet = frame.get(..ETH + 40 + usize::from(u16::from_be_bytes([header[4], header[5]])))?;
         let l4 = skip_extensions(packet, header[6])?;
         if l4.later || l4.proto != ICMPV6 {
-            return Some(false);
+            return Some(None);
         }
         let [kind, ..] = take::<4>(packet, l4.off)?;
-        Some(matches!(kind, 133..=137))
+        Some(matches!(kind, 133..=137).then_some(Some(kind).filter(|_| l4.direct)))
     };
-    read().unwrap_or(true)
+    read().unwrap_or(Some(None))
 }
 
-/// Whether a member's frame for a group may come in; once more when it is `stripped`.
-pub(super) fn lets_in(tables: &Tables, vni: Vni, frame: &[u8], stripped: bool) -> bool {
+/// To whom a member's frame for a group may come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lets {
+    Nobody,
+    All,
+    /// Whoever is asked.
+    Owner,
+}
+
+/// Once more when it is `stripped`.
+pub(super) fn lets_in(tables: &Tables, vni: Vni, frame: &[u8], stripped: bool) -> Lets {
     if floods(tables, vni) {
-        return true;
+        return Lets::All;
     }
-    let proto = ethertype(frame);
-    if !replicates(tables, vni) || proto == Some(ARP) {
-        return false;
+    let asks = translates(tables, vni);
+    let by_bum = if replicates(tables, vni) { Lets::All } else { Lets::Nobody };
+    match ethertype(frame) {
+        Some(ARP) if asks => Lets::Owner,
+        Some(ARP) => Lets::Nobody,
+        Some(IPV6) if !stripped && asks => Lets::All,
+        Some(IPV6) if stripped => match nd_type(frame) {
+            None => by_bum,
+            Some(Some(135)) if asks => Lets::Owner,
+            Some(_) => Lets::Nobody,
+        },
+        _ => by_bum,
     }
-    !stripped || proto != Some(IPV6) || !may_be_nd(frame)
 }

@@ -4,12 +4,14 @@
 //! granted), when the fence closes, segmentation offload, and the fall back to the device path where the
 //! kernel has no route.
 
+mod admit;
 mod answer;
 mod bytes;
 mod fabric;
 mod learned;
 mod members;
 mod route;
+mod translate;
 mod tunnel;
 mod vap;
 

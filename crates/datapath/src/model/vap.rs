@@ -3,9 +3,9 @@
 use super::bytes::{
     ARP, ETH, ICMP, ICMPV6, IPV4, IPV6, UDP, be16, ethertype, ipv4, ipv6, is_vlan, mac, take,
 };
-use super::members::{distributes, floods, replicate, replicates};
+use super::members::{distributes, floods, replicate, replicates, translates};
 use super::route::inside;
-use super::{Action, Learned, Verdict, answer, tunnel};
+use super::{Action, Learned, Verdict, answer, translate, tunnel};
 use crate::{IfIndex, Location, Neighbour, Path, PuntReason, Reason, Tables, Vap};
 use core::net::IpAddr;
 use weft_model::{MacAddr, Rloc, TenantIp};
@@ -15,6 +15,8 @@ pub(super) enum Stop {
     Drop(Reason),
     Punt(PuntReason),
     Answer(Option<Vec<u8>>),
+    /// To the members.
+    Ask,
 }
 
 /// What is behind the IP header.
@@ -22,7 +24,7 @@ pub(super) struct L4 {
     pub(super) off: usize,
     pub(super) proto: u8,
     pub(super) later: bool,
-    direct: bool,
+    pub(super) direct: bool,
     /// DHCP or RS: to others only where the VN floods.
     confined: bool,
     /// A link-local address that the agent is to take for the VAP.
@@ -42,7 +44,7 @@ pub(super) fn decide(tables: &Tables, learned: &Learned, device: IfIndex, frame:
         frames,
         ..Verdict::new(action)
     };
-    match examine(tables, vap, frame) {
+    match examine(tables, learned, vap, frame) {
         Ok(l4) if mac(frame, 0).is_some_and(MacAddr::is_group) => {
             let also = l4.claim.then_some(PuntReason::LinkLocalClaim);
             if frame.len() - ETH > usize::from(vap.mtu) {
@@ -53,6 +55,10 @@ pub(super) fn decide(tables: &Tables, learned: &Learned, device: IfIndex, frame:
         Ok(l4) => forward(tables, learned, vap, device, frame, &l4, verdict),
         Err(Stop::Drop(reason)) => verdict(Action::Drop, reason, vec![]),
         Err(Stop::Punt(why)) => verdict(Action::Punt(why), Reason::Punted, vec![]),
+        Err(Stop::Ask) => match translate::outbound(frame, MacAddr::of_node(tables.config.node)) {
+            Ok(frame) => replicate(tables, vap.vni, device, false, &frame),
+            Err(reason) => verdict(Action::Drop, reason, vec![]),
+        },
         Err(Stop::Answer(None)) => verdict(Action::Drop, Reason::Malformed, vec![]),
         Err(Stop::Answer(Some(f))) => verdict(Action::Reply, Reason::Answered, vec![f]),
     }
@@ -66,7 +72,13 @@ pub(super) fn neighbour(tables: &Tables, vap: &Vap, ip: IpAddr) -> Option<Neighb
     tables.neighbours.get(&(vap.vni, TenantIp::new(ip).ok()?)).copied()
 }
 
-fn examine(tables: &Tables, vap: &Vap, frame: &[u8]) -> Result<L4, Stop> {
+/// What is answered for an address, and by whose word it would be asked for.
+fn answered(tables: &Tables, learned: &Learned, vap: &Vap, ip: IpAddr) -> Option<Neighbour> {
+    let heard = || learned.neighbour(vap.vni, TenantIp::new(ip).ok()?);
+    neighbour(tables, vap, ip).or_else(|| heard().filter(|_| translates(tables, vap.vni)))
+}
+
+fn examine(tables: &Tables, learned: &Learned, vap: &Vap, frame: &[u8]) -> Result<L4, Stop> {
     let stop = |reason| Err(Stop::Drop(reason));
     if !vap.activated {
         return stop(Reason::NotActivated);
@@ -87,9 +99,9 @@ fn examine(tables: &Tables, vap: &Vap, frame: &[u8]) -> Result<L4, Stop> {
     }
     let l4 = match proto {
         IPV4 => examine4(vap, frame)?,
-        IPV6 => examine6(tables, vap, frame)?,
+        IPV6 => examine6(tables, learned, vap, frame)?,
         ARP => {
-            examine_arp(tables, vap, frame)?;
+            examine_arp(tables, learned, vap, frame)?;
             NOT_IP
         }
         _ => NOT_IP,
@@ -158,7 +170,7 @@ pub(super) fn skip_extensions(packet: &[u8], mut next: u8) -> Option<L4> {
     None
 }
 
-fn examine6(tables: &Tables, vap: &Vap, frame: &[u8]) -> Result<L4, Stop> {
+fn examine6(tables: &Tables, learned: &Learned, vap: &Vap, frame: &[u8]) -> Result<L4, Stop> {
     let malformed = || Stop::Drop(Reason::Malformed);
     let header: [u8; 40] = take(frame, ETH).ok_or_else(malformed)?;
     if header[0] >> 4 != 6 {
@@ -192,11 +204,11 @@ fn examine6(tables: &Tables, vap: &Vap, frame: &[u8]) -> Result<L4, Stop> {
     if ports.0 == 547 || ports.1 == 546 {
         return Err(Stop::Drop(Reason::RogueDhcp));
     }
-    let claim = matches!(kind, 135 | 136) && examine_nd(tables, vap, frame, kind == 135)?;
+    let claim = matches!(kind, 135 | 136) && examine_nd(tables, learned, vap, frame, kind == 135)?;
     Ok(L4 { confined: kind == 133 || ports.1 == 547, claim, ..l4 })
 }
 
-fn examine_arp(tables: &Tables, vap: &Vap, frame: &[u8]) -> Result<(), Stop> {
+fn examine_arp(tables: &Tables, learned: &Learned, vap: &Vap, frame: &[u8]) -> Result<(), Stop> {
     let stop = |reason| Err(Stop::Drop(reason));
     let malformed = || Stop::Drop(Reason::Malformed);
     let fixed: [u8; 8] = take(frame, ETH).ok_or_else(malformed)?;
@@ -223,7 +235,8 @@ fn examine_arp(tables: &Tables, vap: &Vap, frame: &[u8]) -> Result<(), Stop> {
     if owns(vap, tpa) {
         return stop(Reason::OwnAddress);
     }
-    match neighbour(tables, vap, tpa) {
+    match answered(tables, learned, vap, tpa) {
+        None if translates(tables, vap.vni) => Err(Stop::Ask),
         None => Err(Stop::Punt(PuntReason::ArpMiss)),
         Some(Neighbour::Nobody) => stop(Reason::Nobody),
         Some(Neighbour::At(answer)) if answer == vap.mac.get() => stop(Reason::OwnAddress),
@@ -262,7 +275,13 @@ fn check_options(frame: &[u8], end: usize, kind: u8, own: MacAddr, dad: bool) ->
 }
 
 /// Whether the agent is told of a claim beside what is done.
-fn examine_nd(tables: &Tables, vap: &Vap, frame: &[u8], solicitation: bool) -> Result<bool, Stop> {
+fn examine_nd(
+    tables: &Tables,
+    learned: &Learned,
+    vap: &Vap,
+    frame: &[u8],
+    solicitation: bool,
+) -> Result<bool, Stop> {
     let stop = |reason| Err(Stop::Drop(reason));
     let (Some(src), Some(IpAddr::V6(target)), Some(len), Some(dst)) =
         (ipv6(frame, 22), ipv6(frame, 62), be16(frame, 18), mac(frame, 0))
@@ -299,7 +318,8 @@ fn examine_nd(tables: &Tables, vap: &Vap, frame: &[u8], solicitation: bool) -> R
     if own {
         return stop(Reason::OwnAddress);
     }
-    match neighbour(tables, vap, IpAddr::V6(target)) {
+    match answered(tables, learned, vap, IpAddr::V6(target)) {
+        None if translates(tables, vap.vni) && !dad => Err(Stop::Ask),
         Some(Neighbour::At(answer)) if answer == vap.mac.get() => stop(Reason::OwnAddress),
         Some(Neighbour::At(answer)) => Err(Stop::Answer(answer::advertisement(frame, answer))),
         _ if claim => Err(Stop::Punt(PuntReason::LinkLocalClaim)),
@@ -336,7 +356,7 @@ fn forward(
     verdict: impl Fn(Action, Reason, Vec<Vec<u8>>) -> Verdict,
 ) -> Verdict {
     let drop = |reason| verdict(Action::Drop, reason, vec![]);
-    let routed;
+    let (routed, translated);
     let mut frame = frame;
     if asks_anycast(tables, vap, frame) {
         match inside(tables, vap, frame) {
@@ -352,7 +372,9 @@ fn forward(
         let told = tables.fdb.get(&(vap.vni, dst)).copied();
         match told {
             Some(Location::Local(_)) => told,
-            _ if floods(tables, vap.vni) => learned.location(vap.vni, dst).or(told),
+            _ if floods(tables, vap.vni) || translates(tables, vap.vni) => {
+                learned.location(vap.vni, dst).or(told)
+            }
             _ => told,
         }
     });
@@ -375,6 +397,13 @@ fn forward(
         },
         Some(Location::Remote { rloc, .. }) => {
             let Some(from) = source(tables, rloc) else { return drop(Reason::NoRloc) };
+            if translates(tables, vap.vni) && frame.len() - ETH <= usize::from(vap.mtu) {
+                match translate::outbound(frame, MacAddr::of_node(tables.config.node)) {
+                    Ok(f) => translated = f,
+                    Err(reason) => return drop(reason),
+                }
+                frame = &translated;
+            }
             let out = match path {
                 Path::Direct => tunnel::encapsulate(frame, vap.vni, from, rloc.get()),
                 Path::Device => Some(frame.to_vec()),

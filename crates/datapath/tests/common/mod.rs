@@ -228,6 +228,7 @@ pub fn options() -> OpenOptions {
             vap_ips: small,
             locations: small,
             learned: small,
+            heard: small,
             neighbours: small,
             peers: small,
             members: small,
