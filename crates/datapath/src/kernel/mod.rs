@@ -3,6 +3,7 @@
 
 mod abi;
 mod dry_run;
+mod load;
 mod maps;
 mod netlink;
 mod options;
@@ -21,9 +22,11 @@ use crate::{
 use abi::{ConfigValue, Ip, LocationValue, ScopedIp, VapValue, VnMac, VnValue};
 use core::{fmt, net::IpAddr, time::Duration};
 pub use dry_run::{Did, DryRun};
+use load::{check_host, load, load_failed};
 use maps::Maps;
 use netlink::Netlink;
 pub use options::{Limits, OpenOptions};
+use options::{bucket, nanoseconds};
 use pins::{Pins, Role};
 pub use punts::Punts;
 pub use sizes::{TableSize, table_sizes};
@@ -85,8 +88,6 @@ impl Attachment {
         pins::attach(self.program.as_fd(), self.device, &self.path)
     }
 }
-
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weft.o"));
 
 impl Kernel {
     /// Creates the data plane, or adopts the one an earlier process left: maps and their contents,
@@ -418,56 +419,6 @@ impl Kernel {
         }
         Ok(())
     }
-}
-
-fn check_host() -> Result<(), DatapathError> {
-    let found = sys::release();
-    let mut numbers = found.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse::<u32>().unwrap_or(0));
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if version < (6, 6) {
-        return Err(DatapathError::OldKernel { found });
-    }
-    if !std::path::Path::new("/sys/kernel/btf/vmlinux").exists() {
-        return Err(DatapathError::NoBtf);
-    }
-    Ok(())
-}
-
-/// As the programs compare them: far beyond a life time is far enough.
-fn nanoseconds(span: Duration) -> u64 {
-    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX).min(u64::MAX >> 2)
-}
-
-/// ns between two tokens, and how far a burst may run ahead.
-fn bucket(rate: u32, burst: u32) -> (u64, u64) {
-    let interval = 1_000_000_000 / u64::from(rate.max(1));
-    (interval, interval * u64::from(burst.max(1)))
-}
-
-fn load(pins: &Pins, limits: &Limits) -> Result<aya::Ebpf, DatapathError> {
-    let mut loader = aya::EbpfLoader::new();
-    loader.default_map_pin_directory(pins.maps());
-    for (map, _, _, entries) in maps::shapes(limits) {
-        loader.map_max_entries(map, entries);
-    }
-    loader.load(OBJECT).map_err(|e| load_failed("the object", &e))
-}
-
-/// aya nests its errors; the innermost one says what the kernel said.
-fn load_failed(what: &str, error: &dyn std::error::Error) -> DatapathError {
-    let mut text = format!("{what}: {error}");
-    let mut inner = error.source();
-    while let Some(cause) = inner {
-        if let Some(io) = cause.downcast_ref::<std::io::Error>()
-            && matches!(io.raw_os_error(), Some(libc::EPERM | libc::EACCES))
-            && text.split_once("Verifier output:").is_none_or(|(_, log)| log.trim().is_empty())
-        {
-            return DatapathError::NotPermitted { doing: format!("load {what}") };
-        }
-        text = format!("{text}: {cause}");
-        inner = cause.source();
-    }
-    DatapathError::Load(text)
 }
 
 impl Datapath for Kernel {

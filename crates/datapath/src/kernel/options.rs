@@ -87,3 +87,14 @@ impl Default for OpenOptions {
         }
     }
 }
+
+/// As the programs compare them: far beyond a life time is far enough.
+pub(super) fn nanoseconds(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX).min(u64::MAX >> 2)
+}
+
+/// ns between two tokens, and how far a burst may run ahead.
+pub(super) fn bucket(rate: u32, burst: u32) -> (u64, u64) {
+    let interval = 1_000_000_000 / u64::from(rate.max(1));
+    (interval, interval * u64::from(burst.max(1)))
+}
