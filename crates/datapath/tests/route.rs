@@ -79,6 +79,8 @@ fn by_ip_destination() {
                 assert_eq!(got, data(mac, to, inner6, b"routed"), "only the destination MAC is another");
             }
         }
+        let used = lab.nves[0].with(|k| k.last_used(vni(7001), MacAddr(C)).unwrap());
+        assert!(used.is_some(), "the owner's location is in use");
         // Whoever is nobody's; a frame that has no IP destination; a group.
         for (reason, frame) in [
             (Reason::Nobody, data(anycast(), 9, false, b"nobody")),

@@ -40,7 +40,7 @@ pub enum Did {
 
 impl Kernel {
     /// Runs a program over a frame and says what it did, without anything leaving. Counters, rate
-    /// limits and the punt ring see the frame as if it were real. Frames up to some 3,500 octets, IP ones
+    /// limits, the punt ring and what is learned see the frame as if it were real. Frames up to some 3,500 octets, IP ones
     /// with a whole IP header; no segmentation offload.
     ///
     /// # Errors

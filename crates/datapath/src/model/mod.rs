@@ -79,6 +79,8 @@ pub struct Verdict {
     pub path: Path,
     /// The sender is known behind another RLOC.
     pub moved: bool,
+    /// The MAC address whose location in the tables says where it goes, if it goes by one.
+    pub used: Option<MacAddr>,
     /// What is learned from the frame.
     pub lessons: Vec<Lesson>,
     /// Why the agent is handed a copy beside what is done.
@@ -97,6 +99,7 @@ impl Verdict {
             vni: None,
             path: Path::Direct,
             moved: false,
+            used: None,
             lessons: Vec::new(),
             also: None,
             frames: Vec::new(),
@@ -159,10 +162,8 @@ impl Model {
                 *bytes += u64::try_from(frame.len()).unwrap_or(u64::MAX);
             }
         }
-        if let (Direction::Out, Some(vni), Some(dst)) = (direction, verdict.vni, bytes::mac(frame, 0))
-            && matches!(verdict.action, Action::Deliver(_) | Action::Tunnel { .. })
-        {
-            self.used.insert((vni, dst), self.now);
+        if let Some((vni, mac)) = verdict.vni.zip(verdict.used) {
+            self.used.insert((vni, mac), self.now);
         }
         verdict
     }

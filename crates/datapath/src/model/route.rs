@@ -27,3 +27,41 @@ pub(super) fn inside(tables: &Tables, vap: &Vap, frame: &[u8]) -> Result<MacAddr
         _ => Err(Stop::Punt(PuntReason::Route)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{Datapath as _, IfIndex, Location, Model, Neighbour, Op, Path, Reason, Vap, VapKind, Vn};
+    use core::time::Duration;
+    use weft_model::{Learning, MacAddr, TsMac, Vni};
+
+    #[test]
+    fn the_owners_location_is_what_is_used() {
+        let vni = Vni::new(7001).unwrap();
+        let ts = |n| TsMac::new(MacAddr([2, 0, 0, 0, 0, n])).unwrap();
+        let mut model = Model::new();
+        for n in 1..3 {
+            let vap = Vap {
+                vni,
+                mac: ts(n),
+                ips: [format!("10.0.0.{n}").parse().unwrap()].into(),
+                kind: VapKind::Veth,
+                path: Path::Direct,
+                mtu: 1450,
+                activated: true,
+            };
+            let at = IfIndex(n.into());
+            model.apply(&Op::SetVap(at, vap)).unwrap();
+            model.apply(&Op::SetLocation(vni, ts(n).get(), Location::Local(at))).unwrap();
+        }
+        model.apply(&Op::SetVn(vni, Vn { learning: Learning::Distribute, ..Vn::default() })).unwrap();
+        let mut frame = [&MacAddr::anycast(vni).0[..], &ts(1).octets(), &[8, 0, 0x45, 0, 0, 20]].concat();
+        frame.extend([0, 0, 0, 0, 64, 59, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+        assert_eq!(model.resend(IfIndex(1), &frame).unwrap(), Reason::Punted);
+        assert_eq!(model.last_used(vni, ts(2).get()).unwrap(), None);
+        let owner = Op::SetNeighbour(vni, "10.0.0.2".parse().unwrap(), Neighbour::At(ts(2).get()));
+        model.apply(&owner).unwrap();
+        assert_eq!(model.resend(IfIndex(1), &frame).unwrap(), Reason::Local);
+        assert_eq!(model.last_used(vni, ts(2).get()).unwrap(), Some(Duration::ZERO));
+        assert_eq!(model.take_resent().len(), 2);
+    }
+}

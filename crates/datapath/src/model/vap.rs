@@ -368,16 +368,13 @@ fn forward(
             Err(_) => return verdict(Action::Punt(PuntReason::Route), Reason::Punted, vec![]),
         }
     }
-    let location = mac(frame, 0).and_then(|dst| {
-        let told = tables.fdb.get(&(vap.vni, dst)).copied();
-        match told {
-            Some(Location::Local(_)) => told,
-            _ if floods(tables, vap.vni) || translates(tables, vap.vni) => {
-                learned.location(vap.vni, dst).or(told)
-            }
-            _ => told,
-        }
-    });
+    let dst = mac(frame, 0);
+    let told = dst.and_then(|dst| tables.fdb.get(&(vap.vni, dst)).copied());
+    let learns = floods(tables, vap.vni) || translates(tables, vap.vni);
+    let seen = dst.filter(|_| learns && !matches!(told, Some(Location::Local(_))));
+    let seen = seen.and_then(|dst| learned.location(vap.vni, dst));
+    let used = dst.filter(|_| seen.is_none() && told.is_some());
+    let location = seen.or(told);
     let ip = matches!(ethertype(frame), Some(IPV4 | IPV6));
     let path = if ip { vap.path } else { Path::Device };
     let (action, reason, out) = match location {
@@ -417,7 +414,7 @@ fn forward(
             None => drop(Reason::TooBig),
         };
     }
-    let mut v = verdict(action, reason, out.into_iter().collect());
+    let mut v = Verdict { used, ..verdict(action, reason, out.into_iter().collect()) };
     match reason {
         Reason::Encapsulated => v.path = path,
         Reason::Replicated => v.path = Path::Device,
