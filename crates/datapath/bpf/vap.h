@@ -61,7 +61,7 @@ static __always_inline int forward(struct __sk_buff *skb, struct weft_vap *vap, 
 	struct weft_config *cfg = get_config();
 	__u64 now = bpf_ktime_get_coarse_ns();
 	const struct weft_ip *rloc = 0;
-	bool everywhere = false;
+	bool everywhere = false, learns;
 	struct weft_learned *seen;
 	struct weft_location *at;
 	struct weft_count amount;
@@ -81,10 +81,14 @@ static __always_inline int forward(struct __sk_buff *skb, struct weft_vap *vap, 
 	at = bpf_map_lookup_elem(&fdb, &key);
 	if (!cfg)
 		return drop(skb, *w, WEFT_NO_RLOC);
-	if ((floods(vap->mode) || translates(vap->mode)) && (!at || at->kind != WEFT_AT_LOCAL)) {
+	learns = floods(vap->mode) || translates(vap->mode);
+	if (!at || (learns && at->kind != WEFT_AT_LOCAL)) {
 		seen = find_learned(cfg, &key, now);
 		if (seen)
 			rloc = &seen->rloc;
+		/* The VN learned from frames until its mode changed: the frame finds its way while it is asked. */
+		if (seen && !learns && first_this_second(&key))
+			punt(skb, vap, WEFT_PUNT_MAC);
 	}
 	if (!at && !rloc) {
 		everywhere = floods(vap->mode);

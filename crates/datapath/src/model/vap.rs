@@ -371,12 +371,15 @@ fn forward(
     let dst = mac(frame, 0);
     let told = dst.and_then(|dst| tables.fdb.get(&(vap.vni, dst)).copied());
     let learns = floods(tables, vap.vni) || translates(tables, vap.vni);
-    let seen = dst.filter(|_| learns && !matches!(told, Some(Location::Local(_))));
+    // A VN that learned from frames until its mode changed: what was learned is used while it is asked for.
+    let seen = dst.filter(|_| told.is_none() || (learns && !matches!(told, Some(Location::Local(_)))));
     let seen = seen.and_then(|dst| learned.location(vap.vni, dst));
+    let also = (seen.is_some() && !learns).then_some(PuntReason::UnknownMac);
     let used = dst.filter(|_| seen.is_none() && told.is_some());
     let location = seen.or(told);
     let ip = matches!(ethertype(frame), Some(IPV4 | IPV6));
     let path = if ip { vap.path } else { Path::Device };
+    let drop = |reason| Verdict { also, ..drop(reason) };
     let (action, reason, out) = match location {
         None if floods(tables, vap.vni) => {
             let everywhere = replicate(tables, vap.vni, device, true, frame);
@@ -410,11 +413,11 @@ fn forward(
     };
     if frame.len() - ETH > usize::from(vap.mtu) {
         return match too_big(vap, frame, l4) {
-            Some(answer) => verdict(Action::Reply, Reason::TooBig, vec![answer]),
+            Some(answer) => Verdict { also, ..verdict(Action::Reply, Reason::TooBig, vec![answer]) },
             None => drop(Reason::TooBig),
         };
     }
-    let mut v = Verdict { used, ..verdict(action, reason, out.into_iter().collect()) };
+    let mut v = Verdict { used, also, ..verdict(action, reason, out.into_iter().collect()) };
     match reason {
         Reason::Encapsulated => v.path = path,
         Reason::Replicated => v.path = Path::Device,

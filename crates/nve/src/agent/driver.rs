@@ -354,6 +354,11 @@ impl Driver {
                         tracing::debug!(%error, %to, "cannot send a Map-Request; trying again");
                     }
                 },
+                Output::Resend(vap, frame) => {
+                    if let Err(error) = self.plane.resend(vap, &frame) {
+                        tracing::debug!(%error, vap = vap.0, "a frame that had to wait is lost");
+                    }
+                }
                 Output::LastUse { vni, eid, mac } => {
                     let idle = self.plane.last_used(vni, mac);
                     self.core.handle_last_use(self.clock.now(), vni, eid, idle);

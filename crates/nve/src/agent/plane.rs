@@ -156,6 +156,11 @@ impl Plane {
         self.kernel.inject(vap, frame)
     }
 
+    /// Sends a frame on its way as if its VAP had sent it now.
+    pub(super) fn resend(&mut self, vap: IfIndex, frame: &[u8]) -> Result<(), DatapathError> {
+        self.kernel.resend(vap, frame).map(drop)
+    }
+
     /// Waits for frames the data plane could not decide about.
     pub(super) async fn punts(&mut self) -> std::io::Result<Vec<Punt>> {
         let Some(punts) = &mut self.punts else { return std::future::pending().await };

@@ -58,6 +58,10 @@ pub struct Limits {
     pub calls: usize,
     /// Link-local addresses one tenant system may claim.
     pub link_locals: usize,
+    /// Destinations for which frames wait,
+    pub held_destinations: usize,
+    /// and how many for each.
+    pub held_frames: usize,
     /// Answers to forwarded Map-Requests, per second,
     pub answers_per_second: u32,
     /// and how many may come together.
@@ -85,6 +89,8 @@ pub struct Timing {
     pub refresh_gap: Duration,
     /// An entry that no frame used for so long is forgotten when it is due to be asked for again.
     pub idle: Duration,
+    /// How long a frame waits for its destination to be known.
+    pub held: Duration,
     /// From a device's disappearance to the release of its tenant system.
     pub grace: Duration,
     /// How long an attach waits for an Oracle to acknowledge its registration.
@@ -103,6 +109,8 @@ impl Default for Limits {
             waiters: 64,
             calls: 1_024,
             link_locals: 2,
+            held_destinations: 256,
+            held_frames: 8,
             answers_per_second: 20_000,
             answer_burst: 2_000,
             members: 1 << 16,
@@ -121,6 +129,7 @@ impl Default for Timing {
             ttl: Duration::from_secs(15 * 60),
             refresh_gap: Duration::from_millis(1),
             idle: Duration::from_secs(10 * 60),
+            held: Duration::from_secs(1),
             grace: Duration::from_secs(60),
             acknowledge: Duration::from_secs(5),
             digest: Duration::from_secs(30),

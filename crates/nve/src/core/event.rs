@@ -237,6 +237,8 @@ pub enum Output {
         /// The LISP message.
         octets: Vec<u8>,
     },
+    /// Send a frame on its way as if its VAP had sent it now, after all changes before this. In order.
+    Resend(IfIndex, Vec<u8>),
     /// Send a datagram that no answer is expected to, likewise.
     Answer {
         /// To.

@@ -139,6 +139,7 @@ impl Core {
         self.refresh_in(now, vni, eid, expires.since(now) * 4 / 5);
         self.settle(vni, eid);
         self.heal_stand_ins(now, vni, eid);
+        self.release_held(vni, eid);
     }
 
     /// Sets when an entry is asked for again: what is pushed never is.
@@ -155,6 +156,9 @@ impl Core {
             return;
         }
         self.counters.negatives += 1;
+        if let Eid::Ip(ip) = eid {
+            self.drop_held(vni, ip);
+        }
         self.forget_remote(vni, eid);
         let Some(asker) = asker.filter(|vap| self.vaps.contains_key(vap)) else { return };
         // Its own sweep costs the asker its own older entries, and nobody else's.

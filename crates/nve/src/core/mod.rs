@@ -18,6 +18,7 @@ mod cache;
 mod claim;
 mod config;
 mod event;
+mod held;
 mod idle;
 mod learn;
 mod members;
@@ -86,6 +87,8 @@ enum Timer {
     Subscribe(Vni),
     /// Members named by a snapshot so far go to the data plane.
     Members(Vni),
+    /// Frames for an address have waited long enough.
+    Held(Vni, TenantIp),
 }
 
 /// The core of one NVE.
@@ -132,6 +135,7 @@ pub struct Core {
     /// Who was answered with a VN's anycast MAC.
     stand_ins: StandIns,
     resolver: Resolver,
+    held: held::Held,
     /// The answers given so far are within their rate until then.
     answered_until: Time,
     timers: Timers<Timer>,
@@ -172,6 +176,7 @@ impl Core {
             pushed: BTreeMap::new(),
             stand_ins: StandIns::default(),
             resolver: Resolver::default(),
+            held: held::Held::default(),
             answered_until: Time::default(),
             timers: Timers::default(),
             tables: Tables::default(),
@@ -224,6 +229,7 @@ impl Core {
                 Timer::Digest(oracle) => self.send_digests(now, oracle),
                 Timer::Subscribe(vni) => self.review_vn(vni),
                 Timer::Members(vni) => self.set_vn(vni),
+                Timer::Held(vni, ip) => self.drop_held(vni, ip),
             }
         }
     }

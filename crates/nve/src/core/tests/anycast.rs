@@ -3,10 +3,11 @@
 use super::super::{Fact, Session};
 use super::oracle::{self, Rec};
 use super::world::*;
+use ::core::net::IpAddr;
 use ::core::time::Duration;
-use weft_datapath::{IfIndex, Neighbour};
+use weft_datapath::{IfIndex, Neighbour, PuntReason};
 use weft_lisp::tcp::{Body, Signal};
-use weft_model::{Eid, Learning, MacAddr, VnSpec};
+use weft_model::{Eid, Learning, MacAddr, TenantIp, VnSpec};
 
 fn anycast() -> MacAddr {
     MacAddr::anycast(vni())
@@ -167,4 +168,67 @@ fn ld_unanswered_is_asked_again_by_the_next_question() {
     assert_eq!((injects(&seen).len(), asked(&seen).len()), (1, 1));
     let signal = Body::Signal(Signal::MappingsBegin { vni: VNI });
     w.hears(0, &oracle::frame(&signal, 1));
+}
+
+/// TSI `n`'s frame to the anycast MAC for `to`, as the data plane hands it up.
+fn routed(w: &mut World, n: u32, to: TenantIp) -> (Vec<Seen>, Vec<u8>) {
+    let source = ip(w.family, n);
+    let builder = etherparse::PacketBuilder::ethernet2(mac(n).octets(), MacAddr::anycast(vni()).octets());
+    let mut frame = Vec::new();
+    match (source.get(), to.get()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            builder
+                .ipv4(from.octets(), to.octets(), 64)
+                .udp(1, 2)
+                .write_to_vec(&mut frame, b"hello")
+                .unwrap();
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            builder
+                .ipv6(from.octets(), to.octets(), 64)
+                .udp(1, 2)
+                .write_to_vec(&mut frame, b"hello")
+                .unwrap();
+        }
+        _ => unreachable!(),
+    }
+    (w.punt(n, PuntReason::Route, frame.clone()), frame)
+}
+
+#[test]
+fn ld_frames_wait_for_their_destination_in_order_at_most_eight_of_them() {
+    for f in BOTH {
+        let mut w = world(f);
+        let (seen, frame) = routed(&mut w, 1, ip(f, 20));
+        let asked = one_asked(&seen);
+        for _ in 0..9 {
+            assert_eq!(routed(&mut w, 1, ip(f, 20)).0, []);
+        }
+        assert_eq!(w.core.counters().held_dropped, 2);
+        let recs = [Rec::Owner(ip(f, 20), mac(20), 5), Rec::At(mac(20), rloc(f, 2), 5)];
+        let seen = w.reply(&asked, &recs);
+        let sent = position(&seen, |s| matches!(s, Seen::Resend(..)));
+        assert!(
+            seen[..sent].iter().filter(|s| matches!(s, Seen::Op(_))).count() == 2,
+            "the tables come first"
+        );
+        assert_eq!(seen[sent..], vec![Seen::Resend(IfIndex(1), frame.clone()); 8]);
+        // The next one was on its way up while that happened.
+        assert_eq!(routed(&mut w, 1, ip(f, 20)).0, [Seen::Resend(IfIndex(1), frame)]);
+    }
+}
+
+#[test]
+fn ld_frames_for_nobody_and_for_a_silent_oracle_are_dropped() {
+    let mut w = world(V4);
+    let asked = one_asked(&routed(&mut w, 1, ip(V4, 20)).0);
+    w.reply(&asked, &[Rec::No(Eid::Ip(ip(V4, 20)), 1)]);
+    assert_eq!(w.core.counters().held_dropped, 1);
+    routed(&mut w, 1, ip(V4, 21));
+    w.passes(::core::time::Duration::from_secs(1));
+    assert_eq!(w.core.counters().held_dropped, 2);
+    let asked = one_asked(&routed(&mut w, 1, ip(V4, 22)).0);
+    let recs = [Rec::Owner(ip(V4, 22), mac(22), 5), Rec::At(mac(22), rloc(V4, 2), 5)];
+    assert!(w.reply(&asked, &recs).iter().any(|s| matches!(s, Seen::Resend(..))));
+    assert_eq!(w.core.counters().held_sent, 1);
 }

@@ -216,6 +216,7 @@ fn timers(core: &Core) {
             Timer::Digest(oracle) => assert!(core.oracles[*oracle].up),
             Timer::Subscribe(vni) => assert!(core.is_active(*vni)),
             Timer::Members(vni) => assert!(core.memberships[vni].named.is_some()),
+            Timer::Held(vni, ip) => assert!(core.held.has(*vni, *ip)),
         }
     }
     let ends = |expires| expires != weft_model::Time::NEVER;

@@ -419,6 +419,8 @@ proptest! {
                     waiters: 2,
                     calls: 2,
                     link_locals: 1,
+ held_destinations: 1,
+ held_frames: 1,
  answers_per_second: 1,
  answer_burst: 1,
                     members: 1,

@@ -126,6 +126,7 @@ pub fn config(f: Family) -> Config {
 pub enum Seen {
     Op(Op),
     Inject(IfIndex, Vec<u8>),
+    Resend(IfIndex, Vec<u8>),
     Asked(Asked),
     Answer(SocketAddr, Vec<u8>),
     Heard(usize, Heard),
@@ -310,6 +311,7 @@ impl World {
                     Seen::Op(op)
                 }
                 Output::Inject(vap, frame) => Seen::Inject(vap, frame),
+                Output::Resend(vap, frame) => Seen::Resend(vap, frame),
                 Output::Datagram { to, octets } => Seen::Asked(oracle::asked(to, &octets)),
                 Output::Answer { to, octets } => Seen::Answer(to, octets),
                 Output::LastUse { vni, eid, mac } => {
