@@ -4,7 +4,13 @@
 use anyhow::{Context as _, Result, ensure};
 use std::net::IpAddr;
 use weft_e2e::{THREE_HOSTS, TestLab, ping};
-use weft_lab::capture::{Capture, Captured, Class, Kind};
+use weft_lab::{
+    Links, TenantSpec,
+    capture::{Capture, Captured, Class, Kind},
+    clock,
+    probe::Stream,
+};
+use weft_model::MacAddr;
 
 /// The underlays of the lab.
 const UNDERLAYS: [&str; 2] = ["ipv4: 192.0.2.0/24", "ipv6: \"2001:db8::/64\""];
@@ -138,4 +144,157 @@ fn la_flood_and_learn_over_an_ipv4_underlay() -> Result<()> {
 #[test]
 fn la_flood_and_learn_over_an_ipv6_underlay() -> Result<()> {
     flood(UNDERLAYS[1])
+}
+
+/// A VN's mode changes under traffic, and back: nothing is lost.
+fn switched(modes: &[&str]) -> Result<()> {
+    let lab = TestLab::up(THREE_HOSTS)?;
+    lab.settle()?;
+    // Over both families, one each way.
+    let stream = |from: &str, to: &str, target: &str| -> Result<Stream> {
+        let stream = Stream::start(&lab.node(from)?, &lab.node(to)?, target.parse()?, 1_000)?;
+        stream.wait_first()?;
+        Ok(stream)
+    };
+    let streams = [stream("red-a", "red-b", "10.0.0.2")?, stream("red-b", "red-a", "fd00::1")?];
+    for mode in modes {
+        lab.weft(["vn", "set", "red", "--learning", mode])?;
+        for stream in &streams {
+            stream.wait_sent(stream.sent() + 2_000, clock::CEILING)?;
+        }
+        // New pairs too, by the new way.
+        lab.exec("red-c", &["ip", "neigh", "flush", "all"])?;
+        ensure!(
+            ping(&lab, "red-c", "10.0.0.1", 2)?.complete() && ping(&lab, "red-c", "fd00::1", 2)?.complete(),
+            "{mode}"
+        );
+    }
+    for stream in streams {
+        let report = stream.stop();
+        ensure!(report.lost == 0 && report.duplicates == 0, "{report:?}");
+    }
+    lab.down()
+}
+
+#[test]
+fn l_a_live_vn_changes_to_flood_and_back_without_loss() -> Result<()> {
+    switched(&["flood", "oracle"])
+}
+
+/// Waits until a table of a host has so many entries.
+fn until_entries(lab: &TestLab, host: &str, table: &str, wanted: u64) -> Result<()> {
+    let has = || entries(lab, host, table).is_ok_and(|now| now == wanted);
+    ensure!(clock::until_true(clock::CEILING, has), "{host} has {} in {table}", entries(lab, host, table)?);
+    Ok(())
+}
+
+/// Requirements M3, Ld: the whole VN is on every host before anybody asks.
+fn distribute(underlay: &str) -> Result<()> {
+    let mut lab = TestLab::up(&three_hosts(underlay, &[("learning", "distribute")]))?;
+    lab.settle()?;
+    // Red's four on each of its hosts; blue's where they are.
+    for (host, wanted) in [("h1", 5), ("h2", 5), ("h3", 4)] {
+        until_entries(&lab, host, "fdb", wanted)?;
+    }
+    let capture = Capture::underlay(&lab, "distribute")?;
+    all_pairs(&lab)?;
+    let captured = capture.stop()?;
+    ensure!(captured.counts().flooded() == 0, "{:?}", captured.counts());
+    ensure!(lisp(&captured).is_empty(), "nobody has to ask: {:?}", lisp(&captured));
+    // An address that nobody has: the VN's anycast MAC, and silence behind it.
+    let links = Links::open(&lab.node("red-a")?)?;
+    let vni = lab
+        .json(&["get", "vns"])?
+        .as_array()
+        .context("a list")?
+        .iter()
+        .find(|vn| vn["name"] == "red")
+        .cloned();
+    let vni = vni.and_then(|vn| u32::try_from(vn["vni"].as_u64()?).ok()).context("red has a VNI")?;
+    let anycast = MacAddr::anycast(vni.try_into()?);
+    let what = TenantSpec {
+        host: "h3".parse()?,
+        vn: "red".to_owned(),
+        ips: vec!["10.0.0.9".parse()?, "fd00::9".parse()?],
+        mac: None,
+        device: weft_lab::DeviceKind::Veth,
+    };
+    for target in ["10.0.0.9", "fd00::9"] {
+        ensure!(ping(&lab, "red-a", target, 1)?.nothing());
+        ensure!(links.neighbour("eth0", target.parse()?)? == Some(anycast), "{target}");
+    }
+    // Somebody has it: who was told the stand-in is told the owner.
+    let owner = lab.attach("red-e", &what)?.mac;
+    for target in ["10.0.0.9", "fd00::9"] {
+        let target: IpAddr = target.parse()?;
+        let healed = || links.neighbour("eth0", target).is_ok_and(|mac| mac == Some(owner));
+        ensure!(
+            clock::until_true(clock::CEILING, healed),
+            "{target}: {:?}",
+            links.neighbour("eth0", target)?
+        );
+    }
+    lab.settle()?;
+    ensure!(ping(&lab, "red-a", "10.0.0.9", 2)?.complete() && ping(&lab, "red-a", "fd00::9", 2)?.complete());
+    // The last of red leaves h3: nothing of it stays there.
+    lab.detach("red-e")?;
+    lab.detach("red-c")?;
+    until_entries(&lab, "h3", "fdb", 0)?;
+    until_entries(&lab, "h1", "fdb", 4)?;
+    lab.down()
+}
+
+#[test]
+fn ld_the_table_is_pushed_over_an_ipv4_underlay() -> Result<()> {
+    distribute(UNDERLAYS[0])
+}
+
+#[test]
+fn ld_the_table_is_pushed_over_an_ipv6_underlay() -> Result<()> {
+    distribute(UNDERLAYS[1])
+}
+
+/// Requirement Lb: each NVE puts its own MAC in the place of its tenants'.
+fn translate(underlay: &str) -> Result<()> {
+    let lab = TestLab::up(&three_hosts(underlay, &[("learning", "translate")]))?;
+    lab.settle()?;
+    let links = Links::open(&lab.node("red-a")?)?;
+    for target in ["10.0.0.2", "fd00::2"] {
+        let capture = Capture::underlay(&lab, "translate")?;
+        ensure!(ping(&lab, "red-a", target, 2)?.complete(), "{target}");
+        let captured = capture.stop()?;
+        ensure!(asked_of_everybody(&captured) == 2, "{target}: {:?}", captured.counts());
+        let mac = links.neighbour("eth0", target.parse()?)?.context("known")?;
+        ensure!(mac.is_reserved() && mac != lab.tenant("red-b")?.mac, "the NVE's, not red-b's: {mac}");
+        // No tenant's own MAC crosses the underlay.
+        let own: Vec<MacAddr> = ["red-a", "red-b", "red-c", "red-d"]
+            .iter()
+            .map(|ts| lab.tenant(ts).map(|ts| ts.mac))
+            .collect::<Result<_, _>>()?;
+        let crossed =
+            captured.frames.iter().filter_map(|frame| frame.inner).find(|(from, _)| own.contains(from));
+        ensure!(crossed.is_none(), "{crossed:?}");
+    }
+    all_pairs(&lab)?;
+    // MAC tables: the tenants here, and NVEs.
+    for (host, here) in [("h1", 3), ("h2", 2), ("h3", 1)] {
+        ensure!(entries(&lab, host, "fdb")? == here, "{host}: {}", entries(&lab, host, "fdb")?);
+        ensure!(entries(&lab, host, "learned")? == 2, "{host}: {}", entries(&lab, host, "learned")?);
+    }
+    lab.down()
+}
+
+#[test]
+fn lb_addresses_are_translated_over_an_ipv4_underlay() -> Result<()> {
+    translate(UNDERLAYS[0])
+}
+
+#[test]
+fn lb_addresses_are_translated_over_an_ipv6_underlay() -> Result<()> {
+    translate(UNDERLAYS[1])
+}
+
+#[test]
+fn l_a_live_vn_changes_to_pushing_and_back_without_loss() -> Result<()> {
+    switched(&["distribute", "oracle"])
 }
