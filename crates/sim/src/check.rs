@@ -1,8 +1,8 @@
 //! What must hold in a simulated data centre.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use weft_model::{Eid, MacAddr, Origin, Rloc, Vni};
+use weft_model::{Bum, Eid, Learning, MacAddr, Origin, Rloc, Vni};
 
 use crate::names::{nve_of, rlocs, xtr_id};
 use crate::world::World;
@@ -49,7 +49,45 @@ impl World {
                 problems.push(format!("NVE {nve} has no way to {ip} in {}", from.vni));
             }
         }
+        self.check_vns(&owners, &mut problems);
         problems
+    }
+
+    /// Where all mappings are pushed every NVE has them; where frames are replicated, all the others.
+    fn check_vns(&self, owners: &BTreeMap<(Vni, Eid), (usize, MacAddr)>, problems: &mut Vec<String>) {
+        for spec in self.store.vns() {
+            let vni = spec.vni;
+            let all: Vec<_> = owners.iter().filter(|((v, _), _)| *v == vni).collect();
+            let holders: BTreeSet<usize> = all.iter().map(|(_, (owner, _))| *owner).collect();
+            let connected = |n: &usize| self.lives(*n) && self.nves[*n].sessions.iter().any(Option::is_some);
+            for n in holders.iter().copied().filter(connected) {
+                if spec.learning == Learning::Distribute {
+                    for ((_, eid), (owner, _)) in all.iter().filter(|(_, (owner, _))| self.lives(*owner)) {
+                        let Eid::Ip(ip) = eid else { continue };
+                        let true_way = Rloc::new(rlocs(*owner).0.into()).ok();
+                        let way = self.way(n, vni, *ip);
+                        if way != true_way {
+                            problems.push(format!(
+                                "NVE {n} was not pushed {ip} in {vni}: {way:?}, not {true_way:?}"
+                            ));
+                        }
+                    }
+                }
+                let replicates = matches!(spec.learning, Learning::Flood | Learning::Translate);
+                if replicates || spec.bum == Bum::Replicate {
+                    let told = self.nves[n].core.tables().vns.get(&vni).map(|vn| &vn.members);
+                    let others = holders.iter().filter(|other| **other != n);
+                    let rloc = |n: usize| Rloc::new(rlocs(n).0.into()).ok();
+                    // Whose agent is dead may still be one.
+                    let may: BTreeSet<Rloc> = others.clone().filter_map(|other| rloc(*other)).collect();
+                    let must: BTreeSet<Rloc> =
+                        others.filter(|n| self.lives(**n)).filter_map(|other| rloc(*other)).collect();
+                    if !told.is_some_and(|told| told.is_subset(&may) && told.is_superset(&must)) {
+                        problems.push(format!("NVE {n} has as members of {vni} {told:?}, true are {must:?}"));
+                    }
+                }
+            }
+        }
     }
 
     pub(crate) fn lives(&self, nve: usize) -> bool {

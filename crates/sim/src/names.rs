@@ -28,17 +28,10 @@ pub(crate) fn vn_name(n: u32) -> VnName {
     name(format!("vn{n}"))
 }
 
-pub(crate) fn vn_spec(n: u32) -> Option<VnSpec> {
+pub(crate) fn vn_spec(n: u32, learning: Learning, bum: Bum) -> Option<VnSpec> {
     let nets = ["10.0.0.0/8", "fd00::/64"].iter().filter_map(|net| net.parse().ok()).collect();
     let (vni, subnets) = (Vni::new(n).ok()?, Subnets::new(nets).ok()?);
-    Some(VnSpec {
-        name: vn_name(n),
-        vni,
-        subnets,
-        learning: Learning::Oracle,
-        reply: Reply::Proxy,
-        bum: Bum::Drop,
-    })
+    Some(VnSpec { name: vn_name(n), vni, subnets, learning, reply: Reply::Proxy, bum })
 }
 
 pub(crate) fn xtr_id(n: usize) -> XtrId {

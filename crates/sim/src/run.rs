@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use weft_lisp::tcp::FrameDecoder;
 use weft_lisp::{MapReply, MessageType};
-use weft_model::{BootId, Eid, Rloc, TenantIp, Time, TsiId, Vni};
+use weft_model::{BootId, Eid, Rloc, TenantIp, Time, TsiId, VnSpec, Vni};
 use weft_nve::core as nve;
 use weft_nve::core::{ApiCall, Core, Output};
-use weft_oracle::core::{Event, Fact, SessionEvent, SessionId, Shard, ShardConfig, Transmit};
+use weft_oracle::core::{Event, Fact, Limits, SessionEvent, SessionId, Shard, ShardConfig, Transmit};
 
 use crate::frames;
 use crate::names::{PORT, flat, nve_fact, xtr_id};
@@ -51,6 +51,9 @@ impl World {
                 let (revision, grants) = self.store.grants_of(xtr_id(nve));
                 self.with_core(nve, |core, _| core.handle_fact(nve::Fact::Grants(revision, grants)));
             }
+            Ev::Vn { nve, spec } => {
+                self.with_core(nve, |core, _| core.handle_fact(nve::Fact::Vn(spec)));
+            }
             Ev::Call { nve, call } => self.call(nve, call),
             Ev::Granted { nve, call, answer } => {
                 self.with_core(nve, |core, now| core.handle_granted(now, call, answer));
@@ -82,7 +85,8 @@ impl World {
         let (seed, now) = (self.net.rng().draw(), self.now);
         let Some(site) = self.oracles.get_mut(oracle) else { return };
         let boot_id = BootId(site.boot + 1);
-        let mut shard = Shard::new(ShardConfig { boot_id, seed, ..ShardConfig::default() }, now);
+        let limits = Limits { push_octets: self.plan.push_octets, ..Limits::default() };
+        let mut shard = Shard::new(ShardConfig { boot_id, seed, limits, ..ShardConfig::default() }, now);
         for spec in self.store.vns() {
             shard.handle_fact(now, Fact::Vn(spec.clone()));
         }
@@ -137,7 +141,10 @@ impl World {
         self.with_shard(oracle, boot, |shard, now, _| shard.handle_session(now, event));
         // As the agent does: the grants are read before anything is registered.
         let (revision, grants) = self.store.grants_of(xtr_id);
+        let held = |spec: &&VnSpec| grants.iter().any(|grant| grant.tsi.vni == spec.vni);
+        let vns: Vec<VnSpec> = self.store.vns().filter(held).cloned().collect();
         self.with_core(nve, |core, now| {
+            vns.into_iter().for_each(|vn| core.handle_fact(nve::Fact::Vn(vn)));
             core.handle_fact(nve::Fact::Grants(revision, grants));
             core.handle_session(now, oracle, nve::Session::Up);
         });

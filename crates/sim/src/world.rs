@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use weft_datapath::{IfIndex, VapKind};
-use weft_model::{BootId, Eid, Grant, Name, Rloc, TenantIp, Time, TsiId, Vni, XtrId};
+use weft_model::{BootId, Bum, Eid, Grant, Learning, Name, Rloc, TenantIp, Time, TsiId, VnSpec, Vni, XtrId};
 use weft_nve::core as nve;
 use weft_nve::core::{ApiCall, Attach, CallId, Core, Device, Granted, OracleAddr, Refused};
 use weft_oracle::core::{Event, Fact, Shard};
@@ -32,11 +32,27 @@ pub struct Plan {
     pub oracles: usize,
     /// The network.
     pub link: Link,
+    /// How NVEs learn in every VN.
+    pub learning: Learning,
+    /// What becomes of broadcast and multicast there.
+    pub bum: Bum,
+    /// Octets of snapshots that an Oracle sends in a millisecond.
+    pub push_octets: usize,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { seed: 1, nves: 10, tsis: 4, vns: 2, oracles: 2, link: Link::default() }
+        Self {
+            seed: 1,
+            nves: 10,
+            tsis: 4,
+            vns: 2,
+            oracles: 2,
+            link: Link::default(),
+            learning: Learning::Oracle,
+            bum: Bum::Drop,
+            push_octets: weft_oracle::core::Limits::default().push_octets,
+        }
     }
 }
 
@@ -93,6 +109,7 @@ pub(crate) enum Ev {
     Lost { session: u64 },
     Fact { oracle: usize, boot: u64, fact: Fact },
     Grants { nve: usize },
+    Vn { nve: usize, spec: VnSpec },
     Call { nve: usize, call: ApiCall },
     Granted { nve: usize, call: CallId, answer: Result<Granted, Refused> },
     Released { nve: usize, call: CallId },
@@ -148,7 +165,7 @@ impl World {
             plan,
         };
         for n in 1..=world.plan.vns.max(1) {
-            if let Some(spec) = vn_spec(n) {
+            if let Some(spec) = vn_spec(n, world.plan.learning, world.plan.bum) {
                 world.store.create(spec);
             }
         }
@@ -329,6 +346,43 @@ impl World {
     fn pick<'a, T>(&mut self, all: &'a [T]) -> Option<&'a T> {
         let at = self.net.rng().below(u64::try_from(all.len()).unwrap_or(u64::MAX));
         all.get(usize::try_from(at).unwrap_or(0))
+    }
+
+    /// An operator changes how NVEs learn in a VN.
+    pub fn set_learning(&mut self, vni: Vni, learning: Learning) {
+        let Some(spec) = self.store.vns().find(|spec| spec.vni == vni) else { return };
+        let spec = VnSpec { learning, ..spec.clone() };
+        self.store.create(spec.clone());
+        for oracle in 0..self.oracles.len() {
+            let boot = self.oracles.get(oracle).map_or(0, |o| o.boot);
+            let delay = self.jitter(5);
+            self.at(delay, Ev::Fact { oracle, boot, fact: Fact::Vn(spec.clone()) });
+        }
+        for nve in 0..self.nves.len() {
+            if self.holds_in(nve, vni) {
+                let delay = self.jitter(5);
+                self.at(delay, Ev::Vn { nve, spec: spec.clone() });
+            }
+        }
+    }
+
+    /// Whether an NVE owns a tenant system in a VN.
+    pub(crate) fn holds_in(&self, nve: usize, vni: Vni) -> bool {
+        self.store.grants_of(xtr_id(nve)).1.iter().any(|grant| grant.tsi.vni == vni)
+    }
+
+    /// An NVE's session is lost, for no reason that lasts.
+    pub fn lose_session(&mut self, nve: usize, oracle: usize) {
+        let session = self.nves.get(nve).and_then(|site| site.sessions.get(oracle).copied().flatten());
+        if let Some(session) = session {
+            self.at(Duration::ZERO, Ev::Lost { session });
+        }
+    }
+
+    /// How many addresses an NVE was pushed.
+    #[must_use]
+    pub fn pushed(&self, nve: usize) -> u64 {
+        self.nves.get(nve).map_or(0, |site| site.core.counters().pushed)
     }
 
     /// An Oracle's process dies with all it had in memory.
