@@ -299,6 +299,16 @@ impl World {
         };
         self.bench.membership(session, vn, members);
         self.bench.signal(session, mappings);
+        if !yes {
+            self.forget_pushed(by, vn);
+        }
+    }
+
+    /// Nobody tells it any more of what was pushed: an NVE asks for it again, as this one does for what it needs.
+    fn forget_pushed(&mut self, by: u8, vn: u32) {
+        // No answer lives that long.
+        let pushed = self.bench.now + Duration::from_secs(60 * u64::from(super::super::push::TTL / 2));
+        self.cache.retain(|(nve, v, _), (_, expires)| (*nve, *v) != (by, vn) || *expires < pushed);
     }
 
     /// What is counted and indexed is what is there.
@@ -349,23 +359,16 @@ impl World {
                     let mut sent = Vec::new();
                     read_frames(id.0, &octets, &mut sent);
                     for sent in sent {
-                        match (sent, by) {
-                            (Sent::Notify { eid, vni, ttl: 0, .. }, Some(by)) => {
+                        let Some(by) = by else { continue };
+                        match sent {
+                            Sent::Notify { eid, vni, ttl: 0, .. } => {
                                 self.cache.remove(&(by, vni, eid));
                             }
-                            (Sent::Notify { eid, vni, ttl, rlocs, .. }, Some(by)) => {
+                            Sent::Notify { eid, vni, ttl, rlocs, .. } => {
                                 self.cache.insert((by, vni, eid), (Some(rlocs), until(ttl)));
                             }
-                            // It knows that nobody tells it of what was pushed any more.
-                            (
-                                Sent::Mappings { signal: Signal::MappingsRefused { vni, .. }, .. },
-                                Some(by),
-                            ) => {
-                                // No answer lives that long.
-                                let pushed = until(super::super::push::TTL / 2);
-                                self.cache.retain(|(nve, vn, _), (_, expires)| {
-                                    (*nve, *vn) != (by, vni) || *expires < pushed
-                                });
+                            Sent::Mappings { signal: Signal::MappingsRefused { vni, .. }, .. } => {
+                                self.forget_pushed(by, vni);
                             }
                             _ => {}
                         }
