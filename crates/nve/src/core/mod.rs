@@ -239,7 +239,9 @@ impl Core {
         match fact {
             Fact::Vn(vn) => {
                 let vni = vn.vni;
-                self.vns.insert(vni, vn);
+                let old = self.vns.insert(vni, vn);
+                // After a restart without an Oracle it is treated as it last was.
+                self.unsaved |= self.members.contains_key(&vni) && old.as_ref() != self.vns.get(&vni);
                 self.adopt_orphans();
                 self.review_vn(vni);
             }

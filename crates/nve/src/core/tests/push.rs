@@ -206,6 +206,14 @@ fn to_and_from_a_vn_that_is_asked_about() {
 }
 
 #[test]
+fn what_a_vn_was_last_is_kept_for_the_next_start() {
+    let mut w = World::started(V4, &["a"]);
+    let saved = |seen: &[Seen]| seen.iter().filter(|s| matches!(s, Seen::Persist(_))).count();
+    assert_eq!(saved(&fact(&mut w, spec())), 0, "no news");
+    assert_eq!(saved(&fact(&mut w, distributing())), 1);
+}
+
+#[test]
 fn who_has_nobody_in_service_holds_nothing() {
     let (mut w, _, _) = complete(V4);
     w.core.handle_device_gone(w.now, device(1).index);
