@@ -444,6 +444,7 @@ impl Bench {
         if expected.also == Some(PuntReason::UnknownMac) {
             // Once a second; and routed, it is asked for the owner.
             prop_assert!(records.len() <= 1 && records.iter().all(|one| one.reason == reason));
+            self.asked.extend(records.iter().map(|one| (one.vni.get(), one.dst.octets())));
             return Ok(());
         }
         prop_assert_eq!(records.len(), 1);

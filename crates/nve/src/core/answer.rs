@@ -4,7 +4,7 @@
 use super::messages::{self, Answer};
 use super::tsi::State;
 use super::{Core, Output};
-use ::core::net::SocketAddr;
+use ::core::net::{IpAddr, SocketAddr};
 use ::core::time::Duration;
 use weft_lisp::{Ecm, MapRequest, MessageType};
 use weft_model::{Eid, Grant, Time, Vni};
@@ -69,10 +69,11 @@ impl Core {
     }
 
     /// Where the answer goes: the first ITR-RLOC of a family that this NVE has an RLOC of.
-    fn itr_rloc(&self, request: &MapRequest<'_>) -> Option<::core::net::IpAddr> {
-        let mine =
-            |ip: &::core::net::IpAddr| self.config.rlocs.iter().any(|r| r.get().is_ipv4() == ip.is_ipv4());
-        request.itr_rlocs.iter().filter_map(|address| address.as_ip()).find(mine)
+    fn itr_rloc(&self, request: &MapRequest<'_>) -> Option<IpAddr> {
+        let mine = |ip: &IpAddr| self.config.rlocs.iter().any(|r| r.get().is_ipv4() == ip.is_ipv4());
+        // Others than enrolled nodes are sent nothing, whoever passes their questions on.
+        let peer = |ip: &IpAddr| self.tables.peers.get(ip).is_some_and(|peer| peer.nve);
+        request.itr_rlocs.iter().filter_map(|address| address.as_ip()).find(|ip| mine(ip) && peer(ip))
     }
 
     /// What there is to say of an address: its grant, if its tenant system is Activated here.

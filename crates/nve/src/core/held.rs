@@ -9,9 +9,12 @@ use std::collections::{BTreeMap, VecDeque};
 use weft_datapath::{IfIndex, Neighbour, Punt};
 use weft_model::{Eid, TenantIp, Time, Vni};
 
-/// Frames by destination, oldest first.
+/// Frames with the VAPs they came from, oldest first.
+type Frames = VecDeque<(IfIndex, Vec<u8>)>;
+
+/// Those that wait, by destination.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Held(BTreeMap<(Vni, TenantIp), VecDeque<(IfIndex, Vec<u8>)>>);
+pub(super) struct Held(BTreeMap<(Vni, TenantIp), Frames>);
 
 #[cfg(test)]
 impl Held {
@@ -28,14 +31,24 @@ impl Core {
             return;
         };
         let key = (punt.vni, destination);
-        if self.tables.neighbours.contains_key(&key) {
+        match self.tables.neighbours.get(&key).copied() {
+            // Whose it is is known, where that one is is not.
+            Some(Neighbour::At(mac)) if !self.tables.fdb.contains_key(&(punt.vni, mac)) => {
+                if !self.ask(now, punt.vni, Eid::Mac(mac), Some(punt.vap), None, None) {
+                    return;
+                }
+            }
             // The table was filled while the frame was on its way up.
-            self.outputs.push_back(Output::Resend(punt.vap, punt.frame.clone()));
-            return;
-        }
-        self.handle_unrouted(now, punt.vap, punt.vni, destination);
-        if !self.resolver.pending.contains_key(&(punt.vni, Eid::Ip(destination))) {
-            return;
+            Some(_) => {
+                self.outputs.push_back(Output::Resend(punt.vap, punt.frame.clone()));
+                return;
+            }
+            None => {
+                self.handle_unrouted(now, punt.vap, punt.vni, destination);
+                if !self.resolver.pending.contains_key(&(punt.vni, Eid::Ip(destination))) {
+                    return;
+                }
+            }
         }
         let limits = &self.config.limits;
         if !self.held.0.contains_key(&key) {

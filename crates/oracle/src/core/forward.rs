@@ -84,7 +84,8 @@ pub(crate) fn send(
         return out.udp(limit, to, from, |octets| ecm.encode(octets));
     }
     let record = [EidRecord { notify: false, mask_len: wanted.mask_len(), eid: wanted.address() }];
-    let request = MapRequest { records: (&record).into(), ..*request };
+    // What goes along does so once: nobody is to make eight copies of it with one datagram.
+    let request = MapRequest { records: (&record).into(), piggyback: None, ..*request };
     out.udp(limit, to, from, |octets| {
         Ecm::encode_with(octets, ecm.ddt, ecm.header, |octets| {
             request.encode(octets, EncodeOptions::default())

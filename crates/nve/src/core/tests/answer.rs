@@ -35,6 +35,7 @@ fn question(f: Family, wanted: &[Eid], itr: &[Rloc], port: u16) -> Vec<u8> {
 }
 
 fn passed_on(w: &mut World, octets: &[u8]) -> Vec<Seen> {
+    (2..=3).for_each(|n| both(w, n));
     w.core.handle_datagram(w.now, resolver(w.family, 0).ip(), octets);
     w.seen()
 }
@@ -122,6 +123,12 @@ fn n5_only_an_oracle_passes_questions_on_and_only_so_many() {
     for cut in 0..asked.len() {
         assert_eq!(passed_on(&mut w, &asked[..cut]), [], "{cut}");
     }
+}
+
+/// NVE `n` is in the list, with an RLOC of each family.
+fn both(w: &mut World, n: u8) {
+    w.core.handle_fact(Fact::Nve(XtrId([n; 16]), BTreeSet::from([rloc(V4, n), rloc(V6, n)])));
+    w.seen();
 }
 
 /// NVE `n` is in the list.
@@ -215,5 +222,15 @@ fn m5_what_goes_along_is_not_believed_but_asked_for() {
         let mut w = World::started(f, &[]);
         w.attached("b", 2);
         assert_eq!(asked(&passed_on(&mut w, &octets)), []);
+    }
+}
+
+#[test]
+fn n5_strangers_are_sent_nothing() {
+    for f in BOTH {
+        let mut w = World::started(f, &["a"]);
+        let asked = question(f, &[Eid::Ip(ip(f, 1))], &[rloc(f, 9)], 53);
+        assert_eq!(passed_on(&mut w, &asked), []);
+        assert_eq!(w.core.counters().unexpected_datagrams, 1);
     }
 }

@@ -232,3 +232,20 @@ fn ld_frames_for_nobody_and_for_a_silent_oracle_are_dropped() {
     assert!(w.reply(&asked, &recs).iter().any(|s| matches!(s, Seen::Resend(..))));
     assert_eq!(w.core.counters().held_sent, 1);
 }
+
+/// Nothing circles between the tables and the agent: where the owner is, is asked.
+#[test]
+fn ld_frames_wait_for_an_owner_whose_place_is_not_known() {
+    for f in BOTH {
+        let mut w = world(f);
+        let asked = one_asked(&routed(&mut w, 1, ip(f, 20)).0);
+        w.reply(&asked, &[Rec::Owner(ip(f, 20), mac(20), 5), Rec::At(mac(20), rloc(f, 2), 5)]);
+        w.notify(Rec::Gone(Eid::Mac(mac(20))));
+        assert!(w.tables.neighbours.contains_key(&(vni(), ip(f, 20))));
+        let (seen, frame) = routed(&mut w, 1, ip(f, 20));
+        let asked = one_asked(&seen);
+        assert_eq!(asked.eid, Eid::Mac(mac(20)));
+        let seen = w.reply(&asked, &[Rec::At(mac(20), rloc(f, 3), 6)]);
+        assert!(seen.contains(&Seen::Resend(IfIndex(1), frame)), "{seen:?}");
+    }
+}
