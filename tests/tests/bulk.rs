@@ -30,10 +30,7 @@ const MANY: usize = 2_000;
 fn registered(lab: &TestLab) -> Result<usize> {
     let all = lab.json(&["get", "mappings"])?;
     let all = all.as_array().context("a list")?;
-    Ok(all
-        .iter()
-        .filter(|mapping| mapping["origin"] == "registration" || mapping["origin"] == "notify")
-        .count())
+    Ok(all.iter().filter(|mapping| mapping["origin"] == "registration").count())
 }
 
 #[test]

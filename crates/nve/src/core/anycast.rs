@@ -3,7 +3,6 @@
 //! told the owner's own MAC when that is known.
 
 use super::proxy::Query;
-use super::tsi::State;
 use super::{Core, Output, cache};
 use ::core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
@@ -129,25 +128,23 @@ impl Core {
         }
     }
 
-    /// A frame that a tenant system sent to its VN's anycast MAC is for an address that the tables do not hold:
-    /// it is asked for.
-    pub fn handle_unrouted(&mut self, now: Time, vap: IfIndex, vni: Vni, destination: TenantIp) {
-        self.now = now;
-        self.counters.punts += 1;
-        let tsi = self.vaps.get(&vap).filter(|id| id.vni == vni).and_then(|id| self.tsis.get(id));
-        // The VAP may be gone by now, or its interface out of service.
-        let Some(tsi) = tsi.filter(|tsi| tsi.state == State::Activated) else { return };
+    /// Asks for the destination of a frame that a tenant system Activated at `vap` sent to its VN's anycast MAC,
+    /// and that the tables do not hold; says whether anybody asks now.
+    pub(super) fn ask_destination(
+        &mut self,
+        now: Time,
+        vap: IfIndex,
+        vni: Vni,
+        destination: TenantIp,
+    ) -> bool {
+        let Some(tsi) = self.vaps.get(&vap).and_then(|id| self.tsis.get(id)) else { return false };
         if self.vns.get(&vni).is_some_and(|vn| !cache::in_scope(vn, destination)) {
             self.counters.off_subnet += 1;
-            return;
-        }
-        // The table may have been filled while the frame was on its way up.
-        if self.tables.neighbours.contains_key(&(vni, destination)) {
-            return;
+            return false;
         }
         let same = |ip: &&TenantIp| ip.get().is_ipv4() == destination.get().is_ipv4();
         let source = tsi.grant.ips.iter().find(same).map(|ip| Eid::Ip(*ip));
         let source = source.unwrap_or(Eid::Mac(tsi.grant.mac.get()));
-        self.ask(now, vni, Eid::Ip(destination), Some(vap), Some(source), None);
+        self.ask(now, vni, Eid::Ip(destination), Some(vap), Some(source), None)
     }
 }

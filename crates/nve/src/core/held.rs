@@ -44,8 +44,7 @@ impl Core {
                 return;
             }
             None => {
-                self.handle_unrouted(now, punt.vap, punt.vni, destination);
-                if !self.resolver.pending.contains_key(&(punt.vni, Eid::Ip(destination))) {
+                if !self.ask_destination(now, punt.vap, punt.vni, destination) {
                     return;
                 }
             }

@@ -1,8 +1,8 @@
 //! Rows of the learning bench: one value per metric and way.
 
 use super::Way;
-use crate::{machine, say};
-use anyhow::{Context as _, Result};
+use crate::{bench::report, machine, say};
+use anyhow::Result;
 use serde::Serialize;
 use std::path::Path;
 
@@ -64,8 +64,6 @@ impl Report {
     }
 
     pub(super) fn write(&self, path: &Path) -> Result<()> {
-        let mut text = serde_json::to_string_pretty(self)?;
-        text.push('\n');
-        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+        report::write(self, path)
     }
 }

@@ -146,16 +146,17 @@ fn ld_healed_by_who_is_attached_here() {
 fn ld_a_frame_to_be_routed_asks() {
     for f in BOTH {
         let mut w = world(f);
-        w.core.handle_unrouted(w.now, IfIndex(1), vni(), ip(f, 20));
-        let seen = w.seen();
+        let punts = w.core.counters().punts;
+        let (seen, frame) = routed(&mut w, 1, ip(f, 20));
+        assert_eq!(w.core.counters().punts, punts + 1, "a frame is one punt");
         let asked = one_asked(&seen);
         assert_eq!((asked.eid, asked.source), (Eid::Ip(ip(f, 20)), Some((vni(), Eid::Ip(ip(f, 1))))));
         assert_eq!(injects(&seen), []);
         w.reply(&asked, &[Rec::Owner(ip(f, 20), mac(20), 5), Rec::At(mac(20), rloc(f, 2), 5)]);
-        for (vap, target) in [(1, ip(f, 20)), (9, ip(f, 21)), (1, "192.0.2.1".parse().unwrap())] {
-            w.core.handle_unrouted(w.now, IfIndex(vap), vni(), target);
-            assert_eq!(super::world::asked(&w.seen()), [], "{vap} {target}");
-        }
+        assert_eq!(routed(&mut w, 1, ip(f, 20)).0, [Seen::Resend(IfIndex(1), frame)], "known");
+        assert_eq!(routed(&mut w, 9, ip(f, 21)).0, [], "nobody's VAP");
+        let outside = if f == V4 { "192.0.2.1" } else { "2001:db8::1" };
+        assert_eq!(routed(&mut w, 1, outside.parse().unwrap()).0, [], "of no subnet");
     }
 }
 
