@@ -12,6 +12,7 @@
 //! | `GET /v1/counters` | | [`crate::Counters`] |
 //! | `GET /v1/status` | | [`Status`] |
 
+use core::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use weft_model::{Eid, Epoch, MacAddr, NveName, Origin, Rloc, TenantIp, TsMac, TsiName, VnName, Vni, XtrId};
@@ -104,6 +105,9 @@ pub struct CacheEntry {
     /// Where it is; none in a negative entry and for a local one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rloc: Option<Rloc>,
+    /// The name of the NVE there, where the Oracle was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nve: Option<NveName>,
     /// How the NVE learned it.
     pub origin: Origin,
     /// The grant's epoch, where known.
@@ -174,6 +178,59 @@ pub struct Status {
     pub oracles: Vec<OracleStatus>,
     /// Whether tables are in place and an Oracle has been heard.
     pub ready: bool,
+}
+
+/// What an NVE shows of itself: the lists of its local API, also through the Oracle
+/// (`GET /v1/nves/{name}/{what}`).
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema,
+)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)] // Each is the path of the local API that it names.
+pub enum Shown {
+    Tsis,
+    Mappings,
+    Drops,
+    Tables,
+    Counters,
+    Status,
+}
+
+impl Shown {
+    const ALL: [Self; 6] =
+        [Self::Tsis, Self::Mappings, Self::Drops, Self::Tables, Self::Counters, Self::Status];
+
+    /// As it stands in a path.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tsis => "tsis",
+            Self::Mappings => "mappings",
+            Self::Drops => "drops",
+            Self::Tables => "tables",
+            Self::Counters => "counters",
+            Self::Status => "status",
+        }
+    }
+}
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Nothing of that name is shown.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an NVE shows no '{0}'; it shows tsis, mappings, drops, tables, counters and status")]
+pub struct NotShown(pub String);
+
+impl FromStr for Shown {
+    type Err = NotShown;
+
+    fn from_str(text: &str) -> Result<Self, NotShown> {
+        Self::ALL.into_iter().find(|shown| shown.as_str() == text).ok_or_else(|| NotShown(text.to_owned()))
+    }
 }
 
 /// A plain list.

@@ -1,6 +1,6 @@
 //! The contract between the NVE's agent and whatever forwards its frames.
 
-use crate::{Counter, DatapathError, Idle, IfIndex, Op, Reason, Seen, Tables};
+use crate::{Counter, DatapathError, Heard, Idle, IfIndex, Op, Reason, Seen, Tables};
 use core::time::Duration;
 use weft_model::{MacAddr, Vni};
 
@@ -39,6 +39,12 @@ pub trait Datapath {
     /// # Errors
     /// When the map cannot be read.
     fn learned(&self) -> Result<Vec<Seen>, DatapathError>;
+
+    /// Which IP addresses were heard to be behind which NVE, as far as that counts still, in order.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    fn heard(&self) -> Result<Vec<Heard>, DatapathError>;
 
     /// Says that for as long as `lasts` the locations of remote tenant systems are an Oracle's latest word
     /// (zero: they are not). Frames from other NVEs than they name are then dropped as fenced, from 2 s

@@ -1,7 +1,7 @@
 //! What the data plane reports: frames it could not decide, and what it counted.
 
 use crate::{Idle, IfIndex};
-use weft_model::{MacAddr, Rloc, Vni};
+use weft_model::{MacAddr, Rloc, TenantIp, Vni};
 
 /// What was learned from frames: where a MAC address is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -13,6 +13,19 @@ pub struct Seen {
     /// The NVE that sent them.
     pub rloc: Rloc,
     /// How long ago the last of them was.
+    pub idle: Idle,
+}
+
+/// What was learned from frames in a VN that translates: which NVE an IP address is behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Heard {
+    /// Its virtual network.
+    pub vni: Vni,
+    /// The address.
+    pub ip: TenantIp,
+    /// That NVE's MAC address.
+    pub mac: MacAddr,
+    /// How long ago it was heard last.
     pub idle: Idle,
 }
 

@@ -235,6 +235,8 @@ pub fn tcp() -> Result<Samples, EncodeError> {
         ("refresh-begin", member(MembershipEvent::RefreshBegin { request_id: 2 })),
         ("refresh-end", member(MembershipEvent::RefreshEnd { request_id: 2 })),
         ("end-of-registration", Body::Signal(Signal::EndOfRegistration { count: 1, digest: 42 })),
+        ("view-request", Body::View(View::Request { what: b"mappings" })),
+        ("view-part", Body::View(View::Part { last: true, refused: false, octets: b"{\"items\":[]}" })),
         ("vn-digest", Body::Signal(Signal::VnDigest { vni: VNI, count: 1, digest: 42 })),
     ];
     let mut octets = Vec::new();

@@ -28,6 +28,8 @@ pub enum Origin {
     Notify,
     /// Pushed with all mappings of its VN: it lives with the subscription, not by a TTL.
     Push,
+    /// From frames that came from there, in VNs that learn so.
+    Data,
     /// Registered by an NVE (at the Oracle).
     Registration,
     /// Read from a grant whose NVE has not registered again yet (at the Oracle).

@@ -69,7 +69,8 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:
   weft get tsis
   weft get mappings --vn red -o json
-  weft get mappings --socket /run/weft/nve.sock    the map cache of this host's NVE
+  weft get mappings --nve h1                       what the NVE h1 knows, and how it came to know it
+  weft get mappings --socket /run/weft/nve.sock    the same of this host's NVE, also without an Oracle
   weft get drops --watch                           what this host's data plane drops")]
     Get(GetArgs),
     /// A data centre of network namespaces on this machine.
@@ -556,6 +557,9 @@ pub(crate) struct GetArgs {
     /// Ask the NVE at this socket, not the Oracle.
     #[arg(long)]
     pub(crate) socket: Option<PathBuf>,
+    /// What this NVE knows, asked through the Oracle.
+    #[arg(long, conflicts_with = "socket")]
+    pub(crate) nve: Option<NveName>,
     #[command(flatten)]
     pub(crate) access: Access,
     #[command(flatten)]

@@ -3,9 +3,10 @@
 use super::{ClientError, Endpoint, delete, force, get, post, transport::Transport};
 use crate::{
     Counters, Message,
-    local::{Attach, CacheEntry, Drop, Items, Status, Table, Tsi},
+    local::{Attach, CacheEntry, Drop, Items, Shown, Status, Table, Tsi},
 };
 use core::time::Duration;
+use serde::de::DeserializeOwned;
 use std::{path::Path, sync::Arc};
 use weft_model::{TsiName, VnName};
 
@@ -33,6 +34,11 @@ impl LocalClient {
     /// Detaches; `by_force` also without an Oracle to release the grant at.
     pub async fn detach(&self, vn: &VnName, tsi: &TsiName, by_force: bool) -> Result<Message, ClientError> {
         self.transport.json(&delete(format!("/v1/tsis/{vn}/{tsi}{}", force(by_force)))).await
+    }
+
+    /// What the NVE shows, of any kind.
+    pub async fn shown<T: DeserializeOwned>(&self, what: Shown) -> Result<T, ClientError> {
+        self.transport.json(&get(format!("/v1/{what}"))).await
     }
 
     /// What is attached.

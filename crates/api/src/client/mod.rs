@@ -16,7 +16,8 @@ pub use watch::Watch;
 use crate::{
     ConversationView, Counters, GrantReply, GrantRequest, GrantView, JoinReply, JoinRequest, List,
     MappingView, Message, NewToken, NewVn, NewXtr, NveView, RenewReply, RenewRequest, TakeAddress,
-    TokenReply, TokenView, TsiView, Version, Vn, VnChange, XtrView, local::Items,
+    TokenReply, TokenView, TsiView, Version, Vn, VnChange, XtrView,
+    local::{Items, Shown},
 };
 use bytes::Bytes;
 use core::time::Duration;
@@ -128,6 +129,13 @@ impl Client {
     /// All NVEs.
     pub async fn nves(&self) -> Result<List<NveView>, ClientError> {
         self.transport.json(&get("/v1/nves")).await
+    }
+
+    /// What an NVE shows of itself, asked through the Oracle; as [`LocalClient`] reads it.
+    ///
+    /// [`LocalClient`]: crate::LocalClient
+    pub async fn shown<T: DeserializeOwned>(&self, nve: &NveName, what: Shown) -> Result<T, ClientError> {
+        self.transport.json(&get(format!("/v1/nves/{nve}/{what}"))).await
     }
 
     /// Changes of NVEs after `from`.

@@ -213,6 +213,7 @@ pod!(
     VnMac,
     LocationValue,
     LearnedValue,
+    HeardValue,
     NeighbourValue,
     PeerValue,
     CountKey,

@@ -148,6 +148,7 @@ pub(super) struct Maps {
     pub(super) vn_vaps: Table<Indexed, u32>,
     pub(super) fdb: Table<VnMac, LocationValue>,
     pub(super) learned: Table<VnMac, LearnedValue>,
+    pub(super) heard: Table<ScopedIp, HeardValue>,
     pub(super) neighbours: Table<ScopedIp, NeighbourValue>,
     pub(super) peers: Table<Ip, PeerValue>,
 }
@@ -170,6 +171,7 @@ impl Maps {
             vn_vaps: Table::new(&mut maps, &shapes, "vn_vaps")?,
             fdb: Table::new(&mut maps, &shapes, "fdb")?,
             learned: Table::new(&mut maps, &shapes, "learned")?,
+            heard: Table::new(&mut maps, &shapes, "heard")?,
             neighbours: Table::new(&mut maps, &shapes, "neighbours")?,
             peers: Table::new(&mut maps, &shapes, "peers")?,
         };

@@ -16,8 +16,8 @@ mod vns;
 mod vxlan;
 
 use crate::{
-    Config, Counter, Datapath, DatapathError, Direction, Idle, IfIndex, Location, Op, Path, Reason, Seen,
-    Tables, Vap,
+    Config, Counter, Datapath, DatapathError, Direction, Heard, Idle, IfIndex, Location, Op, Path, Reason,
+    Seen, Tables, Vap,
 };
 use abi::{ConfigValue, Ip, LocationValue, ScopedIp, VapValue, VnMac, VnValue};
 use core::{fmt, net::IpAddr, time::Duration};
@@ -41,6 +41,9 @@ use std::{
 };
 use vns::Lists;
 use weft_model::{MacAddr, Rloc, TenantIp, Vni};
+
+/// How long an IP address is believed to be behind an NVE that was heard, as translate.h has it.
+const HEARD: Duration = Duration::from_secs(60);
 
 /// The kernel's data plane of one network namespace.
 ///
@@ -538,6 +541,19 @@ impl Datapath for Kernel {
             (idle < ageing).then_some(one)
         };
         let mut all: Vec<Seen> = self.maps.learned.all()?.into_iter().filter_map(seen).collect();
+        all.sort();
+        Ok(all)
+    }
+
+    fn heard(&self) -> Result<Vec<Heard>, DatapathError> {
+        let now = sys::monotonic();
+        let heard = |(key, value): (abi::ScopedIp, abi::HeardValue)| {
+            let idle = Duration::from_nanos(now.saturating_sub(value.seen));
+            let (vni, ip) = (Vni::new(key.scope).ok()?, TenantIp::new(key.ip.into()).ok()?);
+            let one = Heard { vni, ip, mac: MacAddr(value.mac), idle };
+            (idle < HEARD).then_some(one)
+        };
+        let mut all: Vec<Heard> = self.maps.heard.all()?.into_iter().filter_map(heard).collect();
         all.sort();
         Ok(all)
     }

@@ -1,6 +1,6 @@
 //! What the data plane learns from frames.
 
-use crate::{Location, Neighbour, Op, Seen};
+use crate::{Heard, Location, Neighbour, Op, Seen};
 use core::time::Duration;
 use std::collections::BTreeMap;
 use weft_model::{Epoch, MacAddr, Rloc, TenantIp, Time, Vni};
@@ -86,5 +86,15 @@ impl Learned {
             idle: now.since(*at),
         };
         self.macs.iter().map(seen).collect()
+    }
+
+    pub(super) fn heard(&self, now: Time) -> Vec<Heard> {
+        let heard = |((vni, ip), (mac, at)): (&(Vni, TenantIp), &(MacAddr, Time))| Heard {
+            vni: *vni,
+            ip: *ip,
+            mac: *mac,
+            idle: now.since(*at),
+        };
+        self.ips.iter().map(heard).collect()
     }
 }

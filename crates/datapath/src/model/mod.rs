@@ -16,7 +16,8 @@ mod tunnel;
 mod vap;
 
 use crate::{
-    Counter, Datapath, DatapathError, Direction, Idle, IfIndex, Op, Path, PuntReason, Reason, Seen, Tables,
+    Counter, Datapath, DatapathError, Direction, Heard, Idle, IfIndex, Op, Path, PuntReason, Reason, Seen,
+    Tables,
 };
 use core::{net::IpAddr, time::Duration};
 pub use learned::{Learned, Lesson};
@@ -209,6 +210,10 @@ impl Datapath for Model {
 
     fn learned(&self) -> Result<Vec<Seen>, DatapathError> {
         Ok(self.learned.seen(self.now))
+    }
+
+    fn heard(&self) -> Result<Vec<Heard>, DatapathError> {
+        Ok(self.learned.heard(self.now))
     }
 
     fn last_used(&self, vni: Vni, mac: MacAddr) -> Result<Option<Idle>, DatapathError> {

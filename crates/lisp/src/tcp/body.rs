@@ -3,6 +3,7 @@
 use super::frame::{Frame, encode_frame};
 use super::membership::Membership;
 use super::signal::Signal;
+use super::view::View;
 use crate::error::{DecodeError, DecodeErrorKind, EncodeError, Part};
 use crate::wire::sealed::Read;
 use crate::wire::{Address, Eid, EidError, EncodeOptions, MapRegister, Reader, Record, Xtr};
@@ -49,6 +50,8 @@ pub enum Body<'a> {
     Membership(Membership),
     /// Weft's own types.
     Signal(Signal),
+    /// Types 0xff20 and 0xff21.
+    View(View<'a>),
     /// Any other type, kept as it came.
     Unknown {
         /// Frame type.
@@ -91,7 +94,10 @@ impl<'a> Body<'a> {
                 Some(membership) => Self::Membership(membership),
                 None => match Signal::read(frame_type, reader)? {
                     Some(signal) => Self::Signal(signal),
-                    None => return Ok(Self::Unknown { frame_type, data }),
+                    None => match View::read(frame_type, reader)? {
+                        Some(view) => Self::View(view),
+                        None => return Ok(Self::Unknown { frame_type, data }),
+                    },
                 },
             },
         };
@@ -110,6 +116,7 @@ impl<'a> Body<'a> {
             Self::MappingNotification { .. } => MAPPING_NOTIFICATION,
             Self::Membership(m) => m.frame_type(),
             Self::Signal(s) => s.frame_type(),
+            Self::View(v) => v.frame_type(),
             Self::Unknown { frame_type, .. } => *frame_type,
         }
     }
@@ -145,6 +152,10 @@ impl<'a> Body<'a> {
             Self::Membership(m) => m.write(out),
             Self::Signal(s) => {
                 s.write(out);
+                Ok(())
+            }
+            Self::View(v) => {
+                v.write(out);
                 Ok(())
             }
             Self::Unknown { data, .. } => {

@@ -10,8 +10,8 @@
 //! # Weft's own frames
 //!
 //! Some signals have no place in those types: a hello, the end of registration, the digest of a VN, and the
-//! subscription to all mappings of a VN (see [`Signal`]). They have frame types of their own, from [`SIGNAL_BASE`] on, far from what is
-//! assigned. The alternatives were worse: an Error Notification takes arbitrary data but tells a peer that
+//! subscription to all mappings of a VN (see [`Signal`]), and what an NVE shows to people ([`View`]). They have
+//! frame types of their own, from [`SIGNAL_BASE`] on, far from what is assigned. The alternatives were worse: an Error Notification takes arbitrary data but tells a peer that
 //! it did something wrong; a Registration Refresh asks a peer to send everything again; an EID that is an
 //! LCAF of a private type is reported by Wireshark as not dissected, and data behind the known
 //! part of any membership frame as undecoded. A frame of an unassigned type is shown by Wireshark with its
@@ -39,8 +39,10 @@ mod body;
 mod frame;
 mod membership;
 mod signal;
+mod view;
 
 pub use body::{Body, EidPrefix, ErrorNotification, RefreshScope, Registration, RejectReason};
 pub use frame::{END_MARKER, Frame, FrameDecoder, FrameError, MAX_FRAME_LEN, MIN_FRAME_LEN, encode_frame};
 pub use membership::{Membership, MembershipEvent, SubscribeError};
 pub use signal::{SIGNAL_BASE, Signal};
+pub use view::View;

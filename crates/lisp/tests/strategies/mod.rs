@@ -4,7 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use weft_lisp::tcp::{
     Body, EidPrefix, ErrorNotification, Membership, MembershipEvent, RefreshScope, Registration,
-    RejectReason, Signal, SubscribeError,
+    RejectReason, Signal, SubscribeError, View,
 };
 use weft_lisp::{
     Action, Address, AuthData, Ecm, EcmHeader, EidRecord, EncodeOptions, Inner, Locator, MapNotify,
@@ -274,6 +274,12 @@ pub fn body() -> impl Strategy<Value = Body<'static>> {
             digest
         })),
         any::<u16>().prop_map(|port| Body::Signal(Signal::LispPort { port })),
+        octets(12).prop_map(|what| Body::View(View::Request { what })),
+        (any::<[bool; 2]>(), octets(12)).prop_map(|([last, refused], octets)| Body::View(View::Part {
+            last,
+            refused,
+            octets
+        })),
         (31_u16..0xff00, octets(12)).prop_map(|(frame_type, data)| Body::Unknown { frame_type, data }),
     ]
 }

@@ -25,7 +25,7 @@ use tokio::{
     net::{UnixListener, UnixStream, unix::SocketAddr},
     sync::{mpsc, oneshot},
 };
-use weft_api::{Code, ErrorBody, Message, local};
+use weft_api::{Code, ErrorBody, Message, local, local::Shown};
 use weft_datapath::VapKind;
 use weft_model::{TsiName, VnName};
 
@@ -46,10 +46,29 @@ pub(super) struct Local {
 /// A refusal on its way to the caller.
 pub(super) struct Refusal(Code, String);
 
+impl Refusal {
+    /// More is asked at once than the agent answers.
+    pub(super) fn busy(at_once: usize) -> Self {
+        let text = format!("the NVE shows {at_once} lists at a time; try again");
+        Self(Code::TooManyRequests, text)
+    }
+
+    /// Nothing of that name is shown.
+    pub(super) fn unknown(what: &str) -> Self {
+        Self(Code::NotSupported, format!("this NVE does not show '{what}'; it may be older than the Oracle"))
+    }
+}
+
+impl From<Refusal> for ErrorBody {
+    fn from(refusal: Refusal) -> Self {
+        Self { error: refusal.0, message: refusal.1 }
+    }
+}
+
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.0.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        (status, Json(ErrorBody { error: self.0, message: self.1 })).into_response()
+        (status, Json(ErrorBody::from(self))).into_response()
     }
 }
 
@@ -166,6 +185,25 @@ impl Local {
         self.inputs.send(Input::Local(call(answer))).await.map_err(|_| gone())?;
         wait.await.map_err(|_| gone())
     }
+}
+
+impl Local {
+    /// A list as the local API answers with it.
+    pub(super) async fn shown(&self, what: Shown) -> Result<Vec<u8>, Refusal> {
+        let local = State(self.clone());
+        match what {
+            Shown::Tsis => text(tsis(local).await?),
+            Shown::Mappings => text(mappings(local).await?),
+            Shown::Drops => text(drops(local).await?),
+            Shown::Tables => text(tables(local).await?),
+            Shown::Counters => text(counters(local).await?),
+            Shown::Status => text(status(local).await?),
+        }
+    }
+}
+
+fn text<T: serde::Serialize>(Json(list): Json<T>) -> Result<Vec<u8>, Refusal> {
+    serde_json::to_vec(&list).map_err(|e| Refusal(Code::Internal, e.to_string()))
 }
 
 async fn attach(

@@ -29,6 +29,7 @@ mod options;
 mod plane;
 mod saver;
 mod session;
+mod shown;
 mod start;
 mod state;
 #[cfg(test)]

@@ -9,7 +9,8 @@ use tokio::{
     sync::mpsc,
 };
 use weft_datapath::{
-    Attachment, Counter, Datapath, DatapathError, IfIndex, Kernel, Op, OpenOptions, Punt, Punts, Tables,
+    Attachment, Counter, Datapath, DatapathError, Heard, IfIndex, Kernel, Op, OpenOptions, Punt, Punts, Seen,
+    Tables,
 };
 use weft_model::{MacAddr, Vni};
 
@@ -144,6 +145,11 @@ impl Plane {
     /// How long no frame was sent there.
     pub(super) fn last_used(&self, vni: Vni, mac: MacAddr) -> Option<Duration> {
         self.kernel.last_used(vni, mac).ok().flatten()
+    }
+
+    /// What was learned from frames: where MAC addresses are, and which NVE has an IP address.
+    pub(super) fn data_learned(&self) -> (Vec<Seen>, Vec<Heard>) {
+        (self.kernel.learned().unwrap_or_default(), self.kernel.heard().unwrap_or_default())
     }
 
     /// Says for how long the tables are an Oracle's latest word.

@@ -1,7 +1,7 @@
 //! The session with one Oracle: TLS 1.3 on TCP 4342, LISP's reliable transport inside. Connects, and
 //! connects again, for as long as the agent lives.
 
-use super::driver::Input;
+use super::{driver::Input, local::Local, shown::Shows};
 use rustls::{ClientConfig, pki_types::ServerName};
 use socket2::{SockRef, TcpKeepalive};
 use std::{io, sync::Arc, time::Duration};
@@ -52,6 +52,7 @@ pub(super) async fn keep(
     tls: watch::Receiver<Arc<ClientConfig>>,
     inputs: mpsc::Sender<Input>,
     seed: u64,
+    local: Local,
 ) {
     let mut backoff = BACKOFF;
     let mut jitter = seed;
@@ -60,7 +61,7 @@ pub(super) async fn keep(
         let why = match tokio::time::timeout(CONNECT, connect(&addr, config)).await {
             Ok(Ok(stream)) => {
                 let up = tokio::time::Instant::now();
-                let ended = serve(oracle, stream, &inputs).await;
+                let ended = serve(oracle, stream, &inputs, &local).await;
                 // An Oracle that refuses us does so only after the handshake: that is no session.
                 if up.elapsed() >= LASTED {
                     backoff = BACKOFF;
@@ -98,13 +99,19 @@ async fn connect(addr: &str, config: Arc<ClientConfig>) -> io::Result<TlsStream<
     TlsConnector::from(config).connect(name, tcp).await
 }
 
-async fn serve(oracle: usize, stream: TlsStream<TcpStream>, inputs: &mpsc::Sender<Input>) -> io::Result<()> {
+async fn serve(
+    oracle: usize,
+    stream: TlsStream<TcpStream>,
+    inputs: &mpsc::Sender<Input>,
+    local: &Local,
+) -> io::Result<()> {
     let (read, write) = tokio::io::split(stream);
     let (frames, queue) = mpsc::channel(QUEUE);
+    let shows = Shows::new(local.clone(), frames.downgrade());
     let ended = || io::Error::other("the agent ends");
     inputs.send(Input::Session(oracle, Heard::Up(frames))).await.map_err(|_| ended())?;
     tokio::select! {
-        result = receive(oracle, read, inputs) => result,
+        result = receive(oracle, read, inputs, &shows) => result,
         result = transmit(write, queue) => result,
     }
 }
@@ -113,6 +120,7 @@ async fn receive(
     oracle: usize,
     mut read: ReadHalf<TlsStream<TcpStream>>,
     inputs: &mpsc::Sender<Input>,
+    shows: &Shows,
 ) -> io::Result<()> {
     let mut decoder = FrameDecoder::default();
     let mut chunk = vec![0; 16_384];
@@ -123,6 +131,9 @@ async fn receive(
         }
         decoder.push(chunk.get(..n).unwrap_or_default());
         while let Some(frame) = decoder.next_frame().map_err(io::Error::other)? {
+            if shows.heard(&frame) {
+                continue;
+            }
             let owned = OwnedFrame { frame_type: frame.frame_type, id: frame.id, data: frame.data.to_vec() };
             let sent = inputs.send(Input::Session(oracle, Heard::Frame(owned))).await;
             sent.map_err(|_| io::Error::other("the agent ends"))?;

@@ -110,22 +110,18 @@ pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>)
     let (client, client_now) = watch::channel(Arc::new(Client::new(&identity.endpoint()?)?));
     let shared = metrics::Shared::default();
     let mut tasks = tokio::task::JoinSet::new();
-    for (index, addr) in identity.sessions.iter().enumerate() {
-        let seed = boot.0 ^ (index as u64);
-        tasks.spawn(session::keep(index, addr.clone(), tls_now.clone(), inputs.clone(), seed));
-    }
     tasks.spawn(follow::vns(client_now.clone(), inputs.clone()));
     tasks.spawn(follow::nves(client_now.clone(), inputs.clone()));
     tasks.spawn(follow::grants(client_now.clone(), inputs.clone()));
     tasks.spawn(renew(identity.clone(), identity_file, tls, client, options.tls_key_log.clone()));
     let reserved =
         uplinks.iter().map(|l| l.name.clone()).chain([options.vxlan_device, "lo".to_owned()]).collect();
-    let router = local::router(Local {
-        inputs: inputs.clone(),
-        links: links.clone(),
-        reserved,
-        pin_dir: options.pin_dir,
-    });
+    let local = Local { inputs: inputs.clone(), links: links.clone(), reserved, pin_dir: options.pin_dir };
+    for (index, addr) in identity.sessions.iter().enumerate() {
+        let seed = boot.0 ^ (index as u64);
+        tasks.spawn(session::keep(index, addr.clone(), tls_now.clone(), inputs.clone(), seed, local.clone()));
+    }
+    let router = local::router(local);
     tasks.spawn(async move { ended("the local API", local::serve(listener, router).await) });
     let scraped = shared.clone();
     tasks.spawn(async move { ended("metrics", metrics::serve(scrapes, scraped).await) });

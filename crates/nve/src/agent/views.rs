@@ -3,9 +3,10 @@
 use super::driver::{Driver, Link};
 use super::metrics;
 use crate::core::TsiState;
+use std::time::Duration;
 use weft_api::local as api;
 use weft_datapath::Path;
-use weft_model::Epoch;
+use weft_model::{Eid, Epoch, MacAddr, Origin, Rloc};
 
 impl Driver {
     pub(super) fn tsis(&self) -> Vec<api::Tsi> {
@@ -36,13 +37,41 @@ impl Driver {
                 eid: entry.eid,
                 mac: entry.mac,
                 rloc: entry.rloc,
+                nve: None,
                 origin: entry.origin,
                 epoch: Epoch::new(entry.version.into()),
                 age_s: entry.learned.map_or(0, |learned| now.since(learned).as_secs()),
                 last_used_s: used.map(|idle| idle.as_secs()),
             })
         };
-        self.core.cache().filter_map(view).collect()
+        let mut all: Vec<_> = self.core.cache().filter_map(view).collect();
+        all.extend(self.data_learned());
+        all
+    }
+
+    /// What the data plane learned from frames, in VNs that learn so.
+    fn data_learned(&self) -> Vec<api::CacheEntry> {
+        let entry = |vni, eid, mac, rloc, idle: Duration| {
+            Some(api::CacheEntry {
+                vn: self.core.vn_name(vni)?.clone(),
+                eid,
+                mac: Some(mac),
+                rloc,
+                nve: None,
+                origin: Origin::Data,
+                epoch: None,
+                age_s: idle.as_secs(),
+                last_used_s: None,
+            })
+        };
+        let (macs, ips) = self.plane.data_learned();
+        let node = |mac| {
+            self.core.tables().peers.iter().find(|(_, peer)| peer.nve && MacAddr::of_node(peer.node) == mac)
+        };
+        let rloc = |mac| node(mac).and_then(|(ip, _)| Rloc::new(*ip).ok());
+        let macs = macs.into_iter().map(|s| entry(s.vni, Eid::Mac(s.mac), s.mac, Some(s.rloc), s.idle));
+        let ips = ips.into_iter().map(|h| entry(h.vni, Eid::Ip(h.ip), h.mac, rloc(h.mac), h.idle));
+        macs.chain(ips).flatten().collect()
     }
 
     pub(super) fn drops(&self) -> Vec<api::Drop> {

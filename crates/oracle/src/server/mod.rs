@@ -23,6 +23,7 @@ mod options;
 mod session;
 mod session_out;
 mod shard;
+mod shown;
 mod start;
 mod tls;
 mod udp;
@@ -58,6 +59,8 @@ pub(crate) struct App {
     ca: Ca,
     shards: Vec<ShardHandle>,
     sessions: Arc<Sessions>,
+    /// What people ask of NVEs.
+    desk: shown::Desk,
     hub: Arc<Hub>,
     /// Everything that must have ended before the store is closed.
     tasks: TaskTracker,

@@ -38,43 +38,56 @@ pub(super) const SESSIONS: usize = 16_384;
 /// How long a handshake may take, the wait for its turn included.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
+/// A session that is up.
+#[derive(Clone)]
+struct Up {
+    id: SessionId,
+    end: CancellationToken,
+    out: Arc<SessionOut>,
+}
+
 /// The sessions that are up: one per NVE.
 #[derive(Default)]
 pub(super) struct Sessions {
-    up: Mutex<BTreeMap<XtrId, (SessionId, CancellationToken)>>,
+    up: Mutex<BTreeMap<XtrId, Up>>,
     last: AtomicU64,
 }
 
 impl Sessions {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<XtrId, (SessionId, CancellationToken)>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<XtrId, Up>> {
         self.up.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes the place of the NVE's older session, which ends.
-    fn up(&self, xtr_id: XtrId, end: CancellationToken) -> SessionId {
+    fn up(&self, xtr_id: XtrId, end: CancellationToken, out: Arc<SessionOut>) -> SessionId {
         let id = SessionId(self.last.fetch_add(1, Ordering::Relaxed) + 1);
-        if let Some((_, old)) = self.lock().insert(xtr_id, (id, end)) {
-            old.cancel();
+        if let Some(old) = self.lock().insert(xtr_id, Up { id, end, out }) {
+            old.end.cancel();
         }
         id
     }
 
     fn down(&self, xtr_id: XtrId, id: SessionId) {
         let mut up = self.lock();
-        if up.get(&xtr_id).is_some_and(|(current, _)| *current == id) {
+        if up.get(&xtr_id).is_some_and(|current| current.id == id) {
             up.remove(&xtr_id);
         }
     }
 
     /// Ends the NVE's session, if it has one.
     pub(super) fn end(&self, xtr_id: XtrId) {
-        if let Some((_, end)) = self.lock().get(&xtr_id) {
-            end.cancel();
+        if let Some(up) = self.lock().get(&xtr_id) {
+            up.end.cancel();
         }
     }
 
     pub(super) fn connected(&self, xtr_id: XtrId) -> bool {
         self.lock().contains_key(&xtr_id)
+    }
+
+    /// Where to write to the NVE, if its session is up.
+    pub(super) fn out(&self, xtr_id: XtrId) -> Option<(SessionId, Arc<SessionOut>)> {
+        self.lock().get(&xtr_id).map(|up| (up.id, up.out.clone()))
     }
 
     pub(super) fn count(&self) -> usize {
@@ -177,7 +190,7 @@ async fn run(
 ) {
     let (mut read, write) = tokio::io::split(stream);
     let out = Arc::new(SessionOut::new(write, end.clone()));
-    let id = app.sessions.up(xtr_id, end.clone());
+    let id = app.sessions.up(xtr_id, end.clone(), out.clone());
     // Removed between its handshake and now: who removed it has not seen the session.
     if app.directory.nve(xtr_id).is_none() {
         app.sessions.down(xtr_id, id);
@@ -190,11 +203,12 @@ async fn run(
     let writer = tokio::spawn(write_all(out, app.shards.clone(), id, end.clone()));
     let (reason, silent) = tokio::select! {
         () = end.cancelled() => ("ended by this side".to_owned(), Duration::ZERO),
-        reason = read_all(&mut read, &app.shards, id) => reason,
+        reason = read_all(&mut read, app, id) => reason,
     };
     end.cancel();
     drop(writer.await);
     app.sessions.down(xtr_id, id);
+    app.desk.ended(id);
     for shard in &app.shards {
         shard.send(Input::Down(id, silent)).await;
     }
@@ -202,11 +216,8 @@ async fn run(
 }
 
 /// Hands frames to the shards until the stream ends; why it did, and how long nothing had come by then.
-async fn read_all(
-    read: &mut ReadHalf<TlsStream<TcpStream>>,
-    shards: &[ShardHandle],
-    id: SessionId,
-) -> (String, Duration) {
+async fn read_all(read: &mut ReadHalf<TlsStream<TcpStream>>, app: &App, id: SessionId) -> (String, Duration) {
+    let shards = &app.shards;
     let mut decoder = FrameDecoder::default();
     let mut buffer = vec![0; 16 << 10];
     loop {
@@ -218,6 +229,7 @@ async fn read_all(
         }
         loop {
             let (input, owner) = match decoder.next_frame() {
+                Ok(Some(frame)) if app.desk.heard(id, &frame) => continue,
                 Ok(Some(frame)) => {
                     let vni = if shards.len() > 1 { peek_frame_vni(&frame) } else { Some(0) };
                     let data = Arc::from(frame.data);

@@ -206,6 +206,7 @@ impl Oracle {
             ca,
             shards,
             sessions: Arc::default(),
+            desk: Default::default(),
             hub: Arc::default(),
             tasks: TaskTracker::new(),
             addresses,

@@ -11,11 +11,11 @@ use tokio::{
     time::timeout,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
-use weft_api::{ORACLE_SERVER_NAME, Role, Trust, TsiState, tls_config};
+use weft_api::{Code, ORACLE_SERVER_NAME, Role, Trust, TsiState, local::Shown, tls_config};
 use weft_lisp::{
     Address, Ecm, EcmHeader, EidRecord, EncodeOptions, Locator, MapRegister, MapRequest, Message, Record,
     Xtr,
-    tcp::{Body, FrameDecoder, Signal},
+    tcp::{Body, FrameDecoder, Signal, View},
 };
 use weft_model::{Eid, Grant, Origin};
 
@@ -317,6 +317,51 @@ fn only_nves_have_sessions() {
             let mut buffer = [0; 1];
             assert!(!matches!(stream.read(&mut buffer).await, Ok(1..)));
         }
+    });
+}
+
+/// Answers the next question about what the NVE shows, in two parts; what was asked.
+async fn show(session: &mut Session, refused: bool, answer: &[u8]) -> String {
+    loop {
+        while let Some(frame) = session.decoder.next_frame().unwrap() {
+            let Body::View(View::Request { what }) = frame.body().unwrap() else { continue };
+            let (id, what) = (frame.id, String::from_utf8(what.to_vec()).unwrap());
+            let (head, tail) = answer.split_at(answer.len() / 2);
+            for (last, octets) in [(false, head), (true, tail)] {
+                session.send(id, &Body::View(View::Part { last, refused, octets })).await.unwrap();
+            }
+            return what;
+        }
+        let mut buffer = [0; 4096];
+        let n = timeout(CEILING, session.stream.read(&mut buffer)).await.expect("nothing came").unwrap();
+        assert!(n > 0, "the session has ended");
+        session.decoder.push(&buffer[..n]);
+    }
+}
+
+#[test]
+fn an_nve_is_asked_what_it_knows_through_the_oracle() {
+    in_namespace(async || {
+        let f = Fabric::with(2, |_| ()).await;
+        let nve = f.join(1).await;
+        let ask = || f.operator.shown::<serde_json::Value>(&nve.name, Shown::Mappings);
+        let (code, _, text) = refusal(ask().await);
+        assert_eq!(code, Code::NotReady, "{text}");
+        let mut session = Session::up(&nve).await;
+        let (answer, what) = tokio::join!(ask(), show(&mut session, false, br#"{"items":[1,2,3]}"#));
+        assert_eq!((answer.unwrap(), what.as_str()), (serde_json::json!({"items": [1, 2, 3]}), "mappings"));
+        let no = br#"{"error":"too_many_requests","message":"later"}"#;
+        let (answer, _) = tokio::join!(ask(), show(&mut session, true, no));
+        let (code, _, text) = refusal(answer);
+        assert!(code == Code::TooManyRequests && text.contains("later"), "{code:?} {text}");
+        // Its session ends meanwhile; nobody of that name.
+        let (answer, ()) = tokio::join!(ask(), async { drop(session) });
+        assert_eq!(refusal(answer).0, Code::NotReady);
+        let nobody = f.operator.shown::<serde_json::Value>(&name("nobody"), Shown::Mappings).await;
+        assert_eq!(refusal(nobody).0, Code::NotFound);
+        // An NVE may not look at another.
+        let other = nve.client.shown::<serde_json::Value>(&nve.name, Shown::Mappings).await;
+        assert_eq!(refusal(other).0, Code::Forbidden);
     });
 }
 

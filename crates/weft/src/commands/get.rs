@@ -4,8 +4,13 @@ use super::{client, tsi, vn};
 use crate::cli::{GetArgs, Kinds, Socket};
 use crate::error::CommandError;
 use crate::output::{self, Column, Format};
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use weft_api::{
+    Client, Counters,
+    local::{self, CacheEntry, Items, Shown},
+};
+use weft_model::{NveName, Rloc, VnName};
 
 const NVES: &[Column] =
     &[("name", "/name"), ("xtr-id", "/xtr_id"), ("rlocs", "/rlocs"), ("connected", "/connected")];
@@ -35,6 +40,7 @@ const CACHE: &[Column] = &[
     ("eid", "/eid"),
     ("mac", "/mac"),
     ("rloc", "/rloc"),
+    ("nve", "/nve"),
     ("origin", "/origin"),
     ("epoch", "/epoch"),
     ("age s", "/age_s"),
@@ -75,15 +81,42 @@ async fn fetch(args: &GetArgs) -> Result<String, CommandError> {
     let format = args.output.output;
     let local = match (&args.socket, args.what) {
         // The data plane's counters are the host's own.
-        (None, Kinds::Drops | Kinds::Tables) => {
+        (None, Kinds::Drops | Kinds::Tables) if args.nve.is_none() => {
             let socket = std::env::var_os("WEFT_SOCKET").filter(|path| !path.is_empty());
             Some(Socket { socket: socket.map_or_else(|| weft_api::NVE_SOCKET.into(), PathBuf::from) })
         }
         (socket, _) => socket.clone().map(|socket| Socket { socket }),
     };
     match local {
-        Some(socket) => local_list(args, &socket, format).await,
-        None => oracle_list(args, format).await,
+        Some(socket) => nve_list(args, &Source::Socket(&socket), format).await,
+        None => match &args.nve {
+            Some(nve) => nve_list(args, &Source::Oracle(client(&args.access)?, nve), format).await,
+            None => oracle_list(args, format).await,
+        },
+    }
+}
+
+/// How an NVE is asked.
+enum Source<'a> {
+    /// On its host.
+    Socket(&'a Socket),
+    /// Through the Oracle.
+    Oracle(Client, &'a NveName),
+}
+
+impl Source<'_> {
+    async fn list<T: DeserializeOwned>(&self, what: Shown) -> Result<T, CommandError> {
+        match self {
+            Self::Socket(socket) => tsi::nve(socket)?.shown(what).await.map_err(tsi::unreachable(socket)),
+            Self::Oracle(client, nve) => Ok(client.shown(nve, what).await?),
+        }
+    }
+
+    /// The names of the NVEs, by address.
+    async fn names(&self) -> Result<BTreeMap<Rloc, NveName>, CommandError> {
+        let Self::Oracle(client, _) = self else { return Ok(BTreeMap::new()) };
+        let nves = client.nves().await?.items.into_iter();
+        Ok(nves.flat_map(|nve| nve.rlocs.into_iter().map(move |rloc| (rloc, nve.name.clone()))).collect())
     }
 }
 
@@ -101,36 +134,40 @@ async fn oracle_list(args: &GetArgs, format: Format) -> Result<String, CommandEr
         Kinds::Mappings => output::list(format, &client.mappings(vn).await?.items, MAPPINGS),
         Kinds::Conversations => output::list(format, &client.conversations(vn).await?.items, CONVERSATIONS),
         Kinds::Counters => counters(format, client.counters().await?.counters),
-        Kinds::Drops | Kinds::Tables => {
-            Err(CommandError::Usage("an NVE's data plane knows this; name its socket with --socket"))
-        }
+        Kinds::Drops | Kinds::Tables => Err(CommandError::Usage(
+            "an NVE's data plane knows this; name it with --nve, or its socket with --socket",
+        )),
     }
 }
 
-async fn local_list(args: &GetArgs, socket: &Socket, format: Format) -> Result<String, CommandError> {
-    let nve = tsi::nve(socket)?;
-    let failed = tsi::unreachable(socket);
-    let wanted = |name: &weft_model::VnName| args.vn.as_ref().is_none_or(|vn| vn == name);
+async fn nve_list(args: &GetArgs, nve: &Source<'_>, format: Format) -> Result<String, CommandError> {
+    let wanted = |name: &VnName| args.vn.as_ref().is_none_or(|vn| vn == name);
     match args.what {
         Kinds::Tsis => {
-            let mut items = nve.tsis().await.map_err(failed)?.items;
+            let mut items = nve.list::<Items<local::Tsi>>(Shown::Tsis).await?.items;
             items.retain(|t| wanted(&t.vn));
             output::list(format, &items, tsi::COLUMNS)
         }
         Kinds::Mappings => {
-            let mut items = nve.mappings().await.map_err(failed)?.items;
+            let mut items = nve.list::<Items<CacheEntry>>(Shown::Mappings).await?.items;
             items.retain(|m| wanted(&m.vn));
+            let names = nve.names().await?;
+            for item in &mut items {
+                item.nve = item.rloc.and_then(|rloc| names.get(&rloc).cloned());
+            }
             output::list(format, &items, CACHE)
         }
         Kinds::Drops => {
-            let mut items = nve.drops().await.map_err(failed)?.items;
+            let mut items = nve.list::<Items<local::Drop>>(Shown::Drops).await?.items;
             items.retain(|d| args.vn.is_none() || d.vn.as_ref().is_some_and(wanted));
             output::list(format, &items, DROPS)
         }
-        Kinds::Tables => output::list(format, &nve.tables().await.map_err(failed)?.items, TABLES),
-        Kinds::Counters => counters(format, nve.counters().await.map_err(failed)?.counters),
+        Kinds::Tables => {
+            output::list(format, &nve.list::<Items<local::Table>>(Shown::Tables).await?.items, TABLES)
+        }
+        Kinds::Counters => counters(format, nve.list::<Counters>(Shown::Counters).await?.counters),
         Kinds::Vns | Kinds::Nves | Kinds::Conversations => {
-            Err(CommandError::Usage("only the Oracle knows this; leave --socket away"))
+            Err(CommandError::Usage("only the Oracle knows this; leave --nve and --socket away"))
         }
     }
 }

@@ -68,7 +68,13 @@ fn need(method: &Method, path: &str) -> Need {
         }
         (
             &Method::GET,
-            "/v1/tokens" | "/v1/xtrs" | "/v1/tsis" | "/v1/mappings" | "/v1/conversations" | "/v1/counters",
+            "/v1/tokens"
+            | "/v1/xtrs"
+            | "/v1/tsis"
+            | "/v1/mappings"
+            | "/v1/conversations"
+            | "/v1/counters"
+            | "/v1/nves/{name}/{what}",
         ) => Need::Person,
         (&Method::POST, "/v1/grants" | "/v1/grants/{vn}/{tsi}/addresses")
         | (&Method::DELETE, "/v1/grants/{vn}/{tsi}") => Need::Holder,
@@ -191,6 +197,7 @@ mod tests {
                 "GET /v1/grants vno",
                 "GET /v1/mappings vo",
                 "GET /v1/nves vno",
+                "GET /v1/nves/{name}/{what} vo",
                 "GET /v1/openapi.json vno",
                 "GET /v1/tokens vo",
                 "GET /v1/tsis vo",

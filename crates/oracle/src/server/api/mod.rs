@@ -51,6 +51,7 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(vns::get, vns::change, vns::remove))
         .routes(routes!(nves::list))
         .routes(routes!(nves::remove))
+        .routes(routes!(nves::shown))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(join::join))
         .routes(routes!(join::renew))

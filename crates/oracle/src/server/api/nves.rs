@@ -7,16 +7,20 @@ use super::{
     watch,
 };
 use crate::{
-    registry::{Kind, NveRecord, XtrRecord},
-    server::{App, blocking},
+    registry::{Kind, NveRecord, RegistryError, XtrRecord},
+    server::{App, blocking, shown::ShowError},
 };
 use axum::{
     Extension, Json,
     extract::State,
+    http::header,
     response::{IntoResponse, Response},
 };
 use std::sync::Arc;
-use weft_api::{ErrorBody, Event, List, Message, NveView};
+use weft_api::{
+    Code, ErrorBody, Event, List, Message, NveView,
+    local::{NotShown, Shown},
+};
 
 /// List the NVEs.
 #[utoipa::path(
@@ -51,6 +55,42 @@ pub(super) async fn list(
     })
     .await??;
     Ok(Json(list).into_response())
+}
+
+/// What an NVE knows, as it says itself over its session: its tsis, mappings, drops, tables, counters or
+/// status, each as its local API shows it.
+#[utoipa::path(
+    get, path = "/v1/nves/{name}/{what}", tag = "nves",
+    params(("name" = String, Path), ("what" = Shown, Path)),
+    responses((status = 200, description = "as the NVE's local API shows it"), (status = 404, body = ErrorBody),
+        (status = 429, body = ErrorBody), (status = 503, body = ErrorBody))
+)]
+pub(super) async fn shown(
+    State(app): State<Arc<App>>,
+    Names([name, what]): Names<2>,
+    query: Query,
+) -> Result<Response, Failure> {
+    query.only(&[])?;
+    let what: Shown =
+        what.as_str().parse().map_err(|e: NotShown| Failure::new(Code::NotFound, e.to_string()))?;
+    let holder = app.directory.holder_named(&name).filter(|id| app.directory.nve(*id).is_some());
+    let Some(xtr_id) = holder else { return Err(RegistryError::NoNve(name).into()) };
+    let Some((session, out)) = app.sessions.out(xtr_id) else {
+        let text =
+            format!("NVE '{name}' has no session now, so it cannot be asked; ask on its host with --socket");
+        return Err(Failure::new(Code::NotReady, text));
+    };
+    let failed = |e: ShowError| {
+        let code = if e == ShowError::Busy { Code::TooManyRequests } else { Code::NotReady };
+        Failure::new(code, format!("NVE '{name}' shows no {what}: {e}"))
+    };
+    match app.desk.ask(session, &out, what).await.map_err(failed)? {
+        Ok(list) => Ok(([(header::CONTENT_TYPE, "application/json")], list).into_response()),
+        Err(refusal) => Err(match serde_json::from_slice::<ErrorBody>(&refusal) {
+            Ok(refusal) => Failure::new(refusal.error, format!("NVE '{name}': {}", refusal.message)),
+            Err(_) => Failure::new(Code::NotReady, format!("NVE '{name}' gives no reason")),
+        }),
+    }
 }
 
 /// Remove an NVE: its certificate counts no more, its session ends. With `force` its grants go too.
