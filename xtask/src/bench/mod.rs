@@ -29,6 +29,9 @@ pub(crate) struct Args {
     /// Writes the numbers to this file as JSON too.
     #[arg(long)]
     json: Option<PathBuf>,
+    /// `learning`: draws the numbers into this file as SVG.
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
     /// Rounds; at least 7 for a result to be quoted.
     #[arg(long, default_value_t = 7)]
     rounds: u32,

@@ -1,6 +1,7 @@
 //! `cargo xtask bench learning`: the same traffic of a thousand tenant systems under every way of learning, each
 //! in a data centre of its own, one after the other.
 
+mod plot;
 mod report;
 mod site;
 mod traffic;
@@ -49,6 +50,10 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     if let Some(path) = &args.json {
         report.write(path)?;
         say::step(&format!("numbers written to {}", path.display()));
+    }
+    if let Some(path) = &args.plot {
+        plot::write(&report, path)?;
+        say::step(&format!("picture written to {}", path.display()));
     }
     Ok(ExitCode::SUCCESS)
 }

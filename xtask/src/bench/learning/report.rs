@@ -34,6 +34,12 @@ impl Report {
         self.rows.push(Row { metric, unit, mode: way.mode, reply: way.reply, weft });
     }
 
+    /// The values of one metric, by way.
+    pub(super) fn of(&self, metric: &str) -> impl Iterator<Item = (String, f64)> {
+        let rows = self.rows.iter().filter(move |row| row.metric == metric);
+        rows.map(|row| (format!("{}/{}", row.mode, row.reply), row.weft))
+    }
+
     pub(super) fn print(&self) {
         say::heading(&format!("{}: {}", self.bench, self.machine));
         let mut ways: Vec<(&str, &str)> = Vec::new();
