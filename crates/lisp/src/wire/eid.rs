@@ -1,5 +1,6 @@
 //! The flat form of the EIDs that overlays use.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Address, Inner};
@@ -83,6 +84,9 @@ pub struct Eid {
 }
 
 impl Eid {
+    /// The first in order: `0.0.0.0/0` of instance 0.
+    pub const FIRST: Self = Self { iid: 0, addr: EidAddr::Ipv4(Ipv4Addr::UNSPECIFIED), mask_len: 0 };
+
     /// One address: /32, /128 or /48.
     pub fn host(iid: u32, addr: impl Into<EidAddr>) -> Self {
         let addr = addr.into();
@@ -179,6 +183,21 @@ impl Eid {
     }
 }
 
+/// `[5000] 10.0.0.0/24`.
+impl fmt::Display for Eid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{}] ", self.iid)?;
+        match self.addr {
+            EidAddr::Ipv4(ip) => write!(f, "{ip}")?,
+            EidAddr::Ipv6(ip) => write!(f, "{ip}")?,
+            EidAddr::Mac([a, b, c, d, e, g]) => {
+                write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")?;
+            }
+        }
+        write!(f, "/{}", self.mask_len)
+    }
+}
+
 impl TryFrom<(Address<'_>, u8)> for Eid {
     type Error = EidError;
 
@@ -225,6 +244,14 @@ mod tests {
         assert_eq!(six.addr(), EidAddr::Ipv6("2001:db8:f000::".parse().unwrap()));
         let error = Eid::prefix(7, [1, 2, 3, 4, 5, 6], 49);
         assert_eq!(error, Err(EidError::MaskLen { mask_len: 49, max: 48 }));
+    }
+
+    #[test]
+    fn shown_with_instance_and_mask() {
+        let shown = |eid: Eid| eid.to_string();
+        assert_eq!(shown(Eid::prefix(7, Ipv4Addr::new(10, 1, 0, 0), 16).unwrap()), "[7] 10.1.0.0/16");
+        assert_eq!(shown(Eid::host(0, Ipv6Addr::LOCALHOST)), "[0] ::1/128");
+        assert_eq!(shown(Eid::host(7, [2, 0, 0, 0, 0, 0xb])), "[7] 02:00:00:00:00:0b/48");
     }
 
     #[test]

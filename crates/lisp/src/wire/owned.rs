@@ -53,6 +53,11 @@ impl RecordBuf {
         Ok(Self(octets.into()))
     }
 
+    /// Its canonical encoding.
+    pub fn octets(&self) -> &[u8] {
+        &self.0
+    }
+
     /// A view of it.
     pub fn get(&self) -> Record<'_> {
         // Encoded by `new`, hence decodable.
