@@ -54,6 +54,9 @@ pub struct NewXtr {
     pub algorithm: KeyAlgorithm,
     /// The pre-shared secret, at least 8 characters.
     pub key: String,
+    /// The secret of publications to it (RFC 9437 section 7.1), at least 8 characters; `key` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pubsub_key: Option<String>,
     /// VNs in which it may ask although no grant names it there.
     #[serde(default)]
     pub vns: BTreeSet<VnName>,
@@ -77,6 +80,9 @@ pub struct XtrView {
     pub algorithm: KeyAlgorithm,
     /// VNs in which it may ask although no grant names it there.
     pub vns: BTreeSet<VnName>,
+    /// EID-Prefixes that it is subscribed to at this Oracle (RFC 9437).
+    #[serde(default)]
+    pub subscriptions: usize,
 }
 
 impl fmt::Debug for NewXtr {

@@ -61,6 +61,18 @@ pub struct Limits {
     pub changes_per_session: usize,
     /// Octets of snapshots sent in one [`Timing::push_interval`], to all sessions.
     pub push_octets: usize,
+    /// Subscriptions of one plain xTR (RFC 9437).
+    pub subscriptions_per_xtr: usize,
+    /// Subscriptions of all plain xTRs.
+    pub subscriptions: usize,
+    /// EID-Prefixes of one plain xTR whose last nonce is kept, subscribed to or not.
+    pub subscription_nonces_per_xtr: usize,
+    /// Changes noted for one such subscription while a Map-Notify waits for its Ack; beyond, it ends.
+    pub changes_per_subscription: usize,
+    /// Octets of a Map-Notify to a subscriber: more than one EID's records are put into the next.
+    pub notify_octets: usize,
+    /// Publications sent in one [`Timing::push_interval`], to all subscribers.
+    pub notifies_per_turn: usize,
 }
 
 /// Intervals.
@@ -96,8 +108,16 @@ pub struct Timing {
     pub smr_interval: Duration,
     /// SMRs about one change, unless the xTR asks before.
     pub smr_count: u8,
-    /// Between two turns of snapshots.
+    /// Between two turns of snapshots, and of publications.
     pub push_interval: Duration,
+    /// A Map-Notify to a subscriber waits this long for its Ack before it is sent again (RFC 9301 section 5.7).
+    pub notify_interval: Duration,
+    /// It is sent again so often, at this interval.
+    pub notify_retries: u32,
+    /// Then so often, each time after twice as long.
+    pub notify_backoffs: u32,
+    /// A subscription to an address that is nobody's ends after this time (RFC 9437 section 5).
+    pub temporary_subscription: Duration,
     /// NVEs that hold grants have this long after the start to register what they have; until then no list
     /// of members is said to be complete.
     pub settle: Duration,
@@ -149,6 +169,12 @@ impl Default for Limits {
             session_batch_octets: 16 << 10,
             changes_per_session: 1 << 14,
             push_octets: 128 << 10,
+            subscriptions_per_xtr: 1_024,
+            subscriptions: 16_384,
+            subscription_nonces_per_xtr: 4_096,
+            changes_per_subscription: 1_024,
+            notify_octets: 1_400,
+            notifies_per_turn: 64,
         }
     }
 }
@@ -171,6 +197,10 @@ impl Default for Timing {
             smr_interval: Duration::from_secs(3),
             smr_count: 3,
             push_interval: Duration::from_millis(1),
+            notify_interval: Duration::from_secs(3),
+            notify_retries: 3,
+            notify_backoffs: 3,
+            temporary_subscription: Duration::from_secs(900),
             settle: Duration::from_secs(30),
         }
     }

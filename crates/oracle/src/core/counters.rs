@@ -108,6 +108,28 @@ counters! {
     register_replayed,
     /// Map-Registers over UDP that repeat the last one and were acknowledged again.
     register_repeated,
+    /// Subscriptions of plain xTRs accepted over UDP, those asked for again included.
+    pubsub_subscribed,
+    /// Subscriptions of plain xTRs ended by their xTR.
+    pubsub_unsubscribed,
+    /// Subscriptions of plain xTRs refused, replays included.
+    pubsub_refused,
+    /// Subscriptions of plain xTRs dropped because their nonce was used before.
+    pubsub_replayed,
+    /// Subscriptions of plain xTRs ended by the Oracle.
+    pubsub_ended,
+    /// Map-Notifies to subscribers, each counted once.
+    pubsub_notifies,
+    /// Map-Notifies to subscribers sent again.
+    pubsub_retransmitted,
+    /// Changes that took the place of another that waited for a subscriber's Map-Notify-Ack.
+    pubsub_coalesced,
+    /// Map-Notify-Acks of what was waiting for one.
+    pubsub_acks,
+    /// Authentic Map-Notify-Acks of nothing that was waiting for one.
+    pubsub_acks_unmatched,
+    /// Map-Notify-Acks that failed authentication, or came from strangers.
+    pubsub_bad_auth,
     /// Echoes sent.
     echoes,
     /// Echoes answered.

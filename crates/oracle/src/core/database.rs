@@ -188,6 +188,14 @@ impl Database {
             .filter_map(|((v, eid), ix)| self.get(*ix).map(|tsi| (*v, *eid, tsi)))
     }
 
+    /// The first EID of a VN behind `last`, or the first of all.
+    pub(crate) fn behind(&self, vni: Vni, last: Option<Eid>) -> Option<Eid> {
+        let first = || Bound::Included((vni, Eid::Mac(MacAddr([0; 6]))));
+        let from = last.map_or_else(first, |last| Bound::Excluded((vni, last)));
+        let ((found, eid), _) = self.by_eid.range((from, Bound::Unbounded)).next()?;
+        (*found == vni).then_some(*eid)
+    }
+
     /// Whom grants name, each once.
     pub(crate) fn holders(&self) -> impl Iterator<Item = XtrId> + '_ {
         let mut last = None;

@@ -1,6 +1,6 @@
 //! Durable facts: what the store says, replayed at the start and then as each is committed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use weft_lisp::Algorithm;
 use weft_model::{Grant, NveName, Rloc, SiteId, TsiId, VnSpec, Vni, XtrId};
@@ -52,10 +52,14 @@ pub struct XtrFact {
     pub algorithm: Algorithm,
     /// The pre-shared secret.
     pub key: Vec<u8>,
+    /// The secret of publications (RFC 9437 section 7.1); `key` when absent.
+    pub pubsub_key: Option<Vec<u8>>,
     /// VNs in which it may ask although no grant names it there.
     pub vnis: BTreeSet<Vni>,
     /// The last nonce saved: only a higher one is accepted.
     pub saved_nonce: u64,
+    /// By the EID-Prefix, the last nonce of a subscription that was saved: only a higher one is accepted.
+    pub subscription_nonces: BTreeMap<weft_lisp::Eid, u64>,
 }
 
 impl std::fmt::Debug for XtrFact {
@@ -69,6 +73,7 @@ impl std::fmt::Debug for XtrFact {
             .field("algorithm", &self.algorithm)
             .field("vnis", &self.vnis)
             .field("saved_nonce", &self.saved_nonce)
+            .field("subscription_nonces", &self.subscription_nonces)
             .finish_non_exhaustive()
     }
 }

@@ -47,6 +47,7 @@ mod members;
 mod nodes;
 mod output;
 mod publish;
+mod pubsub;
 mod push;
 mod resolver;
 mod route;
@@ -69,6 +70,7 @@ use database::{Database, TsiIx};
 use limits::{Nonces, TokenBucket};
 use nodes::{Node, Nodes};
 use output::Outbox;
+use pubsub::Subscriptions;
 use push::Published;
 use subscribe::{Subscribers, Turns};
 use xtr::{PlainXtr, Solicit};
@@ -80,6 +82,7 @@ pub use digest::record_digest;
 pub use error::Refusal;
 pub use facts::{Fact, NveFact, XtrFact};
 pub use output::{Event, SessionId, Transmit};
+pub use pubsub::NotSubscribed;
 pub use route::{Owner, owner, peek_frame_vni, shard_of};
 pub use server::SessionEvent;
 pub use views::{ConversationView, MappingView, MemberView, NodeView};
@@ -95,6 +98,12 @@ enum Timer {
     Parked(XtrId, SessionId, Vni, Eid),
     /// Snapshots go on.
     Push,
+    /// A Map-Notify to a subscriber is not acknowledged.
+    Unacked(XtrId, weft_lisp::Eid),
+    /// A subscription ends unless its address is somebody's.
+    Temporary(XtrId, weft_lisp::Eid),
+    /// Publications go on.
+    Publish,
     /// Whoever has not registered by now has nothing.
     Settled,
 }
@@ -122,6 +131,8 @@ pub struct Shard {
     published: BTreeMap<Vni, Published>,
     subscribers: Subscribers,
     turns: Turns,
+    /// Of plain xTRs, over UDP.
+    subscriptions: Subscriptions,
     /// NVEs that hold grants and have not said since the start what they have.
     awaited: BTreeSet<XtrId>,
     /// Too many NVEs are lost at once.
@@ -138,6 +149,7 @@ impl Shard {
         Self {
             nonces: Nonces::new(config.seed),
             turns: Turns::new(config.limits.push_octets.max(1)),
+            subscriptions: Subscriptions::new(config.limits.notifies_per_turn.max(1)),
             config,
             loaded: false,
             vns: BTreeMap::new(),
@@ -162,12 +174,15 @@ impl Shard {
     pub fn handle_fact(&mut self, now: Time, fact: Fact) {
         match fact {
             Fact::Vn(spec) if self.owns(spec.vni) => {
+                let vni = spec.vni;
                 self.put_vn(spec);
+                self.review_subscriptions(None, Some(vni));
             }
             Fact::VnGone(vni) => {
                 self.vns.remove(&vni);
                 self.asks.remove_vn(vni);
                 self.end_vn(vni);
+                self.review_subscriptions(None, Some(vni));
             }
             Fact::Grant(grant) if self.owns(grant.tsi.vni) => self.put_grant(now, grant),
             Fact::GrantGone(tsi) => {
@@ -226,8 +241,8 @@ impl Shard {
         self.on_session(now, event);
     }
 
-    /// Takes a datagram that came from `src` to `dst`, port 4342: an ECM with a Map-Request, or a
-    /// Map-Register. For a Map-Request of an asker that is known, nothing is allocated. Of a message that is
+    /// Takes a datagram that came from `src` to `dst`, port 4342: an ECM with a Map-Request, a Map-Register or
+    /// a Map-Notify-Ack. For a Map-Request of an asker that is known, nothing is allocated. Of a message that is
     /// about several shards' VNs, each does its own part: see [`Owner::Several`].
     pub fn handle_datagram(&mut self, now: Time, src: SocketAddr, dst: IpAddr, payload: &[u8]) {
         self.counters.datagrams += 1;
@@ -240,6 +255,7 @@ impl Shard {
                 Err(_) => self.counters.malformed += 1,
             },
             Ok(MessageType::MapRegister) => self.on_register(now, src, payload),
+            Ok(MessageType::MapNotifyAck) => self.on_notify_ack(now, src, payload),
             Ok(_) => self.counters.unsupported += 1,
             Err(_) => self.counters.malformed += 1,
         }
@@ -280,6 +296,9 @@ impl Shard {
                 Timer::Smr(key) => self.review_smr(now, key),
                 Timer::Parked(nve, session, vni, eid) => self.unpark(now, nve, session, (vni, eid)),
                 Timer::Push => self.next_turns(now),
+                Timer::Unacked(xtr, eid) => self.review_unacked(now, (xtr, eid)),
+                Timer::Temporary(xtr, eid) => self.review_temporary(now, (xtr, eid)),
+                Timer::Publish => self.next_publications(now),
                 Timer::Settled => self.settled(now),
             }
         }
@@ -382,12 +401,15 @@ impl Shard {
         let id = fact.xtr_id;
         let bucket = TokenBucket::full(now, self.config.limits.request_burst);
         self.change_rlocs(now, id, fact.rlocs.clone(), || Node::new(bucket));
-        if let Some(node) = self.nodes.get_mut(id) {
-            match &mut node.plain {
-                Some(plain) => plain.update(fact),
-                None => node.plain = Some(PlainXtr::new(fact)),
-            }
+        let other_key = match self.nodes.get_mut(id).map(|node| &mut node.plain) {
+            Some(Some(plain)) => plain.update(fact),
+            Some(none) => none.replace(PlainXtr::new(fact)).is_some(),
+            None => false,
+        };
+        if other_key {
+            self.forget_subscriptions(id);
         }
+        self.review_subscriptions(Some(id), None);
         self.notify_saved(id);
     }
 
@@ -432,6 +454,7 @@ impl Shard {
             self.nodes.sessions.remove(&session.id);
         }
         self.turns.forget(id);
+        self.forget_subscriptions(id);
         self.nodes.remove(id);
         self.asks.remove_asker(id);
         for before in before {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use weft_model::{Epoch, Rloc, TsiId, XtrId};
 
 use super::error::Refusal;
+use super::pubsub::NotSubscribed;
 
 /// A session as the I/O numbers them: a later one of the same NVE has a higher number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -57,6 +58,24 @@ pub enum Event {
         xtr: XtrId,
         /// Its highest nonce.
         nonce: u64,
+    },
+    /// Save this nonce of a plain xTR's subscription, or forget the one saved. Nothing waits for it.
+    SaveSubscriptionNonce {
+        /// The xTR.
+        xtr: XtrId,
+        /// The EID-Prefix subscribed to.
+        eid: weft_lisp::Eid,
+        /// The last nonce that it has acknowledged.
+        nonce: Option<u64>,
+    },
+    /// A plain xTR is not subscribed, or no longer.
+    NotSubscribed {
+        /// The xTR.
+        xtr: XtrId,
+        /// To this EID-Prefix.
+        eid: weft_lisp::Eid,
+        /// Why.
+        reason: NotSubscribed,
     },
     /// A session does not read what it is sent and more waits for it than is kept: close it. Its NVE comes
     /// back and asks again for all it holds.
@@ -123,6 +142,7 @@ pub(crate) struct Outbox {
     successors: BTreeMap<TsiId, (XtrId, Epoch)>,
     nonces: BTreeMap<XtrId, u64>,
     overruns: BTreeMap<SessionId, XtrId>,
+    subscription_nonces: BTreeMap<(XtrId, weft_lisp::Eid), Option<u64>>,
     events: VecDeque<Event>,
 }
 
@@ -170,6 +190,9 @@ impl Outbox {
             Event::SaveNonce { xtr, nonce } => {
                 self.nonces.insert(xtr, nonce);
             }
+            Event::SaveSubscriptionNonce { xtr, eid, nonce } => {
+                self.subscription_nonces.insert((xtr, eid), nonce);
+            }
             Event::Overrun { session, nve } => {
                 self.overruns.insert(session, nve);
             }
@@ -185,6 +208,9 @@ impl Outbox {
         }
         if let Some((xtr, nonce)) = self.nonces.pop_first() {
             return Some(Event::SaveNonce { xtr, nonce });
+        }
+        if let Some(((xtr, eid), nonce)) = self.subscription_nonces.pop_first() {
+            return Some(Event::SaveSubscriptionNonce { xtr, eid, nonce });
         }
         if let Some((session, nve)) = self.overruns.pop_first() {
             return Some(Event::Overrun { session, nve });

@@ -123,9 +123,11 @@ impl Shard {
             if after != before_told {
                 self.publish_eid(now, before.vni, eid, &before_told, &after);
                 self.push_change(now, before.vni, eid, &after);
+                self.note_change(before.vni, eid, &before_told, &after);
             }
         }
         self.publish_members(now);
+        self.publish_queued(now);
     }
 
     fn publish_eid(&mut self, now: Time, vni: Vni, eid: Eid, before: &Told, after: &Told) {

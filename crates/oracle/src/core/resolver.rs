@@ -15,6 +15,7 @@ use super::forward;
 use super::nodes::Node;
 use super::output::Outbox;
 use super::publish::answer;
+use super::pubsub::leaves;
 use super::wire::{Locators, WireEid, from_lisp, from_lisp_host, record, to_lisp};
 
 /// A Map-Request that may be answered.
@@ -22,7 +23,11 @@ use super::wire::{Locators, WireEid, from_lisp, from_lisp_host, record, to_lisp}
 pub(crate) struct Asked<'a> {
     pub(crate) nve: XtrId,
     to: SocketAddr,
-    /// Which of our addresses was asked, if the answer may come from there.
+    /// Where the question came from.
+    pub(crate) source_rloc: IpAddr,
+    /// Which of our addresses was asked.
+    pub(crate) here: IpAddr,
+    /// The same, if the answer may come from there.
     pub(crate) from: Option<IpAddr>,
     source: Option<(Vni, Eid)>,
     /// D bit: the asker wants to be remembered, not answered.
@@ -47,7 +52,9 @@ impl Shard {
             return;
         };
         let Some(nve) = self.asker(rloc, &request) else { return };
-        let Some(itr_rloc) = itr_rloc(&request, dst) else {
+        // Who leaves names no ITR-RLOC: what there is to say goes to where it came from (RFC 9437 section 5).
+        let itr_rloc = if leaves(&request) { Some(src.ip()) } else { itr_rloc(&request, dst) };
+        let Some(itr_rloc) = itr_rloc else {
             self.counters.malformed += 1;
             return;
         };
@@ -72,9 +79,12 @@ impl Shard {
         let from = (itr_rloc.is_ipv4() == dst.is_ipv4()).then_some(dst);
         let to = SocketAddr::new(itr_rloc, port);
         let silent = request.dont_map_reply;
-        let asked = Asked { nve, to, from, source, silent, ecm, request: &request };
+        let (source_rloc, here) = (src.ip(), dst);
+        let asked = Asked { nve, to, source_rloc, here, from, source, silent, ecm, request: &request };
         for wanted in request.records.iter().take(records) {
-            self.on_wanted(now, &asked, wanted.eid, wanted.mask_len);
+            if !(wanted.notify && self.on_subscribe(now, &asked, &wanted)) {
+                self.on_wanted(now, &asked, wanted.eid, wanted.mask_len);
+            }
         }
     }
 
@@ -83,7 +93,7 @@ impl Shard {
         let mut known = false;
         for (nve, node) in self.nodes.at(rloc) {
             known = true;
-            if owns_itr_rlocs(node, request) {
+            if owns_itr_rlocs(node, request) || leaves(request) {
                 return Some(nve);
             }
         }
@@ -202,7 +212,7 @@ impl Shard {
     }
 
     /// Whether a node may ask about a VN: it has, or is to get, a tenant system there.
-    fn may_ask(&self, nve: XtrId, vni: Vni) -> bool {
+    pub(crate) fn may_ask(&self, nve: XtrId, vni: Vni) -> bool {
         let plain = || self.nodes.get(nve).and_then(|node| node.plain.as_ref());
         self.vns.contains_key(&vni)
             && (self.db.in_scope(nve, vni) || plain().is_some_and(|plain| plain.vnis.contains(&vni)))
@@ -257,6 +267,20 @@ impl Shard {
         };
         let limit = self.config.limits.udp_queue_octets;
         send_reply(&mut self.out, &mut self.counters, limit, asked, &[negative]);
+    }
+
+    /// Says no to a subscription, for a minute (RFC 9437 section 5).
+    pub(crate) fn reply_denied(&mut self, asked: &Asked<'_>, eid: lisp::Eid, action: Action) {
+        self.counters.replies_negative += 1;
+        let denied = Record {
+            ttl: self.config.ttl.negative_inside,
+            mask_len: eid.mask_len(),
+            action,
+            eid: eid.address(),
+            ..Record::default()
+        };
+        let limit = self.config.limits.udp_queue_octets;
+        send_reply(&mut self.out, &mut self.counters, limit, asked, &[denied]);
     }
 
     fn negative_class(&self, vni: Vni, eid: Eid) -> Class {

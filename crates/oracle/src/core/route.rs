@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use weft_lisp::tcp::{Body, Frame, RefreshScope, Signal};
-use weft_lisp::{Address, Ecm, MapRegister, MapRequest, MessageType};
+use weft_lisp::{Address, Ecm, MapNotify, MapRegister, MapRequest, MessageType};
 
 use super::limits;
 
@@ -60,6 +60,10 @@ pub fn owner(datagram: &[u8], shards: usize) -> Owner {
             .map(|request| owners(&mut request.records.iter().map(|record| record.eid))),
         Ok(MessageType::MapRegister) => MapRegister::decode(datagram)
             .map(|register| owners(&mut register.records.iter().map(|record| record.eid))),
+        // What is acknowledged is about one VN, so that one shard has sent it.
+        Ok(MessageType::MapNotifyAck) => {
+            MapNotify::decode(datagram).map(|ack| owners(&mut ack.records.iter().take(1).map(|r| r.eid)))
+        }
         Ok(_) => return Owner::Any,
         Err(e) => Err(e),
     };

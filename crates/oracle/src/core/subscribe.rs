@@ -222,6 +222,7 @@ impl Shard {
             if let Err(error) = self.may_subscribe(*nve, vni) {
                 self.end_subscriptions(*nve, vni, error);
             }
+            self.review_subscriptions(Some(*nve), Some(vni));
         }
     }
 

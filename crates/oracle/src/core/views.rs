@@ -81,6 +81,8 @@ pub struct NodeView {
     pub lost_for: Option<Duration>,
     /// Notifications that wait for it.
     pub pending: usize,
+    /// For a plain xTR: EID-Prefixes that it is subscribed to (RFC 9437).
+    pub subscriptions: usize,
 }
 
 impl Shard {
@@ -157,6 +159,7 @@ impl Shard {
             connected: node.session.is_some(),
             lost_for: node.lost.as_ref().map(|lost| now.since(lost.since)),
             pending: node.pending.len(),
+            subscriptions: self.subscriptions.of(xtr_id).filter(|(_, one)| one.listens()).count(),
         })
     }
 

@@ -16,6 +16,7 @@ use super::conversations::AskKey;
 use super::database::{TsiIx, Via};
 use super::facts::XtrFact;
 use super::output::Event;
+use super::pubsub::Floors;
 use super::route::iid;
 use super::wire::to_lisp;
 use super::{Shard, Timer};
@@ -27,6 +28,10 @@ pub(crate) struct PlainXtr {
     pub(crate) key_id: u8,
     pub(crate) algorithm: Algorithm,
     key: Vec<u8>,
+    /// That of publications; the same unless configured.
+    pubsub_key: Vec<u8>,
+    /// Below which nonces subscriptions do not count.
+    pub(crate) floors: Floors,
     pub(crate) vnis: BTreeSet<Vni>,
     /// The last nonce accepted, and the MAC of that message: an authentic message with both is a copy.
     nonce: u64,
@@ -53,6 +58,8 @@ impl PlainXtr {
             key_id: fact.key_id,
             algorithm: fact.algorithm,
             key: fact.key.clone(),
+            pubsub_key: fact.pubsub_key.as_ref().unwrap_or(&fact.key).clone(),
+            floors: Floors::new(&fact.subscription_nonces),
             vnis: fact.vnis.clone(),
             nonce: fact.saved_nonce,
             mac: Vec::new(),
@@ -61,10 +68,13 @@ impl PlainXtr {
         }
     }
 
-    /// Takes over what a changed fact says. A new key starts its nonces anew.
-    pub(crate) fn update(&mut self, fact: &XtrFact) {
+    /// Takes over what a changed fact says; true when the keys are others: they start the nonces anew.
+    pub(crate) fn update(&mut self, fact: &XtrFact) -> bool {
         let fresh = Self::new(fact);
-        if (fresh.key_id, fresh.algorithm, &fresh.key) == (self.key_id, self.algorithm, &self.key) {
+        let same = (fresh.key_id, fresh.algorithm, &fresh.key, &fresh.pubsub_key)
+            == (self.key_id, self.algorithm, &self.key, &self.pubsub_key);
+        if same {
+            self.floors.merge(&fresh.floors);
             self.site_id = fresh.site_id;
             self.vnis = fresh.vnis;
             self.saved = self.saved.max(fresh.saved);
@@ -72,6 +82,24 @@ impl PlainXtr {
         } else {
             *self = fresh;
         }
+        !same
+    }
+
+    /// The security association of RFC 9437 section 7.1.
+    pub(crate) fn pubsub_key(&self) -> &[u8] {
+        &self.pubsub_key
+    }
+
+    /// A signed Map-Notify for a subscriber; its MAC is as long as those the xTR sends.
+    pub(crate) fn publication(&self, nonce: u64, records: &[lisp::Record<'_>]) -> Option<Vec<u8>> {
+        let full = self.algorithm.mac_len(MacLength::Full) == self.mac.len();
+        let length = if full { MacLength::Full } else { MacLength::Truncated };
+        let auth = self.algorithm.placeholder(self.key_id, length);
+        let notify = MapNotify { nonce, auth, records: records.into(), ..MapNotify::default() };
+        let mut octets = Vec::new();
+        notify.encode(&mut octets, EncodeOptions::default()).ok()?;
+        auth::sign(&mut octets, &self.pubsub_key, auth::Coverage::WholePayload).ok()?;
+        Some(octets)
     }
 }
 
@@ -251,8 +279,12 @@ impl Shard {
         }
     }
 
-    /// Has a plain xTR ask again: the only way it can be told of a change (RFC 9301 section 6.1).
+    /// Has a plain xTR ask again: the only way it can be told of a change (RFC 9301 section 6.1), unless it
+    /// is subscribed and told itself.
     pub(crate) fn solicit(&mut self, now: Time, nve: XtrId, vni: Vni, eid: Eid) {
+        if self.is_published(nve, to_lisp(vni, eid)) {
+            return;
+        }
         let key = AskKey { vni, eid, asker: nve };
         let left = self.config.timing.smr_count;
         match self.smrs.get_mut(&key) {

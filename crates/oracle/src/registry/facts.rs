@@ -5,6 +5,7 @@ use crate::{
     core::{Fact, NveFact, XtrFact},
     store::{Change, StoreError},
 };
+use std::collections::BTreeMap;
 use weft_api::{GrantView, KeyAlgorithm};
 use weft_lisp::Algorithm;
 use weft_model::VnSpec;
@@ -25,8 +26,8 @@ pub fn fact(change: &Change) -> Result<Option<Fact>, StoreError> {
                 Fact::Nve(NveFact { xtr_id, name, rlocs: rlocs.into_iter().collect() })
             }
             Kind::Xtr => {
-                let XtrRecord { xtr_id, site_id, rlocs, key_id, algorithm, key, vns, nonce_floor, .. } =
-                    decode(key, now)?;
+                let record: XtrRecord = decode(key, now)?;
+                let XtrRecord { xtr_id, site_id, rlocs, key_id, algorithm, .. } = record;
                 Fact::Xtr(XtrFact {
                     xtr_id,
                     site_id,
@@ -37,9 +38,12 @@ pub fn fact(change: &Change) -> Result<Option<Fact>, StoreError> {
                         KeyAlgorithm::HmacSha256 => Algorithm::HmacSha256,
                         KeyAlgorithm::HmacSha256Hkdf => Algorithm::HmacSha256Hkdf,
                     },
-                    key: key.into_bytes(),
-                    vnis: vns.into_keys().collect(),
-                    saved_nonce: nonce_floor,
+                    key: record.key.into_bytes(),
+                    pubsub_key: record.pubsub_key.map(String::into_bytes),
+                    vnis: record.vns.into_keys().collect(),
+                    saved_nonce: record.nonce_floor,
+                    // Read with what was saved last, at the start.
+                    subscription_nonces: BTreeMap::new(),
                 })
             }
         },

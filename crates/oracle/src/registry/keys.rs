@@ -78,6 +78,15 @@ pub(super) fn nonce(id: XtrId) -> Vec<u8> {
     format!("nonce/{id}").into_bytes()
 }
 
+/// The last nonces of a plain xTR's subscriptions.
+pub(super) fn subscription_nonces(id: XtrId) -> Vec<u8> {
+    format!("subscription-nonce/{id}/").into_bytes()
+}
+
+pub(super) fn subscription_nonce(id: XtrId, iid: u32, address: &str, mask_len: u8) -> Vec<u8> {
+    format!("subscription-nonce/{id}/{iid:06x}/{address}/{mask_len}").into_bytes()
+}
+
 /// What plain xTRs with that key (its SHA-256) have left behind.
 pub(super) fn nonce_floors(key: &str) -> Vec<u8> {
     format!("nonce-floor/{key}/").into_bytes()

@@ -13,6 +13,7 @@ mod keys;
 mod nves;
 mod pool;
 mod records;
+mod subscriptions;
 #[cfg(test)]
 mod tests;
 mod vns;
@@ -29,6 +30,7 @@ pub use records::{NveRecord, TokenRecord, XtrRecord};
 pub(crate) use grants::raise_floors;
 pub(crate) use keys::Kind;
 pub(crate) use records::decode;
+pub(crate) use subscriptions::subscription_nonces;
 pub(crate) use xtrs::saved_nonce;
 
 use crate::store::{Revision, Snapshot, Store, StoreError, Transaction, transact};

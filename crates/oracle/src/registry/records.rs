@@ -40,6 +40,9 @@ pub struct XtrRecord {
     pub algorithm: KeyAlgorithm,
     /// The pre-shared secret.
     pub key: String,
+    /// The secret of publications to it; `key` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pubsub_key: Option<String>,
     /// VNs in which it may ask although no grant names it there.
     pub vns: BTreeMap<Vni, VnName>,
     /// Nonces up to here were used with this key before the xTR was last removed.

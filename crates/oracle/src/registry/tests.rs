@@ -251,6 +251,7 @@ fn new_xtr(name: &str, id: u8, key: &str, rloc: &str) -> NewXtr {
         key_id: 1,
         algorithm: weft_api::KeyAlgorithm::HmacSha256,
         key: key.into(),
+        pubsub_key: None,
         vns: BTreeSet::from([n("red")]),
     }
 }

@@ -1,6 +1,8 @@
 //! Plain RFC 9301 xTRs.
 
-use super::{Registry, RegistryError, XtrRecord, decode, keys, nves, read, records::NonceFloor, write};
+use super::{
+    Registry, RegistryError, XtrRecord, decode, keys, nves, read, records::NonceFloor, subscriptions, write,
+};
 use crate::store::{Revision, StoreError, Transaction};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,6 +52,7 @@ impl Registry {
             keep_floor(tx, &record)?;
             tx.delete(keys::xtr(id));
             tx.delete(keys::nonce(id));
+            subscriptions::forget(tx, id)?;
             tx.delete(keys::nve_name(&name));
             for rloc in &record.rlocs {
                 tx.delete(keys::rloc(rloc.get()));
@@ -76,10 +79,13 @@ impl Registry {
 }
 
 fn create(tx: &mut dyn Transaction, new: &NewXtr, drawn: XtrId) -> Result<XtrRecord, RegistryError> {
-    let NewXtr { name, rlocs, xtr_id, site_id, key_id, algorithm, key, vns } = new.clone();
-    if key.len() < KEY_MIN {
-        let message = format!("the secret of '{name}' has {} characters; use at least {KEY_MIN}", key.len());
-        return Err(RegistryError::Bad(message));
+    let NewXtr { name, rlocs, xtr_id, site_id, key_id, algorithm, key, pubsub_key, vns } = new.clone();
+    for secret in [Some(&key), pubsub_key.as_ref()].into_iter().flatten() {
+        let length = secret.len();
+        if length < KEY_MIN {
+            let message = format!("a secret of '{name}' has {length} characters; use at least {KEY_MIN}");
+            return Err(RegistryError::Bad(message));
+        }
     }
     let xtr_id = xtr_id.unwrap_or(drawn);
     if nves::find(tx, xtr_id)?.is_some() || find(tx, xtr_id)?.is_some() {
@@ -95,7 +101,18 @@ fn create(tx: &mut dyn Transaction, new: &NewXtr, drawn: XtrId) -> Result<XtrRec
     if nonce_floor > 0 {
         write(tx, keys::nonce(xtr_id), &nonce_floor)?;
     }
-    let record = XtrRecord { name, xtr_id, site_id, rlocs, key_id, algorithm, key, vns: scope, nonce_floor };
+    let record = XtrRecord {
+        name,
+        xtr_id,
+        site_id,
+        rlocs,
+        key_id,
+        algorithm,
+        key,
+        pubsub_key,
+        vns: scope,
+        nonce_floor,
+    };
     write(tx, keys::xtr(xtr_id), &record)?;
     Ok(record)
 }

@@ -8,7 +8,7 @@ use super::{
     udp::{DATAGRAM, Udp},
 };
 use crate::core::{
-    Event, Fact, Owner, Refusal, SessionEvent, SessionId, Shard, ShardConfig, Transmit, owner,
+    Event, Fact, NotSubscribed, Owner, Refusal, SessionEvent, SessionId, Shard, ShardConfig, Transmit, owner,
 };
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -81,6 +81,8 @@ pub(super) enum Order {
     Succeed { tsi: TsiId, nve: XtrId, epoch: Epoch },
     /// Write down a nonce, then tell the shard.
     SaveNonce { shard: usize, xtr: XtrId, nonce: u64 },
+    /// Write down the nonce of a subscription, or forget it.
+    SaveSubscriptionNonce { xtr: XtrId, eid: weft_lisp::Eid, nonce: Option<u64> },
     /// Ask all these shards whether they accept their part of a Map-Register, then give it to them.
     Share(Shared),
 }
@@ -218,6 +220,7 @@ impl ShardThread {
             sessions: BTreeMap::new(),
             octets: Vec::new(),
             refusals: LogLimit::default(),
+            unsubscribed: LogLimit::default(),
             shared: Arc::new(Semaphore::new(SHARED)),
             stopped: false,
         };
@@ -254,6 +257,7 @@ struct Running {
     sessions: BTreeMap<SessionId, Arc<SessionOut>>,
     octets: Vec<u8>,
     refusals: LogLimit,
+    unsubscribed: LogLimit,
     shared: Arc<Semaphore>,
     stopped: bool,
 }
@@ -451,6 +455,10 @@ impl Running {
             Event::SaveNonce { xtr, nonce } => {
                 drop(self.orders.send(Order::SaveNonce { shard: self.index, xtr, nonce }));
             }
+            Event::SaveSubscriptionNonce { xtr, eid, nonce } => {
+                drop(self.orders.send(Order::SaveSubscriptionNonce { xtr, eid, nonce }));
+            }
+            Event::NotSubscribed { xtr, eid, reason } => self.not_subscribed(xtr, eid, &reason),
             Event::Overrun { session, nve } => {
                 tracing::warn!(%nve, session = session.0, "session closed: it does not read what it is sent");
                 if let Some(out) = self.sessions.get(&session) {
@@ -474,6 +482,12 @@ impl Running {
             }
             Event::NvesBack => tracing::info!("NVEs are back"),
             Event::Ready => tracing::debug!(shard = self.index, "facts loaded"),
+        }
+    }
+
+    fn not_subscribed(&self, xtr: XtrId, eid: weft_lisp::Eid, reason: &NotSubscribed) {
+        if let Some(held_back) = self.unsubscribed.pass(self.clock) {
+            tracing::warn!(%xtr, %eid, held_back, "not subscribed: {reason}");
         }
     }
 

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     core::{Fact, ShardConfig, shard_of},
     pki::{Ca, PERSON_TTL_S, ca_exists},
-    registry::{Directory, Kind, Registry, fact, saved_nonce},
+    registry::{Directory, Kind, Registry, fact, saved_nonce, subscription_nonces},
     store::{Change, Observer, RedbStore, Snapshot, Store, StoreError},
 };
 use core::future::Future;
@@ -141,6 +141,7 @@ fn facts(tx: &dyn Snapshot) -> Result<Vec<Fact>, StoreError> {
     for fact in &mut facts {
         if let Fact::Xtr(xtr) = fact {
             xtr.saved_nonce = saved_nonce(tx, xtr.xtr_id)?;
+            xtr.subscription_nonces = subscription_nonces(tx, xtr.xtr_id)?;
         }
     }
     Ok(facts)
@@ -437,6 +438,11 @@ async fn carry_out(app: Arc<App>, mut queue: mpsc::UnboundedReceiver<Order>) {
                         }
                     }
                     Err(e) => tracing::error!(error = %e, %xtr, "a nonce cannot be saved"),
+                }
+            }
+            Some(Order::SaveSubscriptionNonce { xtr, eid, nonce }) => {
+                if let Err(e) = app.registry.save_subscription_nonce(xtr, eid, nonce).await {
+                    tracing::error!(error = %e, %xtr, "a subscription's nonce cannot be saved");
                 }
             }
             // On its own: it waits for shards, and what waits behind it need not.

@@ -5,6 +5,7 @@ mod api;
 mod join;
 mod lab;
 mod openapi;
+mod pubsub;
 mod session;
 mod start;
 mod watch;

@@ -18,6 +18,7 @@ fn new() -> NewXtr {
         key_id: 1,
         algorithm: KeyAlgorithm::HmacSha256,
         key: KEY.into(),
+        pubsub_key: None,
         vns: BTreeSet::from([name("red")]),
     }
 }

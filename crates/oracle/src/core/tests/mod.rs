@@ -5,6 +5,7 @@ mod liveness;
 mod members;
 mod notify;
 mod properties;
+mod pubsub;
 mod push;
 mod register;
 mod resolve;

@@ -14,8 +14,10 @@ fn fact(n: u8, saved_nonce: u64) -> Fact {
         key_id: 1,
         algorithm: Algorithm::HmacSha256,
         key: KEY.to_vec(),
+        pubsub_key: None,
         vnis: BTreeSet::from([vni(1)]),
         saved_nonce,
+        subscription_nonces: BTreeMap::new(),
     })
 }
 

@@ -6,20 +6,37 @@ use super::{
 };
 use crate::{registry::XtrRecord, server::App};
 use axum::{Json, extract::State, http::StatusCode};
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 use weft_api::{Code, ErrorBody, Message, NewXtr, XtrView, local::Items};
 use weft_model::XtrId;
 
-fn view(record: XtrRecord) -> XtrView {
+fn view(record: XtrRecord, subscriptions: usize) -> XtrView {
     let XtrRecord { name, xtr_id, site_id, rlocs, key_id, algorithm, vns, .. } = record;
-    XtrView { name, xtr_id, rlocs, site_id, key_id, algorithm, vns: vns.into_values().collect() }
+    XtrView {
+        name,
+        xtr_id,
+        rlocs,
+        site_id,
+        key_id,
+        algorithm,
+        vns: vns.into_values().collect(),
+        subscriptions,
+    }
 }
 
 /// List the plain xTRs, without their secrets.
 #[utoipa::path(get, path = "/v1/xtrs", tag = "xtrs", responses((status = 200, body = Items<XtrView>)))]
 pub(super) async fn list(State(app): State<Arc<App>>, query: Query) -> Answer<Items<XtrView>> {
     query.only(&[])?;
-    Ok(Json(Items { items: app.directory.xtrs().into_iter().map(view).collect() }))
+    let counts =
+        app.ask(|shard, now| shard.nodes(now).map(|n| (n.xtr_id, n.subscriptions)).collect::<Vec<_>>());
+    let mut subscribed = BTreeMap::<XtrId, usize>::new();
+    for (xtr, count) in counts.await.into_iter().flatten() {
+        *subscribed.entry(xtr).or_default() += count;
+    }
+    let count = |xtr: &XtrRecord| subscribed.get(&xtr.xtr_id).copied().unwrap_or(0);
+    let all = app.directory.xtrs().into_iter().map(|xtr| (count(&xtr), xtr));
+    Ok(Json(Items { items: all.map(|(count, xtr)| view(xtr, count)).collect() }))
 }
 
 /// Make a plain RFC 9301 xTR known.
@@ -38,7 +55,7 @@ pub(super) async fn create(
     getrandom::fill(&mut id).map_err(|e| Failure::new(Code::Internal, format!("no randomness: {e}")))?;
     let (record, _) = app.registry.create_xtr(new, XtrId(id)).await?;
     tracing::info!(xtr = %record.xtr_id, name = %record.name, "xTR known");
-    Ok((StatusCode::CREATED, Json(view(record))))
+    Ok((StatusCode::CREATED, Json(view(record, 0))))
 }
 
 /// Forget a plain xTR. With `force` its grants go too.

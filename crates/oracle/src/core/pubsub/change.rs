@@ -1,0 +1,247 @@
+//! What is published: changes, and what there was already when a prefix was subscribed to.
+
+use std::collections::BTreeSet;
+
+use weft_lisp as lisp;
+use weft_lisp::wire::TTL_REMOVE;
+use weft_lisp::{Action, Record, RecordBuf};
+use weft_model::{Eid, Epoch, MacAddr, Time, Vni, XtrId};
+
+use super::super::database::Locator;
+use super::super::publish::{Basis, Told};
+use super::super::subscribe::Stage;
+use super::super::wire::{Locators, record, to_lisp};
+use super::super::{Shard, Timer};
+use super::store::Phase;
+use super::{Key, NotSubscribed};
+
+/// EIDs of a VN that one Map-Notify's part of a snapshot looks at: those of others in between cost time, too.
+const LOOKS: usize = 1_024;
+/// Octets of a Map-Notify before its MAC and records.
+const HEADER: usize = 16;
+/// The longest MAC.
+const MAC: usize = 32;
+/// Records of one message (RFC 9301 section 5.7: an octet says how many).
+const RECORDS: usize = 255;
+
+/// What a subscriber is told of an EID, if there is something.
+type Shown<'a> = (MacAddr, XtrId, Epoch, &'a [Locator]);
+
+fn shown(told: &Told) -> Option<Shown<'_>> {
+    match told {
+        Told::At { basis: Basis::Registered | Basis::Granted, mac, nve, epoch, locators } => {
+            Some((*mac, *nve, *epoch, locators))
+        }
+        Told::At { .. } | Told::Nothing => None,
+    }
+}
+
+impl Shard {
+    /// What is told of an EID has changed: whoever is subscribed to it has it noted.
+    pub(crate) fn note_change(&mut self, vni: Vni, eid: Eid, before: &Told, after: &Told) {
+        if self.subscriptions.is_empty() {
+            return;
+        }
+        let (was, is) = (shown(before), shown(after));
+        if was == is {
+            return;
+        }
+        // Who knows an address was told where its MAC is as well.
+        let old_mac = match eid {
+            Eid::Ip(_) => was.map(|was| was.0).filter(|mac| is.map(|is| is.0) != Some(*mac)),
+            Eid::Mac(_) => None,
+        };
+        for key in self.subscriptions.told_of(to_lisp(vni, eid)) {
+            self.note(key, eid, is.is_some());
+            if let Some(mac) = old_mac {
+                self.note(key, Eid::Mac(mac), false);
+            }
+        }
+    }
+
+    fn note(&mut self, key: Key, eid: Eid, there: bool) {
+        let limit = self.config.limits.changes_per_subscription.max(1);
+        let Some(subscription) = self.subscriptions.get_mut(key).filter(|one| one.listens()) else { return };
+        if let Some(at) = subscription.expires.take_if(|_| there) {
+            self.timers.remove(&(at, Timer::Temporary(key.0, key.1)));
+        }
+        if subscription.snapshot.is_ahead(&eid) {
+            return;
+        }
+        let changes = subscription.pending.len();
+        if !subscription.pending.insert(eid) {
+            self.counters.pubsub_coalesced += 1;
+        } else if changes >= limit {
+            // Nothing may be lost in silence.
+            self.end_subscription(key, NotSubscribed::Overrun { changes });
+            return;
+        }
+        self.queue(key);
+    }
+
+    /// Puts a subscription in the queue when it has something to publish and may.
+    pub(super) fn queue(&mut self, key: Key) {
+        let Some(subscription) = self.subscriptions.get_mut(key) else { return };
+        let something = !subscription.pending.is_empty() || subscription.snapshot != Stage::Idle;
+        let free = subscription.phase == Phase::Active && subscription.unacked.is_none();
+        if something && free && !std::mem::replace(&mut subscription.queued, true) {
+            self.subscriptions.ready.push_back(key);
+        }
+    }
+
+    /// Sends what waits, as far as the pace allows.
+    pub(crate) fn publish_queued(&mut self, now: Time) {
+        while self.subscriptions.budget > 0
+            && let Some(key) = self.subscriptions.ready.pop_front()
+        {
+            self.subscriptions.budget -= 1;
+            if let Some(subscription) = self.subscriptions.get_mut(key) {
+                subscription.queued = false;
+            }
+            self.publish_next(now, key);
+        }
+        let used = self.subscriptions.budget < self.config.limits.notifies_per_turn.max(1);
+        if used && !std::mem::replace(&mut self.subscriptions.armed, true) {
+            // However short it is: a timer does not come again at the time it came.
+            let wait = self.config.timing.push_interval.max(std::time::Duration::from_micros(1));
+            self.arm(now + wait, Timer::Publish);
+        }
+    }
+
+    /// The next interval begins.
+    pub(crate) fn next_publications(&mut self, now: Time) {
+        self.subscriptions.budget = self.config.limits.notifies_per_turn.max(1);
+        self.subscriptions.armed = false;
+        self.publish_queued(now);
+    }
+
+    /// Sends the next Map-Notify of a subscription.
+    fn publish_next(&mut self, now: Time, key: Key) {
+        let Some(subscription) = self.subscriptions.get(key) else { return };
+        if subscription.phase != Phase::Active || subscription.unacked.is_some() {
+            return;
+        }
+        let Some(nonce) = subscription.nonce.checked_add(1) else {
+            return self.end_subscription(key, NotSubscribed::NoncesUsedUp);
+        };
+        let (records, eids) = self.gather(key);
+        if records.is_empty() {
+            // It has yet to look further, or there was nothing.
+            return self.queue(key);
+        }
+        let Some(subscription) = self.subscriptions.get_mut(key) else { return };
+        subscription.nonce = nonce;
+        let records: Vec<Record<'_>> = records.iter().map(RecordBuf::get).collect();
+        self.send_first(now, key, &records, eids);
+    }
+
+    /// Takes what fits one Map-Notify: changes first, then the snapshot. At least one EID, however long.
+    fn gather(&mut self, key: Key) -> (Vec<RecordBuf>, Vec<Eid>) {
+        let (xtr, prefix) = key;
+        let (mut records, mut eids) = (Vec::new(), Vec::new());
+        let Ok(vni) = Vni::new(prefix.iid()) else { return (records, eids) };
+        let mut room = self.config.limits.notify_octets.saturating_sub(HEADER + MAC);
+        let (mut told, mut looks) = (BTreeSet::new(), LOOKS);
+        while let Some(subscription) = self.subscriptions.get(key) {
+            let change = subscription.pending.first().copied();
+            let (eid, cursor) = match (change, subscription.snapshot) {
+                (Some(eid), _) => (eid, None),
+                (None, Stage::Behind(last)) if looks > 0 => match self.db.behind(vni, last) {
+                    Some(eid) => (eid, Some(Stage::Behind(Some(eid)))),
+                    None => {
+                        self.set_snapshot(key, Stage::Idle);
+                        break;
+                    }
+                },
+                _ => break,
+            };
+            let wire = to_lisp(vni, eid);
+            let mine = || {
+                let best = self.subscriptions.best(xtr, wire);
+                prefix.covers(&wire) && best.is_some_and(|(best, _)| best == key)
+            };
+            let all = if cursor.is_none() || mine() {
+                self.published_records(vni, eid, change.is_some())
+            } else {
+                Vec::new()
+            };
+            let new: Vec<(Eid, RecordBuf)> = all.into_iter().filter(|(eid, _)| !told.contains(eid)).collect();
+            let octets: usize = new.iter().map(|(_, record)| record.octets().len()).sum();
+            let fits = octets <= room && records.len() + new.len() <= RECORDS;
+            if !fits && !records.is_empty() {
+                break;
+            }
+            room = room.saturating_sub(octets);
+            if !new.is_empty() || change.is_some() {
+                eids.push(eid);
+            }
+            for (eid, record) in new {
+                told.insert(eid);
+                records.push(record);
+            }
+            match cursor {
+                Some(stage) => {
+                    looks -= 1;
+                    self.set_snapshot(key, stage);
+                }
+                None => {
+                    if let Some(subscription) = self.subscriptions.get_mut(key) {
+                        subscription.pending.remove(&eid);
+                    }
+                }
+            }
+        }
+        (records, eids)
+    }
+
+    fn set_snapshot(&mut self, key: Key, stage: Stage<Eid>) {
+        if let Some(subscription) = self.subscriptions.get_mut(key) {
+            subscription.snapshot = stage;
+        }
+    }
+
+    /// The records of an EID as they are now: of an IP address its MAC's, too. With `gone`, that there is
+    /// nothing is said as well.
+    fn published_records(&self, vni: Vni, eid: Eid, gone: bool) -> Vec<(Eid, RecordBuf)> {
+        let ttl = self.config.ttl.positive;
+        let told = self.told(vni, eid);
+        let records = match shown(&told) {
+            Some((mac, _, epoch, locators)) => {
+                let (r1, r2) = (Locators::collect(locators.iter().copied()), Locators::mac(mac));
+                let r1 = (Eid::Mac(mac), RecordBuf::new(&record(vni, Eid::Mac(mac), ttl, Some(epoch), &r1)));
+                let r2 = || (eid, RecordBuf::new(&record(vni, eid, ttl, Some(epoch), &r2)));
+                if matches!(eid, Eid::Ip(_)) { vec![r2(), r1] } else { vec![r1] }
+            }
+            None if gone => {
+                let none = Locators::collect(std::iter::empty());
+                vec![(eid, RecordBuf::new(&record(vni, eid, TTL_REMOVE, None, &none)))]
+            }
+            None => Vec::new(),
+        };
+        // Such records always have an encoding.
+        records.into_iter().filter_map(|(eid, record)| record.ok().map(|record| (eid, record))).collect()
+    }
+
+    /// Confirms a subscription: of an address with what there is, of a prefix with nothing but itself, and
+    /// that what is not known of it is to be asked for.
+    pub(super) fn confirm(&mut self, now: Time, key: Key, host: Option<Eid>) {
+        let (_, prefix) = key;
+        let all = match (host, Vni::new(prefix.iid())) {
+            (Some(eid), Ok(vni)) => self.published_records(vni, eid, false),
+            _ => Vec::new(),
+        };
+        let (ttl, action) = match host {
+            Some(_) => (self.config.ttl.negative_inside, Action::Drop),
+            None => (self.config.ttl.positive, Action::SendMapRequest),
+        };
+        let bare = [empty(prefix, ttl, action)];
+        let records: Vec<Record<'_>> = all.iter().map(|(_, record)| record.get()).collect();
+        let records = if records.is_empty() { bare.as_slice() } else { records.as_slice() };
+        self.send_first(now, key, records, Vec::new());
+    }
+}
+
+/// A record without locators.
+pub(super) fn empty(eid: lisp::Eid, ttl: u32, action: Action) -> Record<'static> {
+    Record { ttl, mask_len: eid.mask_len(), action, eid: eid.address(), ..Record::default() }
+}
