@@ -529,6 +529,8 @@ pub(crate) enum Kinds {
     Vns,
     /// Network Virtualization Edges.
     Nves,
+    /// Plain LISP xTRs, and how much each is subscribed to.
+    Xtrs,
     /// Tenant system interfaces, on all hosts; with --socket on this one.
     Tsis,
     /// Where every address is; with --socket what this host's NVE knows.

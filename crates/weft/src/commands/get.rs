@@ -14,6 +14,14 @@ use weft_model::{NveName, Rloc, VnName};
 
 const NVES: &[Column] =
     &[("name", "/name"), ("xtr-id", "/xtr_id"), ("rlocs", "/rlocs"), ("connected", "/connected")];
+const XTRS: &[Column] = &[
+    ("name", "/name"),
+    ("xtr-id", "/xtr_id"),
+    ("rlocs", "/rlocs"),
+    ("algorithm", "/algorithm"),
+    ("vns", "/vns"),
+    ("subscriptions", "/subscriptions"),
+];
 const TSIS: &[Column] = &[
     ("vn", "/vn"),
     ("name", "/name"),
@@ -130,6 +138,7 @@ async fn oracle_list(args: &GetArgs, format: Format) -> Result<String, CommandEr
             output::list(format, &vns, vn::COLUMNS)
         }
         Kinds::Nves => output::list(format, &client.nves().await?.items, NVES),
+        Kinds::Xtrs => output::list(format, &client.xtrs().await?.items, XTRS),
         Kinds::Tsis => output::list(format, &client.tsis(vn).await?.items, TSIS),
         Kinds::Mappings => output::list(format, &client.mappings(vn).await?.items, MAPPINGS),
         Kinds::Conversations => output::list(format, &client.conversations(vn).await?.items, CONVERSATIONS),
@@ -166,7 +175,7 @@ async fn nve_list(args: &GetArgs, nve: &Source<'_>, format: Format) -> Result<St
             output::list(format, &nve.list::<Items<local::Table>>(Shown::Tables).await?.items, TABLES)
         }
         Kinds::Counters => counters(format, nve.list::<Counters>(Shown::Counters).await?.counters),
-        Kinds::Vns | Kinds::Nves | Kinds::Conversations => {
+        Kinds::Vns | Kinds::Nves | Kinds::Xtrs | Kinds::Conversations => {
             Err(CommandError::Usage("only the Oracle knows this; leave --nve and --socket away"))
         }
     }
