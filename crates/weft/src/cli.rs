@@ -1,5 +1,7 @@
 //! What a user may type.
 
+mod xtr;
+
 use crate::{error::CommandError, output::Format};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{
@@ -7,6 +9,8 @@ use std::{
     num::NonZeroUsize,
     path::PathBuf,
 };
+pub(crate) use xtr::{XtrAdd, XtrCommand};
+
 use weft_model::{Bum, IpNet, Learning, NveName, Reply, Rloc, TenantIp, TsMac, TsiName, VnName, Vni};
 
 /// Where the Oracle keeps its data unless told otherwise; its operator context is in it.
@@ -65,6 +69,9 @@ pub(crate) enum Command {
     /// Attach, detach and list tenant system interfaces of this host.
     #[command(subcommand)]
     Tsi(TsiCommand),
+    /// Make plain LISP xTRs known, and forget them.
+    #[command(subcommand)]
+    Xtr(XtrCommand),
     /// Show what there is, as a table, JSON or YAML.
     #[command(after_help = "Examples:
   weft get tsis
@@ -584,6 +591,7 @@ impl Cli {
                 | TsiCommand::Release { output, .. }
                 | TsiCommand::List { output, .. },
             )
+            | Command::Xtr(XtrCommand::Add(XtrAdd { output, .. }) | XtrCommand::Remove { output, .. })
             | Command::Nve(NveArgs {
                 command: Some(NveCommand::Remove { output, .. } | NveCommand::Uninstall { output, .. }),
                 ..

@@ -40,6 +40,14 @@ pub(crate) enum CommandError {
     /// The runtime cannot start.
     #[error("cannot start: {0}")]
     Runtime(io::Error),
+    /// A file cannot be read.
+    #[error("cannot read {path}: {source}; name a file with the secret in its first line")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// A file cannot be written.
     #[error("cannot write {path}: {source}")]
     Write {

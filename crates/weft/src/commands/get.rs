@@ -1,6 +1,6 @@
 //! `weft get`: what there is, from the Oracle or from this host's NVE.
 
-use super::{client, tsi, vn};
+use super::{client, tsi, vn, xtr};
 use crate::cli::{GetArgs, Kinds, Socket};
 use crate::error::CommandError;
 use crate::output::{self, Column, Format};
@@ -14,14 +14,6 @@ use weft_model::{NveName, Rloc, VnName};
 
 const NVES: &[Column] =
     &[("name", "/name"), ("xtr-id", "/xtr_id"), ("rlocs", "/rlocs"), ("connected", "/connected")];
-const XTRS: &[Column] = &[
-    ("name", "/name"),
-    ("xtr-id", "/xtr_id"),
-    ("rlocs", "/rlocs"),
-    ("algorithm", "/algorithm"),
-    ("vns", "/vns"),
-    ("subscriptions", "/subscriptions"),
-];
 const TSIS: &[Column] = &[
     ("vn", "/vn"),
     ("name", "/name"),
@@ -138,7 +130,7 @@ async fn oracle_list(args: &GetArgs, format: Format) -> Result<String, CommandEr
             output::list(format, &vns, vn::COLUMNS)
         }
         Kinds::Nves => output::list(format, &client.nves().await?.items, NVES),
-        Kinds::Xtrs => output::list(format, &client.xtrs().await?.items, XTRS),
+        Kinds::Xtrs => output::list(format, &client.xtrs().await?.items, xtr::COLUMNS),
         Kinds::Tsis => output::list(format, &client.tsis(vn).await?.items, TSIS),
         Kinds::Mappings => output::list(format, &client.mappings(vn).await?.items, MAPPINGS),
         Kinds::Conversations => output::list(format, &client.conversations(vn).await?.items, CONVERSATIONS),

@@ -6,6 +6,7 @@ mod nve;
 mod oracle;
 mod tsi;
 mod vn;
+mod xtr;
 
 use crate::cli::{Access, Cli, Command};
 use crate::{error::CommandError, output};
@@ -20,6 +21,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, CommandError> {
         Command::Oracle(args) => oracle::run(args),
         Command::Nve(args) => nve::run(args),
         Command::Vn(command) => wait(vn::run(command)),
+        Command::Xtr(command) => wait(xtr::run(command)),
         Command::Tsi(command) => wait(tsi::run(command)),
         Command::Get(args) => wait(get::run(args)),
         Command::Lab(command) => {
