@@ -152,7 +152,9 @@ def record(octets, message):
     need(act & 0x0F == 0 and low == 0, f"record: reserved bits {act & 0x0f:#x} {low:#x}")
     action = act >> 5
     need(action < len(ACTIONS), f"ACT {action} is not assigned")
-    need(action == 0 or message == "map-reply", f"ACT {action} in a {message}")
+    # Of a subscription also a Map-Notify says why there are no locators (RFC 9437 section 5).
+    negative = message in ("map-reply", "map-notify", "map-notify-ack")
+    need(action == 0 or negative, f"ACT {action} in a {message}")
     need(action == 0 or count == 0, f"ACT {action} although there are locators")
     version = octets.number(2, "Map-Version Number")
     need(version >> 12 == 0, f"record: Rsvd {version >> 12:#x}")
@@ -186,7 +188,7 @@ def map_request(octets, word):
     said["nonce"] = f"{octets.number(8, 'Nonce'):016x}"
     said["source_eid"] = address(octets)
     said["itr_rlocs"] = [address(octets) for _ in range(itrs)]
-    need(all(a["kind"] in ("ipv4", "ipv6") for a in said["itr_rlocs"]), "an ITR-RLOC that is no IP address")
+    kinds = [one["kind"] for one in said["itr_rlocs"]]
     said["records"] = []
     for _ in range(count):
         first = octets.number(1, "record")
@@ -200,6 +202,9 @@ def map_request(octets, word):
         said |= xtr(octets)
     asks_for_notify = any(r["notify"] for r in said["records"])
     need(said["id"] or not asks_for_notify, "N bit without an xTR-ID to notify")
+    # Who wants no more notifications names none (RFC 9437 section 5).
+    leaves = asks_for_notify and kinds == ["none"]
+    need(leaves or all(kind in ("ipv4", "ipv6") for kind in kinds), "an ITR-RLOC that is no IP address")
     return said
 
 

@@ -99,6 +99,18 @@ pub fn udp() -> Result<Samples, Box<dyn Error>> {
         let mut octets = Vec::new();
         MapRequest { records: (&asked).into(), xtr: Some(XTR), ..plain }.encode(&mut octets, options)?;
         add(&format!("request-subscribe-{name}"), octets);
+
+        // All of the VN of that family, and the end of it: no ITR-RLOC (RFC 9437 section 5).
+        let all = Eid::prefix(VNI, eid.addr(), 0)?;
+        let (asked, nobody) = ([request(true, all)], [Address::NoAddress]);
+        let mut octets = Vec::new();
+        let leave =
+            MapRequest { records: (&asked).into(), itr_rlocs: (&nobody).into(), xtr: Some(XTR), ..plain };
+        MapRequest { itr_rlocs: (&itr_rlocs).into(), ..leave }.encode(&mut octets, options)?;
+        add(&format!("request-subscribe-all-{name}"), octets);
+        let mut octets = Vec::new();
+        leave.encode(&mut octets, options)?;
+        add(&format!("request-unsubscribe-{name}"), octets);
     }
     let asked = [request(false, ip_b)];
     let mut octets = Vec::new();
@@ -166,6 +178,20 @@ pub fn udp() -> Result<Samples, Box<dyn Error>> {
         add(&format!("notify-{name}"), signed(|out| notify.encode(out, options))?);
         let ack = MapNotify { kind: NotifyKind::Ack, ..notify };
         add(&format!("notify-ack-{name}"), signed(|out| ack.encode(out, options))?);
+    }
+    // What subscribers are told besides mappings: that nobody has an address yet, that a prefix is subscribed to,
+    // that an address is gone, and that a subscription is over.
+    let all = Eid::prefix(VNI, Ipv4Addr::UNSPECIFIED, 0)?;
+    for (name, record) in [
+        ("nobody", negative[0]),
+        ("all", Record { ttl: 15, action: Action::SendMapRequest, ..record(all) }),
+        ("gone", Record { ttl: 0, ..record(ip_b) }),
+        ("over", Record { ttl: 0, action: Action::DropAuthFailure, ..record(ip_b) }),
+    ] {
+        let auth = Algorithm::HmacSha256.placeholder(1, MacLength::Truncated);
+        let records = [record];
+        let notify = MapNotify { nonce: 2, auth, records: (&records).into(), ..MapNotify::default() };
+        add(&format!("notify-{name}"), signed(|out| notify.encode(out, options))?);
     }
     Ok(samples)
 }
@@ -238,6 +264,15 @@ pub fn tcp() -> Result<Samples, EncodeError> {
         ("view-request", Body::View(View::Request { what: b"mappings" })),
         ("view-part", Body::View(View::Part { last: true, refused: false, octets: b"{\"items\":[]}" })),
         ("vn-digest", Body::Signal(Signal::VnDigest { vni: VNI, count: 1, digest: 42 })),
+        ("subscribe-mappings", Body::Signal(Signal::SubscribeMappings { vni: VNI, count: 1, digest: 42 })),
+        ("unsubscribe-mappings", Body::Signal(Signal::UnsubscribeMappings { vni: VNI })),
+        (
+            "mappings-refused",
+            Body::Signal(Signal::MappingsRefused { vni: VNI, error: SubscribeError::NotEnabled }),
+        ),
+        ("mappings-begin", Body::Signal(Signal::MappingsBegin { vni: VNI })),
+        ("mappings-marker", Body::Signal(Signal::MappingsMarker { vni: VNI, count: 1, digest: 42 })),
+        ("lisp-port", Body::Signal(Signal::LispPort { port: 4343 })),
     ];
     let mut octets = Vec::new();
     let register = MapRegister {
