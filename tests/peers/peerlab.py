@@ -1,4 +1,7 @@
-"""A lab of Weft, seen from outside: its namespaces, its Oracle's /v1 API, its counters."""
+"""A lab of Weft, seen from outside: its namespaces, its Oracle's /v1 API, its counters.
+
+    peerlab.py --lab NAME METHOD PATH [JSON]     asks the Oracle of a lab as its operator
+"""
 
 import ctypes
 import http.client
@@ -235,3 +238,8 @@ class Report:
         json.dump({"ok": not failed, "failed": failed, "gaps": self.gaps, "checks": self.checks, **more}, sys.stdout, indent=1)
         print()
         return int(bool(failed))
+
+
+if __name__ == "__main__":
+    with Lab(sys.argv[2]) as asked:
+        print(json.dumps(asked.ask(sys.argv[3], sys.argv[4], json.loads(sys.argv[5]) if len(sys.argv) > 5 else None)))

@@ -5,9 +5,11 @@
 #![allow(clippy::print_stderr, reason = "what a failed test shows goes to standard error")]
 
 mod guard;
+mod peer;
 mod traffic;
 
 pub use guard::TestLab;
+pub use peer::{Peer, script};
 pub use traffic::transfer;
 pub use weft_lab::ping::{Ping, ping, ping_from};
 

@@ -49,6 +49,12 @@ const PACKAGES: &[Package] = &[
     package("arping", "arping", "sends RFC 5227 probes", &[Use::Demo, Use::Test]),
     package("iperf3", "iperf3", "sends TCP through the overlay", &[Use::Demo, Use::Test, Use::Bench]),
     package("python3", "python3", "is the LISP peer of the tests", &[Use::Test]),
+    package(
+        "python3-scapy",
+        "/usr/lib/python3/dist-packages/scapy/__init__.py",
+        "is the subscribing xTR of the tests",
+        &[Use::Test],
+    ),
     package("tshark", "tshark", "is the referee of wire formats", &[Use::Test]),
     package("frr", "/usr/lib/frr/bgpd", "is the BGP EVPN peer of the benches", &[Use::Bench]),
 ];
