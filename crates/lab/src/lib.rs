@@ -25,6 +25,7 @@ mod error;
 mod http;
 mod lab;
 mod links;
+pub mod lossy;
 mod netns;
 pub mod ping;
 pub mod probe;

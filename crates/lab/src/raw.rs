@@ -53,35 +53,69 @@ fn open(device: &str) -> io::Result<OwnedFd> {
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(socket) }
 }
 
-/// An ARP request (RFC 826) to everybody.
+/// An ARP request (RFC 826) to everybody: a probe when `ip` is unspecified, an announcement when it is `target`
+/// (RFC 5227).
 #[must_use]
 pub fn arp_request(mac: MacAddr, ip: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
+    arp_request_to(MacAddr::BROADCAST, mac, ip, target)
+}
+
+/// The same to one MAC address, as who makes sure that a neighbour is still there sends it (RFC 1122 section
+/// 2.3.2.1).
+#[must_use]
+pub fn arp_request_to(to: MacAddr, mac: MacAddr, ip: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
     let mac = mac.octets();
-    let mut frame = [&[0xff; 6][..], &mac, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1], &mac].concat();
+    let mut frame = [&to.octets()[..], &mac, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1], &mac].concat();
     frame.extend(ip.octets());
     frame.extend([0; 6]);
     frame.extend(target.octets());
     frame
 }
 
-/// A Neighbor Solicitation (RFC 4861 section 4.3) to the target's solicited-node group.
+/// A Neighbor Solicitation (RFC 4861 section 4.3) to the target's solicited-node group; that of duplicate address
+/// detection (RFC 4862 section 5.4.2) when `ip` is unspecified.
 #[must_use]
 pub fn neighbour_solicitation(mac: MacAddr, ip: Ipv6Addr, target: Ipv6Addr) -> Vec<u8> {
     let [.., a, b, c] = target.octets();
     let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(a), u16::from_be_bytes([b, c]));
-    let mac = mac.octets();
-    let mut icmp = vec![135, 0, 0, 0, 0, 0, 0, 0];
-    icmp.extend(target.octets());
-    icmp.extend([1, 1]);
-    icmp.extend(mac);
+    let option = (!ip.is_unspecified()).then_some(mac);
+    discovery(135, [0; 4], (mac, ip), (MacAddr([0x33, 0x33, 0xff, a, b, c]), group), target, option)
+}
+
+/// The same to the target itself, which has `to` (RFC 4861 section 7.3.3).
+#[must_use]
+pub fn neighbour_solicitation_to(to: MacAddr, mac: MacAddr, ip: Ipv6Addr, target: Ipv6Addr) -> Vec<u8> {
+    discovery(135, [0; 4], (mac, ip), (to, target), target, Some(mac))
+}
+
+/// An unsolicited Neighbor Advertisement to all nodes that overrides (RFC 4861 section 7.2.6).
+#[must_use]
+pub fn unsolicited_advertisement(mac: MacAddr, ip: Ipv6Addr) -> Vec<u8> {
+    let all = (MacAddr([0x33, 0x33, 0, 0, 0, 1]), Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1));
+    discovery(136, [0x20, 0, 0, 0], (mac, ip), all, ip, Some(mac))
+}
+
+fn discovery(
+    kind: u8,
+    flags: [u8; 4],
+    from: (MacAddr, Ipv6Addr),
+    to: (MacAddr, Ipv6Addr),
+    target: Ipv6Addr,
+    option: Option<MacAddr>,
+) -> Vec<u8> {
+    let mut icmp = [&[kind, 0, 0, 0][..], &flags, &target.octets()].concat();
+    if let Some(mac) = option {
+        icmp.extend([kind - 134, 1]);
+        icmp.extend(mac.octets());
+    }
     let length = u8::try_from(icmp.len()).unwrap_or_default();
-    let pseudo = [&ip.octets()[..], &group.octets(), &[0, 0, 0, length, 0, 0, 0, 58], &icmp].concat();
+    let pseudo = [&from.1.octets()[..], &to.1.octets(), &[0, 0, 0, length, 0, 0, 0, 58], &icmp].concat();
     let sum = !crate::echo::checksum(&pseudo);
     icmp[2..4].copy_from_slice(&sum.to_be_bytes());
-    let mut frame = [&[0x33, 0x33, 0xff, a, b, c][..], &mac, &[0x86, 0xdd]].concat();
+    let mut frame = [&to.0.octets()[..], &from.0.octets(), &[0x86, 0xdd]].concat();
     frame.extend([0x60, 0, 0, 0, 0, length, 58, 255]);
-    frame.extend(ip.octets());
-    frame.extend(group.octets());
+    frame.extend(from.1.octets());
+    frame.extend(to.1.octets());
     frame.extend(icmp);
     frame
 }

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use weft_model::MacAddr;
 
+use super::discovery::Discovery;
 use crate::commands::{API_PORT, LISP_PORT, VXLAN_PORT};
 
 /// What kind of frame an Ethernet frame is, underlay or tenant.
@@ -85,21 +86,34 @@ pub struct Frame {
     pub inner: Option<(MacAddr, MacAddr)>,
     /// Source and destination address of the tenant's frame, for VXLAN with IP inside.
     pub inner_ips: Option<(IpAddr, IpAddr)>,
+    /// Its own source and destination MAC.
+    pub macs: Option<(MacAddr, MacAddr)>,
+    /// What ARP or Neighbor Discovery says in it: the tenant's, for VXLAN.
+    pub discovery: Option<Discovery>,
 }
 
-struct Ip {
-    from: IpAddr,
-    to: IpAddr,
-    protocol: u8,
+pub(super) struct Ip {
+    pub(super) from: IpAddr,
+    pub(super) to: IpAddr,
+    pub(super) protocol: u8,
     /// Where the payload begins.
-    at: usize,
+    pub(super) at: usize,
 }
 
 /// Reads the frame `bytes`; whatever is cut short counts as [`Class::Other`].
 #[must_use]
 pub fn classify(bytes: &[u8]) -> Frame {
     let len = bytes.len();
-    let other = Frame { class: Class::Other, from: None, to: None, len, inner: None, inner_ips: None };
+    let other = Frame {
+        class: Class::Other,
+        from: None,
+        to: None,
+        len,
+        inner: None,
+        inner_ips: None,
+        macs: mac_at(bytes, 6).zip(mac_at(bytes, 0)),
+        discovery: Discovery::of(bytes),
+    };
     let Some(ip) = ip(bytes) else {
         return Frame { class: underlay(kind(bytes)), ..other };
     };
@@ -131,6 +145,7 @@ fn vxlan(frame: &Frame, payload: &[u8]) -> Frame {
         },
         inner: Some((from, to)),
         inner_ips: ip(inner).map(|ip| (ip.from, ip.to)),
+        discovery: Discovery::of(inner),
         ..*frame
     }
 }
@@ -155,7 +170,7 @@ pub fn kind(bytes: &[u8]) -> Kind {
 }
 
 /// The IP header of an Ethernet frame, past IPv6 hop-by-hop options (MLD has them).
-fn ip(bytes: &[u8]) -> Option<Ip> {
+pub(super) fn ip(bytes: &[u8]) -> Option<Ip> {
     match u16_at(bytes, 12)? {
         0x0800 => {
             let header = bytes.get(14..34)?;
@@ -184,11 +199,11 @@ fn ip(bytes: &[u8]) -> Option<Ip> {
     }
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+pub(super) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
 }
 
-fn mac_at(bytes: &[u8], at: usize) -> Option<MacAddr> {
+pub(super) fn mac_at(bytes: &[u8], at: usize) -> Option<MacAddr> {
     Some(MacAddr(bytes.get(at..at + 6)?.try_into().ok()?))
 }
 
@@ -217,6 +232,29 @@ mod tests {
         let frame = vxlan(&ethernet([0xff; 6], 0x0806, &[0; 28]));
         assert_eq!(frame.class, Class::Vxlan { vni: 7001, group: true, inner: Kind::Arp });
         assert_eq!(frame.from, Some("192.0.2.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn what_discovery_says() {
+        let arp = |op: u8, spa: [u8; 4]| {
+            let head = [0, 1, 8, 0, 6, 4, 0, op, 2, 0, 0, 0, 0, 9];
+            [&head[..], &spa, &[0; 6], &[10, 0, 0, 2]].concat()
+        };
+        let probe = vxlan(&ethernet([0xff; 6], 0x0806, &arp(1, [0; 4]))).discovery.unwrap();
+        assert!(probe.is_probe() && probe.about == IpAddr::from([10, 0, 0, 2]), "{probe:?}");
+        let reply =
+            classify(&ethernet([2, 0, 0, 0, 0, 1], 0x0806, &arp(2, [10, 0, 0, 1]))).discovery.unwrap();
+        assert!(reply.answer && reply.about == IpAddr::from([10, 0, 0, 1]), "{reply:?}");
+        assert_eq!(reply.mac, Some(MacAddr([2, 0, 0, 0, 0, 9])));
+        let ns = crate::raw::neighbour_solicitation(
+            MacAddr([2, 0, 0, 0, 0, 1]),
+            "fd00::1".parse().unwrap(),
+            "fd00::2".parse().unwrap(),
+        );
+        let asks = classify(&ns).discovery.unwrap();
+        assert_eq!((asks.answer, asks.about), (false, "fd00::2".parse().unwrap()));
+        assert_eq!(asks.mac, Some(MacAddr([2, 0, 0, 0, 0, 1])));
+        assert_eq!(classify(&ipv4_udp(53, &[])).discovery, None);
     }
 
     #[test]

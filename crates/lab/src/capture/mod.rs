@@ -3,10 +3,12 @@
 //! On the fabric's bridge each forwarded frame is seen exactly once. A frame with segmentation
 //! offload is one frame there, as it is for the kernel.
 
+mod discovery;
 mod filter;
 mod frame;
 mod pcap;
 
+pub use discovery::Discovery;
 pub use filter::Filter;
 pub use frame::{Class, Frame, Kind, classify, kind};
 
@@ -175,6 +177,13 @@ impl Capture {
     pub fn count(&self, which: impl Fn(&Frame) -> bool) -> usize {
         let seen = self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.iter().filter(|frame| which(frame)).count()
+    }
+
+    /// The last of the frames seen so far that `which` accepts.
+    #[must_use]
+    pub fn last(&self, which: impl Fn(&Frame) -> bool) -> Option<Frame> {
+        let seen = self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.iter().rev().find(|frame| which(frame)).copied()
     }
 
     /// Stops and gives everything that was seen: all that was sent before this call is in it.
