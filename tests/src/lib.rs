@@ -32,3 +32,10 @@ pub fn weft_bin() -> anyhow::Result<PathBuf> {
 
 /// The three-host data centre of the examples.
 pub const THREE_HOSTS: &str = include_str!("../../examples/three-hosts.yaml");
+
+/// The address that a row of `weft get mappings -o json` is about, an IP or a MAC address.
+#[must_use]
+pub fn eid(row: &serde_json::Value) -> Option<&str> {
+    let eid = &row["eid"];
+    eid.as_str().or_else(|| eid["ip"].as_str()).or_else(|| eid["mac"].as_str())
+}

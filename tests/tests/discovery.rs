@@ -20,29 +20,27 @@ fn neighbour_state(lab: &TestLab, tenant: &str, ip: &str) -> Result<String> {
 
 /// A neighbour entry ages and is used: the kernel asks its owner, by unicast, whether it is still
 /// there (RFC 1122 section 2.3.2.1, RFC 4861 section 7.3). That question and its answer cross the overlay.
-fn aged_entry_is_confirmed_by_its_owner(ip: &str, question: Kind, answer: Kind) -> Result<()> {
-    let lab = TestLab::up(THREE_HOSTS)?;
-    lab.settle()?;
+fn aged_entry_is_confirmed_by_its_owner(lab: &TestLab, ip: &str, question: Kind, answer: Kind) -> Result<()> {
     let asking = lab.node("red-a")?;
     for family in ["ipv4", "ipv6"] {
         // From the first use of a stale entry to the probe: 5 s by default.
         asking.sysctl(&format!("net/{family}/neigh/eth0/delay_first_probe_time"), "1")?;
     }
-    ensure!(ping(&lab, "red-a", ip, 2)?.complete());
+    ensure!(ping(lab, "red-a", ip, 2)?.complete());
     let (asker, owner) = (lab.tenant("red-a")?.mac, lab.tenant("red-b")?.mac);
-    let capture = Capture::underlay(&lab, "aged")?;
-    let at_owner = Capture::start(&lab.node("red-b")?, "eth0", &lab.files().run.join("owner.pcap"))?;
+    let capture = Capture::underlay(lab, "aged")?;
+    let at_owner = Capture::start(&lab.node("red-b")?, "eth0", &lab.files().run.join(format!("{ip}.pcap")))?;
     let mac = owner.to_string();
     let aged =
         lab.exec("red-a", &["ip", "neigh", "change", ip, "lladdr", &mac, "dev", "eth0", "nud", "stale"])?;
     ensure!(aged.status.success(), "{}", String::from_utf8_lossy(&aged.stderr));
-    ensure!(neighbour_state(&lab, "red-a", ip)? == "STALE");
+    ensure!(neighbour_state(lab, "red-a", ip)? == "STALE");
     // One request a run: later ones of the same run would tell the kernel that the neighbour is there.
     let confirmed = clock::until(clock::CEILING, || -> Result<Option<()>> {
-        ensure!(ping(&lab, "red-a", ip, 1)?.complete());
-        Ok((neighbour_state(&lab, "red-a", ip)? == "REACHABLE").then_some(()))
+        ensure!(ping(lab, "red-a", ip, 1)?.complete());
+        Ok((neighbour_state(lab, "red-a", ip)? == "REACHABLE").then_some(()))
     })?;
-    ensure!(confirmed.is_some(), "it stayed {}", neighbour_state(&lab, "red-a", ip)?);
+    ensure!(confirmed.is_some(), "it stayed {}", neighbour_state(lab, "red-a", ip)?);
 
     let captured = capture.stop()?;
     let crossed = |what: Kind, inner, from: IpAddr, to: IpAddr| {
@@ -62,17 +60,17 @@ fn aged_entry_is_confirmed_by_its_owner(ip: &str, question: Kind, answer: Kind) 
     for what in [question, answer] {
         ensure!(seen.sum(|class| *class == Class::Underlay(what)) >= 1, "{what:?} at the owner: {seen:?}");
     }
+    Ok(())
+}
+
+#[test]
+fn an_aged_neighbour_is_asked_by_unicast() -> Result<()> {
+    let lab = TestLab::up(THREE_HOSTS)?;
+    lab.settle()?;
+    aged_entry_is_confirmed_by_its_owner(&lab, "10.0.0.2", Kind::Arp, Kind::Arp)?;
+    let (question, answer) = (Kind::NeighbourSolicitation, Kind::NeighbourAdvertisement);
+    aged_entry_is_confirmed_by_its_owner(&lab, "fd00::2", question, answer)?;
     lab.down()
-}
-
-#[test]
-fn an_aged_ipv4_neighbour_is_asked_by_unicast() -> Result<()> {
-    aged_entry_is_confirmed_by_its_owner("10.0.0.2", Kind::Arp, Kind::Arp)
-}
-
-#[test]
-fn an_aged_ipv6_neighbour_is_asked_by_unicast() -> Result<()> {
-    aged_entry_is_confirmed_by_its_owner("fd00::2", Kind::NeighbourSolicitation, Kind::NeighbourAdvertisement)
 }
 
 /// Gives `tenant` the address `ip` and says whether its detection (RFC 4862 section 5.4) found it taken.
