@@ -57,7 +57,8 @@ pub trait Datapath {
 
     /// Sends a frame on its way that was held, as if its VAP had sent it again: every check is made, every table
     /// looked at, the frame counted. It goes by the VXLAN device; what would be answered (a frame that is too big)
-    /// is dropped. What became of it: it may be punted again.
+    /// is dropped. A checksum that its tenant system left to the device to make is made. What became of it: it may be
+    /// punted again.
     ///
     /// # Errors
     /// [`DatapathError::FrameLength`] (some 3,500 octets at most), [`DatapathError::NoDevice`], or what the kernel

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{How, Lab, frames::*, rloc, tcp, ts_ips, ts_mac, vni, wait_for};
+use common::{How, Lab, Ns, frames::*, rloc, tcp, ts_ips, ts_mac, vni, wait_for};
 use std::net::IpAddr;
 use weft_datapath::{
     Datapath as _, DatapathError, IfIndex, Location, Neighbour, Op, Path, Punt, PuntReason, Reason, VapKind,
@@ -34,12 +34,17 @@ fn ip(n: u8, v6: bool) -> IpAddr {
 
 /// From A, for tenant system `to`, with these octets in it.
 fn data(dst: Mac, to: u8, v6: bool, payload: &[u8]) -> Vec<u8> {
+    [&dst[..], &packet(17, to, v6, &udp(5, 5, payload))[6..]].concat()
+}
+
+/// From A to the MAC address of all NVEs, for tenant system `to`.
+fn packet(proto: u8, to: u8, v6: bool, segment: &[u8]) -> Vec<u8> {
     match (ip(1, v6), ip(to, v6)) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
-            eth(dst, A, 0x0800, &ipv4(from, to, 17, 0, 0, &udp(5, 5, payload)))
+            eth(anycast(), A, 0x0800, &ipv4(from, to, proto, 0, 0, segment))
         }
         (IpAddr::V6(from), IpAddr::V6(to)) => {
-            eth(dst, A, 0x86dd, &ipv6(from, to, 17, 64, 0, &udp(5, 5, payload)))
+            eth(anycast(), A, 0x86dd, &ipv6(from, to, proto, 64, 0, segment))
         }
         _ => panic!("two families"),
     }
@@ -183,6 +188,57 @@ fn held_and_sent_on() {
         let error = lab.nves[0].with(|k| k.resend(device, &all[..10]).unwrap_err());
         assert!(matches!(error, DatapathError::FrameLength(10)), "{error}");
     }
+}
+
+/// What was left to the device to be summed up is, or the receiver would drop it.
+#[test]
+fn ld_held_without_a_checksum_and_sent_on_with_one() {
+    let how = How { kind: VapKind::Tap, path: Path::Direct, v6: false };
+    let mut lab = Lab::new();
+    let name = "ts1";
+    let mut guest = common::tap::Guest::new(&lab.nves[0].ns, name, true);
+    lab.nves[0].ns.ip("link set ts1 up");
+    let ts = common::Ts { n: 1, device: lab.nves[0].ns.index(name), ns: Ns::new("guest"), relay: None };
+    lab.tell(0, &ts, how);
+    let device = ts.device;
+    lab.tss.push(ts);
+    lab.attach(1, 3, How { kind: VapKind::Veth, ..how });
+    lab.set_vn(Learning::Distribute, Bum::Drop, false);
+    lab.tss[1].silence();
+    let end = Wire::new(&lab.tss[1].ns, "eth0");
+    for (v6, proto, field) in [(false, 6, 16), (false, 17, 6), (true, 6, 16), (true, 17, 6), (true, 58, 2)] {
+        let key = ts_ips(3)[usize::from(v6)];
+        let mut segment = vec![b'u'; 333];
+        segment[12] = 0x50;
+        segment[4..6].copy_from_slice(&333_u16.to_be_bytes());
+        let rest = [&333_u32.to_be_bytes()[..], &[0, 0, 0, proto]].concat();
+        let pseudo = !match (ip(1, v6), ip(3, v6)) {
+            (IpAddr::V4(a), IpAddr::V4(c)) => sum(&[&a.octets(), &c.octets(), &rest]),
+            (IpAddr::V6(a), IpAddr::V6(c)) => sum(&[&a.octets(), &c.octets(), &rest]),
+            _ => panic!("two families"),
+        };
+        segment[field..field + 2].copy_from_slice(&pseudo.to_be_bytes());
+        // An echo request: other messages of ICMPv6 may be somebody's business.
+        if proto == 58 {
+            segment[..2].copy_from_slice(&[128, 0]);
+        }
+        let frame = packet(proto, 3, v6, &segment);
+        lab.nves[0].apply(&[Op::RemoveNeighbour(vni(7001), key)]);
+        let l4 = u16::try_from(frame.len() - segment.len()).unwrap();
+        guest.send_unsummed(&frame, l4, u16::try_from(field).unwrap());
+        let held = punt(&mut lab);
+        assert_eq!(held.frame, frame, "as it left the tenant system");
+        lab.nves[0].apply(&[Op::SetNeighbour(vni(7001), key, Neighbour::At(MacAddr(C)))]);
+        assert_eq!(lab.nves[0].with(|k| k.resend(device, &held.frame).unwrap()), Reason::Encapsulated);
+        let got = end.receive("it", |f| f.len() == frame.len());
+        let got = &got[usize::from(l4)..];
+        let whole = fold(u32::from(pseudo) + u32::from(!sum(&[got])));
+        assert_eq!(whole, 0xffff, "IPv6: {v6}, protocol {proto}");
+    }
+}
+
+fn fold(total: u32) -> u32 {
+    (total & 0xffff) + (total >> 16)
 }
 
 /// One destination nobody knows does not take the VAP's whole share.

@@ -12,6 +12,7 @@ mod punts;
 mod sizes;
 mod sys;
 mod uninstall;
+mod unsummed;
 mod vns;
 mod vxlan;
 
@@ -574,7 +575,7 @@ impl Datapath for Kernel {
         if !sys::device_exists(vap) {
             return Err(DatapathError::NoDevice(vap));
         }
-        let run = dry_run::run(self.again.as_fd(), vap, frame, false)?;
+        let run = dry_run::run(self.again.as_fd(), vap, &unsummed::completed(frame), false)?;
         run.reason.ok_or_else(|| DatapathError::Load("a program does not say what it did".into()))
     }
 

@@ -1,0 +1,212 @@
+//! Checksums that a tenant system leaves to whoever sends its frame on. A device makes them as the frame goes
+//! out; of a frame that was read up here and is sent on from here nobody knows any more that one is missing.
+
+use std::borrow::Cow;
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const ICMPV6: u8 = 58;
+
+/// An IP packet's transport part, and the sum over what comes before it in its checksum.
+struct Segment {
+    /// From the start of the frame.
+    start: usize,
+    end: usize,
+    proto: u8,
+    /// Of the addresses (RFC 9293 section 3.1, RFC 8200 section 8.1).
+    addresses: u64,
+}
+
+/// The frame with its TCP, UDP or ICMPv6 checksum made, if that was left to be made: the field then holds the
+/// folded sum over the pseudo header, which is how Linux and virtio devices leave it. Any other checksum is the
+/// tenant's own, right or wrong, and stays for its receiver to look at. So do frames that are cut short,
+/// fragments, and what is behind extension headers that change a destination or hide what follows.
+pub(super) fn completed(frame: &[u8]) -> Cow<'_, [u8]> {
+    match missing(frame) {
+        Some((at, check)) => {
+            let mut frame = frame.to_vec();
+            if let Some(field) = frame.get_mut(at..at + 2) {
+                field.copy_from_slice(&check.to_be_bytes());
+            }
+            Cow::Owned(frame)
+        }
+        None => Cow::Borrowed(frame),
+    }
+}
+
+/// Where a checksum is missing, and which.
+fn missing(frame: &[u8]) -> Option<(usize, u16)> {
+    let Segment { start, end, proto, addresses } = match frame.get(12..14)? {
+        [0x08, 0x00] => segment4(frame)?,
+        [0x86, 0xdd] => segment6(frame)?,
+        _ => return None,
+    };
+    let field = start
+        + match proto {
+            TCP => 16,
+            UDP => 6,
+            ICMPV6 => 2,
+            _ => return None,
+        };
+    let segment = frame.get(start..end)?;
+    let left: [u8; 2] = frame.get(field..end)?.first_chunk().copied()?;
+    let len = u64::try_from(segment.len()).ok()?;
+    let pseudo = fold(addresses + len + u64::from(proto));
+    // The field counts as what stands in it, which is the sum of the pseudo header.
+    let all = fold(sum(segment));
+    // All ones: the checksum is right as it is.
+    if u16::from_be_bytes(left) != pseudo || fold(sum(segment) + u64::from(pseudo)) == u16::MAX {
+        return None;
+    }
+    Some((field, if proto == UDP && all == u16::MAX { u16::MAX } else { !all }))
+}
+
+fn segment4(frame: &[u8]) -> Option<Segment> {
+    let header: [u8; 20] = frame.get(14..)?.first_chunk().copied()?;
+    let [_, _, len_a, len_b, _, _, flags, offset, _, proto, ..] = header;
+    let start = 14 + usize::from(header[0] & 15) * 4;
+    let end = 14 + usize::from(u16::from_be_bytes([len_a, len_b]));
+    let fragment = u16::from_be_bytes([flags, offset]) & 0x3fff != 0;
+    let whole = header[0] >> 4 == 4 && !fragment && (34..=end).contains(&start) && end <= frame.len();
+    whole.then(|| Segment { start, end, proto, addresses: sum(&header[12..]) })
+}
+
+fn segment6(frame: &[u8]) -> Option<Segment> {
+    let header: [u8; 40] = frame.get(14..)?.first_chunk().copied()?;
+    let end = 54 + usize::from(u16::from_be_bytes([header[4], header[5]]));
+    if header[0] >> 4 != 6 || end > frame.len() {
+        return None;
+    }
+    let (mut start, mut proto) = (54, header[6]);
+    // Hop-by-Hop and Destination Options: anything else before the transport header is left alone.
+    for _ in 0..4 {
+        if proto != 0 && proto != 60 {
+            break;
+        }
+        let [next, len]: [u8; 2] = frame.get(start..end)?.first_chunk().copied()?;
+        (start, proto) = (start + (usize::from(len) + 1) * 8, next);
+    }
+    (start <= end).then(|| Segment { start, end, proto, addresses: sum(&header[8..]) })
+}
+
+/// Of big-endian 16-bit words (RFC 1071); an odd octet counts as a high one.
+fn sum(octets: &[u8]) -> u64 {
+    let word = |pair: &[u8]| match *pair {
+        [high, low] => u64::from(u16::from_be_bytes([high, low])),
+        [high] => u64::from(high) << 8,
+        _ => 0,
+    };
+    octets.chunks(2).map(word).sum()
+}
+
+fn fold(mut total: u64) -> u16 {
+    while total > 0xffff {
+        total = (total & 0xffff) + (total >> 16);
+    }
+    u16::try_from(total).unwrap_or(u16::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A frame with a transport part that leaves its checksum out, the place of that and what it is to be.
+    struct Left {
+        frame: Vec<u8>,
+        field: usize,
+        right: Vec<u8>,
+    }
+
+    fn left(v6: bool, proto: u8, options: &[u8], payload: &[u8]) -> Left {
+        let (header, at) = match proto {
+            TCP => (20, 16),
+            UDP => (8, 6),
+            _ => (8, 2),
+        };
+        let mut segment = [vec![7; header], payload.to_vec()].concat();
+        segment[at..at + 2].fill(0);
+        let len = u16::try_from(segment.len()).unwrap();
+        let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1];
+        if v6 {
+            let whole = u16::try_from(options.len()).unwrap() + len;
+            frame.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
+            frame.extend(whole.to_be_bytes());
+            frame.extend([if options.is_empty() { proto } else { 0 }, 64]);
+            frame.extend((0_u8..32).map(|n| 0xf0 | n));
+            frame.extend(options);
+        } else {
+            frame.extend([0x08, 0, 0x45, 0]);
+            frame.extend((20 + len).to_be_bytes());
+            frame.extend([0, 7, 0x40, 0, 64, proto, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+        }
+        let addresses = if v6 { &frame[22..54] } else { &frame[26..34] };
+        let pseudo = sum(addresses) + u64::from(len) + u64::from(proto);
+        let check = match !fold(pseudo + sum(&segment)) {
+            0 if proto == UDP => u16::MAX,
+            check => check,
+        };
+        let field = frame.len() + at;
+        frame.extend(segment);
+        let mut right = frame.clone();
+        right[field..field + 2].copy_from_slice(&check.to_be_bytes());
+        frame[field..field + 2].copy_from_slice(&fold(pseudo).to_be_bytes());
+        Left { frame, field, right }
+    }
+
+    const CASES: [(bool, u8); 5] = [(false, TCP), (false, UDP), (true, TCP), (true, UDP), (true, ICMPV6)];
+
+    #[test]
+    fn ld_a_checksum_that_was_left_to_be_made_is() {
+        for (v6, proto) in CASES {
+            for payload in [&b""[..], b"odd", b"even"] {
+                let mut it = left(v6, proto, &[], payload);
+                assert_eq!(completed(&it.frame), it.right, "IPv6: {v6}, protocol {proto}");
+                assert_eq!(completed(&it.right), it.right, "once");
+                // What is behind the packet is none of it.
+                it.frame.extend([9; 18]);
+                it.right.extend([9; 18]);
+                assert_eq!(completed(&it.frame), it.right);
+            }
+        }
+        let behind = left(true, TCP, &[TCP, 0, 1, 4, 0, 0, 0, 0], b"options");
+        assert_eq!(completed(&behind.frame), behind.right);
+    }
+
+    #[test]
+    fn ld_a_zero_checksum_of_udp_is_written_as_ones() {
+        // The sum of everything is made all ones by its last word.
+        let mut it = left(false, UDP, &[], &[0, 0]);
+        let check = u16::from_be_bytes([it.right[it.field], it.right[it.field + 1]]);
+        let end = it.frame.len();
+        it.frame[end - 2..].copy_from_slice(&check.to_be_bytes());
+        assert_eq!(completed(&it.frame)[it.field..it.field + 2], [0xff, 0xff]);
+    }
+
+    #[test]
+    fn ld_other_checksums_are_the_tenants_own() {
+        for (v6, proto) in CASES {
+            let it = left(v6, proto, &[], b"payload");
+            for other in [[0, 0], [0x12, 0x34]] {
+                let mut frame = it.frame.clone();
+                frame[it.field..it.field + 2].copy_from_slice(&other);
+                assert_eq!(completed(&frame), frame);
+            }
+            for len in 0..it.frame.len() {
+                let cut = &it.frame[..len];
+                assert_eq!(completed(cut), cut, "cut short");
+            }
+        }
+        let mut first = left(false, UDP, &[], b"fragment").frame;
+        first[20] = 0x20;
+        assert_eq!(completed(&first), first);
+        let later = left(true, UDP, &[UDP, 0, 0, 1, 0, 0, 0, 9], b"fragment");
+        for hides in [44, 43, 51] {
+            let mut frame = later.frame.clone();
+            frame[20] = hides;
+            assert_eq!(completed(&frame), frame, "extension header {hides}");
+        }
+        let mut short = left(false, TCP, &[], b"").frame;
+        short[14] = 0x4f;
+        assert_eq!(completed(&short), short);
+    }
+}
