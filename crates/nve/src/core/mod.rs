@@ -85,6 +85,8 @@ enum Timer {
     Digest(usize),
     /// Subscribe to what a VN needs: it was refused.
     Subscribe(Vni),
+    /// Subscribe to the mappings of a VN once more: an Oracle has something else.
+    Resync(Vni),
     /// Members named by a snapshot so far go to the data plane.
     Members(Vni),
     /// Frames for an address have waited long enough.
@@ -228,6 +230,7 @@ impl Core {
                 Timer::Release(vn, tsi) => self.retry_release(now, vn, tsi),
                 Timer::Digest(oracle) => self.send_digests(now, oracle),
                 Timer::Subscribe(vni) => self.review_vn(vni),
+                Timer::Resync(vni) => self.review_mappings(vni),
                 Timer::Members(vni) => self.set_vn(vni),
                 Timer::Held(vni, ip) => self.drop_held(vni, ip),
             }

@@ -62,6 +62,11 @@ impl Pushed {
     }
 
     #[cfg(test)]
+    pub(super) fn resyncs(&self) -> bool {
+        self.again && self.oracle.is_some()
+    }
+
+    #[cfg(test)]
     pub(super) fn check(&self) {
         let mut digest = Digest::default();
         self.records.values().for_each(|(sum, _)| digest.add(Digest { count: 1, sum: *sum }));
@@ -86,6 +91,7 @@ impl Core {
     /// Subscribes to the mappings of a VN, or does so no more.
     pub(super) fn review_mappings(&mut self, vni: Vni) {
         if !self.wants_mappings(vni) {
+            self.timers.cancel(&Timer::Resync(vni));
             if let Some(old) = self.pushed.remove(&vni) {
                 if let Some(oracle) = old.oracle {
                     self.send(oracle, &Body::Signal(Signal::UnsubscribeMappings { vni: vni.get() }));
@@ -96,9 +102,11 @@ impl Core {
         }
         let pushed = self.pushed.entry(vni).or_default();
         let (current, again, Digest { count, sum }) = (pushed.oracle, pushed.again, pushed.digest);
-        if current.is_some() && !again {
+        // A gap is asked for in its own time, whatever else of the VN is looked at before.
+        if current.is_some() && (!again || self.timers.is_set(&Timer::Resync(vni))) {
             return;
         }
+        self.timers.cancel(&Timer::Resync(vni));
         let Some(oracle) = self.provider(vni) else { return };
         let oracle = current.unwrap_or(oracle);
         let signal = Signal::SubscribeMappings { vni: vni.get(), count, digest: sum };
@@ -215,7 +223,8 @@ impl Core {
             }
             _ => {
                 pushed.oracle = None;
-                (pushed.snapshot, pushed.complete) = (false, false);
+                (pushed.again, pushed.snapshot, pushed.complete) = (false, false, false);
+                self.timers.cancel(&Timer::Resync(vni));
                 self.subscribe_later(now, vni);
             }
         }
@@ -248,7 +257,7 @@ impl Core {
         }
         if again {
             if at > now {
-                self.timers.set(Timer::Subscribe(vni), at);
+                self.timers.set(Timer::Resync(vni), at);
             } else {
                 self.review_mappings(vni);
             }
@@ -266,6 +275,7 @@ impl Core {
         for (vni, pushed) in self.pushed.iter_mut().filter(|(_, pushed)| pushed.oracle == Some(oracle)) {
             pushed.oracle = None;
             (pushed.again, pushed.snapshot, pushed.complete) = (false, false, false);
+            self.timers.cancel(&Timer::Resync(*vni));
             left.push(*vni);
         }
         left

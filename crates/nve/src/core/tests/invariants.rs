@@ -215,6 +215,7 @@ fn timers(core: &Core) {
             }
             Timer::Digest(oracle) => assert!(core.oracles[*oracle].up),
             Timer::Subscribe(vni) => assert!(core.is_active(*vni)),
+            Timer::Resync(vni) => assert!(core.pushed[vni].resyncs()),
             Timer::Members(vni) => assert!(core.memberships[vni].named.is_some()),
             Timer::Held(vni, ip) => assert!(core.held.has(*vni, *ip)),
         }

@@ -5,8 +5,8 @@ use super::oracle::{self, Heard, Rec};
 use super::world::*;
 use ::core::time::Duration;
 use weft_datapath::{Location, Neighbour};
-use weft_lisp::tcp::{Body, Signal, SubscribeError};
-use weft_model::{Eid, Learning, Origin, Time, VnSpec, digest::Digest};
+use weft_lisp::tcp::{Body, MembershipEvent, Signal, SubscribeError};
+use weft_model::{Bum, Eid, Learning, Origin, Time, VnSpec, digest::Digest};
 
 fn distributing() -> VnSpec {
     VnSpec { learning: Learning::Distribute, ..spec() }
@@ -160,6 +160,22 @@ fn a_gap_is_noticed_and_asked_for_again_but_not_at_once() {
     // When the last time is long enough ago it is asked for at once.
     w.passes(Duration::from_secs(31));
     subscribed(&marker(&mut w, 0, again, Digest { count: 1, sum: 2 }), 0);
+}
+
+#[test]
+fn n9_members_do_not_wait_for_a_gap_to_be_asked_for() {
+    for f in BOTH {
+        let (mut w, id, _) = complete(f);
+        assert_eq!(heard(&marker(&mut w, 0, id, Digest { count: 1, sum: 2 })), []);
+        let seen = fact(&mut w, VnSpec { bum: Bum::Replicate, ..distributing() });
+        assert_eq!(heard(&seen), [], "not before its time");
+        let member =
+            |s: &Seen| matches!(s, Seen::Heard(0, Heard::Membership(_, _, MembershipEvent::Subscribe)));
+        assert_eq!(seen.iter().filter(|s| member(s)).count(), 1, "{seen:?}");
+        let seen: Vec<Seen> = w.passes(Duration::from_secs(31)).into_iter().map(|(_, s)| s).collect();
+        subscribed(&seen, 0);
+        assert!(!seen.iter().any(member), "once");
+    }
 }
 
 #[test]
