@@ -1,6 +1,6 @@
 //! Virtual networks as operators declare them.
 
-use crate::{TenantIp, VnName, Vni};
+use crate::{Miss, NveName, Storm, TenantIp, VnName, Vni};
 use core::{fmt, net::IpAddr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -86,6 +86,15 @@ pub struct VnSpec {
     /// What becomes of broadcast and multicast.
     #[serde(default)]
     pub bum: Bum,
+    /// How much of that one VAP may send.
+    #[serde(default)]
+    pub storm: Storm,
+    /// What becomes of a frame whose destination is being asked for.
+    #[serde(default)]
+    pub miss: Miss,
+    /// The NVE that carries such frames where they are not to wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<NveName>,
 }
 
 impl Subnets {
@@ -216,6 +225,8 @@ mod tests {
         let spec: VnSpec =
             serde_json::from_str(r#"{"name":"red","vni":7,"subnets":["10.0.0.0/24"]}"#).unwrap();
         assert_eq!((spec.learning, spec.reply), (Learning::Oracle, Reply::Proxy));
+        assert_eq!((spec.miss, spec.gateway), (Miss::Queue, None));
+        assert_eq!((spec.storm.rate(), spec.storm.burst()), (1_000, 200));
         assert!(serde_json::from_str::<VnSpec>(r#"{"name":"red","vni":7,"color":1}"#).is_err());
         assert!(serde_json::from_str::<VnSpec>(r#"{"name":"red","vni":0}"#).is_err());
     }

@@ -11,7 +11,7 @@ use std::{
 };
 pub(crate) use xtr::{XtrAdd, XtrCommand};
 
-use weft_model::{Bum, IpNet, Learning, NveName, Reply, Rloc, TenantIp, TsMac, TsiName, VnName, Vni};
+use weft_model::{Bum, IpNet, Learning, Miss, NveName, Reply, Rloc, TenantIp, TsMac, TsiName, VnName, Vni};
 
 /// Where the Oracle keeps its data unless told otherwise; its operator context is in it.
 pub(crate) const ORACLE_DATA: &str = "/var/lib/weft/oracle";
@@ -361,6 +361,19 @@ pub(crate) enum VnCommand {
         /// What becomes of broadcast and multicast other than ARP, ND and DHCP: drop or replicate.
         #[arg(long, value_parser = words::<Bum>, default_value = "drop")]
         bum: Bum,
+        /// What becomes of a frame while its destination is asked for: queue (it waits up to 1 s), gateway (the NVE
+        /// named by --gateway carries it) or drop.
+        #[arg(long, value_parser = words::<Miss>, default_value = "queue")]
+        miss: Miss,
+        /// The NVE that carries such frames; a tenant system of the VN is to be there.
+        #[arg(long)]
+        gateway: Option<NveName>,
+        /// Replicated frames a second that one VAP may send [default: 1000].
+        #[arg(long)]
+        storm_rate: Option<u32>,
+        /// How many of them at once [default: 200].
+        #[arg(long)]
+        storm_burst: Option<u32>,
         #[command(flatten)]
         access: Access,
         #[command(flatten)]
@@ -414,6 +427,19 @@ pub(crate) struct VnChange {
     /// What becomes of broadcast and multicast other than ARP, ND and DHCP: drop or replicate.
     #[arg(long, value_parser = words::<Bum>)]
     pub(crate) bum: Option<Bum>,
+    /// What becomes of a frame while its destination is asked for: queue (it waits up to 1 s), gateway (the NVE
+    /// named by --gateway carries it) or drop.
+    #[arg(long, value_parser = words::<Miss>)]
+    pub(crate) miss: Option<Miss>,
+    /// The NVE that carries such frames; a tenant system of the VN is to be there.
+    #[arg(long)]
+    pub(crate) gateway: Option<NveName>,
+    /// Replicated frames a second that one VAP may send.
+    #[arg(long)]
+    pub(crate) storm_rate: Option<u32>,
+    /// How many of them at once.
+    #[arg(long)]
+    pub(crate) storm_burst: Option<u32>,
 }
 
 /// A word that serde knows the variants of: `flood`, `proxy`.

@@ -83,6 +83,8 @@ fn values_that_cannot_be() {
     refused_in_one_line(&["vn", "create", "red", "--vni", "0"], &["VNID 0 is reserved"]);
     refused_in_one_line(&["vn", "create", "red", "--vni", "16777216"], &["does not fit 24 bits"]);
     refused_in_one_line(&["vn", "create", "red", "--learning", "guess"], &["guess", "oracle"]);
+    refused_in_one_line(&["vn", "create", "red", "--miss", "guess"], &["guess", "queue"]);
+    refused_in_one_line(&["vn", "create", "red", "--storm-rate", "0"], &["storm rate of 0", "`bum: drop`"]);
     refused_in_one_line(
         &["vn", "create", "red", "--subnet", "10.0.0.1/24"],
         &["10.0.0.1/24 has host bits", "10.0.0.0/24"],

@@ -1,7 +1,7 @@
 //! Virtual networks.
 
 use serde::{Deserialize, Serialize};
-use weft_model::{Bum, Learning, Reply, Subnets, VnName, VnSpec, Vni};
+use weft_model::{Bum, Learning, Miss, NveName, Reply, Storm, Subnets, VnName, VnSpec, Vni};
 
 /// A request for a virtual network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -24,10 +24,19 @@ pub struct NewVn {
     /// What becomes of broadcast and multicast.
     #[serde(default)]
     pub bum: Bum,
+    /// How much of that one VAP may send.
+    #[serde(default)]
+    pub storm: Storm,
+    /// What becomes of a frame whose destination is being asked for.
+    #[serde(default)]
+    pub miss: Miss,
+    /// The NVE that carries such frames where they are not to wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<NveName>,
 }
 
 /// What is to change of a virtual network; what is absent stays. Tenant systems in it keep their connections.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VnChange {
     /// How its NVEs learn.
@@ -39,6 +48,18 @@ pub struct VnChange {
     /// What becomes of broadcast and multicast.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bum: Option<Bum>,
+    /// Frames a second of that, of one VAP; at least 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storm_rate: Option<u32>,
+    /// How many of them at once; at least 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storm_burst: Option<u32>,
+    /// What becomes of a frame whose destination is being asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub miss: Option<Miss>,
+    /// The NVE that carries such frames where they are not to wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<NveName>,
 }
 
 /// A virtual network.
@@ -60,18 +81,27 @@ pub struct Vn {
     /// What becomes of broadcast and multicast.
     #[serde(default)]
     pub bum: Bum,
+    /// How much of that one VAP may send.
+    #[serde(default)]
+    pub storm: Storm,
+    /// What becomes of a frame whose destination is being asked for.
+    #[serde(default)]
+    pub miss: Miss,
+    /// The NVE that carries such frames where they are not to wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<NveName>,
 }
 
 impl From<VnSpec> for Vn {
     fn from(spec: VnSpec) -> Self {
-        let VnSpec { name, vni, subnets, learning, reply, bum } = spec;
-        Self { name, vni, subnets, learning, reply, bum }
+        let VnSpec { name, vni, subnets, learning, reply, bum, storm, miss, gateway } = spec;
+        Self { name, vni, subnets, learning, reply, bum, storm, miss, gateway }
     }
 }
 
 impl From<Vn> for VnSpec {
     fn from(vn: Vn) -> Self {
-        let Vn { name, vni, subnets, learning, reply, bum } = vn;
-        Self { name, vni, subnets, learning, reply, bum }
+        let Vn { name, vni, subnets, learning, reply, bum, storm, miss, gateway } = vn;
+        Self { name, vni, subnets, learning, reply, bum, storm, miss, gateway }
     }
 }

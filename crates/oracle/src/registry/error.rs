@@ -3,7 +3,9 @@
 use crate::store::StoreError;
 use core::net::IpAddr;
 use weft_api::Code;
-use weft_model::{Epoch, IpNet, MacAddr, NveName, Rloc, TenantIp, TsMac, TsiName, VnName, Vni, XtrId};
+use weft_model::{
+    Epoch, IpNet, MacAddr, NveName, Rloc, StormError, TenantIp, TsMac, TsiName, VnName, Vni, XtrId,
+};
 
 /// Why an operation was refused. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,6 +44,14 @@ pub enum RegistryError {
          (RFC 9437 section 3); use reply 'proxy', or learning 'oracle'"
     )]
     PushForward,
+    /// Frames are to go to a gateway, and there is none.
+    #[error(
+        "miss 'gateway' in VN '{0}' needs an NVE to carry the frames; name it with --gateway, or use miss 'queue'"
+    )]
+    NoGateway(VnName),
+    /// Nothing would pass.
+    #[error(transparent)]
+    Storm(#[from] StormError),
     /// Tenant systems are in the VN.
     #[error("VN '{vn}' has {count} tenant systems in it ({}{}); detach them first", first.join(", "), if *count > first.len() { ", ..." } else { "" })]
     VnInUse {
@@ -267,9 +277,12 @@ impl RegistryError {
             Self::TokenUsed => Code::TokenUsed,
             Self::TokenExpired(_) => Code::TokenExpired,
             Self::TokenRloc(_) | Self::TokenName { .. } => Code::Forbidden,
-            Self::LinkLocalSubnet(_) | Self::NoRloc | Self::TokenLimits { .. } | Self::Bad(_) => {
-                Code::BadRequest
-            }
+            Self::NoGateway(_)
+            | Self::Storm(_)
+            | Self::LinkLocalSubnet(_)
+            | Self::NoRloc
+            | Self::TokenLimits { .. }
+            | Self::Bad(_) => Code::BadRequest,
         }
     }
 }

@@ -8,8 +8,8 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
 };
-use weft_api::{NewToken, NewVn, NewXtr};
-use weft_model::{Epoch, NveName, Subnets, TenantIp, TsiName, VnName, XtrId};
+use weft_api::{NewToken, NewVn, NewXtr, VnChange};
+use weft_model::{Epoch, Miss, NveName, Subnets, TenantIp, TsiName, VnName, XtrId};
 
 fn block<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
@@ -32,6 +32,9 @@ fn new_vn(name: &str, vni: Option<u32>, subnets: &[&str]) -> NewVn {
         learning: Default::default(),
         reply: Default::default(),
         bum: Default::default(),
+        storm: Default::default(),
+        miss: Default::default(),
+        gateway: None,
     }
 }
 
@@ -303,6 +306,38 @@ fn nonces_of_an_xtr_that_was_removed_stay_used() {
         _ => None,
     });
     assert_eq!(saved.collect::<Vec<_>>(), [0, 41, 0, 0, 41, 41, 41], "the mapping database knows it at once");
+}
+
+/// A VN's gateway is an NVE that may have a part in it, when it is named; what became of it since stops nothing else.
+#[test]
+fn a_gateway_is_an_nve_of_the_vns_scope() {
+    let r = memory();
+    block(r.create_vn(new_vn("red", None, &[]))).unwrap();
+    block(r.create_vn(new_vn("blue", None, &[]))).unwrap();
+    enrol(&r, 1);
+    let scope = NewToken { vns: Some(vec![n("blue")]), ..NewToken::default() };
+    block(r.create_token(scope, "narrow", 0)).unwrap();
+    block(r.join(enrolment("narrow", 2), 1, sign(1))).unwrap();
+    block(r.create_xtr(new_xtr("old", 3, "correct horse", "192.0.2.3"), XtrId([3; 16]))).unwrap();
+    let set = |vn: &str, miss, gateway: Option<&str>| {
+        let gateway = gateway.map(|name| name.parse().unwrap());
+        block(r.change_vn(n(vn), VnChange { miss, gateway, ..VnChange::default() })).map(|(vn, _)| vn)
+    };
+    let carried = Some(Miss::Gateway);
+    assert_eq!(set("red", carried, None), Err(RegistryError::NoGateway(n("red"))));
+    assert_eq!(set("red", carried, Some("nobody")), Err(RegistryError::NoNve(n("nobody"))));
+    assert_eq!(set("red", carried, Some("old")), Err(RegistryError::NoNve(n("old"))), "a plain xTR");
+    assert!(matches!(set("red", carried, Some("nve2")), Err(RegistryError::OutOfScope { .. })));
+    assert_eq!(set("blue", carried, Some("nve2")).unwrap().gateway, Some(n("nve2")));
+    assert_eq!(set("red", carried, Some("nve1")).unwrap().miss, Miss::Gateway);
+    let mut new = new_vn("green", None, &[]);
+    new.miss = Miss::Gateway;
+    assert_eq!(block(r.create_vn(new.clone())).map(|_| ()), Err(RegistryError::NoGateway(n("green"))));
+    new.gateway = Some(n("nve1"));
+    block(r.create_vn(new)).unwrap();
+    block(r.remove_nve(n("nve1"), false)).unwrap();
+    assert_eq!(set("red", Some(Miss::Queue), None).unwrap().gateway, Some(n("nve1")));
+    assert_eq!(set("red", carried, Some("nve1")), Err(RegistryError::NoNve(n("nve1"))));
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! Virtual networks.
 
-use super::{Registry, RegistryError, keys, pool, read, write};
+use super::{Registry, RegistryError, keys, nves, pool, read, write};
 use crate::store::{Revision, Transaction};
 use std::net::IpAddr;
 use weft_api::{NewVn, VnChange};
-use weft_model::{Learning, Reply, VnName, VnSpec, Vni};
+use weft_model::{Learning, Miss, Reply, Storm, VnName, VnSpec, Vni, XtrId};
 
 /// The first VNID that is chosen for a VN: past the VLAN IDs, with which small ones get confused.
 const FIRST_CHOSEN: u32 = 4097;
@@ -13,8 +13,9 @@ impl Registry {
     /// Creates a VN.
     ///
     /// # Errors
-    /// [`RegistryError::VnTaken`], [`RegistryError::VniTaken`], [`RegistryError::NoVniLeft`] and
-    /// [`RegistryError::PushForward`].
+    /// [`RegistryError::VnTaken`], [`RegistryError::VniTaken`], [`RegistryError::NoVniLeft`],
+    /// [`RegistryError::PushForward`], [`RegistryError::NoGateway`], [`RegistryError::NoNve`] and
+    /// [`RegistryError::OutOfScope`].
     pub async fn create_vn(&self, new: NewVn) -> Result<(VnSpec, Revision), RegistryError> {
         self.run(move |tx| create(tx, &new)).await
     }
@@ -22,7 +23,7 @@ impl Registry {
     /// Changes how a VN behaves, whoever is in it.
     ///
     /// # Errors
-    /// [`RegistryError::NoVn`] and [`RegistryError::PushForward`].
+    /// [`RegistryError::NoVn`], [`RegistryError::Storm`], and those of what a VN may be, as for a new one.
     pub async fn change_vn(
         &self,
         name: VnName,
@@ -34,9 +35,15 @@ impl Registry {
                 learning: change.learning.unwrap_or(old.learning),
                 reply: change.reply.unwrap_or(old.reply),
                 bum: change.bum.unwrap_or(old.bum),
+                storm: Storm::new(
+                    change.storm_rate.unwrap_or(old.storm.rate()),
+                    change.storm_burst.unwrap_or(old.storm.burst()),
+                )?,
+                miss: change.miss.unwrap_or(old.miss),
+                gateway: change.gateway.clone().or_else(|| old.gateway.clone()),
                 ..old.clone()
             };
-            check(new.learning, new.reply)?;
+            check(tx, &new, change.gateway.is_some())?;
             // The same again is no news to anybody.
             if new != old {
                 write(tx, keys::vn(&name), &new)?;
@@ -84,7 +91,6 @@ pub(super) fn find(tx: &dyn Transaction, name: &VnName) -> Result<VnSpec, Regist
 }
 
 fn create(tx: &mut dyn Transaction, new: &NewVn) -> Result<VnSpec, RegistryError> {
-    check(new.learning, new.reply)?;
     if let Some(net) = new.subnets.iter().find(|net| link_local(net.addr())) {
         return Err(RegistryError::LinkLocalSubnet(net));
     }
@@ -100,19 +106,39 @@ fn create(tx: &mut dyn Transaction, new: &NewVn) -> Result<VnSpec, RegistryError
         }
         None => choose(tx)?,
     };
-    let NewVn { name, subnets, learning, reply, bum, .. } = new.clone();
-    let spec = VnSpec { name, vni, subnets, learning, reply, bum };
+    let NewVn { name, subnets, learning, reply, bum, storm, miss, gateway, .. } = new.clone();
+    let spec = VnSpec { name, vni, subnets, learning, reply, bum, storm, miss, gateway };
+    check(tx, &spec, true)?;
     write(tx, keys::vn(&spec.name), &spec)?;
     write(tx, keys::vni(vni), &spec.name)?;
     Ok(spec)
 }
 
-/// Who is told everything is told by whoever answers for it: RFC 9437 section 3 wants Map-Servers that reply.
-fn check(learning: Learning, reply: Reply) -> Result<(), RegistryError> {
-    match (learning, reply) {
-        (Learning::Distribute, Reply::Forward) => Err(RegistryError::PushForward),
-        _ => Ok(()),
+/// Whether a VN may be so. Its gateway is looked at when it is `named`: one that was removed since is no reason to
+/// refuse another change.
+fn check(tx: &dyn Transaction, vn: &VnSpec, named: bool) -> Result<(), RegistryError> {
+    // Who is told everything is told by whoever answers for it: RFC 9437 section 3 wants Map-Servers that reply.
+    if (vn.learning, vn.reply) == (Learning::Distribute, Reply::Forward) {
+        return Err(RegistryError::PushForward);
     }
+    let Some(name) = &vn.gateway else {
+        return if vn.miss == Miss::Gateway {
+            Err(RegistryError::NoGateway(vn.name.clone()))
+        } else {
+            Ok(())
+        };
+    };
+    if !named {
+        return Ok(());
+    }
+    let none = || RegistryError::NoNve(name.clone());
+    let id: XtrId = read(tx, &keys::nve_name(name))?.ok_or_else(none)?;
+    // A plain xTR has a name, too, but knows nothing of frames that are not its own.
+    let nve = nves::find(tx, id)?.ok_or_else(none)?;
+    if nve.vns.is_some_and(|vns| !vns.contains(&vn.name)) {
+        return Err(RegistryError::OutOfScope { nve: name.clone(), vn: vn.name.clone() });
+    }
+    Ok(())
 }
 
 /// Link-local addresses are the tenants' own to choose in every VN (RFC 3927, RFC 4291 section 2.5.6).

@@ -30,6 +30,26 @@ fn vns_are_created_and_refused() {
         assert_eq!(pushed.unwrap(), f.operator.vn(&name("red")).await.unwrap());
         let forward = weft_api::VnChange { reply: Some(weft_model::Reply::Forward), ..Default::default() };
         assert_eq!(refusal(f.operator.change_vn(&name("red"), &forward).await).0, Code::NotSupported);
+        // What becomes of misses, and of storms: each refused with its reason, and nothing is changed.
+        let before = f.operator.vn(&name("red")).await.unwrap();
+        let gateway = |name: Option<&str>| weft_api::VnChange {
+            miss: Some(weft_model::Miss::Gateway),
+            gateway: name.map(|name| name.parse().unwrap()),
+            ..Default::default()
+        };
+        let (code, _, message) = refusal(f.operator.change_vn(&name("red"), &gateway(None)).await);
+        assert_eq!((code, message.contains("--gateway")), (Code::BadRequest, true), "{message}");
+        let (code, _, message) = refusal(f.operator.change_vn(&name("red"), &gateway(Some("host9"))).await);
+        assert_eq!((code, message.contains("there is no NVE 'host9'")), (Code::NotFound, true), "{message}");
+        let still = weft_api::VnChange { storm_rate: Some(0), ..Default::default() };
+        let (code, _, message) = refusal(f.operator.change_vn(&name("red"), &still).await);
+        assert_eq!((code, message.contains("`bum: drop`")), (Code::BadRequest, true), "{message}");
+        assert_eq!(f.operator.vn(&name("red")).await.unwrap(), before);
+        f.join(7).await;
+        let set = weft_api::VnChange { storm_burst: Some(9), ..gateway(Some("host7")) };
+        let now = f.operator.change_vn(&name("red"), &set).await.unwrap();
+        assert_eq!((now.miss, now.storm.rate(), now.storm.burst()), (weft_model::Miss::Gateway, 1_000, 9));
+        assert_eq!(now.gateway, Some("host7".parse().unwrap()));
         let missing = f.operator.change_vn(&name("none"), &forward).await;
         assert_eq!(refusal(missing).0, Code::NotFound);
         let nve = f.join(1).await;

@@ -126,6 +126,9 @@ pub fn new_vn(vn: &str, vni: Option<u32>, subnets: &[&str]) -> NewVn {
         learning: Default::default(),
         reply: Default::default(),
         bum: Default::default(),
+        storm: Default::default(),
+        miss: Default::default(),
+        gateway: None,
     }
 }
 

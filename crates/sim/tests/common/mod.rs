@@ -50,6 +50,9 @@ pub fn shard(nves: u32, tsis: u32) -> Shard {
             learning: Learning::Oracle,
             reply: Reply::Proxy,
             bum: Bum::Drop,
+            storm: Default::default(),
+            miss: Default::default(),
+            gateway: None,
         }),
     );
     for n in 0..nves {

@@ -5,7 +5,7 @@ use crate::cli::VnCommand;
 use crate::error::CommandError;
 use crate::output::{self, Column};
 use weft_api::{NewVn, VnChange};
-use weft_model::{Subnets, SubnetsError};
+use weft_model::{Storm, StormError, Subnets, SubnetsError};
 
 /// How VNs are shown.
 pub(super) const COLUMNS: &[Column] = &[
@@ -15,19 +15,39 @@ pub(super) const COLUMNS: &[Column] = &[
     ("learning", "/learning"),
     ("reply", "/reply"),
     ("bum", "/bum"),
+    ("miss", "/miss"),
 ];
 
 pub(super) async fn run(command: VnCommand) -> Result<(), CommandError> {
     match command {
-        VnCommand::Create { name, subnet, vni, learning, reply, bum, access, output } => {
+        VnCommand::Create {
+            name,
+            subnet,
+            vni,
+            learning,
+            reply,
+            bum,
+            miss,
+            gateway,
+            storm_rate,
+            storm_burst,
+            access,
+            output,
+        } => {
             let subnets =
                 Subnets::new(subnet).map_err(|e: SubnetsError| CommandError::Refused(e.to_string()))?;
-            let vn = client(&access)?.create_vn(&NewVn { name, vni, subnets, learning, reply, bum }).await?;
+            let usual = Storm::default();
+            let storm = Storm::new(storm_rate.unwrap_or(usual.rate()), storm_burst.unwrap_or(usual.burst()))
+                .map_err(|e: StormError| CommandError::Refused(e.to_string()))?;
+            let new = NewVn { name, vni, subnets, learning, reply, bum, storm, miss, gateway };
+            let vn = client(&access)?.create_vn(&new).await?;
             output::print(&output::one(output.output, &vn, COLUMNS)?)
         }
         VnCommand::Set { name, change, access, output } => {
-            let crate::cli::VnChange { learning, reply, bum } = change;
-            let vn = client(&access)?.change_vn(&name, &VnChange { learning, reply, bum }).await?;
+            let crate::cli::VnChange { learning, reply, bum, miss, gateway, storm_rate, storm_burst } =
+                change;
+            let change = VnChange { learning, reply, bum, storm_rate, storm_burst, miss, gateway };
+            let vn = client(&access)?.change_vn(&name, &change).await?;
             output::print(&output::one(output.output, &vn, COLUMNS)?)
         }
         VnCommand::Delete { name, access, output } => {

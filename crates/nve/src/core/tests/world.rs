@@ -82,6 +82,9 @@ pub fn spec() -> VnSpec {
         learning: Default::default(),
         reply: Default::default(),
         bum: Default::default(),
+        storm: Default::default(),
+        miss: Default::default(),
+        gateway: None,
     }
 }
 

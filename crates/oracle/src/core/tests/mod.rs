@@ -163,6 +163,9 @@ pub(super) fn spec(vn: u32) -> VnSpec {
         learning: weft_model::Learning::Oracle,
         reply: weft_model::Reply::Proxy,
         bum: weft_model::Bum::Drop,
+        storm: Default::default(),
+        miss: Default::default(),
+        gateway: None,
     }
 }
 

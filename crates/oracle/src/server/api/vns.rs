@@ -122,7 +122,7 @@ pub(super) async fn change(
 ) -> Answer<Vn> {
     query.only(&[])?;
     let (spec, _) = app.registry.change_vn(name, change).await?;
-    tracing::info!(vn = %spec.name, learning = %spec.learning, reply = %spec.reply, bum = %spec.bum, "VN changed");
+    tracing::info!(vn = %spec.name, learning = %spec.learning, reply = %spec.reply, bum = %spec.bum, storm = %spec.storm, miss = %spec.miss, "VN changed");
     Ok(Json(spec.into()))
 }
 

@@ -250,6 +250,9 @@ impl Watch {
                     learning: Default::default(),
                     reply: Default::default(),
                     bum: Default::default(),
+                    storm: Default::default(),
+                    miss: Default::default(),
+                    gateway: None,
                 };
                 line(out, &Event::Deleted { resource_version, object: Vn::from(spec) });
             }
