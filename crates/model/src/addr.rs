@@ -15,6 +15,14 @@ pub struct Rloc(IpAddr);
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String, example = "10.0.0.1"))]
 pub struct TenantIp(IpAddr);
 
+/// A multicast group whose frames go to those that asked for it by IGMP or MLD. Groups of one link (224.0.0.0/24,
+/// IPv6 scopes 0 to 2) are none: nobody has to ask for them, so their frames go to everybody (RFC 4541 section 2.1.2,
+/// RFC 4291 section 2.7).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "IpAddr", into = "IpAddr")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String, example = "239.1.2.3"))]
+pub struct GroupIp(IpAddr);
+
 /// Why an address cannot be used so.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddrError {
@@ -30,6 +38,12 @@ pub enum AddrError {
     /// A link-local underlay address needs a zone, which mappings do not carry.
     #[error("{0} is link-local; an RLOC must be reachable across the underlay")]
     LinkLocal(IpAddr),
+    /// Not multicast.
+    #[error("{0} is no multicast address")]
+    NotGroup(IpAddr),
+    /// A group of one link.
+    #[error("{0} is a group of one link; its frames go to everybody")]
+    LinkGroup(IpAddr),
 }
 
 fn unicast(ip: IpAddr) -> Result<IpAddr, AddrError> {
@@ -87,6 +101,30 @@ impl TenantIp {
     }
 }
 
+impl GroupIp {
+    /// Checks `ip`.
+    ///
+    /// # Errors
+    /// [`AddrError::NotGroup`] or [`AddrError::LinkGroup`].
+    pub fn new(ip: IpAddr) -> Result<Self, AddrError> {
+        let of_link = match ip {
+            IpAddr::V4(v4) => v4.octets()[..3] == [224, 0, 0],
+            IpAddr::V6(v6) => v6.octets()[1] & 15 <= 2,
+        };
+        match ip.is_multicast() {
+            false => Err(AddrError::NotGroup(ip)),
+            true if of_link => Err(AddrError::LinkGroup(ip)),
+            true => Ok(Self(ip)),
+        }
+    }
+
+    /// The address.
+    #[must_use]
+    pub const fn get(self) -> IpAddr {
+        self.0
+    }
+}
+
 macro_rules! address {
     ($type:ident) => {
         impl TryFrom<IpAddr> for $type {
@@ -126,10 +164,26 @@ macro_rules! address {
 
 address!(Rloc);
 address!(TenantIp);
+address!(GroupIp);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn groups_that_are_asked_for() {
+        for good in ["224.0.1.1", "239.255.255.250", "ff05::2", "ff0e::1", "ff15::abcd", "ff03::1"] {
+            assert_eq!(good.parse::<GroupIp>().unwrap().to_string(), good);
+        }
+        for of_link in
+            ["224.0.0.1", "224.0.0.251", "ff02::1", "ff01::1", "ff00::1", "ff32::1", "ff02::1:ff00:1"]
+        {
+            assert_eq!(of_link.parse::<GroupIp>(), Err(AddrError::LinkGroup(of_link.parse().unwrap())));
+        }
+        for none in ["223.255.255.255", "240.0.0.1", "255.255.255.255", "fe80::1", "::ffff:239.1.1.1"] {
+            assert_eq!(none.parse::<GroupIp>(), Err(AddrError::NotGroup(none.parse().unwrap())));
+        }
+    }
 
     #[test]
     fn reasons() {

@@ -17,7 +17,7 @@ mod time;
 mod vn;
 mod vni;
 
-pub use addr::{AddrError, Rloc, TenantIp};
+pub use addr::{AddrError, GroupIp, Rloc, TenantIp};
 pub use grant::{Grant, GrantError, Successor, TsiId};
 pub use ids::{BootId, Epoch, IdError, SiteId, XtrId};
 pub use ipnet::{IpNet, Ipv4Net, Ipv6Net};

@@ -1,6 +1,7 @@
 //! What frames carry: types 16 to 21, and the choice among all types.
 
 use super::frame::{Frame, encode_frame};
+use super::group::Group;
 use super::membership::Membership;
 use super::signal::Signal;
 use super::view::View;
@@ -48,6 +49,8 @@ pub enum Body<'a> {
     },
     /// Types 22 to 30.
     Membership(Membership),
+    /// Weft's own types, of receivers of groups.
+    Group(Group),
     /// Weft's own types.
     Signal(Signal),
     /// Types 0xff20 and 0xff21.
@@ -92,11 +95,14 @@ impl<'a> Body<'a> {
             }
             frame_type => match Membership::read(frame_type, reader)? {
                 Some(membership) => Self::Membership(membership),
-                None => match Signal::read(frame_type, reader)? {
-                    Some(signal) => Self::Signal(signal),
-                    None => match View::read(frame_type, reader)? {
-                        Some(view) => Self::View(view),
-                        None => return Ok(Self::Unknown { frame_type, data }),
+                None => match Group::read(frame_type, reader)? {
+                    Some(group) => Self::Group(group),
+                    None => match Signal::read(frame_type, reader)? {
+                        Some(signal) => Self::Signal(signal),
+                        None => match View::read(frame_type, reader)? {
+                            Some(view) => Self::View(view),
+                            None => return Ok(Self::Unknown { frame_type, data }),
+                        },
                     },
                 },
             },
@@ -115,6 +121,7 @@ impl<'a> Body<'a> {
             Self::RegistrationRefresh { .. } => REGISTRATION_REFRESH,
             Self::MappingNotification { .. } => MAPPING_NOTIFICATION,
             Self::Membership(m) => m.frame_type(),
+            Self::Group(g) => g.frame_type(),
             Self::Signal(s) => s.frame_type(),
             Self::View(v) => v.frame_type(),
             Self::Unknown { frame_type, .. } => *frame_type,
@@ -150,6 +157,7 @@ impl<'a> Body<'a> {
                 record.write(out, options)
             }
             Self::Membership(m) => m.write(out),
+            Self::Group(g) => g.write(out),
             Self::Signal(s) => {
                 s.write(out);
                 Ok(())
@@ -380,7 +388,7 @@ impl<'a> RefreshScope<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tcp::{MembershipEvent, SubscribeError};
+    use crate::tcp::{GroupEvent, MembershipEvent, SubscribeError};
     use crate::testing::{assert_error, hex};
     use std::net::Ipv4Addr;
 
@@ -521,6 +529,20 @@ mod tests {
         );
         check(Body::Signal(Signal::MappingsBegin { vni: 5000 }), 0xff07, "00001388");
         check(Body::Signal(Signal::MappingsMarker { vni: 5000, count: 1, digest: 2 }), 0xff08, mappings);
+        let group = |event| Body::Group(Group { vni: 5000, event });
+        check(group(GroupEvent::Begin), 0xff20, "00001388");
+        check(group(GroupEvent::End), 0xff21, "00001388");
+        let (v4, v6) = ("239.1.2.3".parse().unwrap(), "ff15::1".parse().unwrap());
+        check(
+            group(GroupEvent::Add { site_id: 3, group: v4 }),
+            0xff22,
+            "00001388 0000000000000003 0001 ef010203",
+        );
+        check(
+            group(GroupEvent::Remove { site_id: 3, group: v6 }),
+            0xff23,
+            "00001388 0000000000000003 0002 ff150000000000000000000000000001",
+        );
         // A later version says more in its hello.
         let data = hex("0002 0000000000000002 aabbcc");
         let frame = Frame { frame_type: 0xff01, id: 0, data: &data };
@@ -549,6 +571,11 @@ mod tests {
         check(26, "0001 00001388 0000000000000003 0000", &[], "RLOC AFI", 14, {
             DecodeErrorKind::Value { value: 0, reason }
         });
+        let reason = "a group is IPv4 or IPv6";
+        check(0xff22, "00001388 0000000000000003 4005 020000000001", &[], "Group AFI", 12, {
+            DecodeErrorKind::Value { value: 0, reason }
+        });
+        check(0xff21, "00001388 00", &[], "end of frame", 4, DecodeErrorKind::Trailing { extra: 1 });
         check(0xff03, "00001388 00000001 00", &[], "Digest", 8, {
             DecodeErrorKind::Truncated { needed: 8, available: 1 }
         });

@@ -129,12 +129,12 @@ impl Membership {
             },
             UNSUBSCRIBE => MembershipEvent::Unsubscribe,
             ELEMENT_ADD => {
-                let site_id = reader.u64("Site-ID")?;
-                MembershipEvent::Add { site_id, rloc: read_rloc(reader)? }
+                let (site_id, rloc) = site_and_address(reader, "RLOC AFI", MEMBER)?;
+                MembershipEvent::Add { site_id, rloc }
             }
             ELEMENT_REMOVE => {
-                let site_id = reader.u64("Site-ID")?;
-                MembershipEvent::Remove { site_id, rloc: read_rloc(reader)? }
+                let (site_id, rloc) = site_and_address(reader, "RLOC AFI", MEMBER)?;
+                MembershipEvent::Remove { site_id, rloc }
             }
             REFRESH_REQUEST => MembershipEvent::RefreshRequest,
             REFRESH_BEGIN => MembershipEvent::RefreshBegin { request_id: reader.u32("Request ID")? },
@@ -181,11 +181,18 @@ impl Membership {
     }
 }
 
-fn read_rloc(reader: &mut Reader<'_>) -> Result<IpAddr, DecodeError> {
+const MEMBER: &str = "a member's RLOC is IPv4 or IPv6";
+
+/// A Site-ID and the address of it that a frame is about.
+pub(super) fn site_and_address(
+    reader: &mut Reader<'_>,
+    field: &'static str,
+    reason: &'static str,
+) -> Result<(u64, IpAddr), DecodeError> {
+    let site_id = reader.u64("Site-ID")?;
     let start = reader.offset();
     let address = Address::read(reader)?;
-    address.as_ip().ok_or_else(|| {
-        let kind = DecodeErrorKind::Value { value: 0, reason: "a member's RLOC is IPv4 or IPv6" };
-        Reader::error(start, "RLOC AFI", kind)
-    })
+    let ip = address.as_ip();
+    let kind = DecodeErrorKind::Value { value: 0, reason };
+    ip.map(|ip| (site_id, ip)).ok_or_else(|| Reader::error(start, field, kind))
 }

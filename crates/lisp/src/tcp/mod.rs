@@ -9,9 +9,10 @@
 //!
 //! # Weft's own frames
 //!
-//! Some signals have no place in those types: a hello, the end of registration, the digest of a VN, and the
-//! subscription to all mappings of a VN (see [`Signal`]), and what an NVE shows to people ([`View`]). They have
-//! frame types of their own, from [`SIGNAL_BASE`] on, far from what is assigned. The alternatives were worse: an Error Notification takes arbitrary data but tells a peer that
+//! Some signals have no place in those types: a hello, the end of registration, the digest of a VN, the
+//! subscription to all mappings of a VN (see [`Signal`]), the receivers of its groups (see [`Group`]), and what an
+//! NVE shows to people ([`View`]). They have frame types of their own, from [`SIGNAL_BASE`] on, far from what is
+//! assigned. The alternatives were worse: an Error Notification takes arbitrary data but tells a peer that
 //! it did something wrong; a Registration Refresh asks a peer to send everything again; an EID that is an
 //! LCAF of a private type is reported by Wireshark as not dissected, and data behind the known
 //! part of any membership frame as undecoded. A frame of an unassigned type is shown by Wireshark with its
@@ -37,12 +38,14 @@
 
 mod body;
 mod frame;
+mod group;
 mod membership;
 mod signal;
 mod view;
 
 pub use body::{Body, EidPrefix, ErrorNotification, RefreshScope, Registration, RejectReason};
 pub use frame::{END_MARKER, Frame, FrameDecoder, FrameError, MAX_FRAME_LEN, MIN_FRAME_LEN, encode_frame};
+pub use group::{Group, GroupEvent};
 pub use membership::{Membership, MembershipEvent, SubscribeError};
 pub use signal::{SIGNAL_BASE, Signal};
 pub use view::View;

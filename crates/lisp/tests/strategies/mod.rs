@@ -3,8 +3,8 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use weft_lisp::tcp::{
-    Body, EidPrefix, ErrorNotification, Membership, MembershipEvent, RefreshScope, Registration,
-    RejectReason, Signal, SubscribeError, View,
+    Body, EidPrefix, ErrorNotification, Group, GroupEvent, Membership, MembershipEvent, RefreshScope,
+    Registration, RejectReason, Signal, SubscribeError, View,
 };
 use weft_lisp::{
     Action, Address, AuthData, Ecm, EcmHeader, EidRecord, EncodeOptions, Inner, Locator, MapNotify,
@@ -238,6 +238,18 @@ fn membership() -> impl Strategy<Value = Membership> {
     (any::<(u16, u32)>(), event).prop_map(|((eid_afi, iid), event)| Membership { eid_afi, iid, event })
 }
 
+fn group() -> impl Strategy<Value = Group> {
+    (0..4, any::<u32>(), any::<u64>(), any::<std::net::IpAddr>()).prop_map(|(event, vni, site_id, group)| {
+        let event = match event {
+            0 => GroupEvent::Begin,
+            1 => GroupEvent::End,
+            2 => GroupEvent::Add { site_id, group },
+            _ => GroupEvent::Remove { site_id, group },
+        };
+        Group { vni, event }
+    })
+}
+
 pub fn body() -> impl Strategy<Value = Body<'static>> {
     let prefix = || (any::<u8>(), address()).prop_map(|(mask_len, eid)| EidPrefix { mask_len, eid });
     let scope = prop_oneof![
@@ -280,6 +292,7 @@ pub fn body() -> impl Strategy<Value = Body<'static>> {
             refused,
             octets
         })),
+        group().prop_map(Body::Group),
         (31_u16..0xff00, octets(12)).prop_map(|(frame_type, data)| Body::Unknown { frame_type, data }),
     ]
 }
