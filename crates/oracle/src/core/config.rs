@@ -59,6 +59,8 @@ pub struct Limits {
     pub session_batch_octets: usize,
     /// Changes noted for one subscription; beyond, all of it is sent anew.
     pub changes_per_session: usize,
+    /// Multicast groups that one NVE may have receivers of in one VN.
+    pub groups_per_member: usize,
     /// Octets of snapshots sent in one [`Timing::push_interval`], to all sessions.
     pub push_octets: usize,
     /// Subscriptions of one plain xTR (RFC 9437).
@@ -168,6 +170,7 @@ impl Default for Limits {
             events: 4_096,
             session_batch_octets: 16 << 10,
             changes_per_session: 1 << 14,
+            groups_per_member: 256,
             push_octets: 128 << 10,
             subscriptions_per_xtr: 1_024,
             subscriptions: 16_384,

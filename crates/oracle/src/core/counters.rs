@@ -96,6 +96,9 @@ counters! {
     frames_without_session,
     /// Subscriptions accepted, and snapshots asked for again.
     subscriptions,
+    /// Groups that an NVE has receivers of and that were not taken: of a VN it has no part in, no groups of more
+    /// than one link, or too many.
+    groups_refused,
     /// Snapshots begun again because more had changed than is kept.
     snapshots_restarted,
     /// VN digests that did not match.

@@ -54,6 +54,7 @@ impl Shard {
     /// decision. When its host is `silent` too, that says for a while that many may be lost at once, and
     /// nothing after that: it may be gone for good.
     fn forget_lost(&mut self, now: Time, nve: XtrId, silent: bool) {
+        self.forget_all_groups(now, nve);
         if !silent {
             self.nodes.lost.remove(&nve);
         } else if let Some(lost) = self.nodes.get_mut(nve).and_then(|node| node.lost.as_mut()) {
@@ -101,6 +102,7 @@ impl Shard {
             self.drop_registration(now, *ix, nve);
             self.counters.withdrawals_dead += 1;
         }
+        self.forget_all_groups(now, nve);
         self.event(Event::Withdrawn { nve, tsis: all.len(), after });
         self.end_wait(now, nve);
     }

@@ -101,24 +101,17 @@ impl Shard {
     /// Notes for each subscriber of a VN that it is to be told of these RLOCs of `nve`: what is true of them
     /// when it is.
     fn tell_members(&mut self, now: Time, vni: Vni, nve: XtrId, rlocs: &[Rloc]) {
-        let limit = self.config.limits.changes_per_session.max(1);
         let subscribers: Vec<XtrId> = self.subscribers.members_of(vni).filter(|to| *to != nve).collect();
         for to in subscribers {
             let Some(session) = self.nodes.get_mut(to).and_then(|node| node.session.as_mut()) else {
                 continue;
             };
-            let Some(feed) = session.feeds.members.get_mut(&vni) else { continue };
+            let Some(feed) = session.feeds.members.get(&vni) else { continue };
             if feed.stage.is_ahead(&nve) {
                 continue;
             }
             session.feeds.member_changes.extend(rlocs.iter().map(|rloc| (vni, nve, *rloc)));
-            if session.feeds.member_changes.len() > limit {
-                // All of them anew is less than all that has changed.
-                session.feeds.member_changes.retain(|(other, ..)| *other != vni);
-                feed.stage = Stage::Begin;
-                self.counters.snapshots_restarted += 1;
-                self.push_ready(now, to);
-            }
+            self.limit_changes(now, to, vni);
             self.wake(to);
         }
     }
@@ -128,7 +121,9 @@ impl Shard {
         let Some(session) = self.nodes.get_mut(to).and_then(|node| node.session.as_mut()) else {
             return false;
         };
-        let Some((vni, nve, rloc)) = session.feeds.member_changes.pop_first() else { return false };
+        let Some((vni, nve, rloc)) = session.feeds.member_changes.pop_first() else {
+            return self.write_group_change(to, out);
+        };
         if let Some(feed) = session.feeds.members.get(&vni) {
             let afi = feed.afi;
             let there = self.nodes.get(nve).is_some_and(|node| node.rlocs.contains(&rloc));
@@ -151,7 +146,8 @@ impl Shard {
         let Some(feed) = session.and_then(|session| session.feeds.members.get(&vni)).cloned() else {
             return false;
         };
-        let mut said = Vec::new();
+        let hello = session.is_some_and(|session| session.hello);
+        let (mut said, mut of) = (Vec::new(), None);
         let stage = match feed.stage {
             Stage::Idle => return false,
             // Who is missing may be about to register: until then nobody is to be forgotten.
@@ -164,11 +160,13 @@ impl Shard {
                 said.push(MembershipEvent::RefreshEnd { request_id: feed.request });
                 Stage::Idle
             }
-            Stage::Behind(last) => match self.db.members.behind(vni, last) {
+            Stage::Behind(last) => match self.next_member(vni, last) {
                 None => Stage::End,
                 Some(nve) => {
+                    of = Some(nve).filter(|nve| *nve != to && hello);
                     // Nobody is a member in its own eyes.
-                    let node = self.nodes.get(nve).filter(|_| nve != to);
+                    let member = nve != to && self.db.members.contains(vni, nve);
+                    let node = self.nodes.get(nve).filter(|_| member);
                     let rlocs = node.map(|node| node.rlocs.as_slice()).unwrap_or_default();
                     let site_id = site_id(nve);
                     said.extend(rlocs.iter().map(|r| MembershipEvent::Add { site_id, rloc: r.get() }));
@@ -180,11 +178,20 @@ impl Shard {
             let id = self.next_frame_id();
             write(feed.afi, vni, event, id, out);
         }
+        if let Some(nve) = of {
+            self.write_groups(vni, nve, out);
+        }
         let session = self.nodes.get_mut(to).and_then(|node| node.session.as_mut());
         if let Some(feed) = session.and_then(|session| session.feeds.members.get_mut(&vni)) {
             feed.stage = stage;
         }
         true
+    }
+
+    /// The first NVE behind `last` of whom there is something to say in a snapshot.
+    fn next_member(&self, vni: Vni, last: Option<XtrId>) -> Option<XtrId> {
+        let next = [self.db.members.behind(vni, last), self.receivers.behind(vni, last)];
+        next.into_iter().flatten().min()
     }
 
     /// All facts are loaded: those that hold a grant are about to register what they have.

@@ -41,6 +41,7 @@ mod digest;
 mod error;
 mod facts;
 mod forward;
+mod groups;
 mod limits;
 mod liveness;
 mod members;
@@ -67,6 +68,7 @@ use weft_model::{Eid, Grant, Rloc, Time, TsiId, VnSpec, Vni, XtrId};
 
 use conversations::{AskKey, Asks};
 use database::{Database, TsiIx};
+use groups::Receivers;
 use limits::{Nonces, TokenBucket};
 use nodes::{Node, Nodes};
 use output::Outbox;
@@ -130,6 +132,8 @@ pub struct Shard {
     /// What is pushed of the VNs whose mappings are.
     published: BTreeMap<Vni, Published>,
     subscribers: Subscribers,
+    /// Who has receivers of which groups.
+    receivers: Receivers,
     turns: Turns,
     /// Of plain xTRs, over UDP.
     subscriptions: Subscriptions,
@@ -162,6 +166,7 @@ impl Shard {
             expiries: BTreeMap::new(),
             published: BTreeMap::new(),
             subscribers: Subscribers::default(),
+            receivers: Receivers::default(),
             awaited: BTreeSet::new(),
             alarmed: false,
             frame_id: 0,
@@ -181,7 +186,7 @@ impl Shard {
             Fact::VnGone(vni) => {
                 self.vns.remove(&vni);
                 self.asks.remove_vn(vni);
-                self.end_vn(vni);
+                self.end_vn(now, vni);
                 self.review_subscriptions(None, Some(vni));
             }
             Fact::Grant(grant) if self.owns(grant.tsi.vni) => self.put_grant(now, grant),
@@ -374,7 +379,7 @@ impl Shard {
         for nve in named.into_iter().flat_map(|(owner, next)| [Some(owner), next]).flatten() {
             self.register_parked(now, nve, vni, &eids);
         }
-        self.review_scope(&parties, vni);
+        self.review_scope(now, &parties, vni);
     }
 
     fn remove_grant(&mut self, now: Time, ix: TsiIx) {
@@ -383,7 +388,7 @@ impl Shard {
         self.publish(now, before);
         if let Some(tsi) = removed {
             let parties: Vec<XtrId> = database::named(&tsi.grant).collect();
-            self.review_scope(&parties, tsi.grant.tsi.vni);
+            self.review_scope(now, &parties, tsi.grant.tsi.vni);
         }
     }
 
@@ -448,6 +453,7 @@ impl Shard {
         }
         // While its RLOCs are known.
         self.publish_members(now);
+        self.forget_all_groups(now, id);
         self.end_wait(now, id);
         if let Some(session) = self.nodes.get_mut(id).and_then(|node| node.session.take()) {
             self.end_feeds(id, &session.feeds);

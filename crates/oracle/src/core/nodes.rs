@@ -7,6 +7,7 @@ use weft_lisp as lisp;
 use weft_lisp::tcp::SubscribeError;
 use weft_model::{Eid, NveName, Rloc, Time, Vni, XtrId};
 
+use super::groups::Named;
 use super::limits::TokenBucket;
 use super::liveness::Lost;
 use super::output::SessionId;
@@ -79,6 +80,8 @@ pub(crate) struct Session {
     /// The I/O has said that it cannot take more.
     pub(crate) congested: bool,
     pub(crate) feeds: Feeds,
+    /// What it has named of the groups that it has receivers of.
+    pub(crate) groups: BTreeMap<Vni, Named>,
 }
 
 impl Session {
@@ -94,6 +97,7 @@ impl Session {
             controls: VecDeque::new(),
             congested: false,
             feeds: Feeds::default(),
+            groups: BTreeMap::new(),
         }
     }
 }

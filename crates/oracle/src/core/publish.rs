@@ -236,6 +236,7 @@ impl Shard {
         if let Some(session) = &mut node.session {
             session.controls.clear();
             session.feeds.member_changes.clear();
+            session.feeds.group_changes.clear();
             let session = session.id;
             self.event(Event::Overrun { session, nve });
         }
@@ -258,8 +259,11 @@ impl Shard {
     pub(crate) fn wake(&mut self, nve: XtrId) {
         let Some(node) = self.nodes.get_mut(nve) else { return };
         let Some(session) = &node.session else { return };
-        let idle =
-            session.controls.is_empty() && node.pending.is_empty() && session.feeds.member_changes.is_empty();
+        let feeds = &session.feeds;
+        let idle = session.controls.is_empty()
+            && node.pending.is_empty()
+            && feeds.member_changes.is_empty()
+            && feeds.group_changes.is_empty();
         if !node.queued && !session.congested && !idle {
             node.queued = true;
             self.out.ready.push_back(nve);

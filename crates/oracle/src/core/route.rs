@@ -26,6 +26,7 @@ pub fn peek_frame_vni(frame: &Frame<'_>) -> Option<u32> {
             | Signal::UnsubscribeMappings { vni },
         ) => Some(vni),
         Body::Membership(membership) => Some(membership.iid),
+        Body::Group(group) => Some(group.vni),
         Body::RegistrationRefresh { scope: RefreshScope::Instance(prefix), .. } => iid(prefix.eid),
         _ => None,
     }

@@ -213,6 +213,7 @@ impl Shard {
                 }
             }
             Body::Membership(membership) => self.membership(now, nve, frame.id, membership),
+            Body::Group(group) => self.group(now, nve, group),
             Body::RegistrationRefresh { scope, .. } => {
                 // A server registers nothing.
                 let _: RefreshScope<'_> = scope;
@@ -526,6 +527,7 @@ impl Shard {
             self.drop_registration(now, ix, nve);
             self.counters.removed_by_snapshot += 1;
         }
+        self.end_of_groups(now, nve);
         self.event(Event::EndOfRegistration { nve, registered: named.len(), removed });
         self.end_wait(now, nve);
     }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use weft_lisp::tcp::{Membership, MembershipEvent, SubscribeError};
-use weft_model::{Eid, Rloc, Time, Vni, XtrId};
+use weft_model::{Eid, GroupIp, Rloc, Time, Vni, XtrId};
 
 use super::nodes::Control;
 use super::output::Transmit;
@@ -53,6 +53,8 @@ pub(crate) struct Feeds {
     pub(crate) mappings: BTreeMap<Vni, Feed<Eid>>,
     /// Members about which something is to be said, RLOC by RLOC.
     pub(crate) member_changes: BTreeSet<(Vni, XtrId, Rloc)>,
+    /// Groups about whose receivers something is to be said.
+    pub(crate) group_changes: BTreeSet<(Vni, XtrId, GroupIp)>,
 }
 
 /// Of which snapshot a piece is due.
@@ -62,6 +64,12 @@ enum Next {
 }
 
 impl Feeds {
+    /// What is noted of members of a VN is to be said no more.
+    pub(crate) fn forget_changes(&mut self, vni: Vni) {
+        self.member_changes.retain(|(other, ..)| *other != vni);
+        self.group_changes.retain(|(other, ..)| *other != vni);
+    }
+
     /// The first that is under way. Members are said to be complete when it is `settled` who they are.
     fn next(&self, settled: bool) -> Option<Next> {
         let due = |stage: &Stage<XtrId>| match stage {
@@ -190,7 +198,7 @@ impl Shard {
     fn subscribe_members(&mut self, now: Time, nve: XtrId, vni: Vni, feed: Feed<XtrId>) {
         let Some(session) = self.nodes.get_mut(nve).and_then(|node| node.session.as_mut()) else { return };
         session.feeds.members.insert(vni, feed);
-        session.feeds.member_changes.retain(|(other, ..)| *other != vni);
+        session.feeds.forget_changes(vni);
         self.subscribers.members.insert((vni, nve));
         self.counters.subscriptions += 1;
         self.push_ready(now, nve);
@@ -200,7 +208,7 @@ impl Shard {
         self.subscribers.members.remove(&(vni, nve));
         if let Some(session) = self.nodes.get_mut(nve).and_then(|node| node.session.as_mut()) {
             session.feeds.members.remove(&vni);
-            session.feeds.member_changes.retain(|(other, ..)| *other != vni);
+            session.feeds.forget_changes(vni);
         }
     }
 
@@ -217,9 +225,10 @@ impl Shard {
 
     /// Ends what nodes are subscribed to in a VN that they have no part in any more. They are told: nobody
     /// takes silence for news that there is none.
-    pub(crate) fn review_scope(&mut self, nves: &[XtrId], vni: Vni) {
+    pub(crate) fn review_scope(&mut self, now: Time, nves: &[XtrId], vni: Vni) {
         for nve in nves {
             if let Err(error) = self.may_subscribe(*nve, vni) {
+                self.forget_groups(now, vni, *nve, &BTreeSet::new());
                 self.end_subscriptions(*nve, vni, error);
             }
             self.review_subscriptions(Some(*nve), Some(vni));
@@ -237,7 +246,10 @@ impl Shard {
     }
 
     /// A VN is gone.
-    pub(crate) fn end_vn(&mut self, vni: Vni) {
+    pub(crate) fn end_vn(&mut self, now: Time, vni: Vni) {
+        while let Some(nve) = self.receivers.behind(vni, None) {
+            self.forget_groups(now, vni, nve, &BTreeSet::new());
+        }
         self.published.remove(&vni);
         let subscribers = &self.subscribers;
         let subscribed: BTreeSet<XtrId> =

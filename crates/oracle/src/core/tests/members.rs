@@ -84,7 +84,7 @@ fn n9_several_rlocs_are_one_member() {
     }
     let at = |n: u8| {
         let rlocs: [IpAddr; 2] = [rloc(n).get(), rloc6(n).get()];
-        rlocs.map(|rloc| (site_id(XtrId([n; 16])), rloc))
+        rlocs.map(|rloc| (site_id(nve(n)), rloc))
     };
     assert_eq!(sites, at(2).into_iter().chain(at(3)).collect());
     // It has another address now.

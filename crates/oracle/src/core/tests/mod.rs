@@ -1,6 +1,7 @@
 //! Behaviour of the core, by requirement id, on a small bench: a shard, honest messages, decoded outputs.
 
 mod forward;
+mod groups;
 mod liveness;
 mod members;
 mod notify;
@@ -16,7 +17,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use weft_lisp as lisp;
-use weft_lisp::tcp::{Body, Frame, FrameDecoder, Membership, MembershipEvent, RejectReason, Signal};
+use weft_lisp::tcp::{
+    Body, Frame, FrameDecoder, Group, GroupEvent, Membership, MembershipEvent, RejectReason, Signal,
+};
 use weft_lisp::{
     Action, Ecm, EcmHeader, EidRecord, EncodeOptions, MapRegister, MapReply, MapRequest, Message, Record,
 };
@@ -77,6 +80,11 @@ pub(super) enum Sent {
         vni: u32,
         event: MembershipEvent,
     },
+    Group {
+        session: u64,
+        vni: u32,
+        event: GroupEvent,
+    },
     /// A Map-Reply: its records as (EID, TTL, action, locators).
     Reply {
         to: SocketAddr,
@@ -111,8 +119,11 @@ pub(super) fn vni(n: u32) -> Vni {
     Vni::new(n).unwrap()
 }
 
+/// Its halves differ, as those of random ones do.
 pub(super) fn nve(n: u8) -> XtrId {
-    XtrId([n; 16])
+    let mut id = [n; 16];
+    id[15] = 0;
+    XtrId(id)
 }
 
 pub(super) fn rloc(n: u8) -> Rloc {
@@ -245,6 +256,13 @@ impl Bench {
         self.octets(session, &octets);
     }
 
+    /// A group frame of an NVE.
+    pub fn group(&mut self, session: u64, vn: u32, event: GroupEvent) {
+        let mut octets = Vec::new();
+        Body::Group(Group { vni: vn, event }).encode(1, &mut octets, EncodeOptions::default()).unwrap();
+        self.octets(session, &octets);
+    }
+
     /// Gives the shard the frames in `octets`.
     pub fn octets(&mut self, session: u64, octets: &[u8]) {
         let mut decoder = FrameDecoder::default();
@@ -291,7 +309,7 @@ impl Bench {
 
     pub fn register_records(&mut self, session: u64, by: u8, records: &[Record<'_>]) -> u32 {
         self.next_id += 1;
-        let xtr = Some(lisp::Xtr { xtr_id: [by; 16], site_id: 0 });
+        let xtr = Some(lisp::Xtr { xtr_id: nve(by).0, site_id: 0 });
         let register = MapRegister {
             proxy_reply: true,
             want_notify: true,
@@ -446,6 +464,7 @@ fn read_frames(session: u64, octets: &[u8], sent: &mut Vec<Sent>) {
             Body::ErrorNotification(_) => Sent::Complaint { session },
             Body::Signal(signal) => Sent::Mappings { session, id, signal },
             Body::Membership(m) => Sent::Membership { session, vni: m.iid, event: m.event },
+            Body::Group(g) => Sent::Group { session, vni: g.vni, event: g.event },
             other => panic!("{other:?}"),
         });
     }

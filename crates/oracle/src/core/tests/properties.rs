@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use super::publish::{Basis, Told, answer};
 use super::*;
 use crate::core::database::Answer;
+use crate::core::members::site_id;
+use crate::core::subscribe::Stage;
 use proptest::prelude::*;
 
 /// NVEs, and TSIs per VN, of the random fabrics.
@@ -77,6 +79,13 @@ enum Step {
     },
     /// The store has written what the shard claimed.
     Written,
+    /// Of one of few groups of a VN.
+    Group {
+        by: u8,
+        vn: u32,
+        n: u8,
+        what: u8,
+    },
     Subscribe {
         by: u8,
         vn: u32,
@@ -112,6 +121,7 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (at(), 0_u8..4).prop_map(|((vn, n, by), kind)| Step::Ask { by, vn, n, kind }),
         2 => Just(Step::Written),
         2 => (at(), any::<bool>()).prop_map(|((vn, _, by), yes)| Step::Subscribe { by, vn, yes }),
+        4 => (at(), 0_u8..6).prop_map(|((vn, n, by), what)| Step::Group { by, vn, n, what }),
         1 => at().prop_map(|(_, _, n)| Step::Rejoin { n }),
         1 => at().prop_map(|(_, _, n)| Step::Removed { n }),
         2 => (0_u64..400).prop_map(|seconds| Step::Pass { seconds }),
@@ -131,7 +141,15 @@ struct World {
     enrolled: BTreeSet<u8>,
     last_session: u64,
     cache: Cache,
+    /// NVEs whose session is to be closed, with that session.
+    overran: Vec<(u8, u64)>,
+    reconnecting: bool,
+    /// What each was told of the receivers of a VN's groups; and inside a snapshot.
+    groups: BTreeMap<(u8, u32), (GroupsOf, Option<GroupsOf>)>,
 }
+
+/// Site-IDs and groups.
+type GroupsOf = BTreeSet<(u64, IpAddr)>;
 
 impl World {
     fn new(limits: Limits) -> Self {
@@ -149,6 +167,9 @@ impl World {
             enrolled: (1..=NVES).collect(),
             last_session: 0,
             cache: Cache::new(),
+            overran: Vec::new(),
+            reconnecting: false,
+            groups: BTreeMap::new(),
         }
     }
 
@@ -210,6 +231,18 @@ impl World {
             }
             Step::Written => self.write_claims(),
             Step::Subscribe { by, vn, yes } => self.subscribe(by, vn, yes),
+            Step::Group { by, vn, n, what } => {
+                let Some(session) = self.sessions.get(&by) else { return };
+                let group = if n % 2 == 0 { format!("239.0.0.{n}") } else { format!("ff15::{n}") };
+                let (site_id, group) = (0, group.parse().unwrap());
+                let event = match what {
+                    0 => GroupEvent::Begin,
+                    1 => GroupEvent::End,
+                    2 => GroupEvent::Remove { site_id, group },
+                    _ => GroupEvent::Add { site_id, group },
+                };
+                self.bench.group(*session, vn, event);
+            }
             Step::Rejoin { n } => {
                 self.enrolled.insert(n);
                 self.bench.enroll(n);
@@ -260,6 +293,10 @@ impl World {
             self.sessions.insert(n, session);
             let event = SessionEvent::Up { session: SessionId(session), xtr_id: nve(n) };
             self.bench.shard.handle_session(self.bench.now, event);
+            // With room for one control frame the digests that follow would end every session.
+            if self.bench.shard.config.limits.controls_per_session > 1 {
+                self.bench.signal(session, Signal::Hello { version: 1, boot_id: 1 });
+            }
             // As an NVE does, it asks again for what it holds: it may have missed anything.
             let held: Vec<(u32, Eid)> =
                 self.cache.keys().filter(|(by, ..)| *by == n).map(|(_, vn, eid)| (*vn, *eid)).collect();
@@ -323,6 +360,31 @@ impl World {
         assert_eq!(counted, members);
         assert!(shard.db.members.is_told());
         super::push::check(shard);
+        let limit = shard.config.limits.groups_per_member.max(1);
+        for (vni, nve, count) in shard.receivers.iter() {
+            assert!(
+                shard.db.in_scope(nve, vni) && shard.nodes.get(nve).is_some() && (1..=limit).contains(&count)
+            );
+        }
+        // Who is subscribed, and told all there is to say, has just what there is.
+        for (by, session) in &self.sessions {
+            let Some(node) = shard.nodes.get(nve(*by)) else { continue };
+            let Some(session) = node.session.as_ref().filter(|s| s.id.0 == *session && !s.congested) else {
+                continue;
+            };
+            for (vni, feed) in &session.feeds.members {
+                if session.hello && feed.stage == Stage::Idle && session.feeds.group_changes.is_empty() {
+                    let all = shard.receivers.iter().filter(|(v, other, _)| v == vni && *other != nve(*by));
+                    let all: BTreeSet<_> = all
+                        .flat_map(|(v, other, _)| {
+                            shard.receivers.of(v, other).map(move |group| (site_id(other), group.get()))
+                        })
+                        .collect();
+                    let told = self.groups.get(&(*by, vni.get())).cloned().unwrap_or_default();
+                    assert_eq!(told.0, all, "NVE {by} in {vni}");
+                }
+            }
+        }
     }
 
     fn write_claims(&mut self) {
@@ -344,8 +406,7 @@ impl World {
                 Event::SuccessorActive { tsi, nve, epoch } => self.claims.push((tsi, nve, epoch)),
                 // As the I/O does: the session is closed, and its NVE connects again.
                 Event::Overrun { session, nve } if self.sessions.get(&nve.0[0]) == Some(&session.0) => {
-                    self.step(Step::Down { n: nve.0[0] });
-                    self.step(Step::Up { n: nve.0[0] });
+                    self.overran.push((nve.0[0], session.0));
                 }
                 _ => {}
             }
@@ -367,6 +428,14 @@ impl World {
                             Sent::Notify { eid, vni, ttl, rlocs, .. } => {
                                 self.cache.insert((by, vni, eid), (Some(rlocs), until(ttl)));
                             }
+                            Sent::Group { vni, event, .. } => self.hear_group(by, vni, event),
+                            Sent::Membership { vni, event: MembershipEvent::RefreshBegin { .. }, .. } => {
+                                self.groups.entry((by, vni)).or_default().1 = Some(BTreeSet::new());
+                            }
+                            Sent::Membership { vni, event: MembershipEvent::RefreshEnd { .. }, .. } => {
+                                let held = self.groups.entry((by, vni)).or_default();
+                                held.0 = held.1.take().unwrap_or_default();
+                            }
                             Sent::Mappings { signal: Signal::MappingsRefused { vni, .. }, .. } => {
                                 self.forget_pushed(by, vni);
                             }
@@ -380,6 +449,27 @@ impl World {
         }
         self.cache.retain(|_, (_, expires)| *expires > now);
         self.check_indexes();
+        // One after another: what comes back may overrun again.
+        if !std::mem::replace(&mut self.reconnecting, true) {
+            while let Some((n, session)) = self.overran.pop() {
+                if self.sessions.get(&n) == Some(&session) {
+                    self.step(Step::Down { n });
+                    self.step(Step::Up { n });
+                }
+            }
+            self.reconnecting = false;
+        }
+    }
+
+    fn hear_group(&mut self, by: u8, vn: u32, event: GroupEvent) {
+        let held = self.groups.entry((by, vn)).or_default();
+        for held in [Some(&mut held.0), held.1.as_mut()].into_iter().flatten() {
+            match event {
+                GroupEvent::Add { site_id, group } => held.insert((site_id, group)),
+                GroupEvent::Remove { site_id, group } => held.remove(&(site_id, group)),
+                other => panic!("{other:?}"),
+            };
+        }
     }
 
     fn hear_reply(&mut self, dst: SocketAddr, octets: &[u8], until: impl Fn(u32) -> Time) {

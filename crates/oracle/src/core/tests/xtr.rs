@@ -67,7 +67,7 @@ fn encode(register: &Register) -> Vec<u8> {
         nonce: register.nonce,
         auth: Algorithm::HmacSha256.placeholder(1, register.length),
         records: (&records).into(),
-        xtr: register.xtr.then_some(lisp::Xtr { xtr_id: [5; 16], site_id: 9 }),
+        xtr: register.xtr.then_some(lisp::Xtr { xtr_id: nve(5).0, site_id: 9 }),
         ..MapRegister::default()
     };
     let mut octets = Vec::new();

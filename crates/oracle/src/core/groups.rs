@@ -1,0 +1,213 @@
+//! Who receives which multicast groups of a VN, as its NVEs say (requirement N9; RFC 8378 section 5 for the idea), and
+//! who is told: those that are subscribed to the VN's members, behind the RLOCs of each in their snapshot, then change
+//! by change. What an NVE said lives as its registrations do: it outlives a lost session, until the next one has
+//! named all there is or the host is found dead.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+
+use weft_lisp::EncodeOptions;
+use weft_lisp::tcp::{Body, Group, GroupEvent};
+use weft_model::{GroupIp, Time, Vni, XtrId};
+
+use super::Shard;
+use super::members::site_id;
+use super::subscribe::Stage;
+
+/// The groups that somebody at an NVE receives, by VN: never none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Receivers(BTreeMap<(Vni, XtrId), BTreeSet<GroupIp>>);
+
+impl Receivers {
+    fn contains(&self, vni: Vni, nve: XtrId, group: GroupIp) -> bool {
+        self.0.get(&(vni, nve)).is_some_and(|groups| groups.contains(&group))
+    }
+
+    /// All groups of one NVE in a VN.
+    pub(crate) fn of(&self, vni: Vni, nve: XtrId) -> impl Iterator<Item = GroupIp> + '_ {
+        self.0.get(&(vni, nve)).into_iter().flatten().copied()
+    }
+
+    /// Whether it is news; none when there is no room.
+    fn add(&mut self, vni: Vni, nve: XtrId, group: GroupIp, limit: usize) -> Option<bool> {
+        let groups = self.0.entry((vni, nve)).or_default();
+        if groups.len() >= limit && !groups.contains(&group) {
+            return None;
+        }
+        Some(groups.insert(group))
+    }
+
+    fn remove(&mut self, vni: Vni, nve: XtrId, group: GroupIp) -> bool {
+        let Some(groups) = self.0.get_mut(&(vni, nve)) else { return false };
+        let removed = groups.remove(&group);
+        if groups.is_empty() {
+            self.0.remove(&(vni, nve));
+        }
+        removed
+    }
+
+    /// The first NVE with receivers in a VN behind `last`, or the first of all.
+    pub(crate) fn behind(&self, vni: Vni, last: Option<XtrId>) -> Option<XtrId> {
+        let first = last.map_or(Bound::Included((vni, XtrId([0; 16]))), |nve| Bound::Excluded((vni, nve)));
+        let ((v, nve), _) = self.0.range((first, Bound::Unbounded)).next()?;
+        (*v == vni).then_some(*nve)
+    }
+
+    /// The VNs in which an NVE has receivers.
+    fn vnis_of(&self, nve: XtrId) -> Vec<Vni> {
+        self.0.keys().filter(|(_, other)| *other == nve).map(|(vni, _)| *vni).collect()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Vni, XtrId, usize)> + '_ {
+        self.0.iter().map(|((vni, nve), groups)| (*vni, *nve, groups.len()))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// What an NVE has named of a VN since its session began.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Named {
+    /// So far: there is more to come.
+    Some(BTreeSet<GroupIp>),
+    /// All there is.
+    All,
+}
+
+impl Shard {
+    /// A group frame of an NVE.
+    pub(crate) fn group(&mut self, now: Time, nve: XtrId, frame: Group) {
+        let vni = Vni::new(frame.vni).ok().filter(|vni| self.owns(*vni));
+        // It has no part in the VN, so nobody there sends it anything.
+        let Some(vni) = vni.filter(|vni| self.may_subscribe(nve, *vni).is_ok()) else {
+            self.counters.groups_refused += 1;
+            return;
+        };
+        let limit = self.config.limits.groups_per_member.max(1);
+        let Some(session) = self.nodes.get_mut(nve).and_then(|node| node.session.as_mut()) else { return };
+        match frame.event {
+            GroupEvent::Begin => {
+                session.groups.insert(vni, Named::Some(BTreeSet::new()));
+            }
+            GroupEvent::End => {
+                let Some(Named::Some(named)) = session.groups.insert(vni, Named::All) else { return };
+                self.forget_groups(now, vni, nve, &named);
+            }
+            GroupEvent::Add { group, .. } => {
+                let group = GroupIp::new(group).ok();
+                let added =
+                    group.and_then(|group| Some((group, self.receivers.add(vni, nve, group, limit)?)));
+                let Some((group, is_new)) = added else {
+                    self.counters.groups_refused += 1;
+                    return;
+                };
+                if let Some(Named::Some(named)) = session.groups.get_mut(&vni) {
+                    named.insert(group);
+                }
+                if is_new {
+                    self.tell_group(now, vni, nve, group);
+                }
+            }
+            GroupEvent::Remove { group, .. } => {
+                let Ok(group) = GroupIp::new(group) else { return };
+                if let Some(Named::Some(named)) = session.groups.get_mut(&vni) {
+                    named.remove(&group);
+                }
+                if self.receivers.remove(vni, nve, group) {
+                    self.tell_group(now, vni, nve, group);
+                }
+            }
+        }
+    }
+
+    /// An NVE has no receivers in a VN but of those groups in `kept`.
+    pub(crate) fn forget_groups(&mut self, now: Time, vni: Vni, nve: XtrId, kept: &BTreeSet<GroupIp>) {
+        let gone: Vec<GroupIp> = self.receivers.of(vni, nve).filter(|group| !kept.contains(group)).collect();
+        for group in gone {
+            self.receivers.remove(vni, nve, group);
+            self.tell_group(now, vni, nve, group);
+        }
+    }
+
+    /// An NVE is gone.
+    pub(crate) fn forget_all_groups(&mut self, now: Time, nve: XtrId) {
+        for vni in self.receivers.vnis_of(nve) {
+            self.forget_groups(now, vni, nve, &BTreeSet::new());
+        }
+    }
+
+    /// An NVE has named all it has: it has no receivers in VNs that it did not speak of.
+    pub(crate) fn end_of_groups(&mut self, now: Time, nve: XtrId) {
+        for vni in self.receivers.vnis_of(nve) {
+            let session = self.nodes.get(nve).and_then(|node| node.session.as_ref());
+            if session.is_some_and(|session| !session.groups.contains_key(&vni)) {
+                self.forget_groups(now, vni, nve, &BTreeSet::new());
+            }
+        }
+    }
+
+    /// Notes for each subscriber of a VN that it is to be told of this group of `nve`: what is true of it when it is.
+    fn tell_group(&mut self, now: Time, vni: Vni, nve: XtrId, group: GroupIp) {
+        let subscribers: Vec<XtrId> = self.subscribers.members_of(vni).filter(|to| *to != nve).collect();
+        for to in subscribers {
+            let session = self.nodes.get_mut(to).and_then(|node| node.session.as_mut());
+            let Some(session) = session.filter(|session| session.hello) else { continue };
+            let Some(feed) = session.feeds.members.get(&vni) else { continue };
+            if feed.stage.is_ahead(&nve) {
+                continue;
+            }
+            session.feeds.group_changes.insert((vni, nve, group));
+            self.limit_changes(now, to, vni);
+            self.wake(to);
+        }
+    }
+
+    /// All members anew is less than all that has changed of them, when that is too much.
+    pub(crate) fn limit_changes(&mut self, now: Time, to: XtrId, vni: Vni) {
+        let limit = self.config.limits.changes_per_session.max(1);
+        let Some(session) = self.nodes.get_mut(to).and_then(|node| node.session.as_mut()) else { return };
+        let feeds = &mut session.feeds;
+        if feeds.member_changes.len() + feeds.group_changes.len() <= limit {
+            return;
+        }
+        feeds.forget_changes(vni);
+        if let Some(feed) = feeds.members.get_mut(&vni) {
+            feed.stage = Stage::Begin;
+        }
+        self.counters.snapshots_restarted += 1;
+        self.push_ready(now, to);
+    }
+
+    /// Appends the next change of a VN's groups; false when there is none.
+    pub(crate) fn write_group_change(&mut self, to: XtrId, out: &mut Vec<u8>) -> bool {
+        let session = self.nodes.get_mut(to).and_then(|node| node.session.as_mut());
+        let change = session.and_then(|session| session.feeds.group_changes.pop_first());
+        let Some((vni, nve, group)) = change else { return false };
+        let there = self.receivers.contains(vni, nve, group);
+        self.write_group(vni, nve, group, there, out);
+        true
+    }
+
+    /// Appends the groups of one member of a snapshot.
+    pub(crate) fn write_groups(&mut self, vni: Vni, nve: XtrId, out: &mut Vec<u8>) {
+        let groups: Vec<GroupIp> = self.receivers.of(vni, nve).collect();
+        for group in groups {
+            self.write_group(vni, nve, group, true, out);
+        }
+    }
+
+    fn write_group(&mut self, vni: Vni, nve: XtrId, group: GroupIp, there: bool, out: &mut Vec<u8>) {
+        let (site_id, group) = (site_id(nve), group.get());
+        let event = match there {
+            true => GroupEvent::Add { site_id, group },
+            false => GroupEvent::Remove { site_id, group },
+        };
+        let id = self.next_frame_id();
+        // A group always has an encoding.
+        let _ = Body::Group(Group { vni: vni.get(), event }).encode(id, out, EncodeOptions::default());
+    }
+}
