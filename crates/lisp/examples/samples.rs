@@ -11,7 +11,7 @@ use std::path::Path;
 use weft_lisp::auth::{Algorithm, Coverage, MacLength, sign};
 use weft_lisp::tcp::{
     Body, EidPrefix, ErrorNotification, Membership, MembershipEvent, RefreshScope, RejectReason, Signal,
-    SubscribeError,
+    SubscribeError, View,
 };
 use weft_lisp::{
     Action, Address, Ecm, EcmHeader, Eid, EidRecord, EncodeError, EncodeOptions, Inner, Locator, MacAfi,
