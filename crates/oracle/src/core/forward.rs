@@ -40,15 +40,16 @@ impl Shard {
     }
 
     /// By the asker's A bit, because a plain xTR has registered without the P bit, or by the VN. The last only
-    /// while the NVE's agent is there to answer: its data path lives without it, and is still to be found.
+    /// while the NVE's agent is there to answer (its data path lives without it, and is still to be found) and once
+    /// it has registered: before that it may not know its own grant yet, and would say that nobody has the address.
     fn is_forwarded(&self, asked: &Asked<'_>, vni: Vni, found: &Found<'_>) -> bool {
-        let own = match found.source {
-            Source::Registration(r) => matches!(r.via, Via::Udp { .. }) && !r.proxy,
-            Source::Grant(_) => false,
+        let (registered, own) = match found.source {
+            Source::Registration(r) => (true, matches!(r.via, Via::Udp { .. }) && !r.proxy),
+            Source::Grant(_) => (false, false),
         };
         let answers = || self.nodes.get(found.nve).is_some_and(|node| node.session.is_some());
         let by_vn = || self.vns.get(&vni).is_some_and(|vn| vn.reply == Reply::Forward);
-        own || asked.request.authoritative || (by_vn() && answers())
+        own || asked.request.authoritative || (registered && by_vn() && answers())
     }
 }
 

@@ -77,6 +77,21 @@ fn n5_what_nobody_else_can_answer_is_the_oracles() {
     assert_eq!(bench.shard.counters().requests_forwarded, 0);
 }
 
+/// An NVE that has not registered it may not know its grant yet, and would say that nobody has the address.
+#[test]
+fn n5_what_is_granted_and_not_registered_is_the_oracles() {
+    for eid in [ip4, ip6] {
+        let mut bench = bench();
+        bench.grant(1, 9, 2);
+        assert_eq!(bench.answer(1, 1, eid(9)).map(|all| all[1].3.clone()), Some(at(2)));
+        assert_eq!(bench.shard.counters().requests_forwarded, 0);
+        bench.register(20, 2, 1, 9, ACTIVE);
+        bench.pass(Duration::from_secs(2));
+        bench.ask(1, 1, eid(9), ip4(7));
+        assert_eq!(bench.shard.counters().requests_forwarded, 1);
+    }
+}
+
 #[test]
 fn n5_only_associated_is_asked_all_the_same() {
     let mut bench = bench();
