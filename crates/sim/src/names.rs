@@ -28,12 +28,12 @@ pub(crate) fn vn_name(n: u32) -> VnName {
     name(format!("vn{n}"))
 }
 
-pub(crate) fn vn_spec(n: u32, learning: Learning, bum: Bum) -> Option<VnSpec> {
+pub(crate) fn vn_spec(n: u32, learning: Learning, reply: Reply, bum: Bum) -> Option<VnSpec> {
     let nets = ["10.0.0.0/8", "fd00::/64"].iter().filter_map(|net| net.parse().ok()).collect();
     let (vni, subnets) = (Vni::new(n).ok()?, Subnets::new(nets).ok()?);
     let (storm, miss) = Default::default();
     let name = vn_name(n);
-    Some(VnSpec { name, vni, subnets, learning, reply: Reply::Proxy, bum, storm, miss, gateway: None })
+    Some(VnSpec { name, vni, subnets, learning, reply, bum, storm, miss, gateway: None })
 }
 
 pub(crate) fn xtr_id(n: usize) -> XtrId {

@@ -294,6 +294,10 @@ impl World {
                     let delay = self.net.segment();
                     self.at(delay, Ev::Call { nve, call });
                 }
+                Output::Answer { to, octets } => {
+                    let from = if to.is_ipv4() { IpAddr::V4(v4) } else { IpAddr::V6(v6) };
+                    self.send_to_asker(nve, from, to, &octets);
+                }
                 Output::Inject(..) => self.stats.answers += 1,
                 // All that was learned is in use.
                 Output::LastUse { vni, eid, .. } => {
@@ -321,6 +325,19 @@ impl World {
         let boot = self.oracles.get(oracle).map_or(0, |o| o.boot);
         for delay in self.net.datagram(Host::Nve(nve), Host::Oracle(oracle)).into_iter().flatten() {
             self.at(delay, Ev::ToOracle { oracle, boot, from, octets: octets.clone() });
+        }
+    }
+
+    /// The answer of an NVE that an Oracle has passed a question on to.
+    fn send_to_asker(&mut self, nve: usize, from: IpAddr, to: SocketAddr, octets: &[u8]) {
+        self.stats.datagrams += 1;
+        self.stats.forwarded += 1;
+        let Some(asker) = self.by_ip.get(&to.ip()).copied().filter(|_| to.port() == PORT) else {
+            self.violations.push(format!("NVE {nve} answers to {to}, which is nobody's"));
+            return;
+        };
+        for delay in self.net.datagram(Host::Nve(nve), Host::Nve(asker)).into_iter().flatten() {
+            self.at(delay, Ev::ToNve { nve: asker, from, octets: octets.to_vec() });
         }
     }
 

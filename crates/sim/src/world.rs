@@ -5,7 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use weft_datapath::{IfIndex, VapKind};
-use weft_model::{BootId, Bum, Eid, Grant, Learning, Name, Rloc, TenantIp, Time, TsiId, VnSpec, Vni, XtrId};
+use weft_model::{
+    BootId, Bum, Eid, Grant, Learning, Name, Reply, Rloc, TenantIp, Time, TsiId, VnSpec, Vni, XtrId,
+};
 use weft_nve::core as nve;
 use weft_nve::core::{ApiCall, Attach, CallId, Core, Device, Granted, OracleAddr, Refused};
 use weft_oracle::core::{Event, Fact, Shard};
@@ -34,6 +36,8 @@ pub struct Plan {
     pub link: Link,
     /// How NVEs learn in every VN.
     pub learning: Learning,
+    /// Who answers a Map-Request there.
+    pub reply: Reply,
     /// What becomes of broadcast and multicast there.
     pub bum: Bum,
     /// Octets of snapshots that an Oracle sends in a millisecond.
@@ -50,6 +54,7 @@ impl Default for Plan {
             oracles: 2,
             link: Link::default(),
             learning: Learning::Oracle,
+            reply: Reply::Proxy,
             bum: Bum::Drop,
             push_octets: weft_oracle::core::Limits::default().push_octets,
         }
@@ -67,6 +72,8 @@ pub struct Stats {
     pub negatives: u64,
     /// ARP replies and advertisements given to tenants.
     pub answers: u64,
+    /// Map-Replies that NVEs sent each other.
+    pub forwarded: u64,
     /// Attaches and detaches that ended well.
     pub calls: u64,
 }
@@ -165,7 +172,7 @@ impl World {
             plan,
         };
         for n in 1..=world.plan.vns.max(1) {
-            if let Some(spec) = vn_spec(n, world.plan.learning, world.plan.bum) {
+            if let Some(spec) = vn_spec(n, world.plan.learning, world.plan.reply, world.plan.bum) {
                 world.store.create(spec);
             }
         }
@@ -213,6 +220,12 @@ impl World {
             timing: nve::Timing::default(),
         };
         let mut core = Core::new(config);
+        // As the agent's watch of NVEs says before anything else happens.
+        for other in 0..self.plan.nves {
+            let (v4, v6) = rlocs(other);
+            let rlocs = [IpAddr::V4(v4), IpAddr::V6(v6)].into_iter().flat_map(Rloc::new).collect();
+            core.handle_fact(nve::Fact::Nve(xtr_id(other), rlocs));
+        }
         while core.poll_output().is_some() {}
         let sessions = vec![None; addrs.len()];
         NveSite { core, xtr, v4, v6, agent: true, host: true, wake: None, sessions }
@@ -340,6 +353,15 @@ impl World {
                 let jitter = self.jitter(1_000);
                 self.at(jitter, Ev::Tenant { nve, tsi: from, target, tries: 60 });
             }
+        }
+    }
+
+    /// Whoever looked for an address looks for it again within a second: a tenant system that was moved has
+    /// forgotten what it was told, and so has its NVE.
+    pub fn ask_again(&mut self) {
+        for (nve, tsi, target) in self.wanted.clone() {
+            let jitter = self.jitter(1_000);
+            self.at(jitter, Ev::Tenant { nve, tsi, target, tries: 60 });
         }
     }
 
