@@ -12,7 +12,7 @@ use super::super::publish::{Basis, Told};
 use super::super::subscribe::Stage;
 use super::super::wire::{Locators, record, to_lisp};
 use super::super::{Shard, Timer};
-use super::store::Phase;
+use super::store::{Change, Phase};
 use super::{Key, NotSubscribed};
 
 /// EIDs of a VN that one Map-Notify's part of a snapshot looks at: those of others in between cost time, too.
@@ -52,26 +52,30 @@ impl Shard {
             Eid::Mac(_) => None,
         };
         for key in self.subscriptions.told_of(to_lisp(vni, eid)) {
-            self.note(key, eid, is.is_some());
-            if let Some(mac) = old_mac {
-                self.note(key, Eid::Mac(mac), false);
-            }
+            self.note(key, eid, old_mac, is.is_some());
         }
     }
 
-    fn note(&mut self, key: Key, eid: Eid, there: bool) {
-        let limit = self.config.limits.changes_per_subscription.max(1);
+    fn note(&mut self, key: Key, eid: Eid, old_mac: Option<MacAddr>, there: bool) {
+        // One change of an address may take two.
+        let limit = self.config.limits.changes_per_subscription.max(2);
         let Some(subscription) = self.subscriptions.get_mut(key).filter(|one| one.listens()) else { return };
         if let Some(at) = subscription.expires.take_if(|_| there) {
             self.timers.remove(&(at, Timer::Temporary(key.0, key.1)));
         }
-        if subscription.snapshot.is_ahead(&eid) {
+        // The snapshot says what there is, but not what there is no more: it may have been told before, by a
+        // subscription that this one has renewed.
+        if there && old_mac.is_none() && subscription.snapshot.is_ahead(&eid) {
             return;
         }
-        let changes = subscription.pending.len();
-        if !subscription.pending.insert(eid) {
+        if !subscription.pending.insert((eid, None)) {
             self.counters.pubsub_coalesced += 1;
-        } else if changes >= limit {
+        }
+        if old_mac.is_some() {
+            subscription.pending.insert((eid, old_mac));
+        }
+        let changes = subscription.pending.len();
+        if changes > limit {
             // Nothing may be lost in silence.
             self.end_subscription(key, NotSubscribed::Overrun { changes });
             return;
@@ -124,7 +128,7 @@ impl Shard {
         let Some(nonce) = subscription.nonce.checked_add(1) else {
             return self.end_subscription(key, NotSubscribed::NoncesUsedUp);
         };
-        let (records, eids) = self.gather(key);
+        let (records, changes) = self.gather(key);
         if records.is_empty() {
             // It has yet to look further, or there was nothing.
             return self.queue(key);
@@ -132,38 +136,38 @@ impl Shard {
         let Some(subscription) = self.subscriptions.get_mut(key) else { return };
         subscription.nonce = nonce;
         let records: Vec<Record<'_>> = records.iter().map(RecordBuf::get).collect();
-        self.send_first(now, key, &records, eids);
+        self.send_first(now, key, &records, changes);
     }
 
     /// Takes what fits one Map-Notify: changes first, then the snapshot. At least one EID, however long.
-    fn gather(&mut self, key: Key) -> (Vec<RecordBuf>, Vec<Eid>) {
-        let (xtr, prefix) = key;
-        let (mut records, mut eids) = (Vec::new(), Vec::new());
-        let Ok(vni) = Vni::new(prefix.iid()) else { return (records, eids) };
+    fn gather(&mut self, key: Key) -> (Vec<RecordBuf>, Vec<Change>) {
+        let (mut records, mut changes) = (Vec::new(), Vec::new());
+        let Ok(vni) = Vni::new(key.1.iid()) else { return (records, changes) };
         let mut room = self.config.limits.notify_octets.saturating_sub(HEADER + MAC);
         let (mut told, mut looks) = (BTreeSet::new(), LOOKS);
         while let Some(subscription) = self.subscriptions.get(key) {
-            let change = subscription.pending.first().copied();
-            let (eid, cursor) = match (change, subscription.snapshot) {
-                (Some(eid), _) => (eid, None),
-                (None, Stage::Behind(last)) if looks > 0 => match self.db.behind(vni, last) {
-                    Some(eid) => (eid, Some(Stage::Behind(Some(eid)))),
-                    None => {
+            let change = subscription.pending.first().map(|(eid, _)| *eid);
+            let (eid, about, all) = match (change, subscription.snapshot) {
+                (Some(eid), _) => {
+                    let about: Vec<Change> =
+                        subscription.pending.iter().take_while(|(other, _)| *other == eid).copied().collect();
+                    let mut all = self.published_records(vni, eid, true);
+                    let macs = about.iter().filter_map(|(_, mac)| *mac);
+                    all.extend(macs.flat_map(|mac| self.published_records(vni, Eid::Mac(mac), true)));
+                    (eid, about, all)
+                }
+                (None, Stage::Behind(last)) if looks > 0 => {
+                    looks -= 1;
+                    let Some(eid) = self.db.behind(vni, last) else {
                         self.set_snapshot(key, Stage::Idle);
                         break;
-                    }
-                },
+                    };
+                    let mine = self.subscriptions.best(key.0, to_lisp(vni, eid));
+                    let mine = mine.is_some_and(|(best, _)| best == key);
+                    let all = if mine { self.published_records(vni, eid, false) } else { Vec::new() };
+                    (eid, Vec::new(), all)
+                }
                 _ => break,
-            };
-            let wire = to_lisp(vni, eid);
-            let mine = || {
-                let best = self.subscriptions.best(xtr, wire);
-                prefix.covers(&wire) && best.is_some_and(|(best, _)| best == key)
-            };
-            let all = if cursor.is_none() || mine() {
-                self.published_records(vni, eid, change.is_some())
-            } else {
-                Vec::new()
             };
             let new: Vec<(Eid, RecordBuf)> = all.into_iter().filter(|(eid, _)| !told.contains(eid)).collect();
             let octets: usize = new.iter().map(|(_, record)| record.octets().len()).sum();
@@ -172,26 +176,30 @@ impl Shard {
                 break;
             }
             room = room.saturating_sub(octets);
-            if !new.is_empty() || change.is_some() {
-                eids.push(eid);
-            }
-            for (eid, record) in new {
-                told.insert(eid);
-                records.push(record);
-            }
-            match cursor {
-                Some(stage) => {
-                    looks -= 1;
-                    self.set_snapshot(key, stage);
+            match change {
+                Some(_) => {
+                    if let Some(subscription) = self.subscriptions.get_mut(key) {
+                        for one in &about {
+                            subscription.pending.remove(one);
+                        }
+                    }
+                    changes.extend(about);
                 }
                 None => {
-                    if let Some(subscription) = self.subscriptions.get_mut(key) {
-                        subscription.pending.remove(&eid);
+                    self.set_snapshot(key, Stage::Behind(Some(eid)));
+                    if !new.is_empty() {
+                        changes.push((eid, None));
                     }
                 }
             }
+            // A MAC that the address had and has again stands in both.
+            for (eid, record) in new {
+                if told.insert(eid) {
+                    records.push(record);
+                }
+            }
         }
-        (records, eids)
+        (records, changes)
     }
 
     fn set_snapshot(&mut self, key: Key, stage: Stage<Eid>) {

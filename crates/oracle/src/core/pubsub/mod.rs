@@ -13,7 +13,8 @@
 //!
 //! A Map-Request is not authenticated (LISP-SEC is not implemented); its xTR-ID, Site-ID, source and ITR-RLOCs
 //! have to be those configured. So nothing durable comes of it alone: a nonce counts, and is saved, once the
-//! Map-Notify with it has been acknowledged by whoever has the key.
+//! Map-Notify with it has been acknowledged by whoever has the key; until then it counts no longer than that
+//! Map-Notify is sent.
 
 mod change;
 mod floors;
@@ -45,12 +46,12 @@ pub enum NotSubscribed {
     },
     /// A nonce that was used before.
     #[error(
-        "nonce {nonce:016x} is not above {last:016x}: a replay, or the xTR has lost its nonces; let it go on above"
+        "nonce {nonce:016x} is not above {last:016x}: a replay, or the xTR has lost its nonces; have it go on above"
     )]
     Replayed {
         /// The nonce in it.
         nonce: u64,
-        /// The last that was acknowledged.
+        /// The last that was used.
         last: u64,
     },
     /// The VN's NVEs answer for themselves (RFC 9437 section 3).

@@ -6,21 +6,21 @@ use std::time::Duration;
 use weft_lisp as lisp;
 use weft_lisp::wire::TTL_REMOVE;
 use weft_lisp::{Action, CONTROL_PORT, MapNotify, Policy, Record, auth};
-use weft_model::{Eid, Rloc, Time, XtrId};
+use weft_model::{Rloc, Time, XtrId};
 
 use super::super::output::Event;
 use super::super::subscribe::Stage;
 use super::super::{Shard, Timer};
 use super::change::empty;
-use super::store::{Phase, Unacked};
+use super::store::{Change, Phase, Unacked};
 use super::{Key, NotSubscribed};
 
 impl Shard {
     /// Writes a Map-Notify with the subscription's nonce and sends its first copy.
-    pub(super) fn send_first(&mut self, now: Time, key: Key, records: &[Record<'_>], eids: Vec<Eid>) {
+    pub(super) fn send_first(&mut self, now: Time, key: Key, records: &[Record<'_>], changes: Vec<Change>) {
         let Some(octets) = self.signed_notify(key, records) else { return };
         let Some(subscription) = self.subscriptions.get_mut(key) else { return };
-        subscription.unacked = Some(Unacked { octets, eids, sent: 0, due: now });
+        subscription.unacked = Some(Unacked { octets, changes, sent: 0, due: now });
         self.counters.pubsub_notifies += 1;
         self.send_copy(now, key);
     }
@@ -44,15 +44,8 @@ impl Shard {
         unacked.due = now + wait;
         let due = unacked.due;
         if let Some(to) = subscription.itr_rlocs.get(turn) {
-            let (to, from) = ends(*to, here);
-            let octets = &unacked.octets;
-            let queued = self.out.udp(self.config.limits.udp_queue_octets, to, from, |out| {
-                out.extend_from_slice(octets);
-                Ok::<(), ()>(())
-            });
-            if !queued {
-                self.counters.udp_dropped += 1;
-            }
+            let (to, octets) = (*to, unacked.octets.clone());
+            self.send_notify(to, here, &octets);
         }
         self.arm(due, Timer::Unacked(xtr, eid));
     }
@@ -94,16 +87,31 @@ impl Shard {
             let (xtr, eid) = key;
             self.event(Event::NotSubscribed { xtr, eid, reason });
             if let (Some(octets), Some(to)) = (octets, ended.itr_rlocs.first()) {
-                let (to, from) = ends(*to, ended.asked_at);
-                let limit = self.config.limits.udp_queue_octets;
-                let queued = self.out.udp(limit, to, from, |out| {
-                    out.extend_from_slice(&octets);
-                    Ok::<(), ()>(())
-                });
-                if !queued {
-                    self.counters.udp_dropped += 1;
-                }
+                self.send_notify(*to, ended.asked_at, &octets);
             }
+        }
+    }
+
+    /// Sends what is under way once more, out of turn: it is asked for again.
+    pub(super) fn send_again(&mut self, key: Key) {
+        let Some(subscription) = self.subscriptions.get(key) else { return };
+        let (Some(unacked), Some(to)) = (&subscription.unacked, subscription.itr_rlocs.first()) else {
+            return;
+        };
+        let (to, here, octets) = (*to, subscription.asked_at, unacked.octets.clone());
+        self.counters.pubsub_retransmitted += 1;
+        self.send_notify(to, here, &octets);
+    }
+
+    fn send_notify(&mut self, to: IpAddr, here: IpAddr, octets: &[u8]) {
+        let from = (to.is_ipv4() == here.is_ipv4()).then_some(here);
+        let limit = self.config.limits.udp_queue_octets;
+        let queued = self.out.udp(limit, SocketAddr::new(to, CONTROL_PORT), from, |out| {
+            out.extend_from_slice(octets);
+            Ok::<(), ()>(())
+        });
+        if !queued {
+            self.counters.udp_dropped += 1;
         }
     }
 
@@ -199,11 +207,6 @@ impl Shard {
     pub(crate) fn is_published(&self, xtr: XtrId, eid: lisp::Eid) -> bool {
         self.subscriptions.best(xtr, eid).is_some_and(|(_, one)| one.phase == Phase::Active)
     }
-}
-
-/// Where a Map-Notify goes, and from which address.
-fn ends(to: IpAddr, here: IpAddr) -> (SocketAddr, Option<IpAddr>) {
-    (SocketAddr::new(to, CONTROL_PORT), (to.is_ipv4() == here.is_ipv4()).then_some(here))
 }
 
 /// How long the Ack of copy number `copy`, counted from 0, is waited for: `retries` times as long as the

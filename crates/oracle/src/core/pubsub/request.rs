@@ -47,6 +47,11 @@ impl Shard {
             WireEid::Unusable => None,
         };
         let key = (asked.nve, eid);
+        if identity && self.is_waiting(key, asked.request.nonce) {
+            self.counters.requests += 1;
+            self.send_again(key);
+            return true;
+        }
         let refused = if identity {
             self.may_be_published(key, vni, host, asked.request.nonce)
         } else {
@@ -82,6 +87,12 @@ impl Shard {
         true
     }
 
+    /// Whether the Map-Notify that answers this very Map-Request waits for its Ack.
+    fn is_waiting(&self, key: Key, nonce: u64) -> bool {
+        let waits = |one: &Subscription| matches!(one.phase, Phase::Confirming | Phase::Leaving);
+        self.subscriptions.get(key).is_some_and(|one| waits(one) && one.nonce == nonce)
+    }
+
     /// Whether there can be such a subscription, or an end of it.
     fn may_be_published(
         &self,
@@ -96,6 +107,9 @@ impl Shard {
         }
         let plain = self.nodes.get(xtr).and_then(|node| node.plain.as_ref());
         let last = plain.and_then(|plain| plain.floors.get(eid));
+        // An older Map-Request may come behind a newer one whose Ack is still to come. What is under way has its
+        // nonce already: whoever asks with the same is told by that.
+        let last = last.max(self.subscriptions.get(key).map(|one| one.nonce));
         if let Some(last) = last.filter(|last| nonce <= *last) {
             return Err(NotSubscribed::Replayed { nonce, last });
         }
@@ -145,9 +159,12 @@ impl Shard {
         let mut pending = BTreeSet::new();
         if let Some(old) = self.drop_subscription(key) {
             pending = old.pending;
-            pending.extend(old.unacked.into_iter().flat_map(|unacked| unacked.eids));
+            pending.extend(old.unacked.into_iter().flat_map(|unacked| unacked.changes));
         }
-        pending.retain(|eid| Some(*eid) != host);
+        if host.is_some() && pending.iter().all(|(_, mac)| mac.is_none()) {
+            // The confirmation says as much.
+            pending.clear();
+        }
         let subscription = Subscription {
             phase: Phase::Confirming,
             itr_rlocs,

@@ -4,10 +4,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
 use weft_lisp as lisp;
-use weft_model::{Eid, Time, XtrId};
+use weft_model::{Eid, MacAddr, Time, XtrId};
 
 use super::super::subscribe::Stage;
 use super::Key;
+
+/// What is to be told of an EID again; of an IP address also what there is of a MAC that it had, since whoever was
+/// told the one was told the other. Ordered, so that all about an EID stands together.
+pub(crate) type Change = (Eid, Option<MacAddr>);
 
 /// How far a subscription is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,7 +38,7 @@ pub(crate) struct Subscription {
     pub(crate) nonce: u64,
     pub(crate) unacked: Option<Unacked>,
     /// What has changed since the latest Map-Notify was written.
-    pub(crate) pending: BTreeSet<Eid>,
+    pub(crate) pending: BTreeSet<Change>,
     /// How far the existing records of a prefix have been told.
     pub(crate) snapshot: Stage<Eid>,
     /// When it ends because its address is nobody's.
@@ -49,7 +53,7 @@ pub(crate) struct Unacked {
     /// Every copy is the same.
     pub(crate) octets: Box<[u8]>,
     /// What it is about, to be told again if it is given up for another.
-    pub(crate) eids: Vec<Eid>,
+    pub(crate) changes: Vec<Change>,
     pub(crate) sent: u32,
     /// When it is sent again, or given up.
     pub(crate) due: Time,
