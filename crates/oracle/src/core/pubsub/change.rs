@@ -19,6 +19,8 @@ use super::{Key, NotSubscribed};
 const LOOKS: usize = 1_024;
 /// Octets of a Map-Notify before its MAC and records.
 const HEADER: usize = 16;
+/// Changes about one EID that one Map-Notify tells: of MACs that it had in turn there may be many.
+const AT_ONCE: usize = 16;
 /// The longest MAC.
 const MAC: usize = 32;
 /// Records of one message (RFC 9301 section 5.7: an octet says how many).
@@ -149,8 +151,8 @@ impl Shard {
             let change = subscription.pending.first().map(|(eid, _)| *eid);
             let (eid, about, all) = match (change, subscription.snapshot) {
                 (Some(eid), _) => {
-                    let about: Vec<Change> =
-                        subscription.pending.iter().take_while(|(other, _)| *other == eid).copied().collect();
+                    let about = subscription.pending.iter().take_while(|(other, _)| *other == eid);
+                    let about: Vec<Change> = about.take(AT_ONCE).copied().collect();
                     let mut all = self.published_records(vni, eid, true);
                     let macs = about.iter().filter_map(|(_, mac)| *mac);
                     all.extend(macs.flat_map(|mac| self.published_records(vni, Eid::Mac(mac), true)));

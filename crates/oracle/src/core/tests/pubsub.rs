@@ -705,6 +705,34 @@ fn n7_a_map_request_that_is_overtaken_does_not_count() {
 }
 
 #[test]
+fn n8_an_address_that_wanders_from_mac_to_mac_is_told_in_messages_that_fit() {
+    let mut bench = bench();
+    subscribed(&mut bench, host(ip4(1)), 1);
+    let give = |bench: &mut Bench, n: u8| {
+        let mut new = grant(1, n, 1);
+        new.ips = BTreeSet::from([tenant_ip(ip4(1))]);
+        bench.fact(Fact::Grant(new));
+        bench.fact(Fact::GrantGone(tsi(1, n)));
+    };
+    bench.fact(Fact::GrantGone(tsi(1, 1)));
+    let mut notify = one(&mut bench);
+    for n in 2..200 {
+        give(&mut bench, n);
+    }
+    let mut told = BTreeSet::new();
+    loop {
+        assert_eq!(notify.records[0], gone(ip4(1)), "what it is about comes first");
+        assert!(notify.octets.len() <= 1_400 && notify.records.len() > 1, "{}", notify.octets.len());
+        told.extend(notify.records.iter().skip(1).map(|record| record.0.clone()));
+        ack(&mut bench, &notify);
+        let (mut more, _) = got(&mut bench);
+        let Some(next) = more.pop() else { break };
+        notify = next;
+    }
+    assert_eq!(told, (1..200).map(|n| host(mac(n)).to_string()).collect());
+}
+
+#[test]
 fn n7_several_prefixes_of_one_map_request_and_two_shards() {
     let mut bench = bench();
     let mut ask = Ask::new(host(ip4(1)), 7);
