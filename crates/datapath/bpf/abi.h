@@ -8,7 +8,7 @@
 
 #include <linux/types.h>
 
-#define WEFT_ABI_VERSION 3
+#define WEFT_ABI_VERSION 4
 
 struct weft_ip {
 	__u32 w[4];
@@ -54,7 +54,7 @@ struct weft_vap {
 #define WEFT_PATH_DEVICE 1
 #define WEFT_VAP_ACTIVATED 1
 
-/* Key of `vap_ips` (scope = ifindex, value __u32 1), `neighbours` and `heard` (scope = VNI). */
+/* Key of `vap_ips` (scope = ifindex, value __u32 1), `neighbours`, `heard` and `groups` (scope = VNI). */
 struct weft_scoped_ip {
 	__u32 scope;
 	struct weft_ip ip;
@@ -134,6 +134,16 @@ struct weft_indexed {
 	__u32 index;
 };
 
+/* Map `groups`: who asked for a group's frames, by IGMP or MLD. A group nobody asked for has none. */
+#define WEFT_GROUP_SIZE 128
+#define WEFT_GROUP_ALL 0xffffffffU /* too many to be named: all of the VN */
+struct weft_group {
+	__u32 vaps;    /* how many of `ifindex` */
+	__u32 members; /* how many of `rloc` */
+	__u32 ifindex[WEFT_GROUP_SIZE];
+	struct weft_ip rloc[WEFT_GROUP_SIZE];
+};
+
 /* Map `peers`: struct weft_ip -> this. */
 struct weft_peer {
 	__u32 may;  /* WEFT_PEER_* */
@@ -203,6 +213,7 @@ struct weft_held {
 #define WEFT_PUNT_LINK_LOCAL 3
 #define WEFT_PUNT_MAC 4
 #define WEFT_PUNT_ROUTE 5
+#define WEFT_PUNT_REPORT 6
 
 /* What became of a frame. */
 enum weft_reason {
@@ -247,6 +258,7 @@ enum weft_reason {
 	WEFT_OTHER_LINK = 62,
 	WEFT_STORM = 63,
 	WEFT_UNTRANSLATABLE = 64,
+	WEFT_NO_RECEIVER = 65,
 };
 
 /* skb->tc_index of everything that has come over an uplink: nothing else counts at the VXLAN device.

@@ -20,6 +20,7 @@ PINNED_MAP(vap_ips, BPF_MAP_TYPE_HASH, struct weft_scoped_ip, __u32, 32768, BPF_
 PINNED_MAP(vns, BPF_MAP_TYPE_HASH, __u32, struct weft_vn, 4096, 0);
 PINNED_MAP(settings, BPF_MAP_TYPE_HASH, __u32, struct weft_settings, 4096, 0);
 PINNED_MAP(members, BPF_MAP_TYPE_HASH, struct weft_indexed, struct weft_ip, 65536, BPF_F_NO_PREALLOC);
+PINNED_MAP(groups, BPF_MAP_TYPE_HASH, struct weft_scoped_ip, struct weft_group, 8192, BPF_F_NO_PREALLOC);
 PINNED_MAP(vn_vaps, BPF_MAP_TYPE_HASH, struct weft_indexed, __u32, 4096, 0);
 PINNED_MAP(hot, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct weft_hot, 4096, 0);
 PINNED_MAP(fdb, BPF_MAP_TYPE_HASH, struct weft_vn_mac, struct weft_location, 262144, BPF_F_NO_PREALLOC);

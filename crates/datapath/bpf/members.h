@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT OR Apache-2.0 */
-/* One frame to many: to the VAPs of its VN here and, a copy each, to the NVEs that are its members. What
- * came from a member goes to VAPs only (split horizon), so that no frame can go round. */
+/* One frame to many: to the VAPs of its VN here and, a copy each, to the NVEs that are its members, or to those of
+ * them that asked for its group. What came from a member goes to VAPs only (split horizon), so that no frame can go
+ * round. */
 #ifndef WEFT_MEMBERS_H
 #define WEFT_MEMBERS_H
 
@@ -18,6 +19,7 @@ static __always_inline bool translates(__u8 mode)
 struct copies {
 	struct __sk_buff *skb;
 	struct weft_config *cfg;
+	struct weft_group *group; /* whom it is for, or null */
 	__u32 vni;
 	__u32 except; /* the VAP it came from */
 	__u32 done;
@@ -31,56 +33,118 @@ static __always_inline bool is_dry(const struct __sk_buff *skb)
 	return skb->cb[3] == WEFT_DRY && skb->cb[4] == ~WEFT_DRY;
 }
 
+static __always_inline void copy_to(struct copies *c, __u32 to)
+{
+	struct weft_vap *vap;
+
+	if (to == c->except)
+		return;
+	vap = bpf_map_lookup_elem(&vaps, &to);
+	if (!vap || vap->vni != c->vni || !(vap->flags & WEFT_VAP_ACTIVATED))
+		return;
+	if (c->dry || !bpf_clone_redirect(c->skb, to, 0))
+		c->done++;
+}
+
 static long copy_to_vap(__u32 index, struct copies *c)
 {
 	struct weft_indexed key;
-	struct weft_vap *vap;
-	__u32 *entry, to;
+	__u32 *entry;
 
 	key.vni = c->vni;
 	key.index = index;
 	entry = bpf_map_lookup_elem(&vn_vaps, &key);
-	if (!entry || *entry == c->except)
-		return 0;
-	to = *entry;
-	vap = bpf_map_lookup_elem(&vaps, &to);
-	if (!vap || vap->vni != c->vni || !(vap->flags & WEFT_VAP_ACTIVATED))
-		return 0;
-	if (c->dry || !bpf_clone_redirect(c->skb, to, 0))
-		c->done++;
+	if (entry)
+		copy_to(c, *entry);
 	return 0;
+}
+
+static long copy_to_listener(__u32 index, struct copies *c)
+{
+	struct weft_group *group = c->group;
+
+	if (!group || index >= WEFT_GROUP_SIZE)
+		return 1;
+	copy_to(c, group->ifindex[index]);
+	return 0;
+}
+
+static __always_inline void encapsulate_to(struct copies *c, const struct weft_ip *rloc)
+{
+	struct weft_config *cfg = c->cfg;
+
+	if (!cfg || !(cfg->families & (is_v4(rloc) ? WEFT_FAMILY_V4 : WEFT_FAMILY_V6)))
+		return;
+	if (c->dry || (!set_tunnel(c->skb, cfg, c->vni, rloc) && !bpf_clone_redirect(c->skb, cfg->vxlan_ifindex, 0)))
+		c->done++;
 }
 
 static long copy_to_member(__u32 index, struct copies *c)
 {
-	struct weft_config *cfg = c->cfg;
 	struct weft_indexed key;
 	struct weft_ip *rloc;
 
 	key.vni = c->vni;
 	key.index = index;
 	rloc = bpf_map_lookup_elem(&members, &key);
-	if (!rloc || !cfg || !(cfg->families & (is_v4(rloc) ? WEFT_FAMILY_V4 : WEFT_FAMILY_V6)))
-		return 0;
-	if (c->dry || (!set_tunnel(c->skb, cfg, c->vni, rloc) && !bpf_clone_redirect(c->skb, cfg->vxlan_ifindex, 0)))
-		c->done++;
+	if (rloc)
+		encapsulate_to(c, rloc);
 	return 0;
+}
+
+static long copy_to_receiver(__u32 index, struct copies *c)
+{
+	struct weft_group *group = c->group;
+
+	if (!group || index >= WEFT_GROUP_SIZE)
+		return 1;
+	encapsulate_to(c, &group->rloc[index]);
+	return 0;
+}
+
+static __always_inline void copy_to_vaps(struct copies *c, const struct weft_vn *vn)
+{
+	struct weft_group *group = c->group;
+
+	if (group && group->vaps != WEFT_GROUP_ALL)
+		bpf_loop(group->vaps, copy_to_listener, c, 0);
+	else
+		bpf_loop(vn->vaps, copy_to_vap, c, 0);
+}
+
+static __always_inline void copy_to_members(struct copies *c, const struct weft_settings *how)
+{
+	struct weft_group *group = c->group;
+
+	if (group && group->members != WEFT_GROUP_ALL)
+		bpf_loop(group->members, copy_to_receiver, c, 0);
+	else
+		bpf_loop(how->members, copy_to_member, c, 0);
+}
+
+/* Whether only the VAP that sends asked for what it sends. */
+static __always_inline bool is_alone(const struct weft_group *group, __u32 ifindex)
+{
+	return !group->members && group->vaps == 1 && group->ifindex[0] == ifindex;
 }
 
 #define TO_VAPS 1
 #define TO_MEMBERS 2
+#define TO_RECEIVERS 4 /* of these only those that asked, if one has to ask for its group */
 
 /* A frame out of a VAP, past every check. Counted once, however many copies there are. By the VXLAN
  * device, which takes every kind of frame and finds the next hops itself. */
 static __noinline int replicate(struct __sk_buff *skb, struct weft_vap *vap, __u32 to)
 {
 	struct weft_settings *how;
+	struct weft_ip group;
 	struct weft_vn *vn;
 	struct copies c;
 	struct where w;
 
 	if (!vap)
 		return TC_ACT_SHOT;
+	c.group = 0;
 	w.vni = vap->vni;
 	w.path = WEFT_PATH_DEVICE;
 	w.direction = WEFT_OUT;
@@ -88,6 +152,11 @@ static __noinline int replicate(struct __sk_buff *skb, struct weft_vap *vap, __u
 	vn = bpf_map_lookup_elem(&vns, &w.vni);
 	if (!how || !vn)
 		return drop(skb, w, WEFT_BUM_OFF);
+	if (to & TO_RECEIVERS && narrows(how->mode) && group_of(skb, &group)) {
+		c.group = find_group(w.vni, &group);
+		if (!c.group || is_alone(c.group, skb->ifindex))
+			return drop(skb, w, WEFT_NO_RECEIVER);
+	}
 	if (!take_token(&how->storm_tat, how->storm_interval, how->storm_window))
 		return drop(skb, w, WEFT_STORM);
 	count(skb, w.vni, WEFT_REPLICATED, w.path, w.direction);
@@ -98,11 +167,11 @@ static __noinline int replicate(struct __sk_buff *skb, struct weft_vap *vap, __u
 	c.done = 0;
 	c.dry = is_dry(skb);
 	if (to & TO_VAPS)
-		bpf_loop(vn->vaps, copy_to_vap, &c, 0);
+		copy_to_vaps(&c, vn);
 	if (translates(how->mode) && c.cfg)
 		bpf_skb_store_bytes(skb, 6, c.cfg->node_mac, 6, 0);
 	if (to & TO_MEMBERS)
-		bpf_loop(how->members, copy_to_member, &c, 0);
+		copy_to_members(&c, how);
 	return say(skb, WEFT_DID_REPLICATE, WEFT_REPLICATED, c.done, TC_ACT_SHOT);
 }
 
@@ -110,6 +179,8 @@ static __noinline int replicate(struct __sk_buff *skb, struct weft_vap *vap, __u
 static __noinline int spread(struct __sk_buff *skb, __u32 vni)
 {
 	struct weft_vn *vn = bpf_map_lookup_elem(&vns, &vni);
+	struct weft_settings *how = bpf_map_lookup_elem(&settings, &vni);
+	struct weft_ip group;
 	struct copies c;
 	struct where w;
 
@@ -118,15 +189,21 @@ static __noinline int spread(struct __sk_buff *skb, __u32 vni)
 	w.direction = WEFT_IN;
 	if (!vn)
 		return drop(skb, w, WEFT_UNKNOWN_VNI);
+	c.group = 0;
+	if (how && narrows(how->mode) && group_of(skb, &group)) {
+		c.group = find_group(vni, &group);
+		if (!c.group)
+			return drop(skb, w, WEFT_NO_RECEIVER);
+	}
 	c.skb = skb;
 	c.cfg = 0;
 	c.vni = vni;
 	c.except = 0;
 	c.done = 0;
 	c.dry = is_dry(skb);
-	bpf_loop(vn->vaps, copy_to_vap, &c, 0);
+	copy_to_vaps(&c, vn);
 	if (!c.done)
-		return drop(skb, w, WEFT_NO_SUCH_TS);
+		return drop(skb, w, c.group ? WEFT_NO_RECEIVER : WEFT_NO_SUCH_TS);
 	count_hot(amount_of(skb, 0), vn->slot, WEFT_HOT_DELIVERED + WEFT_PATH_DEVICE);
 	return say(skb, WEFT_DID_REPLICATE, WEFT_DELIVERED, c.done, TC_ACT_SHOT);
 }

@@ -469,9 +469,14 @@ static __always_inline int vap_frame(struct __sk_buff *skb, bool again)
 	if (eth.h_dest[0] & 1) {
 		if (!floods(vap->mode) && (!(vap->mode & WEFT_REPLICATES) || ret == CONFINED))
 			return drop(skb, w, WEFT_BUM_OFF);
+		if (narrows(vap->mode)) {
+			ret = vap_membership(skb, vap, &l4, eth.h_proto);
+			if (ret != GO_ON)
+				return ret;
+		}
 		if (too_big(skb, vap, &l4))
 			return drop(skb, w, WEFT_TOO_BIG);
-		return replicate(skb, vap, TO_VAPS | TO_MEMBERS);
+		return replicate(skb, vap, TO_VAPS | TO_MEMBERS | TO_RECEIVERS);
 	}
 	return forward(skb, vap, &w, &eth, &l4, again);
 }

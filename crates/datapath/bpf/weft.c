@@ -25,6 +25,7 @@
 #include "punt.h"
 #include "answer.h"
 #include "tunnel.h"
+#include "groups.h"
 #include "members.h"
 #include "flood.h"
 #include "route.h"

@@ -44,6 +44,8 @@ pub enum PuntReason {
     /// or whose owner's location none does. At most 8 a second for one destination. The agent may hold it and
     /// send it on ([`crate::Datapath::resend`]).
     Route,
+    /// An IGMP or MLD message that says which groups its sender wants, in a VN that replicates.
+    Report,
 }
 
 /// A frame the agent has to decide about. The data plane has dropped it.
@@ -57,7 +59,7 @@ pub struct Punt {
     pub reason: PuntReason,
     /// The destination MAC (for [`PuntReason::UnknownMac`] what is asked for).
     pub dst: MacAddr,
-    /// The beginning of the frame, from the Ethernet header on, at most 128 octets. For [`PuntReason::Route`] at
-    /// most 1,600: that is all of it, but for segmentation offload and an underlay of larger frames.
+    /// The beginning of the frame, from the Ethernet header on, at most 128 octets. For [`PuntReason::Route`] and
+    /// [`PuntReason::Report`] at most 1,600: that is all of it, but for segmentation offload and an underlay of larger frames.
     pub frame: Vec<u8>,
 }

@@ -32,6 +32,10 @@
 //! question that no table answers goes to the members; the one that has the owner hands it to him alone, and
 //! both remember for 60 s who was heard.
 //!
+//! In a VN that replicates, a multicast group of more than one link goes to the VAPs and members that asked for it;
+//! one that nobody asked for goes nowhere. What tenant systems say of groups (IGMP, MLD) goes to the agent whole, their
+//! queries are dropped: the agent is the querier.
+//!
 //! Copies are made behind a limit of the VN, 1,000 a second and 200 at once unless said otherwise, and go by
 //! the VXLAN device.
 //!
@@ -59,4 +63,4 @@ pub use event::{Heard, Punt, PuntReason, Seen};
 pub use kernel::{Attachment, Did, DryRun, Kernel, Limits, OpenOptions, Punts, TableSize, table_sizes};
 pub use model::{Action, Ingress, Learned, Lesson, Model, Verdict, decide};
 pub use reason::{Counter, Direction, Idle, Reason};
-pub use tables::{Config, IfIndex, Location, Neighbour, Op, Path, Peer, Tables, Vap, VapKind, Vn};
+pub use tables::{Config, IfIndex, Location, Neighbour, Op, Path, Peer, Receivers, Tables, Vap, VapKind, Vn};

@@ -73,7 +73,8 @@ reasons! {
     SpoofedNd = 39, "spoofed-nd";
     /// Fragments or extension headers hide what it is (RFC 6980, RFC 7112).
     HiddenL4 = 40, "hidden-l4";
-    /// A Router Advertisement or Redirect from a tenant system (RFC 6105).
+    /// A Router Advertisement or Redirect from a tenant system (RFC 6105), or an IGMP or MLD query where this NVE is
+    /// the querier.
     RogueRouter = 41, "rogue-router";
     /// A DHCP server's message from a tenant system.
     RogueDhcp = 42, "rogue-dhcp";
@@ -122,6 +123,8 @@ reasons! {
     Storm = 63, "storm";
     /// Neither IP nor ARP, in a VN that translates: nothing in it says whose it is.
     Untranslatable = 64, "untranslatable";
+    /// For a multicast group that nobody asked for, in a VN that replicates.
+    NoReceiver = 65, "no-receiver";
 }
 
 impl Reason {

@@ -3,7 +3,7 @@
 
 use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
-use weft_model::{Bum, Epoch, Learning, MacAddr, Rloc, TenantIp, TsMac, Vni};
+use weft_model::{Bum, Epoch, GroupIp, Learning, MacAddr, Rloc, TenantIp, TsMac, Vni};
 
 /// A network device's index in the NVE's namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -96,6 +96,16 @@ pub struct Vn {
     pub members: BTreeSet<Rloc>,
 }
 
+/// Who asked for a group's frames. Of a VN that replicates, a group without receivers has none: its frames are
+/// dropped (`no-receiver`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Receivers {
+    /// VAPs here.
+    pub vaps: BTreeSet<IfIndex>,
+    /// Members of the VN, by the RLOCs that they are members by.
+    pub members: BTreeSet<Rloc>,
+}
+
 /// What a node at an underlay address may send here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Peer {
@@ -122,6 +132,8 @@ pub struct Tables {
     pub peers: BTreeMap<IpAddr, Peer>,
     /// How VNs are treated.
     pub vns: BTreeMap<Vni, Vn>,
+    /// Who asked for which group.
+    pub groups: BTreeMap<(Vni, GroupIp), Receivers>,
 }
 
 /// One change of one table. Idempotent: applying it twice is applying it once.
@@ -149,6 +161,10 @@ pub enum Op {
     SetVn(Vni, Vn),
     /// Treat a VN by default.
     RemoveVn(Vni),
+    /// Add or replace the receivers of a group.
+    SetGroup(Vni, GroupIp, Receivers),
+    /// Nobody asks for a group any more.
+    RemoveGroup(Vni, GroupIp),
 }
 
 impl Tables {
@@ -186,6 +202,12 @@ impl Tables {
             Op::RemoveVn(vni) => {
                 self.vns.remove(vni);
             }
+            Op::SetGroup(vni, group, receivers) => {
+                self.groups.insert((*vni, *group), receivers.clone());
+            }
+            Op::RemoveGroup(vni, group) => {
+                self.groups.remove(&(*vni, *group));
+            }
         }
     }
 
@@ -207,9 +229,13 @@ impl Tables {
         ops.extend(observed.peers.keys().filter(|k| gone(k)).map(|k| Op::RemovePeer(*k)));
         let gone = |key: &_| !self.vns.contains_key(key);
         ops.extend(observed.vns.keys().filter(|k| gone(k)).map(|k| Op::RemoveVn(*k)));
+        let gone = |key: &_| !self.groups.contains_key(key);
+        ops.extend(observed.groups.keys().filter(|k| gone(k)).map(|(v, g)| Op::RemoveGroup(*v, *g)));
 
         let changed = self.vns.iter().filter(|(k, v)| observed.vns.get(*k) != Some(*v));
         ops.extend(changed.map(|(k, v)| Op::SetVn(*k, v.clone())));
+        let changed = self.groups.iter().filter(|(k, v)| observed.groups.get(*k) != Some(*v));
+        ops.extend(changed.map(|((v, g), r)| Op::SetGroup(*v, *g, r.clone())));
         let changed = self.peers.iter().filter(|(k, v)| observed.peers.get(*k) != Some(*v));
         ops.extend(changed.map(|(k, v)| Op::SetPeer(*k, *v)));
         let changed = self.vaps.iter().filter(|(k, v)| observed.vaps.get(*k) != Some(*v));

@@ -15,9 +15,10 @@ use std::{
 };
 use weft_datapath::{
     Action, Config, Datapath as _, DatapathError, Did, IfIndex, Ingress, Kernel, Learned, Lesson, Location,
-    Neighbour, Path, Peer, PuntReason, Punts, Reason, Tables, Vap, VapKind, Verdict, Vn, decide, echo,
+    Neighbour, Path, Peer, PuntReason, Punts, Reason, Receivers, Tables, Vap, VapKind, Verdict, Vn, decide,
+    echo,
 };
-use weft_model::{Bum, Epoch, Learning, MacAddr, Rloc, TenantIp, Time, TsMac};
+use weft_model::{Bum, Epoch, GroupIp, Learning, MacAddr, Rloc, TenantIp, Time, TsMac};
 
 /// Draws choices from octets; zeros once they are used up, so that shrinking simplifies.
 struct Dice<'a>(std::slice::Iter<'a, u8>);
@@ -63,14 +64,18 @@ fn any_mac(d: &mut Dice) -> Mac {
 }
 
 fn any_v4(d: &mut Dice) -> Ipv4Addr {
-    match d.below(10) {
+    match d.below(13) {
         9 => Ipv4Addr::UNSPECIFIED,
+        n @ 10..=11 => Ipv4Addr::new(239, 1, 0, u8::try_from(n).unwrap()),
+        12 => Ipv4Addr::new(224, 0, 0, 251),
         n => Ipv4Addr::new(10, 0, 0, u8::try_from(n).unwrap()),
     }
 }
 
 fn any_v6(d: &mut Dice) -> Ipv6Addr {
-    match d.below(16) {
+    match d.below(19) {
+        n @ 16..=17 => Ipv6Addr::new(0xff15, 0, 0, 0, 0, 0, 0, u16::try_from(n).unwrap()),
+        18 => Ipv6Addr::new(0xff0e, 0, 0, 0, 0, 0, 0, 1),
         n @ 9..=12 => Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, u16::try_from(n).unwrap() - 9),
         13 => Ipv6Addr::UNSPECIFIED,
         14 => Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1),
@@ -81,6 +86,16 @@ fn any_v6(d: &mut Dice) -> Ipv6Addr {
 fn any_ip(d: &mut Dice) -> Option<TenantIp> {
     let ip: IpAddr = if d.rarely(2) { any_v6(d).into() } else { any_v4(d).into() };
     TenantIp::new(ip).ok()
+}
+
+fn any_group(d: &mut Dice) -> Option<GroupIp> {
+    let ip: IpAddr = match d.below(4) {
+        0 => Ipv4Addr::new(239, 1, 0, 10 + d.octet() % 2).into(),
+        1 => Ipv6Addr::new(0xff15, 0, 0, 0, 0, 0, 0, 16 + u16::from(d.octet() % 2)).into(),
+        2 => any_v4(d).into(),
+        _ => any_v6(d).into(),
+    };
+    GroupIp::new(ip).ok()
 }
 
 /// On the uplink's subnet, so that the kernel has a route.
@@ -148,6 +163,12 @@ fn tables(d: &mut Dice, uplink: IfIndex, devices: &[IfIndex]) -> Tables {
             t.vns.insert(vni(n), Vn { learning, bum, members });
         }
     }
+    for _ in 0..d.below(10) {
+        let vaps = (0..d.below(3)).map(|_| d.pick(devices)).collect();
+        let receivers = Receivers { vaps, members: (0..d.below(3)).map(|_| any_rloc(d)).collect() };
+        let key = vni(VNIS[d.below(2)]);
+        t.groups.extend(any_group(d).map(|group| ((key, group), receivers)));
+    }
     t
 }
 
@@ -169,7 +190,10 @@ fn any_v6_payload(d: &mut Dice, padding: usize) -> (u8, Vec<u8>) {
     let last = match d.below(6) {
         0 => (17, udp(d.pick(&[546, 547, 9]), 9, &vec![1; padding])),
         1 => (6, vec![2; 20 + padding]),
-        2 => (58, [&[d.pick(&[128, 133, 134, 137, 143, 130, 1, 2])][..], &vec![0; 7 + padding]].concat()),
+        2 => (
+            58,
+            [&[d.pick(&[128, 133, 134, 137, 143, 130, 131, 132, 1, 2])][..], &vec![0; 7 + padding]].concat(),
+        ),
         3 => (58, vec![135, 0, 0, 0, 0, 0, 0, 0]),
         4 => (59, vec![]),
         _ => (58, vec![d.octet(); 8]),
@@ -233,7 +257,9 @@ fn tenant_frame(d: &mut Dice, src: Mac, own: &[IpAddr]) -> Vec<u8> {
             f
         }
         6..9 => {
-            let (proto, payload) = match d.below(4) {
+            let (proto, payload) = match d.below(6) {
+                4 => (2, [&[d.pick(&[0x11, 0x12, 0x16, 0x17, 0x22, 0x14])][..], &[0; 7]].concat()),
+                5 => (17, udp(7, 7, &vec![3; padding])),
                 0 => (17, udp(d.pick(&[67, 68, 9]), d.pick(&[67, 68, 9]), &vec![3; padding])),
                 1 => (1, [&[d.pick(&[8, 3, 11])][..], &vec![0; 7 + padding]].concat()),
                 2 => (6, vec![4; 20 + padding]),
@@ -253,6 +279,16 @@ fn tenant_frame(d: &mut Dice, src: Mac, own: &[IpAddr]) -> Vec<u8> {
             eth(dst, src, d.pick(&[0x8100, 0x88a8, 0x9100, 0x9200, 0x88cc, 0x1234, 0x0100]), &llc)
         }
     };
+    // Mostly with the MAC address of its group.
+    if !d.rarely(3) {
+        match frame.get(12..54).map(|f| (f[..2] == [8, 0], f[18], f[26])) {
+            Some((true, 224..=239, _)) => frame[..6].copy_from_slice(&[1, 0, 0x5e, 1, 0, 7]),
+            Some((false, _, 0xff)) if frame[12..14] == [0x86, 0xdd] => {
+                frame[..6].copy_from_slice(&[0x33, 0x33, 0, 0, 0, 7]);
+            }
+            _ => {}
+        }
+    }
     spoil(d, &mut frame);
     frame
 }
@@ -401,6 +437,21 @@ impl Bench {
         let node = MacAddr::of_node(tables.config.node).octets();
         let (inner4, inner6) = (out.get(56..62), out.get(76..82));
         match (ingress, expected.action) {
+            (Ingress::Vap(_), Action::Replicate { copies }) if out[0] != 0xff && copies > 0 => {
+                let to: Option<IpAddr> = match out[12..14] {
+                    [8, 0] => out[30..].first_chunk::<4>().map(|ip| IpAddr::from(*ip)),
+                    [0x86, 0xdd] => out[38..].first_chunk::<16>().map(|ip| IpAddr::from(*ip)),
+                    _ => None,
+                };
+                let group = to.and_then(|to| GroupIp::new(to).ok());
+                let whom = group.and_then(|group| tables.groups.get(&(expected.vni?, group)));
+                if let Some(whom) = whom {
+                    self.saw(format!(
+                        "narrowed to {}",
+                        if whom.members.is_empty() { "VAPs" } else { "members" }
+                    ));
+                }
+            }
             (Ingress::Vap(_), Action::Tunnel { .. }) if [inner4, inner6].contains(&Some(&node[..])) => {
                 self.saw("translated".into());
             }
@@ -451,7 +502,7 @@ impl Bench {
         prop_assert_eq!(records[0].reason, reason);
         prop_assert_eq!(Some(records[0].vni), expected.vni);
         prop_assert_eq!(records[0].dst.octets(), &frame[..6]);
-        let most = if reason == PuntReason::Route { 1_600 } else { 128 };
+        let most = if matches!(reason, PuntReason::Route | PuntReason::Report) { 1_600 } else { 128 };
         prop_assert_eq!(&records[0].frame, &frame[..frame.len().min(most)]);
         Ok(())
     }
@@ -551,6 +602,9 @@ fn every_decision_is_compared() {
         ];
         let reasons = Reason::ALL.iter().filter(|r| !elsewhere.contains(r)).map(|r| format!("{:?}", Some(r)));
         let punts = [
+            "Report",
+            "narrowed to VAPs",
+            "narrowed to members",
             "Route",
             "ArpMiss",
             "NdMiss",

@@ -5,7 +5,7 @@ use core::net::{IpAddr, Ipv6Addr};
 use std::collections::BTreeSet;
 use weft_model::{Bum, Epoch, Learning, MacAddr, Rloc, TenantIp, TsMac, Vni};
 
-pub(crate) const ABI_VERSION: u32 = 3;
+pub(crate) const ABI_VERSION: u32 = 4;
 
 /// An address, IPv4 as IPv4-mapped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -184,6 +184,20 @@ pub(crate) struct Indexed {
     pub(crate) index: u32,
 }
 
+/// The places in a [`GroupValue`], and how many there are when there are not enough.
+pub(crate) const GROUP_SIZE: usize = 128;
+pub(crate) const GROUP_ALL: u32 = u32::MAX;
+
+/// Who asked for a group.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub(crate) struct GroupValue {
+    pub(crate) vaps: u32,
+    pub(crate) members: u32,
+    pub(crate) ifindex: [u32; GROUP_SIZE],
+    pub(crate) rloc: [Ip; GROUP_SIZE],
+}
+
 /// Indexed by [`HOT`].
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
@@ -207,6 +221,7 @@ pod!(
     SettingsValue,
     Indexed,
     HotValue,
+    GroupValue,
     ConfigValue,
     VapValue,
     ScopedIp,
@@ -390,6 +405,7 @@ pub(crate) const fn punt_reason(code: u32) -> Option<PuntReason> {
         3 => Some(PuntReason::LinkLocalClaim),
         4 => Some(PuntReason::UnknownMac),
         5 => Some(PuntReason::Route),
+        6 => Some(PuntReason::Report),
         _ => None,
     }
 }
@@ -436,6 +452,7 @@ mod tests {
             SettingsValue = "weft_settings" { members, mode, pad, storm_interval, storm_window, storm_tat }
             Indexed = "weft_indexed" { vni, index }
             HotValue = "weft_hot" { of }
+            GroupValue = "weft_group" { vaps, members, ifindex, rloc }
             PuntValue = "weft_punt" { ifindex, vni, reason, len, dst, pad, frame }
             HeldValue = "weft_held" { ifindex, vni, reason, len, dst, pad, frame }
         };

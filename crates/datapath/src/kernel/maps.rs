@@ -1,8 +1,8 @@
 //! The maps, typed, and the check that pinned ones are what this program means.
 
 use super::abi::{
-    ConfigValue, CountKey, CountValue, HeardValue, HotValue, Indexed, Ip, LearnedValue, LocationValue,
-    NeighbourValue, PeerValue, ScopedIp, SettingsValue, VapValue, VnMac, VnValue,
+    ConfigValue, CountKey, CountValue, GroupValue, HeardValue, HotValue, Indexed, Ip, LearnedValue,
+    LocationValue, NeighbourValue, PeerValue, ScopedIp, SettingsValue, VapValue, VnMac, VnValue,
 };
 use super::{Limits, sys};
 use crate::DatapathError;
@@ -13,12 +13,12 @@ use std::{collections::BTreeMap, io, path::Path};
 type Shape = (&'static str, u32, u32, u32);
 
 const fn size<T>() -> u32 {
-    #[expect(clippy::cast_possible_truncation, reason = "a structure of some 200 octets at most")]
+    #[expect(clippy::cast_possible_truncation, reason = "a structure of some 3,000 octets at most")]
     let octets = size_of::<T>() as u32;
     octets
 }
 
-pub(super) fn shapes(limits: &Limits) -> [Shape; 16] {
+pub(super) fn shapes(limits: &Limits) -> [Shape; 17] {
     [
         ("config", 4, size::<ConfigValue>(), 1),
         ("vaps", 4, size::<VapValue>(), limits.vaps),
@@ -26,6 +26,7 @@ pub(super) fn shapes(limits: &Limits) -> [Shape; 16] {
         ("vns", 4, size::<VnValue>(), limits.vaps),
         ("settings", 4, size::<SettingsValue>(), limits.vaps),
         ("members", size::<Indexed>(), 16, limits.members),
+        ("groups", size::<ScopedIp>(), size::<GroupValue>(), limits.groups),
         ("vn_vaps", size::<Indexed>(), 4, limits.vaps),
         ("hot", 4, size::<HotValue>(), limits.vaps),
         ("fdb", size::<VnMac>(), size::<LocationValue>(), limits.locations),
@@ -145,6 +146,7 @@ pub(super) struct Maps {
     pub(super) vns: Table<u32, VnValue>,
     pub(super) settings: Table<u32, SettingsValue>,
     pub(super) members: Table<Indexed, Ip>,
+    pub(super) groups: Table<ScopedIp, GroupValue>,
     pub(super) vn_vaps: Table<Indexed, u32>,
     pub(super) fdb: Table<VnMac, LocationValue>,
     pub(super) learned: Table<VnMac, LearnedValue>,
@@ -168,6 +170,7 @@ impl Maps {
             vns: Table::new(&mut maps, &shapes, "vns")?,
             settings: Table::new(&mut maps, &shapes, "settings")?,
             members: Table::new(&mut maps, &shapes, "members")?,
+            groups: Table::new(&mut maps, &shapes, "groups")?,
             vn_vaps: Table::new(&mut maps, &shapes, "vn_vaps")?,
             fdb: Table::new(&mut maps, &shapes, "fdb")?,
             learned: Table::new(&mut maps, &shapes, "learned")?,

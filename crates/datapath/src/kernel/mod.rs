@@ -3,6 +3,7 @@
 
 mod abi;
 mod dry_run;
+mod groups;
 mod load;
 mod maps;
 mod netlink;
@@ -461,6 +462,8 @@ impl Datapath for Kernel {
             Op::RemovePeer(ip) => self.maps.peers.remove(&(*ip).into()),
             Op::SetVn(vni, vn) => self.set_vn(*vni, vn),
             Op::RemoveVn(vni) => self.remove_vn(*vni),
+            Op::SetGroup(vni, group, receivers) => self.set_group(*vni, *group, receivers),
+            Op::RemoveGroup(vni, group) => self.maps.groups.remove(&groups::key(*vni, *group)),
         }
     }
 
@@ -506,6 +509,7 @@ impl Datapath for Kernel {
         let peers = self.maps.peers.all()?.into_iter();
         tables.peers.extend(peers.map(|(ip, value)| (IpAddr::from(ip), value.into())));
         tables.vns = self.observed_vns()?;
+        tables.groups = self.observed_groups(&tables)?;
         Ok(tables)
     }
 

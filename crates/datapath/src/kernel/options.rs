@@ -24,6 +24,8 @@ pub struct Limits {
     pub members: u32,
     /// Members of one VN.
     pub members_per_vn: u32,
+    /// Multicast groups that somebody asked for, of all VNs together.
+    pub groups: u32,
     /// Unknown MACs remembered as asked for; the oldest is forgotten first.
     pub asked: u32,
     /// Counters: VNs here times what happens in them.
@@ -44,6 +46,7 @@ impl Default for Limits {
             peers: 65_536,
             members: 65_536,
             members_per_vn: 1_024,
+            groups: 8_192,
             asked: 8_192,
             counters: 16_384,
             ring_bytes: 262_144,

@@ -9,6 +9,7 @@ pub(super) const IPV4: [u8; 2] = [0x08, 0x00];
 pub(super) const IPV6: [u8; 2] = [0x86, 0xdd];
 pub(super) const UDP: u8 = 17;
 pub(super) const ICMP: u8 = 1;
+pub(super) const IGMP: u8 = 2;
 pub(super) const ICMPV6: u8 = 58;
 
 /// `N` octets at `at`, if the frame has them.

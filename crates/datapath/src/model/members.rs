@@ -1,10 +1,10 @@
 //! One frame to many.
 
-use super::bytes::{ARP, ETH, ICMPV6, IPV6, ethertype, take};
+use super::bytes::{ARP, ETH, ICMPV6, IPV4, IPV6, ethertype, ipv4, ipv6, take};
 use super::vap::skip_extensions;
 use super::{Action, Verdict};
-use crate::{IfIndex, Path, Reason, Tables};
-use weft_model::{Bum, Learning, MacAddr, Vni};
+use crate::{IfIndex, Path, Reason, Receivers, Tables};
+use weft_model::{Bum, GroupIp, Learning, MacAddr, Rloc, Vni};
 
 pub(super) fn learning(tables: &Tables, vni: Vni) -> Learning {
     tables.vns.get(&vni).map_or_else(Learning::default, |vn| vn.learning)
@@ -26,15 +26,31 @@ pub(super) fn replicates(tables: &Tables, vni: Vni) -> bool {
     tables.vns.get(&vni).is_some_and(|vn| vn.bum == Bum::Replicate)
 }
 
-fn to_vaps(tables: &Tables, vni: Vni, except: Option<IfIndex>) -> usize {
-    let mut vaps = tables.vaps.iter();
-    vaps.by_ref().filter(|(at, vap)| vap.vni == vni && vap.activated && Some(**at) != except).count()
+/// Whom a frame is for, if one has to ask for its group. None inside: nobody asked.
+fn receivers<'a>(tables: &'a Tables, vni: Vni, frame: &[u8]) -> Option<Option<&'a Receivers>> {
+    let to = match ethertype(frame)? {
+        IPV4 => ipv4(frame, ETH + 16),
+        IPV6 => ipv6(frame, ETH + 24),
+        _ => None,
+    };
+    let group = GroupIp::new(to?).ok().filter(|_| replicates(tables, vni))?;
+    Some(tables.groups.get(&(vni, group)))
 }
 
-fn to_members(tables: &Tables, vni: Vni) -> usize {
-    let reached = |v4| tables.config.rlocs.iter().any(|own| own.get().is_ipv4() == v4);
-    let members = tables.vns.get(&vni).into_iter().flat_map(|vn| &vn.members);
-    members.filter(|rloc| reached(rloc.get().is_ipv4())).count()
+fn to_vaps(tables: &Tables, vni: Vni, except: Option<IfIndex>, whom: Option<&Receivers>) -> usize {
+    let vaps = tables.vaps.iter().filter(|(at, vap)| vap.vni == vni && vap.activated && Some(**at) != except);
+    vaps.filter(|(at, _)| whom.is_none_or(|whom| whom.vaps.contains(at))).count()
+}
+
+fn to_members(tables: &Tables, vni: Vni, whom: Option<&Receivers>) -> usize {
+    let reached = |rloc: &&Rloc| {
+        let v4 = rloc.get().is_ipv4();
+        tables.config.rlocs.iter().any(|own| own.get().is_ipv4() == v4)
+    };
+    match whom {
+        Some(whom) => whom.members.iter().filter(reached).count(),
+        None => tables.vns.get(&vni).map_or(0, |vn| vn.members.iter().filter(reached).count()),
+    }
 }
 
 fn verdict(copies: usize, reason: Reason, vni: Vni, frame: &[u8]) -> Verdict {
@@ -46,17 +62,44 @@ fn verdict(copies: usize, reason: Reason, vni: Vni, frame: &[u8]) -> Verdict {
 
 /// Out of a VAP: to the others here if `vaps`, and to the members.
 pub(super) fn replicate(tables: &Tables, vni: Vni, from: IfIndex, vaps: bool, frame: &[u8]) -> Verdict {
-    let here = if vaps { to_vaps(tables, vni, Some(from)) } else { 0 };
+    replicate_to(tables, vni, from, vaps, None, frame)
+}
+
+/// Out of a VAP, for a group: of all these to those that asked, if one has to ask for it.
+pub(super) fn multicast(tables: &Tables, vni: Vni, from: IfIndex, frame: &[u8]) -> Verdict {
+    let whom = receivers(tables, vni, frame);
+    let alone = |whom: &Receivers| whom.members.is_empty() && whom.vaps.iter().eq([&from]);
+    match whom {
+        Some(whom) if whom.is_none_or(alone) => {
+            let (reason, vni) = (Some(Reason::NoReceiver), Some(vni));
+            Verdict { reason, vni, path: Path::Device, ..Verdict::new(Action::Drop) }
+        }
+        whom => replicate_to(tables, vni, from, true, whom.flatten(), frame),
+    }
+}
+
+fn replicate_to(
+    tables: &Tables,
+    vni: Vni,
+    from: IfIndex,
+    vaps: bool,
+    whom: Option<&Receivers>,
+    frame: &[u8],
+) -> Verdict {
+    let here = if vaps { to_vaps(tables, vni, Some(from), whom) } else { 0 };
     let mut frame = frame.to_vec();
     if translates(tables, vni) {
         frame[6..12].copy_from_slice(&MacAddr::of_node(tables.config.node).0);
     }
-    verdict(here + to_members(tables, vni), Reason::Replicated, vni, &frame)
+    verdict(here + to_members(tables, vni, whom), Reason::Replicated, vni, &frame)
 }
 
 /// From a member: to the VAPs here.
 pub(super) fn spread(tables: &Tables, vni: Vni, frame: &[u8]) -> Result<Verdict, Reason> {
-    match to_vaps(tables, vni, None) {
+    let whom = receivers(tables, vni, frame);
+    let copies = if whom == Some(None) { 0 } else { to_vaps(tables, vni, None, whom.flatten()) };
+    match copies {
+        0 if whom.is_some() => Err(Reason::NoReceiver),
         0 => Err(Reason::NoSuchTs),
         copies => Ok(verdict(copies, Reason::Delivered, vni, frame)),
     }

@@ -1,9 +1,9 @@
 //! What a tenant system sends.
 
 use super::bytes::{
-    ARP, ETH, ICMP, ICMPV6, IPV4, IPV6, UDP, be16, ethertype, ipv4, ipv6, is_vlan, mac, take,
+    ARP, ETH, ICMP, ICMPV6, IGMP, IPV4, IPV6, UDP, be16, ethertype, ipv4, ipv6, is_vlan, mac, take,
 };
-use super::members::{distributes, floods, replicate, replicates, translates};
+use super::members::{distributes, floods, multicast, replicate, replicates, translates};
 use super::route::inside;
 use super::{Action, Learned, Verdict, answer, translate, tunnel};
 use crate::{IfIndex, Location, Neighbour, Path, PuntReason, Reason, Tables, Vap};
@@ -47,10 +47,17 @@ pub(super) fn decide(tables: &Tables, learned: &Learned, device: IfIndex, frame:
     match examine(tables, learned, vap, frame) {
         Ok(l4) if mac(frame, 0).is_some_and(MacAddr::is_group) => {
             let also = l4.claim.then_some(PuntReason::LinkLocalClaim);
+            match membership(tables, vap, frame, &l4) {
+                Some(Err(reason)) => return Verdict { also, ..verdict(Action::Drop, reason, vec![]) },
+                Some(Ok(why)) => {
+                    return Verdict { also, ..verdict(Action::Punt(why), Reason::Punted, vec![]) };
+                }
+                None => {}
+            }
             if frame.len() - ETH > usize::from(vap.mtu) {
                 return Verdict { also, ..verdict(Action::Drop, Reason::TooBig, vec![]) };
             }
-            Verdict { also, ..replicate(tables, vap.vni, device, true, frame) }
+            Verdict { also, ..multicast(tables, vap.vni, device, frame) }
         }
         Ok(l4) => forward(tables, learned, vap, device, frame, &l4, verdict),
         Err(Stop::Drop(reason)) => verdict(Action::Drop, reason, vec![]),
@@ -61,6 +68,29 @@ pub(super) fn decide(tables: &Tables, learned: &Learned, device: IfIndex, frame:
         },
         Err(Stop::Answer(None)) => verdict(Action::Drop, Reason::Malformed, vec![]),
         Err(Stop::Answer(Some(f))) => verdict(Action::Reply, Reason::Answered, vec![f]),
+    }
+}
+
+/// What becomes of IGMP and MLD: reports are for the agent, queries for nobody.
+fn membership(tables: &Tables, vap: &Vap, frame: &[u8], l4: &L4) -> Option<Result<PuntReason, Reason>> {
+    let v4 = match ethertype(frame)? {
+        IPV4 if l4.proto == IGMP => true,
+        IPV6 if l4.proto == ICMPV6 => false,
+        _ => return None,
+    };
+    if !replicates(tables, vap.vni) {
+        return None;
+    }
+    if l4.later {
+        return v4.then_some(Err(Reason::HiddenL4));
+    }
+    match (v4, frame.get(l4.off)) {
+        (_, None) => Some(Err(Reason::Malformed)),
+        (true, Some(0x11)) | (false, Some(130)) => Some(Err(Reason::RogueRouter)),
+        (true, Some(0x12 | 0x16 | 0x17 | 0x22)) | (false, Some(131 | 132 | 143)) => {
+            Some(Ok(PuntReason::Report))
+        }
+        _ => None,
     }
 }
 

@@ -233,6 +233,7 @@ pub fn options() -> OpenOptions {
             peers: small,
             members: small,
             members_per_vn: 8,
+            groups: small,
             asked: small,
             counters: small,
             ring_bytes: 65_536,

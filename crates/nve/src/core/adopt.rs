@@ -22,6 +22,9 @@ impl Core {
                 self.memberships.entry(*vni).or_default().adopted.clone_from(&vn.members);
             }
         }
+        for ((vni, group), receivers) in &observed.groups {
+            self.adopt_group(now, *vni, *group, receivers);
+        }
         let here: Vec<Vni> = self.members.keys().copied().collect();
         for vni in here {
             self.review_vn(vni);

@@ -68,6 +68,12 @@ pub struct Limits {
     pub answer_burst: u32,
     /// RLOCs of members kept of one VN.
     pub members: usize,
+    /// Multicast groups wanted at one VAP,
+    pub groups_per_vap: usize,
+    /// and in one VN: no more than an Oracle takes of one NVE.
+    pub groups_per_vn: usize,
+    /// Groups kept that members of one VN want, one by one.
+    pub member_groups: usize,
     /// Addresses one VAP may have been answered with a VN's anycast MAC for.
     pub stand_ins_per_vap: usize,
 }
@@ -97,6 +103,12 @@ pub struct Timing {
     pub acknowledge: Duration,
     /// Between two comparisons of what is registered with what an Oracle has.
     pub digest: Duration,
+    /// Between two questions to a VAP which multicast groups it wants (RFC 3376 section 8.2).
+    pub query: Duration,
+    /// How long a group is wanted after somebody last said so (RFC 3376 section 8.4).
+    pub membership: Duration,
+    /// Between the questions who else wants a group that somebody left (RFC 3376 section 8.8).
+    pub last_member: Duration,
 }
 
 impl Default for Limits {
@@ -114,6 +126,9 @@ impl Default for Limits {
             answers_per_second: 20_000,
             answer_burst: 2_000,
             members: 1 << 16,
+            groups_per_vap: 64,
+            groups_per_vn: 256,
+            member_groups: 1 << 14,
             stand_ins_per_vap: 1_024,
         }
     }
@@ -133,6 +148,9 @@ impl Default for Timing {
             grace: Duration::from_secs(60),
             acknowledge: Duration::from_secs(5),
             digest: Duration::from_secs(30),
+            query: Duration::from_secs(125),
+            membership: Duration::from_secs(260),
+            last_member: Duration::from_secs(1),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The other NVEs of a VN (requirement N9): where its frames for everybody are replicated to, as an Oracle
 //! says on the session, and how the data plane is to treat the VN.
 
+use super::groups::Elsewhere;
 use super::{Core, Timer};
 use std::collections::BTreeSet;
 use weft_datapath::{Op, Vn};
@@ -20,18 +21,33 @@ pub struct Membership {
     pub(super) named: Option<BTreeSet<(u64, Rloc)>>,
     /// Found in the kernel at the start: they count until the first snapshot is complete.
     pub(super) adopted: BTreeSet<Rloc>,
+    /// Which of its groups they receive.
+    pub(super) groups: Elsewhere,
 }
 
 impl Membership {
-    /// One RLOC of each member that is of a family in `own`: the lowest, IPv4 before IPv6.
+    /// The RLOC that a member is sent to at: the lowest of a family in `own`, IPv4 before IPv6.
+    pub(super) fn rloc_of(&self, site: u64, own: &BTreeSet<Rloc>) -> Option<Rloc> {
+        let lowest = Rloc::new([1, 0, 0, 0].into()).ok()?;
+        let its = self.rlocs.range((site, lowest)..).take_while(|(of, _)| *of == site);
+        its.map(|(_, rloc)| *rloc).find(usable(own))
+    }
+
+    /// One RLOC of each member, as [`Self::rloc_of`] says.
     fn chosen(&self, own: &BTreeSet<Rloc>) -> BTreeSet<Rloc> {
-        let has = |v4: bool| own.iter().any(|rloc| rloc.get().is_ipv4() == v4);
-        let (v4, v6) = (has(true), has(false));
+        let usable = usable(own);
         let mut last = None;
-        let usable = self.rlocs.iter().filter(|(_, rloc)| if rloc.get().is_ipv4() { v4 } else { v6 });
+        let usable = self.rlocs.iter().filter(|(_, rloc)| usable(rloc));
         let first = usable.filter(|(site, _)| last.replace(*site) != Some(*site)).map(|(_, rloc)| *rloc);
         first.chain(self.adopted.iter().copied()).collect()
     }
+}
+
+/// Whether an RLOC is of a family in `own`.
+fn usable(own: &BTreeSet<Rloc>) -> impl Fn(&Rloc) -> bool {
+    let has = |v4: bool| own.iter().any(|rloc| rloc.get().is_ipv4() == v4);
+    let (v4, v6) = (has(true), has(false));
+    move |rloc| if rloc.get().is_ipv4() { v4 } else { v6 }
 }
 
 impl Core {
@@ -95,11 +111,13 @@ impl Core {
             }
             MembershipEvent::RefreshBegin { request_id } if request_id == members.request => {
                 members.named = Some(BTreeSet::new());
+                members.groups.begin();
             }
             MembershipEvent::RefreshEnd { request_id } if request_id == members.request => {
                 if let Some(named) = members.named.take() {
                     members.rlocs = named;
                     members.adopted.clear();
+                    members.groups.end();
                 }
             }
             MembershipEvent::Add { site_id, rloc } => match Rloc::new(rloc) {
@@ -152,5 +170,6 @@ impl Core {
             (None, Some(_)) => self.apply(Op::RemoveVn(vni)),
             _ => {}
         }
+        self.set_groups(vni);
     }
 }

@@ -18,6 +18,7 @@ mod cache;
 mod claim;
 mod config;
 mod event;
+mod groups;
 mod held;
 mod idle;
 mod learn;
@@ -48,6 +49,7 @@ use ::core::time::Duration;
 use anycast::StandIns;
 use attach::Call;
 use cache::MapCache;
+use groups::Groups;
 use members::Membership;
 use push::Pushed;
 use release::Releases;
@@ -57,7 +59,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry};
 use timers::Timers;
 use tsi::Tsi;
 use weft_datapath::{IfIndex, Op, Peer, Tables};
-use weft_model::{Eid, MacAddr, Rloc, TenantIp, Time, TsiId, TsiName, VnName, VnSpec, Vni, XtrId};
+use weft_model::{Eid, GroupIp, MacAddr, Rloc, TenantIp, Time, TsiId, TsiName, VnName, VnSpec, Vni, XtrId};
 
 /// No timer sets itself again at the very moment it fires, whatever the configuration says.
 const LEAST_WAIT: Duration = Duration::from_millis(100);
@@ -89,6 +91,10 @@ enum Timer {
     Resync(Vni),
     /// Members named by a snapshot so far go to the data plane.
     Members(Vni),
+    /// A VAP is asked which groups it wants.
+    Query(IfIndex),
+    /// A VAP has not said for long that it wants a group, or somebody there left it.
+    Group(Vni, GroupIp, IfIndex),
     /// Frames for an address have waited long enough.
     Held(Vni, TenantIp),
 }
@@ -132,6 +138,8 @@ pub struct Core {
     cache: MapCache,
     /// The other NVEs of the VNs whose frames are replicated.
     memberships: BTreeMap<Vni, Membership>,
+    /// The multicast groups that are wanted here.
+    groups: Groups,
     /// What Oracles have pushed of the VNs whose mappings are.
     pushed: BTreeMap<Vni, Pushed>,
     /// Who was answered with a VN's anycast MAC.
@@ -175,6 +183,7 @@ impl Core {
             tickets: BTreeMap::new(),
             cache: MapCache::default(),
             memberships: BTreeMap::new(),
+            groups: Groups::default(),
             pushed: BTreeMap::new(),
             stand_ins: StandIns::default(),
             resolver: Resolver::default(),
@@ -232,6 +241,8 @@ impl Core {
                 Timer::Subscribe(vni) => self.review_vn(vni),
                 Timer::Resync(vni) => self.review_mappings(vni),
                 Timer::Members(vni) => self.set_vn(vni),
+                Timer::Query(vap) => self.query(now, vap),
+                Timer::Group(vni, group, vap) => self.review_receiver(now, vni, group, vap),
                 Timer::Held(vni, ip) => self.drop_held(vni, ip),
             }
         }

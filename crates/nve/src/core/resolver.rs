@@ -84,6 +84,7 @@ impl Core {
         match punt.reason {
             PuntReason::UnknownMac => self.unknown_mac(now, punt),
             PuntReason::Route => self.unrouted(now, punt),
+            PuntReason::Report => self.report(now, punt),
             PuntReason::ArpMiss | PuntReason::NdMiss | PuntReason::LinkLocalClaim => match Query::parse(punt)
             {
                 Ok(query) if punt.reason == PuntReason::LinkLocalClaim => self.claim(now, &id, query),

@@ -17,6 +17,8 @@ pub struct OracleState {
     pub up: bool,
     /// The VNs of which it has acknowledged something on this session.
     pub(super) scopes: BTreeSet<Vni>,
+    /// The VNs of which it has been told on this session which groups are wanted here.
+    pub(super) groups: BTreeSet<Vni>,
     next_id: u32,
     nonce: u64,
     /// Which start of the Oracle this or the last session is with.
@@ -76,6 +78,7 @@ impl Core {
                 | Signal::MappingsMarker { .. }),
             )) => self.mappings(now, oracle, frame.id, signal),
             Ok(Body::Membership(membership)) => self.membership(now, oracle, membership),
+            Ok(Body::Group(group)) => self.group(oracle, group),
             Ok(Body::Signal(Signal::VnDigest { vni, count, digest })) => {
                 self.compare(oracle, vni, Digest { count, sum: digest });
             }
@@ -177,6 +180,10 @@ impl Core {
         let mut all = Digest::default();
         for vni in vnis {
             all.add(self.register_members(oracle, vni));
+            // Before the word that this was all, so that an Oracle that begins waits for it.
+            if self.narrows(vni) {
+                self.tell_groups(oracle, vni);
+            }
         }
         self.send(oracle, &Body::Signal(Signal::EndOfRegistration { count: all.count, digest: all.sum }));
     }

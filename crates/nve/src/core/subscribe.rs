@@ -15,6 +15,7 @@ impl Core {
         }
         self.review_members(vni);
         self.review_mappings(vni);
+        self.review_groups(vni);
         self.set_vn(vni);
     }
 
@@ -47,6 +48,7 @@ impl Core {
     pub(super) fn leave_oracle(&mut self, oracle: usize) {
         if let Some(state) = self.oracles.get_mut(oracle) {
             state.scopes.clear();
+            state.groups.clear();
         }
         let mut left = Vec::new();
         for (vni, members) in &mut self.memberships {

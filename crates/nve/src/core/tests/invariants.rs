@@ -17,6 +17,7 @@ pub fn hold(core: &Core) {
     questions(core);
     timers(core);
     vns(core);
+    core.check_groups();
     let mut counts: BTreeMap<Rloc, usize> = BTreeMap::new();
     core.nves.values().flatten().for_each(|rloc| *counts.entry(*rloc).or_default() += 1);
     assert_eq!(core.rlocs, counts);
@@ -217,6 +218,8 @@ fn timers(core: &Core) {
             Timer::Subscribe(vni) => assert!(core.is_active(*vni)),
             Timer::Resync(vni) => assert!(core.pushed[vni].resyncs()),
             Timer::Members(vni) => assert!(core.memberships[vni].named.is_some()),
+            // With the groups.
+            Timer::Query(..) | Timer::Group(..) => {}
             Timer::Held(vni, ip) => assert!(core.held.has(*vni, *ip)),
         }
     }

@@ -152,6 +152,9 @@ fn limits_of_one_everywhere() {
             answer_burst: 1,
             members: 1,
             stand_ins_per_vap: 1,
+            groups_per_vap: 1,
+            groups_per_vn: 1,
+            member_groups: 1,
         };
         let mut w = World::with(f, |c| c.limits = limits);
         w.session(0, Session::Up);
@@ -191,6 +194,9 @@ fn limits_of_one_everywhere() {
             answer_burst: 1,
             members: 1,
             stand_ins_per_vap: 1,
+            groups_per_vap: 1,
+            groups_per_vn: 1,
+            member_groups: 1,
         };
         c.timing.ttl = Duration::ZERO;
         c.timing.digest = Duration::ZERO;

@@ -7,6 +7,7 @@ mod attach;
 mod claim;
 mod detach;
 mod grants;
+mod groups;
 mod hostile;
 mod idle;
 mod invariants;

@@ -2,7 +2,7 @@
 
 use super::world::{VNI, vni};
 use ::core::net::{IpAddr, SocketAddr};
-use weft_lisp::tcp::{Body, EidPrefix, FrameDecoder, MembershipEvent, RejectReason, Signal};
+use weft_lisp::tcp::{Body, EidPrefix, FrameDecoder, GroupEvent, MembershipEvent, RejectReason, Signal};
 use weft_lisp::{
     Action, Address, Ecm, EcmHeader, Eid as WireEid, EncodeOptions, Inner, List, Locator, MapReply,
     MapRequest, MapVersion, Record, Xtr,
@@ -41,6 +41,8 @@ pub enum Heard {
     Digest(Vni, Digest),
     /// Frame id, VN, event.
     Membership(u32, Vni, MembershipEvent),
+    /// VN, event.
+    Group(Vni, GroupEvent),
     /// Frame id, signal.
     Mappings(u32, Signal),
 }
@@ -128,6 +130,7 @@ pub fn heard(octets: &[u8]) -> Heard {
         }
         Body::Signal(signal) => Heard::Mappings(frame.id, signal),
         Body::Membership(m) => Heard::Membership(frame.id, Vni::new(m.iid).unwrap(), m.event),
+        Body::Group(group) => Heard::Group(Vni::new(group.vni).unwrap(), group.event),
         other => panic!("an NVE does not send {other:?}"),
     }
 }

@@ -3,11 +3,14 @@
 use super::super::{ApiCall, CallId, Fact, Granted, Limits, Session};
 use super::oracle::{self, Asked, Heard, Rec};
 use super::world::*;
+use ::core::net::IpAddr;
 use ::core::time::Duration;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use weft_datapath::{IfIndex, PuntReason};
-use weft_lisp::tcp::{Body, Membership, MembershipEvent, RejectReason, Signal, SubscribeError};
+use weft_lisp::tcp::{
+    Body, Group, GroupEvent, Membership, MembershipEvent, RejectReason, Signal, SubscribeError,
+};
 use weft_model::{Bum, Eid, Epoch, Grant, Learning, TenantIp, TsiId, VnSpec, digest::Digest};
 
 /// What may happen. Numbers choose among few names, devices and addresses, so that they meet.
@@ -94,6 +97,13 @@ enum Input {
         event: u8,
         n: u8,
     },
+    /// What a tenant system says of a multicast group.
+    Reports {
+        device: u32,
+        kind: u8,
+        v6: bool,
+        group: u8,
+    },
     Pushed {
         which: prop::sample::Index,
         kind: u8,
@@ -136,8 +146,10 @@ fn input() -> impl Strategy<Value = Input> {
         1 => (0_usize..2).prop_map(|oracle| Down { oracle }),
         1 => (0_u32..9).prop_map(|vni| Digest { vni }),
         3 => (0_u8..9).prop_map(|mode| Vn { mode }),
-        4 => (any::<prop::sample::Index>(), 0_u8..8, 1_u8..4)
+        5 => (any::<prop::sample::Index>(), 0_u8..11, 1_u8..4)
             .prop_map(|(which, event, n)| Member { which, event, n }),
+        5 => (1_u32..5, 0_u8..7, any::<bool>(), 1_u8..5)
+            .prop_map(|(device, kind, v6, group)| Reports { device, kind, v6, group }),
         8 => (any::<prop::sample::Index>(), 0_u8..12, any::<bool>(), 0_u32..7, 1_u8..4)
             .prop_map(|(which, kind, v6, n, node)| Pushed { which, kind, v6, n, node }),
         1 => (1_u8..4, 0_u8..8).prop_map(|(nve, rlocs)| Nve { nve, rlocs }),
@@ -167,6 +179,10 @@ fn some_grant(n: u32, addresses: u32, epoch: u32) -> Grant {
     // Now and then one of somebody else's: lists and answers cross.
     grant.ips = BTreeSet::from([ip(V4, addresses), ip(V6, n)]);
     grant
+}
+
+fn some_group(v6: bool, n: u8) -> IpAddr {
+    if v6 { format!("ff15::{n}") } else { format!("239.0.0.{n}") }.parse().unwrap()
 }
 
 impl Run {
@@ -312,6 +328,15 @@ impl Run {
                 let Some(at) = self.subscribed.len().checked_sub(1) else { return };
                 let (at, id) = self.subscribed[at - which.index(at.min(3) + 1)];
                 let (site_id, rloc) = (n.into(), rloc(w.family, n).get());
+                if event > 7 {
+                    let group = some_group(n % 2 == 0, n);
+                    let event = match event {
+                        8 => GroupEvent::Remove { site_id, group },
+                        _ => GroupEvent::Add { site_id, group },
+                    };
+                    let seen = w.hears(at, &oracle::frame(&Body::Group(Group { vni: VNI, event }), 1));
+                    return self.notice(seen);
+                }
                 let event = match event {
                     0 => {
                         MembershipEvent::SubscribeNack { subscribe_id: id, error: SubscribeError::Undefined }
@@ -324,6 +349,15 @@ impl Run {
                 };
                 let frame = Body::Membership(Membership { eid_afi: 0, iid: VNI, event });
                 let seen = w.hears(at, &oracle::frame(&frame, 1));
+                self.notice(seen);
+            }
+            Input::Reports { device, kind, v6, group } => {
+                let group = some_group(v6, group).to_string();
+                let frame = match kind {
+                    0 => super::super::groups::reports::single(&group, true),
+                    kind => super::super::groups::reports::report(&[(kind, &group, u16::from(kind % 2))]),
+                };
+                let seen = w.punt(device, PuntReason::Report, frame);
                 self.notice(seen);
             }
             Input::Pushed { which, kind, v6, n, node } => {
@@ -425,6 +459,9 @@ proptest! {
  answer_burst: 1,
                     members: 1,
                     stand_ins_per_vap: 1,
+                    groups_per_vap: 2,
+                    groups_per_vn: 3,
+                    member_groups: 1,
                 };
             }
         });
