@@ -38,7 +38,7 @@ struct weft_vap {
 	__u8 kind;  /* WEFT_KIND_* */
 	__u8 path;  /* WEFT_PATH_* */
 	__u8 flags; /* WEFT_VAP_* */
-	__u8 mode;  /* WEFT_LEARNS_* | WEFT_REPLICATES, its VN's: here because every frame looks here anyway */
+	__u8 mode;  /* WEFT_LEARNS_* | WEFT_REPLICATES | WEFT_MISS_*, its VN's: here because every frame looks here */
 	__u32 slot; /* in `hot`, of its VN */
 	__be32 ip4; /* one each of its addresses, or zero: those that most frames come from */
 	struct weft_ip ip6;
@@ -46,6 +46,7 @@ struct weft_vap {
 	__u64 punt_window;   /* ns a burst may run ahead */
 	__u64 punt_tat;	     /* state of the punt bucket: theoretical arrival time, CLOCK_MONOTONIC ns */
 	__u64 icmp_tat;	     /* the same for generated ICMP errors */
+	__u64 storm_tat;     /* the same for frames that are replicated */
 };
 
 #define WEFT_KIND_VETH 0
@@ -113,11 +114,12 @@ struct weft_vn {
 /* Map `settings`: VNI -> this. A VN without is treated as one of zeros. */
 struct weft_settings {
 	__u32 members; /* of it in `members` */
-	__u8 mode;     /* WEFT_LEARNS_* | WEFT_REPLICATES */
-	__u8 pad[3];
-	__u64 storm_interval; /* ns between two frames that are replicated */
-	__u64 storm_window;   /* ns a burst may run ahead */
-	__u64 storm_tat;      /* state of that bucket, as of the punts' */
+	__u8 mode;     /* WEFT_LEARNS_* | WEFT_REPLICATES | WEFT_MISS_* */
+	__u8 carries;  /* this NVE is its gateway */
+	__u8 pad[2];
+	__u32 storm_rate;  /* frames a second that one VAP may have replicated */
+	__u32 storm_burst; /* and how many at once */
+	struct weft_ip gateway; /* the NVE that carries what others do not know the way of, or zero */
 };
 
 #define WEFT_LEARNS 3 /* mask */
@@ -126,6 +128,10 @@ struct weft_settings {
 #define WEFT_LEARNS_TRANSLATE 2
 #define WEFT_LEARNS_DISTRIBUTE 3
 #define WEFT_REPLICATES 4
+/* What becomes of a frame whose destination is asked for; neither: the agent holds it. */
+#define WEFT_MISS 0xc0 /* mask */
+#define WEFT_MISS_DROP 0x40
+#define WEFT_MISS_GATEWAY 0x80
 
 /* Key of `members` (value struct weft_ip) and of `vn_vaps` (value __u32, ifindex). A VN's entries are
  * numbered from 0; how many there are is in `settings` and `vns`. The last may be missing for a moment. */
@@ -192,6 +198,7 @@ struct weft_punt {
 	__u32 len;    /* octets of `frame` that hold anything */
 	__u8 dst[6];
 	__u8 pad[2];
+	struct weft_ip from; /* the NVE that sent it, or zero */
 	__u8 frame[WEFT_PUNT_BYTES];
 };
 
@@ -205,6 +212,7 @@ struct weft_held {
 	__u32 len;
 	__u8 dst[6];
 	__u8 pad[2];
+	struct weft_ip from;
 	__u8 frame[WEFT_HELD_BYTES];
 };
 
@@ -212,8 +220,11 @@ struct weft_held {
 #define WEFT_PUNT_ND 2
 #define WEFT_PUNT_LINK_LOCAL 3
 #define WEFT_PUNT_MAC 4
-#define WEFT_PUNT_ROUTE 5
-#define WEFT_PUNT_REPORT 6
+#define WEFT_PUNT_ROUTE 5 /* struct weft_held */
+#define WEFT_PUNT_MAC_HELD 6 /* struct weft_held */
+#define WEFT_PUNT_ROUTE_SEEN 7
+#define WEFT_PUNT_NO_TS 8
+#define WEFT_PUNT_REPORT 9 /* struct weft_held */
 
 /* What became of a frame. */
 enum weft_reason {
@@ -225,6 +236,7 @@ enum weft_reason {
 	WEFT_ECHOED = 6,
 	WEFT_SRC_MOVED = 7,
 	WEFT_REPLICATED = 8,
+	WEFT_BY_GATEWAY = 9,
 	WEFT_NO_VAP = 32,
 	WEFT_NOT_ACTIVATED = 33,
 	WEFT_VLAN_TAGGED = 34,

@@ -12,17 +12,6 @@ static __always_inline int pass(struct __sk_buff *skb)
 	return say(skb, WEFT_DID_PASS, 0, 0, TC_ACT_UNSPEC);
 }
 
-/* Whether a location is another NVE's than the one that a frame came from. */
-static __always_inline bool elsewhere(const struct weft_location *at, const struct weft_ip *from, __u32 node)
-{
-	struct weft_peer *peer;
-
-	if (same_ip(&at->rloc, from))
-		return false;
-	peer = bpf_map_lookup_elem(&peers, &at->rloc);
-	return !peer || peer->node != node;
-}
-
 /* The fence. Frames whose source is another NVE's by an Oracle's latest word pass for a moment: they
  * were under way when it moved, or it has moved to where they come from and word of that is under way.
  * After that their sender does not hold it. Without an Oracle nobody knows better: they pass. */
@@ -52,6 +41,7 @@ static __always_inline void admit(struct __sk_buff *skb, struct inward *in, cons
 	in->moved = false;
 	in->learn = false;
 	in->asks = false;
+	in->carry = false;
 	in->restore = false;
 	in->group = eth->h_dest[0] & 1;
 	if (is_vlan(eth->h_proto)) {
@@ -78,7 +68,7 @@ static __always_inline void admit(struct __sk_buff *skb, struct inward *in, cons
 		in->reason = WEFT_FENCED;
 		return;
 	}
-	if (at && at->kind == WEFT_AT_REMOTE && elsewhere(at, from, node)) {
+	if (at && at->kind == WEFT_AT_REMOTE && elsewhere(at, from, node) && !by_gateway(vni, node)) {
 		if (fenced(cfg, at)) {
 			in->reason = WEFT_FENCED;
 			bpf_map_delete_elem(&learned, &key);
@@ -103,6 +93,7 @@ static __always_inline void admit(struct __sk_buff *skb, struct inward *in, cons
 	if (!in->to || in->to->vni != vni) {
 		in->reason = WEFT_NO_SUCH_TS;
 		in->learn = learns(vni);
+		in->carry = carries(vni);
 	} else if (!(in->to->flags & WEFT_VAP_ACTIVATED)) {
 		in->reason = WEFT_NOT_ACTIVATED;
 	} else {
@@ -252,9 +243,13 @@ static __always_inline int tunnelled(struct __sk_buff *skb, struct weft_config *
 	w.vni = vni;
 	inner = *(struct eth *)(data + off + 8);
 	admit(skb, &in, cfg, vni, from, node, &inner, off + 8);
+	if (in.carry)
+		return pass(skb); /* by the VXLAN device to from_overlay, which carries it on */
 	if (in.reason) {
 		if (in.learn)
 			learn(vni, &inner, from);
+		if (in.reason == WEFT_NO_SUCH_TS)
+			report(skb, vni, from, off + 8);
 		return drop_inward(skb, w, in.reason);
 	}
 	if (in.group || !in.to)
@@ -383,6 +378,10 @@ static __always_inline int overlay_frame(struct __sk_buff *skb)
 	admit(skb, &in, cfg, w.vni, &from, peer->node, &inner, 0);
 	if (in.learn)
 		learn(w.vni, &inner, &from);
+	if (in.carry)
+		return carry(skb, w.vni, &from, &inner, key.tunnel_ttl);
+	if (in.reason == WEFT_NO_SUCH_TS)
+		report(skb, w.vni, &from, 0);
 	if (in.reason)
 		return drop_inward(skb, w, in.reason);
 	if (in.moved)

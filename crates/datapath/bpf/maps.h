@@ -131,6 +131,8 @@ struct where {
 #define CONFINED 101
 /* Likewise: a question for the members. */
 #define ASK 102
+/* Likewise: to the VN's gateway, whatever the tables say. */
+#define CARRY 103
 
 static __always_inline int drop(struct __sk_buff *skb, struct where w, __u32 reason)
 {

@@ -128,6 +128,14 @@ static __always_inline bool is_alone(const struct weft_group *group, __u32 ifind
 	return !group->members && group->vaps == 1 && group->ifindex[0] == ifindex;
 }
 
+/* More than a VAP of the VN may have replicated. */
+static __always_inline bool storms(struct weft_vap *vap, const struct weft_settings *how)
+{
+	__u64 interval = SECOND / (how->storm_rate ? how->storm_rate : 1);
+
+	return !take_token(&vap->storm_tat, interval, interval * how->storm_burst);
+}
+
 #define TO_VAPS 1
 #define TO_MEMBERS 2
 #define TO_RECEIVERS 4 /* of these only those that asked, if one has to ask for its group */
@@ -157,7 +165,7 @@ static __noinline int replicate(struct __sk_buff *skb, struct weft_vap *vap, __u
 		if (!c.group || is_alone(c.group, skb->ifindex))
 			return drop(skb, w, WEFT_NO_RECEIVER);
 	}
-	if (!take_token(&how->storm_tat, how->storm_interval, how->storm_window))
+	if (storms(vap, how))
 		return drop(skb, w, WEFT_STORM);
 	count(skb, w.vni, WEFT_REPLICATED, w.path, w.direction);
 	c.skb = skb;

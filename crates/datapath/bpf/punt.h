@@ -28,6 +28,15 @@ static __always_inline bool take_token(__u64 *tat, __u64 interval, __u64 window)
 	return false;
 }
 
+/* Of a punt from a VAP. */
+static __always_inline void from_nobody(struct weft_ip *from)
+{
+	from->w[0] = 0;
+	from->w[1] = 0;
+	from->w[2] = 0;
+	from->w[3] = 0;
+}
+
 /* Returns what became of it. The frame itself is dropped either way. */
 static __noinline int punt(struct __sk_buff *skb, struct weft_vap *vap, __u32 reason)
 {
@@ -65,6 +74,7 @@ static __noinline int punt(struct __sk_buff *skb, struct weft_vap *vap, __u32 re
 	copy_mac(p->dst, p->frame);
 	p->pad[0] = 0;
 	p->pad[1] = 0;
+	from_nobody(&p->from);
 	bpf_ringbuf_submit(p, 0);
 out:
 	count(skb, vni, outcome, path, WEFT_OUT);

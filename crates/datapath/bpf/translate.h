@@ -74,6 +74,7 @@ struct inward {
 	bool group; /* for all VAPs of the VN */
 	bool learn; /* its source */
 	bool asks; /* for whoever has an address */
+	bool carry; /* it is not for here, and this NVE carries what others do not know the way of */
 	bool restore; /* it came for this NVE's MAC address and is to have its owner's */
 };
 

@@ -38,8 +38,8 @@ static __always_inline void write_tail(void *at, __be16 sport, __u32 len, __u32 
 }
 
 /* Tells the VXLAN device where to. */
-static __always_inline long set_tunnel(struct __sk_buff *skb, const struct weft_config *cfg, __u32 vni,
-				       const struct weft_ip *rloc)
+static __always_inline long set_tunnel_ttl(struct __sk_buff *skb, const struct weft_config *cfg, __u32 vni,
+					   const struct weft_ip *rloc, __u8 ttl)
 {
 	struct bpf_tunnel_key key;
 	__u64 flags = BPF_F_ZERO_CSUM_TX | BPF_F_DONT_FRAGMENT;
@@ -47,7 +47,7 @@ static __always_inline long set_tunnel(struct __sk_buff *skb, const struct weft_
 
 	__builtin_memset(&key, 0, sizeof(key));
 	key.tunnel_id = vni;
-	key.tunnel_ttl = OUTER_TTL;
+	key.tunnel_ttl = ttl;
 	if (is_v4(rloc)) {
 		key.remote_ipv4 = bpf_ntohl(rloc->w[3]);
 		key.local_ipv4 = bpf_ntohl(cfg->rloc4.w[3]);
@@ -59,6 +59,12 @@ static __always_inline long set_tunnel(struct __sk_buff *skb, const struct weft_
 		}
 	}
 	return bpf_skb_set_tunnel_key(skb, &key, sizeof(key), flags);
+}
+
+static __always_inline long set_tunnel(struct __sk_buff *skb, const struct weft_config *cfg, __u32 vni,
+				       const struct weft_ip *rloc)
+{
+	return set_tunnel_ttl(skb, cfg, vni, rloc, OUTER_TTL);
 }
 
 /* A function of its own, as is `route`, for the sake of the stack: what only some frames need would

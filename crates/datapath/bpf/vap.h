@@ -61,6 +61,7 @@ static __always_inline int forward(struct __sk_buff *skb, struct weft_vap *vap, 
 	struct weft_config *cfg = get_config();
 	__u64 now = bpf_ktime_get_coarse_ns();
 	const struct weft_ip *rloc = 0;
+	struct weft_settings *how;
 	bool everywhere = false, learns;
 	struct weft_learned *seen;
 	struct weft_location *at;
@@ -68,11 +69,11 @@ static __always_inline int forward(struct __sk_buff *skb, struct weft_vap *vap, 
 	struct weft_vap *to = 0;
 	struct weft_vn_mac key;
 	__u32 ifindex = 0;
-	int ret;
+	int ret = GO_ON;
 
 	if (distributes(vap->mode) && is_anycast(eth->h_dest, w->vni)) {
 		ret = route_inside(skb, vap, eth);
-		if (ret != GO_ON)
+		if (ret != GO_ON && ret != CARRY)
 			return ret;
 	}
 	key.vni = w->vni;
@@ -90,14 +91,25 @@ static __always_inline int forward(struct __sk_buff *skb, struct weft_vap *vap, 
 		if (seen && !learns && first_this_second(&key))
 			punt(skb, vap, WEFT_PUNT_MAC);
 	}
-	if (!at && !rloc) {
+	if (!at && !rloc && ret != CARRY) {
 		everywhere = floods(vap->mode);
-		if (!everywhere && first_this_second(&key))
-			return punt(skb, vap, WEFT_PUNT_MAC);
-		if (!everywhere)
+		if (!everywhere && !learns) {
+			ret = missed(skb, vap, &key, WEFT_PUNT_MAC_HELD);
+			if (ret != CARRY)
+				return ret;
+		} else if (!everywhere) {
+			if (first_this_second(&key))
+				return punt(skb, vap, WEFT_PUNT_MAC);
 			return drop(skb, *w, WEFT_UNKNOWN_MAC);
+		}
 	}
-	if (at && !rloc) {
+	if (ret == CARRY) {
+		how = bpf_map_lookup_elem(&settings, &key.vni);
+		if (!how)
+			return drop(skb, *w, WEFT_UNKNOWN_MAC);
+		rloc = &how->gateway;
+		count(skb, w->vni, WEFT_BY_GATEWAY, w->path, WEFT_OUT);
+	} else if (at && !rloc) {
 		touch(at, now);
 		if (at->kind == WEFT_AT_REMOTE)
 			rloc = &at->rloc;

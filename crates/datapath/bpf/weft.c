@@ -23,6 +23,7 @@
 #include "maps.h"
 #include "packet.h"
 #include "punt.h"
+#include "miss.h"
 #include "answer.h"
 #include "tunnel.h"
 #include "groups.h"
@@ -32,6 +33,7 @@
 #include "translate.h"
 #include "again.h"
 #include "vap.h"
+#include "carry.h"
 #include "fabric.h"
 
 SEC("classifier/from_vap")

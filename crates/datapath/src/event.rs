@@ -38,12 +38,19 @@ pub enum PuntReason {
     NdMiss,
     /// A DAD Neighbor Solicitation from `::` for a link-local address the VAP does not own yet.
     LinkLocalClaim,
-    /// A unicast frame to a MAC no table holds.
+    /// A unicast frame to a MAC no table holds, which went elsewhere or was dropped. Once a second for one MAC.
     UnknownMac,
+    /// The same in a VN whose frames wait ([`Miss::Queue`](weft_model::Miss)), as [`PuntReason::Route`].
+    UnknownMacHeld,
     /// A frame to the VN's anycast MAC address ([`MacAddr::anycast`]), for an IP destination that no table holds
     /// or whose owner's location none does. At most 8 a second for one destination. The agent may hold it and
     /// send it on ([`crate::Datapath::resend`]).
     Route,
+    /// The same of a frame that went elsewhere or was dropped. Once a second for one destination.
+    RouteSeen,
+    /// A frame that another NVE sent for a MAC that is not here, so that its tables are wrong; or that this NVE, a
+    /// gateway, did not know the way of. Once a second for one MAC and NVE. It has no VAP.
+    NoSuchTs,
     /// An IGMP or MLD message that says which groups its sender wants, in a VN that replicates.
     Report,
 }
@@ -51,7 +58,7 @@ pub enum PuntReason {
 /// A frame the agent has to decide about. The data plane has dropped it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Punt {
-    /// The VAP it came from.
+    /// The VAP it came from; 0 for [`PuntReason::NoSuchTs`].
     pub vap: IfIndex,
     /// The VAP's virtual network.
     pub vni: Vni,
@@ -59,7 +66,15 @@ pub struct Punt {
     pub reason: PuntReason,
     /// The destination MAC (for [`PuntReason::UnknownMac`] what is asked for).
     pub dst: MacAddr,
-    /// The beginning of the frame, from the Ethernet header on, at most 128 octets. For [`PuntReason::Route`] and
-    /// [`PuntReason::Report`] at most 1,600: that is all of it, but for segmentation offload and an underlay of larger frames.
+    /// The NVE that sent it, for [`PuntReason::NoSuchTs`].
+    pub from: Option<Rloc>,
+    /// The beginning of the frame, from the Ethernet header on, at most 128 octets. For [`PuntReason::Route`],
+    /// [`PuntReason::UnknownMacHeld`] and [`PuntReason::Report`] at most [`Punt::WHOLE`]: that is all of it, but for
+    /// segmentation offload and an underlay of larger frames.
     pub frame: Vec<u8>,
+}
+
+impl Punt {
+    /// Octets of a frame that is to be sent on; one of as many may be cut short.
+    pub const WHOLE: usize = 1_600;
 }

@@ -55,6 +55,9 @@ reasons! {
     SrcMoved = 7, "src-moved";
     /// A frame for all, sent to the other VAPs and NVEs of its VN; once, however many those are.
     Replicated = 8, "replicated";
+    /// Counted beside what becomes of it: sent to the VN's gateway, for its destination is asked for; or, inward,
+    /// carried on by this NVE as a gateway.
+    ByGateway = 9, "by-gateway";
     /// The device is no VAP.
     NoVap = 32, "no-vap";
     /// The VAP it came from or goes to is not Activated (RFC 8394).

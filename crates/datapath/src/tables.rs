@@ -3,7 +3,9 @@
 
 use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
-use weft_model::{Bum, Epoch, GroupIp, Learning, MacAddr, Rloc, TenantIp, TsMac, Vni};
+use weft_model::{
+    Bum, Epoch, GroupIp, Learning, MacAddr, Miss, Rloc, Storm, TenantIp, TsMac, Vni,
+};
 
 /// A network device's index in the NVE's namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -94,6 +96,15 @@ pub struct Vn {
     pub bum: Bum,
     /// The other NVEs in it, by one RLOC each, of a family this NVE has: whereto frames are replicated.
     pub members: BTreeSet<Rloc>,
+    /// How many frames one VAP may have replicated.
+    pub storm: Storm,
+    /// What becomes of a frame whose destination no table holds.
+    pub miss: Miss,
+    /// The NVE that carries such frames, another than this one. Without one they are held. Frames that it
+    /// sends are not fenced.
+    pub gateway: Option<Rloc>,
+    /// Whether this NVE is it: what others send here for somebody who is not is sent on, once.
+    pub carries: bool,
 }
 
 /// Who asked for a group's frames. Of a VN that replicates, a group without receivers has none: its frames are

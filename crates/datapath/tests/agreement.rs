@@ -15,10 +15,10 @@ use std::{
 };
 use weft_datapath::{
     Action, Config, Datapath as _, DatapathError, Did, IfIndex, Ingress, Kernel, Learned, Lesson, Location,
-    Neighbour, Path, Peer, PuntReason, Punts, Reason, Receivers, Tables, Vap, VapKind, Verdict, Vn, decide,
+    Neighbour, Path, Peer, Punt, PuntReason, Punts, Reason, Receivers, Tables, Vap, VapKind, Verdict, Vn, decide,
     echo,
 };
-use weft_model::{Bum, Epoch, GroupIp, Learning, MacAddr, Rloc, TenantIp, Time, TsMac};
+use weft_model::{Bum, Epoch, GroupIp, Learning, MacAddr, Miss, Rloc, Storm, TenantIp, Time, TsMac};
 
 /// Draws choices from octets; zeros once they are used up, so that shrinking simplifies.
 struct Dice<'a>(std::slice::Iter<'a, u8>);
@@ -154,13 +154,15 @@ fn tables(d: &mut Dice, uplink: IfIndex, devices: &[IfIndex]) -> Tables {
             }
         }
     }
+    // No limit: the model has none.
+    let storm = Storm::new(u32::MAX, u32::MAX).unwrap();
     for n in VNIS {
         let learning =
             d.pick(&[Learning::Oracle, Learning::Flood, Learning::Translate, Learning::Distribute]);
         let bum = d.pick(&[Bum::Drop, Bum::Replicate]);
         let members = (0..d.below(4)).map(|_| any_rloc(d)).collect();
         if !d.rarely(3) {
-            t.vns.insert(vni(n), Vn { learning, bum, members });
+            t.vns.insert(vni(n), Vn { learning, bum, members, storm, ..Vn::default() });
         }
     }
     for _ in 0..d.below(10) {
@@ -168,6 +170,12 @@ fn tables(d: &mut Dice, uplink: IfIndex, devices: &[IfIndex]) -> Tables {
         let receivers = Receivers { vaps, members: (0..d.below(3)).map(|_| any_rloc(d)).collect() };
         let key = vni(VNIS[d.below(2)]);
         t.groups.extend(any_group(d).map(|group| ((key, group), receivers)));
+    }
+    // Drawn last, so that what comes before depends on nothing of it.
+    for vn in t.vns.values_mut() {
+        vn.miss = d.pick(&[Miss::Queue, Miss::Queue, Miss::Drop, Miss::Gateway]);
+        vn.gateway = (!d.rarely(3)).then(|| any_rloc(d));
+        vn.carries = d.rarely(4);
     }
     t
 }
@@ -420,12 +428,22 @@ impl Bench {
         {
             return Ok(()); // the model knows no time
         }
-        if expected.action == Action::Punt(PuntReason::Route) && got.reason == Some(Reason::PuntLimited) {
+        // Whatever mode it was asked in before.
+        if expected.action == Action::Punt(PuntReason::UnknownMacHeld)
+            || expected.also == Some(PuntReason::UnknownMac)
+        {
+            self.asked.insert((expected.vni.unwrap().get(), frame[..6].try_into().unwrap()));
+        }
+        let held = [PuntReason::Route, PuntReason::UnknownMacHeld].map(Action::Punt);
+        if held.contains(&expected.action) && got.reason == Some(Reason::PuntLimited) {
             self.punts.drain(16);
             return Ok(()); // nor limits
         }
         if let Action::Punt(why) = expected.action {
             self.saw(format!("{why:?}"));
+        }
+        if let Some(why) = expected.also {
+            self.saw(format!("also {why:?}, carried: {}", expected.carried));
         }
         prop_assert_eq!(got.did, wanted, "{:?} {:?}", got.reason, expected);
         prop_assert_eq!(got.reason, expected.reason);
@@ -492,7 +510,8 @@ impl Bench {
             prop_assert_eq!(records, vec![]);
             return Ok(());
         };
-        if expected.also == Some(PuntReason::UnknownMac) {
+        let limited = [PuntReason::UnknownMac, PuntReason::RouteSeen, PuntReason::NoSuchTs];
+        if expected.also.is_some_and(|also| limited.contains(&also)) {
             // Once a second; and routed, it is asked for the owner.
             prop_assert!(records.len() <= 1 && records.iter().all(|one| one.reason == reason));
             self.asked.extend(records.iter().map(|one| (one.vni.get(), one.dst.octets())));
@@ -502,7 +521,8 @@ impl Bench {
         prop_assert_eq!(records[0].reason, reason);
         prop_assert_eq!(Some(records[0].vni), expected.vni);
         prop_assert_eq!(records[0].dst.octets(), &frame[..6]);
-        let most = if matches!(reason, PuntReason::Route | PuntReason::Report) { 1_600 } else { 128 };
+        let whole = [PuntReason::Route, PuntReason::UnknownMacHeld, PuntReason::Report].contains(&reason);
+        let most = if whole { Punt::WHOLE } else { 128 };
         prop_assert_eq!(&records[0].frame, &frame[..frame.len().min(most)]);
         Ok(())
     }
@@ -567,7 +587,6 @@ fn with_bench(name: &str, test: impl FnOnce(Bench) + Send) {
     ns.run(|| {
         let mut options = options();
         options.punt_rate = u32::MAX; // no limit: the model has none
-        options.storm_rate = u32::MAX;
         let mut kernel = Kernel::open(&options).unwrap();
         let punts = kernel.punts().unwrap();
         let (learned, asked, seen) = (Learned::default(), BTreeSet::new(), BTreeMap::new());
@@ -599,6 +618,7 @@ fn every_decision_is_compared() {
             Reason::Kernel,
             Reason::OtherLink,
             Reason::Storm,
+            Reason::ByGateway,
         ];
         let reasons = Reason::ALL.iter().filter(|r| !elsewhere.contains(r)).map(|r| format!("{:?}", Some(r)));
         let punts = [
@@ -606,6 +626,12 @@ fn every_decision_is_compared() {
             "narrowed to VAPs",
             "narrowed to members",
             "Route",
+            "UnknownMacHeld",
+            "also UnknownMac, carried: false",
+            "also UnknownMac, carried: true",
+            "also RouteSeen, carried: false",
+            "also RouteSeen, carried: true",
+            "also NoSuchTs, carried: false",
             "ArpMiss",
             "NdMiss",
             "LinkLocalClaim",

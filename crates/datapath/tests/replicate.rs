@@ -7,7 +7,7 @@ mod common;
 use common::{How, Lab, frames::*, options, rloc, ts_mac, vni, wait_for};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use weft_datapath::{Op, OpenOptions, Path, Reason, VapKind, Vn};
-use weft_model::{Bum, Learning};
+use weft_model::{Bum, Learning, Storm};
 
 const A: Mac = [2, 0, 0, 0, 0, 1];
 const ALL_NODES: Mac = [0x33, 0x33, 0, 0, 0, 1];
@@ -182,22 +182,29 @@ fn what_is_let_in() {
     }
 }
 
-/// The limit is the VN's, whoever of its tenant systems here sends.
+/// The limit is each VAP's own: who sends too much does not silence others.
 #[test]
 fn a_storm_is_limited() {
     let how = How { kind: VapKind::Veth, path: Path::Direct, v6: false };
-    let few = || OpenOptions { storm_rate: 1, storm_burst: 4, ..options() };
-    let mut lab = lab(how, &few);
-    lab.set_vn(Learning::Oracle, Bum::Replicate, false);
+    let mut lab = lab(how, &options);
+    let members = [rloc(1, false)].into();
+    let storm = Storm::new(1, 4).unwrap();
+    let vn = Vn { bum: Bum::Replicate, members, storm, ..Vn::default() };
+    lab.nves[0].apply(&[Op::SetVn(vni(7001), vn)]);
+    lab.nves[1].apply(&[Op::SetVn(vni(7001), Vn { bum: Bum::Replicate, ..Vn::default() })]);
     let wires: Vec<Wire> = lab.tss[..2].iter().map(|ts| Wire::new(&ts.ns, "eth0")).collect();
-    for n in 0..40 {
-        let from = u8::try_from(n % 2 + 1).unwrap();
-        wires[n % 2].send(&eth(BROADCAST, ts_mac(from).octets(), 0x1234, &[7; 50]));
+    for _ in 0..40 {
+        wires[0].send(&eth(BROADCAST, ts_mac(1).octets(), 0x1234, &[7; 50]));
     }
     let [sent, refused] = wait_for("all", || {
         let counts = [Reason::Replicated, Reason::Storm].map(|r| lab.nves[0].count(r));
         (counts.iter().sum::<u64>() == 40).then_some(counts)
     });
     assert!((4..20).contains(&sent) && refused > 20, "{}", lab.dump());
+    for _ in 0..4 {
+        wires[1].send(&eth(BROADCAST, ts_mac(2).octets(), 0x1234, &[7; 50]));
+    }
+    wait_for("the other's", || (lab.nves[0].count(Reason::Replicated) == sent + 4).then_some(()));
+    let sent = sent + 4;
     wait_for("the copies", || (lab.nves[1].count(Reason::Delivered) == sent).then_some(()));
 }

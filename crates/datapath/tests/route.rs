@@ -126,7 +126,7 @@ fn by_ip_destination() {
         lab.set_vn(Learning::Oracle, Bum::Drop, v6);
         ends[0].send(&data(anycast(), 3, false, b"unknown"));
         let punt = punt(&mut lab);
-        assert_eq!((punt.reason, punt.dst.octets()), (PuntReason::UnknownMac, anycast()));
+        assert_eq!((punt.reason, punt.dst.octets()), (PuntReason::UnknownMacHeld, anycast()));
     }
 }
 

@@ -6,7 +6,7 @@ mod common;
 use common::{How, Lab, rloc, vni};
 use std::collections::BTreeSet;
 use weft_datapath::{Datapath as _, DatapathError, Op, Path, Tables, VapKind, Vn};
-use weft_model::{Bum, Learning, Rloc};
+use weft_model::{Bum, Learning, Miss, Rloc, Storm};
 
 fn members(numbers: impl IntoIterator<Item = usize>) -> BTreeSet<Rloc> {
     numbers.into_iter().map(|n| rloc(n, n % 2 == 1)).collect()
@@ -18,7 +18,7 @@ fn members(numbers: impl IntoIterator<Item = usize>) -> BTreeSet<Rloc> {
 fn settings_are_observed_and_adopted() {
     let how = How { kind: VapKind::Veth, path: Path::Direct, v6: false };
     let mut lab = Lab::new();
-    let vn = |learning, bum, members| Vn { learning, bum, members };
+    let vn = |learning, bum, members| Vn { learning, bum, members, ..Vn::default() };
     let before = lab.nves[0].with(|k| k.observed().unwrap());
     let steps = [
         vn(Learning::Flood, Bum::Replicate, members(1..6)),
@@ -26,6 +26,9 @@ fn settings_are_observed_and_adopted() {
         vn(Learning::Translate, Bum::Drop, members([7, 2, 5])),
         vn(Learning::Distribute, Bum::Drop, members([])),
         Vn::default(),
+        Vn { miss: Miss::Drop, storm: Storm::new(1, u32::MAX).unwrap(), ..Vn::default() },
+        Vn { miss: Miss::Gateway, gateway: Some(rloc(3, false)), carries: true, ..Vn::default() },
+        Vn { miss: Miss::Gateway, gateway: Some(rloc(3, true)), ..Vn::default() },
         vn(Learning::Oracle, Bum::Replicate, members(1..9)),
     ];
     for (n, step) in steps.iter().enumerate() {

@@ -30,7 +30,7 @@ pub(crate) fn question(grant: &Grant, vap: IfIndex, target: TenantIp) -> Option<
         }
         _ => return None,
     };
-    Some(Punt { vap, vni: grant.tsi.vni, reason, dst, frame })
+    Some(Punt { vap, vni: grant.tsi.vni, reason, dst, from: None, frame })
 }
 
 /// A Neighbor Solicitation with the sender's link-layer address (RFC 4861 section 4.3).

@@ -3,7 +3,7 @@
 use crate::{Direction, IfIndex, Location, Neighbour, Path, Peer, PuntReason, Reason, Vap, VapKind};
 use core::net::{IpAddr, Ipv6Addr};
 use std::collections::BTreeSet;
-use weft_model::{Bum, Epoch, Learning, MacAddr, Rloc, TenantIp, TsMac, Vni};
+use weft_model::{Bum, Epoch, Learning, MacAddr, Miss, Rloc, TenantIp, TsMac, Vni};
 
 pub(crate) const ABI_VERSION: u32 = 4;
 
@@ -50,6 +50,7 @@ pub(crate) struct VapValue {
     pub(crate) punt_window: u64,
     pub(crate) punt_tat: u64,
     pub(crate) icmp_tat: u64,
+    pub(crate) storm_tat: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -129,6 +130,7 @@ pub(crate) struct PuntValue {
     pub(crate) len: u32,
     pub(crate) dst: [u8; 6],
     pub(crate) pad: [u8; 2],
+    pub(crate) from: Ip,
     pub(crate) frame: [u8; 128],
 }
 
@@ -143,6 +145,7 @@ pub(crate) struct HeldValue {
     pub(crate) len: u32,
     pub(crate) dst: [u8; 6],
     pub(crate) pad: [u8; 2],
+    pub(crate) from: Ip,
     pub(crate) frame: [u8; 1600],
 }
 
@@ -170,10 +173,11 @@ pub(crate) struct VnValue {
 pub(crate) struct SettingsValue {
     pub(crate) members: u32,
     pub(crate) mode: u8,
-    pub(crate) pad: [u8; 3],
-    pub(crate) storm_interval: u64,
-    pub(crate) storm_window: u64,
-    pub(crate) storm_tat: u64,
+    pub(crate) carries: u8,
+    pub(crate) pad: [u8; 2],
+    pub(crate) storm_rate: u32,
+    pub(crate) storm_burst: u32,
+    pub(crate) gateway: Ip,
 }
 
 /// A place in a list of a VN.
@@ -286,6 +290,7 @@ impl VapValue {
             punt_window,
             punt_tat: old.map_or(0, |old| old.punt_tat),
             icmp_tat: old.map_or(0, |old| old.icmp_tat),
+            storm_tat: old.map_or(0, |old| old.storm_tat),
         }
     }
 
@@ -360,27 +365,38 @@ impl From<PeerValue> for Peer {
 }
 
 /// The octet that programs know a VN's ways by.
-pub(crate) const fn mode_code(learning: Learning, bum: Bum) -> u8 {
+pub(crate) const fn mode_code(learning: Learning, bum: Bum, miss: Miss) -> u8 {
     let learns = match learning {
         Learning::Oracle => 0,
         Learning::Flood => 1,
         Learning::Translate => 2,
         Learning::Distribute => 3,
     };
-    match bum {
-        Bum::Drop => learns,
-        Bum::Replicate => learns | 4,
-    }
+    let replicates = match bum {
+        Bum::Drop => 0,
+        Bum::Replicate => 4,
+    };
+    let missing = match miss {
+        Miss::Queue => 0,
+        Miss::Drop => 0x40,
+        Miss::Gateway => 0x80,
+    };
+    learns | replicates | missing
 }
 
-pub(crate) const fn mode_of(code: u8) -> (Learning, Bum) {
+pub(crate) const fn mode_of(code: u8) -> (Learning, Bum, Miss) {
     let learning = match code & 3 {
         0 => Learning::Oracle,
         1 => Learning::Flood,
         2 => Learning::Translate,
         _ => Learning::Distribute,
     };
-    (learning, if code & 4 == 0 { Bum::Drop } else { Bum::Replicate })
+    let miss = match code & 0xc0 {
+        0x40 => Miss::Drop,
+        0x80 => Miss::Gateway,
+        _ => Miss::Queue,
+    };
+    (learning, if code & 4 == 0 { Bum::Drop } else { Bum::Replicate }, miss)
 }
 
 pub(crate) const fn path_code(path: Path) -> u8 {
@@ -405,7 +421,10 @@ pub(crate) const fn punt_reason(code: u32) -> Option<PuntReason> {
         3 => Some(PuntReason::LinkLocalClaim),
         4 => Some(PuntReason::UnknownMac),
         5 => Some(PuntReason::Route),
-        6 => Some(PuntReason::Report),
+        6 => Some(PuntReason::UnknownMacHeld),
+        7 => Some(PuntReason::RouteSeen),
+        8 => Some(PuntReason::NoSuchTs),
+        9 => Some(PuntReason::Report),
         _ => None,
     }
 }
@@ -440,7 +459,7 @@ mod tests {
             ConfigValue = "weft_config" { vxlan_ifindex, families, rloc4, rloc6, netns, fence_until, node_mac, pad, ageing }
             LearnedValue = "weft_learned" { rloc, seen }
             HeardValue = "weft_heard" { mac, pad, seen }
-            VapValue = "weft_vap" { vni, mac, mtu, kind, path, flags, mode, slot, ip4, ip6, punt_interval, punt_window, punt_tat, icmp_tat }
+            VapValue = "weft_vap" { vni, mac, mtu, kind, path, flags, mode, slot, ip4, ip6, punt_interval, punt_window, punt_tat, icmp_tat, storm_tat }
             ScopedIp = "weft_scoped_ip" { scope, ip }
             VnMac = "weft_vn_mac" { vni, mac, pad }
             LocationValue = "weft_location" { kind, ifindex, rloc, epoch, pad, last_used, contested, contested_last }
@@ -449,12 +468,12 @@ mod tests {
             CountKey = "weft_count_key" { vni, reason, path, direction }
             CountValue = "weft_count" { packets, bytes }
             VnValue = "weft_vn" { vaps, slot }
-            SettingsValue = "weft_settings" { members, mode, pad, storm_interval, storm_window, storm_tat }
+            SettingsValue = "weft_settings" { members, mode, carries, pad, storm_rate, storm_burst, gateway }
             Indexed = "weft_indexed" { vni, index }
             HotValue = "weft_hot" { of }
             GroupValue = "weft_group" { vaps, members, ifindex, rloc }
-            PuntValue = "weft_punt" { ifindex, vni, reason, len, dst, pad, frame }
-            HeldValue = "weft_held" { ifindex, vni, reason, len, dst, pad, frame }
+            PuntValue = "weft_punt" { ifindex, vni, reason, len, dst, pad, from, frame }
+            HeldValue = "weft_held" { ifindex, vni, reason, len, dst, pad, from, frame }
         };
         let dir = std::env::temp_dir().join(format!("weft-abi-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();

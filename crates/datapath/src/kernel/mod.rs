@@ -65,7 +65,6 @@ pub struct Kernel {
     vxlan_name: String,
     limits: Limits,
     bucket: (u64, u64),
-    storm: (u64, u64),
     /// What the VAP maps hold: no other process writes them while we have the lock.
     vaps: BTreeMap<IfIndex, (Vni, BTreeSet<TenantIp>)>,
     /// Where the frequent counts of each VN are.
@@ -155,7 +154,6 @@ impl Kernel {
         let mut kernel = Self {
             punts: Some(Punts::new(ring)?),
             bucket: bucket(options.punt_rate, options.punt_burst),
-            storm: bucket(options.storm_rate, options.storm_burst),
             vaps: BTreeMap::new(),
             slots: BTreeMap::new(),
             lists: Lists::default(),

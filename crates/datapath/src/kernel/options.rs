@@ -66,10 +66,6 @@ pub struct OpenOptions {
     pub punt_rate: u32,
     /// And how many at once.
     pub punt_burst: u32,
-    /// Frames per second that one VN's tenant systems here may send to all.
-    pub storm_rate: u32,
-    /// And how many at once.
-    pub storm_burst: u32,
     /// How long what was learned from frames counts after the last of them.
     pub ageing: Duration,
     /// Sizes of the maps.
@@ -83,8 +79,6 @@ impl Default for OpenOptions {
             vxlan_device: "weft-vxlan".into(),
             punt_rate: 100,
             punt_burst: 200,
-            storm_rate: 1_000,
-            storm_burst: 200,
             ageing: Duration::from_secs(300),
             limits: Limits::default(),
         }

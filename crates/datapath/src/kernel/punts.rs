@@ -1,12 +1,12 @@
 //! Frames the programs could not decide, as they come out of the ring buffer.
 
-use super::abi::{PuntValue, punt_reason};
+use super::abi::{Ip, PuntValue, punt_reason};
 use super::sys;
 use crate::{DatapathError, IfIndex, Punt};
 use aya::maps::{Map, MapData, RingBuf};
 use core::{fmt, mem::offset_of};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use weft_model::{MacAddr, Vni};
+use weft_model::{MacAddr, Rloc, Vni};
 
 /// The consuming end of the punt ring. There is one.
 ///
@@ -58,6 +58,10 @@ fn parse(record: &[u8]) -> Option<Punt> {
         vni: Vni::new(word(offset_of!(PuntValue, vni))?).ok()?,
         reason: punt_reason(word(offset_of!(PuntValue, reason))?)?,
         dst: MacAddr(record.get(offset_of!(PuntValue, dst)..)?.first_chunk().copied()?),
+        from: record
+            .get(offset_of!(PuntValue, from)..)
+            .and_then(|at| at.first_chunk().copied())
+            .and_then(|octets| Rloc::new(Ip(octets).into()).ok()),
         frame: frame.to_vec(),
     })
 }

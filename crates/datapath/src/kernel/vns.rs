@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{DatapathError, Vn};
 use std::collections::{BTreeMap, BTreeSet};
-use weft_model::{Rloc, Vni};
+use weft_model::{Rloc, Storm, Vni};
 
 /// A list of each VN, in a map: entries numbered from 0. A change of one entry costs at most a write and
 /// a removal. How many there are is written afterwards and elsewhere: meanwhile an entry may be there
@@ -129,7 +129,15 @@ impl Kernel {
         for member in wanted {
             changed = changed.and_then(|()| self.lists.members.insert(&mut self.maps.members, vni, member));
         }
-        self.write_settings(vni, mode_code(vn.learning, vn.bum))?;
+        let value = SettingsValue {
+            mode: mode_code(vn.learning, vn.bum, vn.miss),
+            carries: u8::from(vn.carries),
+            storm_rate: vn.storm.rate(),
+            storm_burst: vn.storm.burst(),
+            gateway: vn.gateway.map_or_else(Ip::default, |rloc| rloc.get().into()),
+            ..SettingsValue::default()
+        };
+        self.write_settings(vni, value)?;
         changed
     }
 
@@ -143,11 +151,10 @@ impl Kernel {
         Ok(())
     }
 
-    fn write_settings(&mut self, vni: Vni, mode: u8) -> Result<(), DatapathError> {
-        let old = self.maps.settings.get(&vni.get())?.unwrap_or_default();
-        let members = self.lists.members.len(vni);
-        let (storm_interval, storm_window) = self.storm;
-        let value = SettingsValue { members, mode, storm_interval, storm_window, ..old };
+    /// `value` with the number of members that there are.
+    fn write_settings(&mut self, vni: Vni, value: SettingsValue) -> Result<(), DatapathError> {
+        let mode = value.mode;
+        let value = SettingsValue { members: self.lists.members.len(vni), ..value };
         self.maps.settings.set(&vni.get(), &value)?;
         self.lists.modes.insert(vni, mode);
         self.copy_mode(vni, mode)
@@ -178,7 +185,7 @@ impl Kernel {
         }
         for (number, value) in settings {
             if let Ok(vni) = Vni::new(number) {
-                self.write_settings(vni, value.mode)?;
+                self.write_settings(vni, value)?;
             }
         }
         Ok(())
@@ -193,9 +200,11 @@ impl Kernel {
             }
         }
         let vn = |(number, value): (u32, SettingsValue)| {
-            let (learning, bum) = mode_of(value.mode);
+            let (learning, bum, miss) = mode_of(value.mode);
             let members = members.remove(&number).unwrap_or_default();
-            Some((Vni::new(number).ok()?, Vn { learning, bum, members }))
+            let storm = Storm::new(value.storm_rate, value.storm_burst).unwrap_or_default();
+            let (gateway, carries) = (Rloc::new(value.gateway.into()).ok(), value.carries != 0);
+            Some((Vni::new(number).ok()?, Vn { learning, bum, members, storm, miss, gateway, carries }))
         };
         Ok(settings.clone().into_iter().filter_map(vn).collect())
     }

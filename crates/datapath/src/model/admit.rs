@@ -2,6 +2,7 @@
 
 use super::bytes::{ethertype, is_vlan, mac};
 use super::members::{Lets, floods, lets_in};
+use super::miss::carries;
 use super::{Lesson, translate};
 use crate::{IfIndex, Location, Path, Reason, Tables};
 use core::net::IpAddr;
@@ -17,6 +18,8 @@ pub(super) enum To {
     Owner,
     /// That is seen when it is stripped.
     Later,
+    /// Not for here, but this NVE is the VN's gateway.
+    Carry,
 }
 
 /// What is decided of a frame before it is stripped, or once more after.
@@ -68,7 +71,7 @@ fn decide(
         Some(Location::Local(_)) => return Err(Reason::Fenced),
         Some(Location::Remote { rloc, .. }) => {
             let node = |ip: IpAddr| tables.peers.get(&ip).map(|peer| peer.node);
-            *moved = rloc.get() != from && node(rloc.get()) != node(from);
+            *moved = rloc.get() != from && node(rloc.get()) != node(from) && !by_gateway(tables, vni, from);
         }
         _ => {}
     }
@@ -92,6 +95,7 @@ fn decide(
         _ => None,
     };
     match vap.filter(|(_, vap)| vap.vni == vni) {
+        None if carries(tables, vni) => Ok(To::Carry),
         None => {
             *learns = floods;
             Err(Reason::NoSuchTs)
@@ -102,4 +106,11 @@ fn decide(
             Ok(To::Vap(device, vap.path, None))
         }
     }
+}
+
+/// Whether a frame came from the VN's gateway, which sends for others.
+fn by_gateway(tables: &Tables, vni: Vni, from: IpAddr) -> bool {
+    let gateway = tables.vns.get(&vni).and_then(|vn| vn.gateway).map(Rloc::get);
+    let node = |ip: IpAddr| tables.peers.get(&ip).map(|peer| peer.node);
+    gateway.and_then(node).is_some_and(|gateway| node(from) == Some(gateway))
 }

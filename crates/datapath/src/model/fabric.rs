@@ -2,8 +2,8 @@
 
 use super::admit::{To, admit};
 use super::bytes::{ETH, IPV4, IPV6, UDP, be16, checksum, ethertype, ipv4, ipv6, take, update};
-use super::{Action, Verdict, members, translate};
-use crate::{IfIndex, Path, Peer, Reason, Tables, echo};
+use super::{Action, Verdict, carry, members, translate};
+use crate::{IfIndex, Path, Peer, PuntReason, Reason, Tables, echo};
 use core::net::IpAddr;
 use weft_model::Vni;
 
@@ -37,20 +37,30 @@ pub(super) fn from_overlay(tables: &Tables, vni: u32, from: IpAddr, frame: &[u8]
         Ok(To::Owner) => {
             let (to, heard) = translate::asked(tables, vni, frame);
             lessons.extend(heard);
-            to.map(|device| delivered(device, frame.to_vec()))
+            to.map(|device| delivered(device, frame.to_vec())).map_err(|reason| (reason, None))
         }
+        Ok(To::Carry) => carry::decide(tables, vni, from, frame),
         Ok(To::All | To::Later) => {
-            members::spread(tables, vni, frame).map(|verdict| Verdict { moved: admitted.moved, ..verdict })
+            let spread = members::spread(tables, vni, frame);
+            let spread = spread.map(|verdict| Verdict { moved: admitted.moved, ..verdict });
+            spread.map_err(|reason| (reason, None))
         }
-        Err(reason) => Err(reason),
+        Err(reason) => Err((reason, reported(tables, vni, reason))),
     };
-    let verdict = verdict.unwrap_or_else(|reason| drop_inward(tables, reason, vni, path));
+    let verdict =
+        verdict.unwrap_or_else(|(reason, also)| Verdict { also, ..drop_inward(tables, reason, vni, path) });
     Verdict { lessons, ..verdict }
 }
 
 fn delivered(to: IfIndex, moved: bool, vni: Vni, path: Path, frame: Vec<u8>) -> Verdict {
     let (reason, vni, frames) = (Some(Reason::Delivered), Some(vni), vec![frame]);
     Verdict { reason, vni, path, moved, frames, ..Verdict::new(Action::Deliver(to)) }
+}
+
+/// The agent is told of frames for who is not here, but where frames for anybody come to everybody.
+fn reported(tables: &Tables, vni: Vni, reason: Reason) -> Option<PuntReason> {
+    let asks = !members::floods(tables, vni) && !members::translates(tables, vni);
+    (reason == Reason::NoSuchTs && asks).then_some(PuntReason::NoSuchTs)
 }
 
 /// A UDP datagram for the VXLAN port of one of our RLOCs.
@@ -112,11 +122,11 @@ pub(super) fn from_underlay(tables: &Tables, frame: &[u8]) -> Verdict {
     let heard: Vec<_> = admitted.heard.into_iter().collect();
     let (device, way, owner) = match admitted.to {
         Err(reason) => {
-            let lessons = admitted.lessons();
-            return Verdict { lessons, ..drop_inward(tables, reason, vni, path) };
+            let (lessons, also) = (admitted.lessons(), reported(tables, vni, reason));
+            return Verdict { lessons, also, ..drop_inward(tables, reason, vni, path) };
         }
         // Copies are made where the VXLAN device has stripped it.
-        Ok(To::All | To::Owner | To::Later) => return PASS,
+        Ok(To::All | To::Owner | To::Later | To::Carry) => return PASS,
         Ok(To::Vap(device, way, owner)) => (device, way, owner),
     };
     let v4 = ethertype(inner) == Some(IPV4);

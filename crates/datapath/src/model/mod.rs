@@ -7,9 +7,11 @@
 mod admit;
 mod answer;
 mod bytes;
+mod carry;
 mod fabric;
 mod learned;
 mod members;
+mod miss;
 mod route;
 mod translate;
 mod tunnel;
@@ -84,6 +86,8 @@ pub struct Verdict {
     pub used: Option<MacAddr>,
     /// What is learned from the frame.
     pub lessons: Vec<Lesson>,
+    /// It goes to its VN's gateway.
+    pub carried: bool,
     /// Why the agent is handed a copy beside what is done.
     pub also: Option<PuntReason>,
     /// What leaves. Outer MAC addresses are zero and the outer UDP source port is 0: the kernel's
@@ -100,6 +104,7 @@ impl Verdict {
             vni: None,
             path: Path::Direct,
             moved: false,
+            carried: false,
             used: None,
             lessons: Vec::new(),
             also: None,
@@ -156,7 +161,8 @@ impl Model {
         if let Some(reason) = verdict.reason {
             let moved = verdict.moved.then_some(Reason::SrcMoved);
             let also = verdict.also.map(|_| Reason::Punted);
-            for reason in moved.into_iter().chain(also).chain([reason]) {
+            let carried = verdict.carried.then_some(Reason::ByGateway);
+            for reason in moved.into_iter().chain(also).chain(carried).chain([reason]) {
                 let key = (verdict.vni, reason, verdict.path, direction);
                 let (packets, bytes) = self.counters.entry(key).or_default();
                 *packets += 1;

@@ -6,7 +6,8 @@ use crate::{Neighbour, PuntReason, Reason, Tables, Vap};
 use core::net::IpAddr;
 use weft_model::MacAddr;
 
-/// Whose a frame is that came to the MAC address of all NVEs, by its IP destination.
+/// Whose a frame is that came to the MAC address of all NVEs, by its IP destination; [`Stop::Punt`] if nobody
+/// knows.
 pub(super) fn inside(tables: &Tables, vap: &Vap, frame: &[u8]) -> Result<MacAddr, Stop> {
     let dst = match ethertype(frame) {
         Some(IPV4) => ipv4(frame, 30),

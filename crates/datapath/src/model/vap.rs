@@ -4,11 +4,12 @@ use super::bytes::{
     ARP, ETH, ICMP, ICMPV6, IGMP, IPV4, IPV6, UDP, be16, ethertype, ipv4, ipv6, is_vlan, mac, take,
 };
 use super::members::{distributes, floods, multicast, replicate, replicates, translates};
+use super::miss::{Missed, missed};
 use super::route::inside;
 use super::{Action, Learned, Verdict, answer, translate, tunnel};
 use crate::{IfIndex, Location, Neighbour, Path, PuntReason, Reason, Tables, Vap};
 use core::net::IpAddr;
-use weft_model::{MacAddr, Rloc, TenantIp};
+use weft_model::{Epoch, MacAddr, Rloc, TenantIp};
 
 /// Why a frame goes no further. `Ok` means that it goes on.
 pub(super) enum Stop {
@@ -388,14 +389,21 @@ fn forward(
     let drop = |reason| verdict(Action::Drop, reason, vec![]);
     let (routed, translated);
     let mut frame = frame;
+    let mut gateway = None;
     if asks_anycast(tables, vap, frame) {
-        match inside(tables, vap, frame) {
-            Ok(owner) => {
+        match (inside(tables, vap, frame), missed(tables, vap.vni)) {
+            (Ok(owner), _) => {
                 routed = [&owner.0[..], &frame[6..]].concat();
                 frame = &routed;
             }
-            Err(Stop::Drop(reason)) => return drop(reason),
-            Err(_) => return verdict(Action::Punt(PuntReason::Route), Reason::Punted, vec![]),
+            (Err(Stop::Drop(reason)), _) => return drop(reason),
+            (Err(_), Missed::Held) => {
+                return verdict(Action::Punt(PuntReason::Route), Reason::Punted, vec![]);
+            }
+            (Err(_), Missed::Dropped) => {
+                return Verdict { also: Some(PuntReason::RouteSeen), ..drop(Reason::UnknownMac) };
+            }
+            (Err(_), Missed::Carried(rloc)) => gateway = Some((rloc, PuntReason::RouteSeen)),
         }
     }
     let dst = mac(frame, 0);
@@ -405,11 +413,25 @@ fn forward(
     let seen = dst.filter(|_| told.is_none() || (learns && !matches!(told, Some(Location::Local(_)))));
     let seen = seen.and_then(|dst| learned.location(vap.vni, dst));
     let also = (seen.is_some() && !learns).then_some(PuntReason::UnknownMac);
-    let used = dst.filter(|_| seen.is_none() && told.is_some());
-    let location = seen.or(told);
+    if seen.or(told).is_none() && !learns && gateway.is_none() {
+        match missed(tables, vap.vni) {
+            Missed::Held => {
+                return verdict(Action::Punt(PuntReason::UnknownMacHeld), Reason::Punted, vec![]);
+            }
+            Missed::Dropped => {
+                return Verdict { also: Some(PuntReason::UnknownMac), ..drop(Reason::UnknownMac) };
+            }
+            Missed::Carried(rloc) => gateway = Some((rloc, PuntReason::UnknownMac)),
+        }
+    }
+    let carried = gateway.is_some();
+    let also = gateway.map_or(also, |(_, reason)| Some(reason));
+    let used = dst.filter(|_| seen.is_none() && told.is_some() && !carried);
+    let gateway = gateway.map(|(rloc, _)| Location::Remote { rloc, epoch: Epoch::FIRST });
+    let location = gateway.or(seen).or(told);
     let ip = matches!(ethertype(frame), Some(IPV4 | IPV6));
     let path = if ip { vap.path } else { Path::Device };
-    let drop = |reason| Verdict { also, ..drop(reason) };
+    let drop = |reason| Verdict { also, carried, ..drop(reason) };
     let (action, reason, out) = match location {
         None if floods(tables, vap.vni) => {
             let everywhere = replicate(tables, vap.vni, device, true, frame);
@@ -443,11 +465,11 @@ fn forward(
     };
     if frame.len() - ETH > usize::from(vap.mtu) {
         return match too_big(vap, frame, l4) {
-            Some(answer) => Verdict { also, ..verdict(Action::Reply, Reason::TooBig, vec![answer]) },
+            Some(answer) => Verdict { also, carried, ..verdict(Action::Reply, Reason::TooBig, vec![answer]) },
             None => drop(Reason::TooBig),
         };
     }
-    let mut v = Verdict { used, also, ..verdict(action, reason, out.into_iter().collect()) };
+    let mut v = Verdict { used, also, carried, ..verdict(action, reason, out.into_iter().collect()) };
     match reason {
         Reason::Encapsulated => v.path = path,
         Reason::Replicated => v.path = Path::Device,

@@ -357,7 +357,7 @@ impl Lab {
         let n = self.nves.len();
         for (i, nve) in self.nves.iter_mut().enumerate() {
             let members = (0..n).filter(|other| *other != i).map(|other| rloc(other, v6)).collect();
-            nve.apply(&[Op::SetVn(vni(7001), Vn { learning, bum, members })]);
+            nve.apply(&[Op::SetVn(vni(7001), Vn { learning, bum, members, ..Vn::default() })]);
         }
     }
 

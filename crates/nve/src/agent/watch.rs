@@ -99,13 +99,18 @@ impl Vns {
     }
 }
 
+/// Where an NVE is before what it is called, which may make it a gateway.
+fn nve(NveView { xtr_id, name, rlocs, .. }: NveView) -> [Fact; 2] {
+    [Fact::Nve(xtr_id, rlocs), Fact::NveName(xtr_id, name)]
+}
+
 #[derive(Default)]
 struct Nves;
 
 impl Nves {
     fn listed(&mut self, _: u64, items: Vec<NveView>) -> Vec<Fact> {
         let all = items.iter().map(|nve| nve.xtr_id).collect();
-        let mut facts: Vec<_> = items.into_iter().map(|nve| Fact::Nve(nve.xtr_id, nve.rlocs)).collect();
+        let mut facts: Vec<_> = items.into_iter().flat_map(nve).collect();
         facts.push(Fact::NvesListed(all));
         facts
     }
@@ -113,9 +118,7 @@ impl Nves {
     fn event(&mut self, event: Event<NveView>) -> Vec<Fact> {
         let gone = |xtr: XtrId| vec![Fact::NveGone(xtr)];
         match event {
-            Event::Added { object, .. } | Event::Modified { object, .. } => {
-                vec![Fact::Nve(object.xtr_id, object.rlocs)]
-            }
+            Event::Added { object, .. } | Event::Modified { object, .. } => nve(object).into(),
             Event::Deleted { object, .. } => gone(object.xtr_id),
             Event::Bookmark { .. } => Vec::new(),
         }

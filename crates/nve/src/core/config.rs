@@ -76,6 +76,8 @@ pub struct Limits {
     pub member_groups: usize,
     /// Addresses one VAP may have been answered with a VN's anycast MAC for.
     pub stand_ins_per_vap: usize,
+    /// Solicitations remembered, both ways.
+    pub solicits: usize,
 }
 
 /// Intervals.
@@ -97,6 +99,8 @@ pub struct Timing {
     pub idle: Duration,
     /// How long a frame waits for its destination to be known.
     pub held: Duration,
+    /// Between two solicitations from or to one RLOC about one address.
+    pub solicit: Duration,
     /// From a device's disappearance to the release of its tenant system.
     pub grace: Duration,
     /// How long an attach waits for an Oracle to acknowledge its registration.
@@ -130,6 +134,7 @@ impl Default for Limits {
             groups_per_vn: 256,
             member_groups: 1 << 14,
             stand_ins_per_vap: 1_024,
+            solicits: 4_096,
         }
     }
 }
@@ -145,6 +150,7 @@ impl Default for Timing {
             refresh_gap: Duration::from_millis(1),
             idle: Duration::from_secs(10 * 60),
             held: Duration::from_secs(1),
+            solicit: Duration::from_secs(3),
             grace: Duration::from_secs(60),
             acknowledge: Duration::from_secs(5),
             digest: Duration::from_secs(30),

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use weft_datapath::{IfIndex, Op, VapKind};
 use weft_model::{
-    Eid, Epoch, Grant, MacAddr, Rloc, TenantIp, TsMac, TsiId, TsiName, VnName, VnSpec, Vni, XtrId,
+    Eid, Epoch, Grant, MacAddr, NveName, Rloc, TenantIp, TsMac, TsiId, TsiName, VnName, VnSpec, Vni, XtrId,
 };
 
 /// A call of the local API, from request to answer.
@@ -61,6 +61,8 @@ pub enum Fact {
     VnGone(weft_model::Vni),
     /// An NVE exists.
     Nve(XtrId, BTreeSet<Rloc>),
+    /// It has this name, by which a VN may have it as its gateway. This NVE has one, too.
+    NveName(XtrId, NveName),
     /// It no longer does.
     NveGone(XtrId),
     /// The list of NVEs is complete: those not named since the last time are gone.

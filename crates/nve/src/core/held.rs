@@ -1,12 +1,12 @@
-//! Frames that wait for their destination to be known: sent to a VN's anycast MAC for an address that the tables
-//! did not hold (requirement Ld). At most so many a destination, for at most a second; what waits longer is lost, as
-//! on any network.
+//! Frames that wait for their destination to be known, where a VN has them wait (`miss: queue`): sent to a MAC that
+//! the tables did not hold, or to a VN's anycast MAC for such an address (requirement Ld). At most so many a
+//! destination, for at most a second; what waits longer is lost, as on any network.
 
-use super::{Core, Output, Timer};
+use super::{Core, Output, Timer, cache};
 use ::core::net::IpAddr;
 use etherparse::{NetSlice, SlicedPacket};
 use std::collections::{BTreeMap, VecDeque};
-use weft_datapath::{IfIndex, Neighbour, Punt};
+use weft_datapath::{IfIndex, Neighbour, Punt, PuntReason};
 use weft_model::{Eid, TenantIp, Time, Vni};
 
 /// Frames with the VAPs they came from, oldest first.
@@ -14,16 +14,26 @@ type Frames = VecDeque<(IfIndex, Vec<u8>)>;
 
 /// Those that wait, by destination.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Held(BTreeMap<(Vni, TenantIp), Frames>);
+pub(super) struct Held(BTreeMap<(Vni, Eid), Frames>);
 
 #[cfg(test)]
 impl Held {
-    pub(super) fn has(&self, vni: Vni, ip: TenantIp) -> bool {
-        self.0.contains_key(&(vni, ip))
+    pub(super) fn has(&self, vni: Vni, eid: Eid) -> bool {
+        self.0.contains_key(&(vni, eid))
     }
 }
 
 impl Core {
+    /// A frame to a MAC that the tables do not hold.
+    pub(super) fn unlocated(&mut self, now: Time, punt: &Punt) {
+        if self.tables.fdb.contains_key(&(punt.vni, punt.dst)) {
+            // The table was filled while the frame was on its way up.
+            self.resend(punt);
+        } else if self.ask_mac(now, punt) {
+            self.hold(now, punt, Eid::Mac(punt.dst));
+        }
+    }
+
     /// A frame for routing inside the subnet whose destination the tables do not hold.
     pub(super) fn unrouted(&mut self, now: Time, punt: &Punt) {
         let Some(destination) = destination(&punt.frame) else {
@@ -31,57 +41,87 @@ impl Core {
             return;
         };
         let key = (punt.vni, destination);
-        match self.tables.neighbours.get(&key).copied() {
+        let asked = match self.tables.neighbours.get(&key).copied() {
             // Whose it is is known, where that one is is not.
             Some(Neighbour::At(mac)) if !self.tables.fdb.contains_key(&(punt.vni, mac)) => {
-                if !self.ask(now, punt.vni, Eid::Mac(mac), Some(punt.vap), None, None) {
-                    return;
-                }
+                self.ask(now, punt.vni, Eid::Mac(mac), Some(punt.vap), None, None)
             }
-            // The table was filled while the frame was on its way up.
             Some(_) => {
-                self.outputs.push_back(Output::Resend(punt.vap, punt.frame.clone()));
+                self.resend(punt);
                 return;
             }
-            None => {
-                if !self.ask_destination(now, punt.vap, punt.vni, destination) {
-                    return;
-                }
-            }
+            None => self.ask_destination(now, punt.vap, punt.vni, destination),
+        };
+        if asked && punt.reason == PuntReason::Route {
+            self.hold(now, punt, Eid::Ip(destination));
         }
-        let limits = &self.config.limits;
-        if !self.held.0.contains_key(&key) {
-            if self.held.0.len() >= limits.held_destinations.max(1) {
-                self.counters.held_dropped += 1;
-                return;
-            }
-            self.timers.set(Timer::Held(key.0, key.1), now + self.config.timing.held);
+    }
+
+    /// Asks for the destination of a routed frame that came to this NVE as a gateway.
+    pub(super) fn ask_carried(&mut self, now: Time, vni: Vni, destination: TenantIp) {
+        if self.vns.get(&vni).is_some_and(|vn| !cache::in_scope(vn, destination)) {
+            self.counters.off_subnet += 1;
+            return;
         }
-        let frames = self.held.0.entry(key).or_default();
-        if frames.len() >= limits.held_frames.max(1) {
+        let wanted = match self.tables.neighbours.get(&(vni, destination)).copied() {
+            Some(Neighbour::At(mac)) if !self.tables.fdb.contains_key(&(vni, mac)) => Eid::Mac(mac),
+            Some(_) => return,
+            None => Eid::Ip(destination),
+        };
+        self.ask(now, vni, wanted, None, None, None);
+    }
+
+    /// Sends a frame that is whole on its way.
+    fn resend(&mut self, punt: &Punt) {
+        if punt.reason == PuntReason::RouteSeen {
+            return;
+        }
+        if punt.frame.len() >= Punt::WHOLE {
             self.counters.held_dropped += 1;
             return;
         }
-        frames.push_back((punt.vap, punt.frame.clone()));
+        self.outputs.push_back(Output::Resend(punt.vap, punt.frame.clone()));
+    }
+
+    /// Keeps a frame until `eid` is known.
+    fn hold(&mut self, now: Time, punt: &Punt, eid: Eid) {
+        let (limits, key) = (&self.config.limits, (punt.vni, eid));
+        let waiting = self.held.0.get(&key).map_or(0, Frames::len);
+        let full = waiting >= limits.held_frames.max(1)
+            || (waiting == 0 && self.held.0.len() >= limits.held_destinations.max(1));
+        // One as long as that may be cut short.
+        if full || punt.frame.len() >= Punt::WHOLE {
+            self.counters.held_dropped += 1;
+            return;
+        }
+        if waiting == 0 {
+            self.timers.set(Timer::Held(key.0, key.1), now + self.config.timing.held);
+        }
+        self.held.0.entry(key).or_default().push_back((punt.vap, punt.frame.clone()));
     }
 
     /// An address is known: what waits for it goes on its way, when there is one.
     pub(super) fn release_held(&mut self, vni: Vni, eid: Eid) {
-        let ready: Vec<TenantIp> = match eid {
-            Eid::Ip(ip) => vec![ip],
-            Eid::Mac(mac) => {
-                let here = self.held.0.keys().filter(|(v, _)| *v == vni);
-                let of = |ip: &TenantIp| self.tables.neighbours.get(&(vni, *ip)) == Some(&Neighbour::At(mac));
-                here.map(|(_, ip)| *ip).filter(of).collect()
-            }
+        let mac = match eid {
+            Eid::Ip(ip) => match self.tables.neighbours.get(&(vni, ip)).copied() {
+                Some(Neighbour::At(mac)) => mac,
+                _ => return,
+            },
+            Eid::Mac(mac) => mac,
         };
-        for ip in ready {
-            let Some(Neighbour::At(mac)) = self.tables.neighbours.get(&(vni, ip)).copied() else { continue };
-            if !self.is_located(vni, mac) {
-                continue;
-            }
-            self.timers.cancel(&Timer::Held(vni, ip));
-            for (vap, frame) in self.held.0.remove(&(vni, ip)).unwrap_or_default() {
+        if !self.is_located(vni, mac) {
+            return;
+        }
+        let owned = |ip: TenantIp| self.tables.neighbours.get(&(vni, ip)) == Some(&Neighbour::At(mac));
+        let of = |held: &Eid| match *held {
+            Eid::Mac(held) => held == mac,
+            Eid::Ip(ip) => owned(ip),
+        };
+        let here = self.held.0.keys().filter(|(v, held)| *v == vni && of(held));
+        let ready: Vec<Eid> = here.map(|(_, held)| *held).collect();
+        for held in ready {
+            self.timers.cancel(&Timer::Held(vni, held));
+            for (vap, frame) in self.held.0.remove(&(vni, held)).unwrap_or_default() {
                 self.counters.held_sent += 1;
                 self.outputs.push_back(Output::Resend(vap, frame));
             }
@@ -89,14 +129,14 @@ impl Core {
     }
 
     /// Nobody has the address, or it took too long.
-    pub(super) fn drop_held(&mut self, vni: Vni, ip: TenantIp) {
-        self.timers.cancel(&Timer::Held(vni, ip));
-        let frames = self.held.0.remove(&(vni, ip)).map_or(0, |frames| frames.len());
+    pub(super) fn drop_held(&mut self, vni: Vni, eid: Eid) {
+        self.timers.cancel(&Timer::Held(vni, eid));
+        let frames = self.held.0.remove(&(vni, eid)).map_or(0, |frames| frames.len());
         self.counters.held_dropped += u64::try_from(frames).unwrap_or(u64::MAX);
     }
 }
 
-fn destination(frame: &[u8]) -> Option<TenantIp> {
+pub(super) fn destination(frame: &[u8]) -> Option<TenantIp> {
     let packet = SlicedPacket::from_ethernet(frame).ok()?;
     let ip: IpAddr = match packet.net? {
         NetSlice::Ipv4(ip) => ip.header().destination_addr().into(),

@@ -156,9 +156,7 @@ impl Core {
             return;
         }
         self.counters.negatives += 1;
-        if let Eid::Ip(ip) = eid {
-            self.drop_held(vni, ip);
-        }
+        self.drop_held(vni, eid);
         self.forget_remote(vni, eid);
         let Some(asker) = asker.filter(|vap| self.vaps.contains_key(vap)) else { return };
         // Its own sweep costs the asker its own older entries, and nobody else's.

@@ -163,7 +163,16 @@ impl Core {
         let spec = self.vns.get(&vni).filter(|_| self.is_active(vni));
         let wanted = spec.map(|spec| {
             let members = self.memberships.get(&vni).map(|members| members.chosen(&self.config.rlocs));
-            Vn { learning: spec.learning, bum: spec.bum, members: members.unwrap_or_default() }
+            let super::gateway::OnMiss { miss, gateway, carries } = self.on_miss(spec);
+            Vn {
+                learning: spec.learning,
+                bum: spec.bum,
+                members: members.unwrap_or_default(),
+                storm: spec.storm,
+                miss,
+                gateway,
+                carries,
+            }
         });
         match (wanted, self.tables.vns.get(&vni)) {
             (Some(vn), held) if held != Some(&vn) => self.apply(Op::SetVn(vni, vn)),

@@ -338,6 +338,32 @@ pub fn map_reply(octets: &[u8]) -> Result<(u64, Vec<Said>), weft_lisp::DecodeErr
     Ok((reply.nonce, reply.records.iter().flat_map(|r| said(&r)).collect()))
 }
 
+/// A Solicit-Map-Request for `eid`, from this NVE's RLOC of the family of `to` (RFC 9301 section 6.1).
+///
+/// # Errors
+/// When it is longer than a message.
+pub fn solicitation(
+    (vni, eid): (Vni, Eid),
+    nonce: u64,
+    rlocs: &BTreeSet<Rloc>,
+    to: IpAddr,
+    out: &mut Vec<u8>,
+) -> Result<(), EncodeError> {
+    let own = rlocs.iter().map(|rloc| rloc.get()).filter(|own| own.is_ipv4() == to.is_ipv4());
+    let itr_rlocs: Vec<_> = own.map(address).collect();
+    let eid = wire_eid(vni, eid);
+    let records = [EidRecord { notify: false, mask_len: eid.mask_len(), eid: eid.address() }];
+    MapRequest {
+        smr: true,
+        nonce,
+        source_eid: eid.address(),
+        itr_rlocs: List::new(&itr_rlocs),
+        records: List::new(&records),
+        ..MapRequest::default()
+    }
+    .encode(out, EncodeOptions::default())
+}
+
 /// The EIDs a Solicit-Map-Request may mean: RFC 9301 section 6.1 leaves open whether the mapping that
 /// changed is named as source or as what is asked for.
 #[must_use]

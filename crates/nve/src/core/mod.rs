@@ -18,6 +18,7 @@ mod cache;
 mod claim;
 mod config;
 mod event;
+mod gateway;
 mod groups;
 mod held;
 mod idle;
@@ -30,6 +31,7 @@ mod push;
 mod release;
 mod resolver;
 mod session;
+mod solicit;
 mod subscribe;
 #[cfg(test)]
 mod tests;
@@ -59,7 +61,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry};
 use timers::Timers;
 use tsi::Tsi;
 use weft_datapath::{IfIndex, Op, Peer, Tables};
-use weft_model::{Eid, GroupIp, MacAddr, Rloc, TenantIp, Time, TsiId, TsiName, VnName, VnSpec, Vni, XtrId};
+use weft_model::{
+    Eid, GroupIp, MacAddr, NveName, Rloc, TenantIp, Time, TsiId, TsiName, VnName, VnSpec, Vni, XtrId,
+};
 
 /// No timer sets itself again at the very moment it fires, whatever the configuration says.
 const LEAST_WAIT: Duration = Duration::from_millis(100);
@@ -96,7 +100,9 @@ enum Timer {
     /// A VAP has not said for long that it wants a group, or somebody there left it.
     Group(Vni, GroupIp, IfIndex),
     /// Frames for an address have waited long enough.
-    Held(Vni, TenantIp),
+    Held(Vni, Eid),
+    /// An RLOC and an address may be solicited about again.
+    Solicited(solicit::Solicited),
 }
 
 /// The core of one NVE.
@@ -109,6 +115,8 @@ pub struct Core {
     random: u64,
     vns: BTreeMap<Vni, VnSpec>,
     nves: BTreeMap<XtrId, BTreeSet<Rloc>>,
+    /// Their names, this NVE's among them.
+    names: BTreeMap<NveName, XtrId>,
     /// How many NVEs have an RLOC: while an address changes hands it may be two.
     rlocs: BTreeMap<Rloc, usize>,
     /// Peers found in the kernel at the start, until the list of NVEs is known.
@@ -146,6 +154,7 @@ pub struct Core {
     stand_ins: StandIns,
     resolver: Resolver,
     held: held::Held,
+    solicits: solicit::Solicits,
     /// The answers given so far are within their rate until then.
     answered_until: Time,
     timers: Timers<Timer>,
@@ -164,6 +173,7 @@ impl Core {
             random: config.seed,
             vns: BTreeMap::new(),
             nves: BTreeMap::new(),
+            names: BTreeMap::new(),
             rlocs: BTreeMap::new(),
             adopted_peers: BTreeSet::new(),
             oracles: config.oracles.iter().map(|_| OracleState::default()).collect(),
@@ -188,6 +198,7 @@ impl Core {
             stand_ins: StandIns::default(),
             resolver: Resolver::default(),
             held: held::Held::default(),
+            solicits: solicit::Solicits::default(),
             answered_until: Time::default(),
             timers: Timers::default(),
             tables: Tables::default(),
@@ -243,7 +254,8 @@ impl Core {
                 Timer::Members(vni) => self.set_vn(vni),
                 Timer::Query(vap) => self.query(now, vap),
                 Timer::Group(vni, group, vap) => self.review_receiver(now, vni, group, vap),
-                Timer::Held(vni, ip) => self.drop_held(vni, ip),
+                Timer::Held(vni, eid) => self.drop_held(vni, eid),
+                Timer::Solicited(key) => self.solicits.end(&key),
             }
         }
     }
@@ -265,11 +277,16 @@ impl Core {
                 self.review_vn(vni);
             }
             Fact::Nve(xtr, rlocs) => self.set_nve(xtr, rlocs),
-            Fact::NveGone(xtr) => self.set_nve(xtr, BTreeSet::new()),
+            Fact::NveName(xtr, name) => self.name_nve(xtr, name),
+            Fact::NveGone(xtr) => {
+                self.set_nve(xtr, BTreeSet::new());
+                self.forget_name(xtr);
+            }
             Fact::NvesListed(listed) => {
                 let gone: Vec<XtrId> = self.nves.keys().filter(|x| !listed.contains(x)).copied().collect();
                 for xtr in gone {
                     self.set_nve(xtr, BTreeSet::new());
+                    self.forget_name(xtr);
                 }
                 self.drop_adopted_peers();
             }
@@ -293,6 +310,9 @@ impl Core {
             if decrement(&mut self.rlocs, *gone) == 0 {
                 self.set_peer(gone.get(), |peer| (peer.nve, peer.node) = (false, 0));
             }
+        }
+        if old != rlocs {
+            self.review_gateways();
         }
     }
 

@@ -161,6 +161,7 @@ mod tests {
             vni: Vni::new(1).unwrap(),
             reason: PuntReason::ArpMiss,
             dst: MacAddr::BROADCAST,
+            from: None,
             frame,
         }
     }

@@ -76,6 +76,9 @@ impl Core {
     pub fn handle_punt(&mut self, now: Time, punt: &Punt) {
         self.now = now;
         self.counters.punts += 1;
+        if punt.reason == PuntReason::NoSuchTs {
+            return self.not_here(now, punt);
+        }
         // The VAP may be gone by now, or its interface out of service.
         let Some(id) = self.vaps.get(&punt.vap).filter(|id| id.vni == punt.vni).cloned() else { return };
         if self.tsis.get(&id).is_none_or(|t| t.state != State::Activated) {
@@ -83,7 +86,9 @@ impl Core {
         }
         match punt.reason {
             PuntReason::UnknownMac => self.unknown_mac(now, punt),
-            PuntReason::Route => self.unrouted(now, punt),
+            PuntReason::UnknownMacHeld => self.unlocated(now, punt),
+            PuntReason::Route | PuntReason::RouteSeen => self.unrouted(now, punt),
+            PuntReason::NoSuchTs => {}
             PuntReason::Report => self.report(now, punt),
             PuntReason::ArpMiss | PuntReason::NdMiss | PuntReason::LinkLocalClaim => match Query::parse(punt)
             {
@@ -96,11 +101,16 @@ impl Core {
 
     fn unknown_mac(&mut self, now: Time, punt: &Punt) {
         // The table may have been filled while the frame was on its way up.
-        let known = self.tables.fdb.contains_key(&(punt.vni, punt.dst));
-        if !known && TsMac::new(punt.dst).is_ok() {
-            let source = proxy::source_mac(&punt.frame).map(Eid::Mac);
-            self.ask(now, punt.vni, Eid::Mac(punt.dst), Some(punt.vap), source, None);
+        if !self.tables.fdb.contains_key(&(punt.vni, punt.dst)) {
+            self.ask_mac(now, punt);
         }
+    }
+
+    /// Asks for the MAC that a frame goes to; whether anybody asks now.
+    pub(super) fn ask_mac(&mut self, now: Time, punt: &Punt) -> bool {
+        let source = proxy::source_mac(&punt.frame).map(Eid::Mac);
+        TsMac::new(punt.dst).is_ok()
+            && self.ask(now, punt.vni, Eid::Mac(punt.dst), Some(punt.vap), source, None)
     }
 
     pub(super) fn question(&mut self, now: Time, query: Query) {
@@ -259,8 +269,9 @@ impl Core {
         let oracle = self.config.oracles.iter().any(|o| o.resolver.ip().to_canonical() == from);
         let peer = self.tables.peers.get(&from).filter(|peer| peer.nve).map(|peer| peer.node);
         let kind = MessageType::of(octets);
-        // Another NVE answers for its own tenant systems, and has nothing else to say here.
-        if !oracle && (peer.is_none() || kind != Ok(MessageType::MapReply)) {
+        // Another NVE answers for its own tenant systems, or solicits a question, and has nothing else to say here.
+        let from_nve = matches!(kind, Ok(MessageType::MapReply | MessageType::MapRequest));
+        if !oracle && (peer.is_none() || !from_nve) {
             self.counters.foreign_datagrams += 1;
             return;
         }
@@ -274,19 +285,10 @@ impl Core {
                 Err(_) => self.counters.malformed_datagrams += 1,
             },
             Ok(MessageType::Ecm) => self.forwarded(now, octets),
-            Ok(MessageType::MapRequest) => {
-                match MapRequest::decode(octets).map(|r| messages::solicited(&r)) {
-                    Ok(eids) if !eids.is_empty() => {
-                        self.counters.smrs += 1;
-                        // Nothing is asked about what nobody here uses (RFC 9301 section 6.1).
-                        for (vni, eid) in eids {
-                            self.refresh(now, vni, eid);
-                        }
-                    }
-                    Ok(_) => self.counters.unexpected_datagrams += 1,
-                    Err(_) => self.counters.malformed_datagrams += 1,
-                }
-            }
+            Ok(MessageType::MapRequest) => match MapRequest::decode(octets) {
+                Ok(request) => self.solicited(now, from, &request),
+                Err(_) => self.counters.malformed_datagrams += 1,
+            },
             Ok(_) => self.counters.unexpected_datagrams += 1,
             Err(_) => self.counters.malformed_datagrams += 1,
         }

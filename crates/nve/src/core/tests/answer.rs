@@ -204,7 +204,9 @@ fn m5_what_goes_along_is_not_believed_but_asked_for() {
         let frame = super::world::question(9, ip(f, 1), false);
         let reason = if f == V4 { PuntReason::ArpMiss } else { PuntReason::NdMiss };
         let dst = weft_model::MacAddr(frame[..6].try_into().unwrap());
-        there.core.handle_punt(there.now, &Punt { vap: IfIndex(9), vni: vni(), reason, dst, frame });
+        there
+            .core
+            .handle_punt(there.now, &Punt { vap: IfIndex(9), vni: vni(), reason, dst, from: None, frame });
         let octets = loop {
             match there.core.poll_output().unwrap() {
                 Output::Datagram { octets, .. } => break octets,

@@ -173,10 +173,14 @@ fn ld_unanswered_is_asked_again_by_the_next_question() {
 
 /// TSI `n`'s frame to the anycast MAC for `to`, as the data plane hands it up.
 fn routed(w: &mut World, n: u32, to: TenantIp) -> (Vec<Seen>, Vec<u8>) {
-    let source = ip(w.family, n);
+    let frame = routed_frame(w.family, n, to);
+    (w.punt(n, PuntReason::Route, frame.clone()), frame)
+}
+
+pub fn routed_frame(f: Family, n: u32, to: TenantIp) -> Vec<u8> {
     let builder = etherparse::PacketBuilder::ethernet2(mac(n).octets(), MacAddr::anycast(vni()).octets());
     let mut frame = Vec::new();
-    match (source.get(), to.get()) {
+    match (ip(f, n).get(), to.get()) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
             builder
                 .ipv4(from.octets(), to.octets(), 64)
@@ -193,7 +197,7 @@ fn routed(w: &mut World, n: u32, to: TenantIp) -> (Vec<Seen>, Vec<u8>) {
         }
         _ => unreachable!(),
     }
-    (w.punt(n, PuntReason::Route, frame.clone()), frame)
+    frame
 }
 
 #[test]

@@ -112,7 +112,7 @@ fn punts_of_vaps_that_are_none() {
     let reason = weft_datapath::PuntReason::ArpMiss;
     w.core.handle_punt(
         w.now,
-        &weft_datapath::Punt { vap: weft_datapath::IfIndex(1), vni: other, reason, dst, frame },
+        &weft_datapath::Punt { vap: weft_datapath::IfIndex(1), vni: other, reason, dst, from: None, frame },
     );
     assert_eq!(w.seen(), []);
     assert_eq!(state(&w.core), before);

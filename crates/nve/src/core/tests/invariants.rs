@@ -220,7 +220,8 @@ fn timers(core: &Core) {
             Timer::Members(vni) => assert!(core.memberships[vni].named.is_some()),
             // With the groups.
             Timer::Query(..) | Timer::Group(..) => {}
-            Timer::Held(vni, ip) => assert!(core.held.has(*vni, *ip)),
+            Timer::Held(vni, eid) => assert!(core.held.has(*vni, *eid)),
+            Timer::Solicited(key) => assert!(core.solicits.all().contains(key)),
         }
     }
     let ends = |expires| expires != weft_model::Time::NEVER;

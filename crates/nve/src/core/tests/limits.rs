@@ -12,7 +12,8 @@ fn ask(w: &mut World, n: u32, target: TenantIp) -> Vec<Seen> {
     let reason = if target.get().is_ipv4() { PuntReason::ArpMiss } else { PuntReason::NdMiss };
     let frame = question(n, target, false);
     let dst = weft_model::MacAddr(frame[0..6].try_into().unwrap());
-    let punt = weft_datapath::Punt { vap: weft_datapath::IfIndex(n), vni: vni(), reason, dst, frame };
+    let punt =
+        weft_datapath::Punt { vap: weft_datapath::IfIndex(n), vni: vni(), reason, dst, from: None, frame };
     w.core.handle_punt(w.now, &punt);
     take(w)
 }
@@ -110,6 +111,7 @@ fn unknown_macs_are_bounded_too() {
             vni: vni(),
             reason: PuntReason::UnknownMac,
             dst: mac(10_000 + n),
+            from: None,
             frame,
         };
         w.core.handle_punt(w.now, &punt);
@@ -155,6 +157,7 @@ fn limits_of_one_everywhere() {
             groups_per_vap: 1,
             groups_per_vn: 1,
             member_groups: 1,
+            solicits: 1,
         };
         let mut w = World::with(f, |c| c.limits = limits);
         w.session(0, Session::Up);
@@ -197,6 +200,7 @@ fn limits_of_one_everywhere() {
             groups_per_vap: 1,
             groups_per_vn: 1,
             member_groups: 1,
+            solicits: 1,
         };
         c.timing.ttl = Duration::ZERO;
         c.timing.digest = Duration::ZERO;

@@ -11,7 +11,7 @@ use weft_datapath::{IfIndex, PuntReason};
 use weft_lisp::tcp::{
     Body, Group, GroupEvent, Membership, MembershipEvent, RejectReason, Signal, SubscribeError,
 };
-use weft_model::{Bum, Eid, Epoch, Grant, Learning, TenantIp, TsiId, VnSpec, digest::Digest};
+use weft_model::{Bum, Eid, Epoch, Grant, Learning, Miss, TenantIp, TsiId, VnSpec, digest::Digest};
 
 /// What may happen. Numbers choose among few names, devices and addresses, so that they meet.
 #[derive(Clone, Copy, Debug)]
@@ -115,6 +115,12 @@ enum Input {
         nve: u8,
         rlocs: u8,
     },
+    /// A frame that nobody knows the way of: held, told of, or from another NVE.
+    Misses {
+        device: u32,
+        to: u32,
+        how: u8,
+    },
     Passes {
         millis: u64,
     },
@@ -134,6 +140,7 @@ fn input() -> impl Strategy<Value = Input> {
             .prop_map(|(device, v6, target, probe)| Asks { device, v6, target, probe }),
         2 => (1_u32..5, 1_u8..4).prop_map(|(device, target)| Claims { device, target }),
         3 => (1_u32..5, n.clone()).prop_map(|(device, to)| Sends { device, to }),
+        4 => (1_u32..5, n.clone(), 0_u8..8).prop_map(|(device, to, how)| Misses { device, to, how }),
         8 => (any::<prop::sample::Index>(), 0_u8..6, n.clone(), 1_u8..4, v.clone())
             .prop_map(|(which, verdict, mac, node, version)| Answered { which, verdict, mac, node, version }),
         6 => (0_usize..2, 0_u8..5, any::<bool>(), n.clone(), n, 1_u8..4, v)
@@ -244,6 +251,19 @@ impl Run {
                 let seen = w.sends(device, mac(to));
                 self.notice(seen);
             }
+            Input::Misses { device, to, how } => {
+                let mut frame = [mac(to).octets(), mac(device).octets()].concat();
+                frame.extend([0x88, 0xb5]);
+                let routed = super::anycast::routed_frame(w.family, device, ip(w.family, to + 1));
+                let seen = match how {
+                    0..=2 => w.punt(device, PuntReason::UnknownMacHeld, frame),
+                    3 | 4 => w.punt(device, PuntReason::Route, routed),
+                    5 => w.punt(device, PuntReason::RouteSeen, routed),
+                    6 => w.astray(2, routed),
+                    _ => w.astray(2, frame),
+                };
+                self.notice(seen);
+            }
             Input::Answered { which, verdict, mac: m, node, version } => {
                 let Some(at) = self.asked.len().checked_sub(1) else { return };
                 // Those that wait, mostly.
@@ -321,7 +341,9 @@ impl Run {
                     _ => Learning::Distribute,
                 };
                 let bum = if mode % 2 == 0 { Bum::Replicate } else { Bum::Drop };
-                self.vn = VnSpec { learning, bum, ..spec() };
+                let miss = [Miss::Queue, Miss::Gateway, Miss::Drop][usize::from(mode % 3)];
+                let gateway = Some(if mode < 6 { "host1" } else { "host2" }.parse().unwrap());
+                self.vn = VnSpec { learning, bum, miss, gateway, ..spec() };
                 w.core.handle_fact(Fact::Vn(self.vn.clone()));
             }
             Input::Member { which, event, n } => {
@@ -383,7 +405,9 @@ impl Run {
             }
             Input::Nve { nve, rlocs } => {
                 let rlocs = (1..4_u8).filter(|n| rlocs & (1 << (n - 1)) != 0).map(|n| rloc(w.family, n + 1));
-                w.core.handle_fact(Fact::Nve(weft_model::XtrId([nve; 16]), rlocs.collect()));
+                let xtr = weft_model::XtrId([nve; 16]);
+                w.core.handle_fact(Fact::Nve(xtr, rlocs.collect()));
+                w.core.handle_fact(Fact::NveName(xtr, format!("host{nve}").parse().unwrap()));
             }
             Input::Passes { millis } => {
                 let seen = w.passes(Duration::from_millis(millis));
@@ -462,6 +486,7 @@ proptest! {
                     groups_per_vap: 2,
                     groups_per_vn: 3,
                     member_groups: 1,
+                    solicits: 1,
                 };
             }
         });

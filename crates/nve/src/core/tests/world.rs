@@ -265,7 +265,16 @@ impl World {
 
     pub fn punt(&mut self, n: u32, reason: PuntReason, frame: Vec<u8>) -> Vec<Seen> {
         let dst = MacAddr(frame[0..6].try_into().unwrap());
-        self.core.handle_punt(self.now, &Punt { vap: IfIndex(n), vni: vni(), reason, dst, frame });
+        let from = None;
+        self.core.handle_punt(self.now, &Punt { vap: IfIndex(n), vni: vni(), reason, dst, from, frame });
+        self.seen()
+    }
+
+    /// NVE `n` sent a frame for who is not here.
+    pub fn astray(&mut self, n: u8, frame: Vec<u8>) -> Vec<Seen> {
+        let (dst, from) = (MacAddr(frame[0..6].try_into().unwrap()), Some(rloc(self.family, n)));
+        let reason = PuntReason::NoSuchTs;
+        self.core.handle_punt(self.now, &Punt { vap: IfIndex(0), vni: vni(), reason, dst, from, frame });
         self.seen()
     }
 

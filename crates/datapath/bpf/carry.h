@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT OR Apache-2.0 */
+/* The gateway of a VN: what another NVE did not know the way of is carried on, once. Out of here it has an outer
+ * TTL from which every NVE sees that it was, so that however wrong tables are no frame goes round; it never goes
+ * back to the NVE it came from, and to one place only. */
+#ifndef WEFT_CARRY_H
+#define WEFT_CARRY_H
+
+/* Frames leave with OUTER_TTL otherwise: routers between them take away less than the difference. */
+#define CARRIED_TTL 32
+
+static __noinline bool carries(__u32 vni)
+{
+	struct weft_settings *how = bpf_map_lookup_elem(&settings, &vni);
+
+	return how && how->carries;
+}
+
+/* Whether a frame came from the VN's gateway, which sends for others: it is not fenced. */
+static __noinline bool by_gateway(__u32 vni, __u32 node)
+{
+	struct weft_settings *how = bpf_map_lookup_elem(&settings, &vni);
+	struct weft_peer *peer;
+
+	if (!has_gateway(how))
+		return false;
+	peer = bpf_map_lookup_elem(&peers, &how->gateway);
+	return peer && peer->node == node;
+}
+
+/* Whether a location is another NVE's than the one that a frame came from. */
+static __always_inline bool elsewhere(const struct weft_location *at, const struct weft_ip *from, __u32 node)
+{
+	struct weft_peer *peer;
+
+	if (same_ip(&at->rloc, from))
+		return false;
+	peer = bpf_map_lookup_elem(&peers, &at->rloc);
+	return !peer || peer->node != node;
+}
+
+/* The owner's MAC address of a frame that another NVE was to route and could not, in `inner` and itself; the
+ * reason why there is none, or 0. */
+static __noinline __u32 route_carried(struct __sk_buff *skb, __u32 vni, struct eth *inner)
+{
+	struct weft_neighbour *n;
+	struct weft_ip dst;
+	__be32 v4;
+
+	if (!inner)
+		return WEFT_MALFORMED;
+	if (inner->h_proto == bpf_htons(ETH_P_IP)) {
+		if (bpf_skb_load_bytes(skb, ETH_LEN + 16, &v4, 4))
+			return WEFT_MALFORMED;
+		ip_from_v4(&dst, v4);
+	} else if (inner->h_proto == bpf_htons(ETH_P_IPV6)) {
+		if (bpf_skb_load_bytes(skb, ETH_LEN + 24, &dst, 16))
+			return WEFT_MALFORMED;
+	} else {
+		return WEFT_UNKNOWN_MAC;
+	}
+	n = find_neighbour(vni, &dst);
+	if (!n)
+		return WEFT_NO_SUCH_TS;
+	if (!n->known)
+		return WEFT_NOBODY;
+	copy_mac(inner->h_dest, n->mac);
+	return bpf_skb_store_bytes(skb, 0, n->mac, 6, 0) ? WEFT_KERNEL : 0;
+}
+
+/* A stripped frame for somebody who is not here, from the NVE at `from`. What is not known is asked for. */
+static __noinline int carry(struct __sk_buff *skb, __u32 vni, const struct weft_ip *from, struct eth *inner, __u32 ttl)
+{
+	struct weft_config *cfg = get_config();
+	struct weft_settings *how;
+	struct weft_location *at;
+	struct weft_peer *peer;
+	struct weft_vn_mac key;
+	struct weft_vap *to;
+	struct where w;
+	__u32 reason, ifindex;
+
+	if (!from || !inner || !cfg)
+		return TC_ACT_SHOT;
+	w.vni = vni;
+	w.path = WEFT_PATH_DEVICE;
+	w.direction = WEFT_IN;
+	peer = bpf_map_lookup_elem(&peers, from);
+	if (!peer)
+		return drop_inward(skb, w, WEFT_FOREIGN_RLOC);
+	how = bpf_map_lookup_elem(&settings, &vni);
+	if (how && distributes(how->mode) && is_anycast(inner->h_dest, vni)) {
+		reason = route_carried(skb, vni, inner);
+		if (reason == WEFT_NO_SUCH_TS)
+			report(skb, vni, from, 0);
+		if (reason)
+			return drop_inward(skb, w, reason);
+	}
+	key.vni = vni;
+	copy_mac(key.mac, inner->h_dest);
+	*(__u16 *)key.pad = 0;
+	at = bpf_map_lookup_elem(&fdb, &key);
+	if (at && at->kind == WEFT_AT_LOCAL) {
+		ifindex = at->ifindex;
+		to = bpf_map_lookup_elem(&vaps, &ifindex);
+		if (!to || to->vni != vni)
+			return drop_inward(skb, w, WEFT_NO_SUCH_TS);
+		if (!(to->flags & WEFT_VAP_ACTIVATED))
+			return drop_inward(skb, w, WEFT_NOT_ACTIVATED);
+		count_hot(amount_of(skb, 0), to->slot, WEFT_HOT_DELIVERED + WEFT_PATH_DEVICE);
+		return deliver(skb, to, ifindex, WEFT_DELIVERED);
+	}
+	if (at && at->kind != WEFT_AT_REMOTE)
+		return drop_inward(skb, w, WEFT_NOWHERE);
+	if (!at || ttl <= CARRIED_TTL || !elsewhere(at, from, peer->node)) {
+		report(skb, vni, from, 0);
+		return drop_inward(skb, w, WEFT_NO_SUCH_TS);
+	}
+	touch(at, bpf_ktime_get_coarse_ns());
+	if (!(cfg->families & (is_v4(&at->rloc) ? WEFT_FAMILY_V4 : WEFT_FAMILY_V6)))
+		return drop_inward(skb, w, WEFT_NO_RLOC);
+	if (set_tunnel_ttl(skb, cfg, vni, &at->rloc, CARRIED_TTL))
+		return drop_inward(skb, w, WEFT_KERNEL);
+	count(skb, vni, WEFT_BY_GATEWAY, w.path, w.direction);
+	return say(skb, WEFT_DID_DEVICE, WEFT_BY_GATEWAY, cfg->vxlan_ifindex, bpf_redirect(cfg->vxlan_ifindex, 0));
+}
+
+#endif

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT OR Apache-2.0 */
+/* What becomes of a frame whose destination no table holds, by its VN's choice: the agent holds it, the VN's
+ * gateway carries it, or it is lost. The agent asks in each case. */
+#ifndef WEFT_MISS_H
+#define WEFT_MISS_H
+
+/* Frames a second for one unknown destination: as many as are worth being held. */
+#define HELD_A_SECOND 8
+
+/* An IP address among the MAC addresses in `asked`. */
+static __always_inline void asked_ip(struct weft_vn_mac *key, __u32 vni, const struct weft_ip *ip)
+{
+	key->vni = vni;
+	*(__u32 *)key->mac = ip->w[0] ^ ip->w[1] ^ ip->w[2] ^ ip->w[3];
+	*(__u16 *)(key->mac + 4) = ip->w[3] >> 16;
+	*(__u16 *)key->pad = 1;
+}
+
+/* Beside the VAP's own limit, so that one destination does not take all of it. */
+static __always_inline bool may_hold(const struct weft_vn_mac *key)
+{
+	__u64 zero = 0, *tat = bpf_map_lookup_elem(&asked, key);
+
+	if (!tat) {
+		bpf_map_update_elem(&asked, key, &zero, BPF_NOEXIST);
+		tat = bpf_map_lookup_elem(&asked, key);
+	}
+	return tat && take_token(tat, SECOND / HELD_A_SECOND, SECOND);
+}
+
+/* To the agent as a whole, so that it can be sent on when the answer is there. Of what is longer than that
+ * (segmentation offload, mostly) the beginning. */
+static __noinline int hold(struct __sk_buff *skb, struct weft_vap *vap, const struct weft_vn_mac *key, __u32 reason)
+{
+	__u32 outcome = WEFT_PUNTED, len = skb->len;
+	struct weft_held *p;
+	__u32 vni, path;
+
+	if (!vap || !key)
+		return TC_ACT_SHOT;
+	vni = vap->vni;
+	path = vap->path;
+	if (!may_hold(key) || !take_token(&vap->punt_tat, vap->punt_interval, vap->punt_window)) {
+		outcome = WEFT_PUNT_LIMITED;
+		goto out;
+	}
+	p = bpf_ringbuf_reserve(&punts, sizeof(*p), 0);
+	if (!p) {
+		outcome = WEFT_PUNT_RING_FULL;
+		goto out;
+	}
+	p->ifindex = skb->ifindex;
+	p->vni = vni;
+	p->reason = reason;
+	if (len > WEFT_HELD_BYTES)
+		len = WEFT_HELD_BYTES;
+	asm volatile("" : "+r"(len)); /* the bound is to be of the register that the helper is given */
+	if (len < ETH_LEN || len > WEFT_HELD_BYTES || bpf_skb_load_bytes(skb, 0, p->frame, len))
+		len = 0;
+	p->len = len;
+	copy_mac(p->dst, p->frame);
+	p->pad[0] = 0;
+	p->pad[1] = 0;
+	from_nobody(&p->from);
+	bpf_ringbuf_submit(p, 0);
+out:
+	count(skb, vni, outcome, path, WEFT_OUT);
+	if (outcome == WEFT_PUNTED)
+		return say(skb, WEFT_DID_PUNT, WEFT_PUNTED, reason, TC_ACT_SHOT);
+	return say(skb, WEFT_DID_DROP, outcome, 0, TC_ACT_SHOT);
+}
+
+static __always_inline bool has_gateway(const struct weft_settings *how)
+{
+	return how && !is_unspecified(&how->gateway);
+}
+
+/* `reason` as it is held, by `key`. CARRY: it goes to the gateway, of which there is one; other values are what
+ * the program returns. */
+static __noinline int missed(struct __sk_buff *skb, struct weft_vap *vap, const struct weft_vn_mac *key, __u32 reason)
+{
+	__u32 seen = reason == WEFT_PUNT_ROUTE ? WEFT_PUNT_ROUTE_SEEN : WEFT_PUNT_MAC;
+	struct where w;
+	__u8 miss;
+
+	if (!vap || !key)
+		return TC_ACT_SHOT;
+	w.vni = vap->vni;
+	w.path = vap->path;
+	w.direction = WEFT_OUT;
+	miss = vap->mode & WEFT_MISS;
+	if (miss == WEFT_MISS_GATEWAY && !has_gateway(bpf_map_lookup_elem(&settings, &w.vni)))
+		miss = 0;
+	if (!miss)
+		return hold(skb, vap, key, reason);
+	if (first_this_second(key))
+		punt(skb, vap, seen);
+	return miss == WEFT_MISS_GATEWAY ? CARRY : drop(skb, w, WEFT_UNKNOWN_MAC);
+}
+
+/* How many tenant systems that are not here the agent is told of, a second. */
+#define REPORTS_A_SECOND 100
+
+/* Tells the agent of a frame at `off`, for a tenant system that is not here, from the NVE at `from`: of each such
+ * pair once a second, and not more of all together than it can see to. Not where frames for anybody come to
+ * everybody. */
+static __noinline int report(struct __sk_buff *skb, __u32 vni, const struct weft_ip *from, __u32 off)
+{
+	struct weft_settings *how = bpf_map_lookup_elem(&settings, &vni);
+	__u64 zero = 0, *tat;
+	struct weft_vn_mac key;
+	struct weft_punt *p;
+	__u32 len = skb->len;
+
+	if (!from || (how && (how->mode & WEFT_LEARNS) != WEFT_LEARNS_ORACLE &&
+		      (how->mode & WEFT_LEARNS) != WEFT_LEARNS_DISTRIBUTE))
+		return 0;
+	if (off > len || bpf_skb_load_bytes(skb, off, key.mac, 6))
+		return 0;
+	len -= off;
+	key.vni = vni;
+	*(__u32 *)key.mac ^= from->w[0] ^ from->w[1] ^ from->w[2] ^ from->w[3];
+	*(__u16 *)key.pad = 2;
+	if (!first_this_second(&key))
+		return 0;
+	key.vni = 0;
+	*(__u32 *)key.mac = 0;
+	*(__u16 *)(key.mac + 4) = 0;
+	tat = bpf_map_lookup_elem(&asked, &key);
+	if (!tat) {
+		bpf_map_update_elem(&asked, &key, &zero, BPF_NOEXIST);
+		tat = bpf_map_lookup_elem(&asked, &key);
+	}
+	if (!tat || !take_token(tat, SECOND / REPORTS_A_SECOND, SECOND))
+		return 0;
+	p = bpf_ringbuf_reserve(&punts, sizeof(*p), 0);
+	if (!p)
+		return 0;
+	p->ifindex = 0;
+	p->vni = vni;
+	p->reason = WEFT_PUNT_NO_TS;
+	if (len >= WEFT_PUNT_BYTES) {
+		len = WEFT_PUNT_BYTES;
+		if (bpf_skb_load_bytes(skb, off, p->frame, WEFT_PUNT_BYTES))
+			len = 0;
+	} else {
+		len &= WEFT_PUNT_BYTES - 1;
+		if (len < ETH_LEN || bpf_skb_load_bytes(skb, off, p->frame, len))
+			len = 0;
+	}
+	p->len = len;
+	copy_mac(p->dst, p->frame);
+	p->pad[0] = 0;
+	p->pad[1] = 0;
+	p->from = *from;
+	bpf_ringbuf_submit(p, 0);
+	count(skb, bpf_map_lookup_elem(&vns, &vni) ? vni : 0, WEFT_PUNTED, off ? WEFT_PATH_DIRECT : WEFT_PATH_DEVICE,
+	      WEFT_IN);
+	return 0;
+}
+
+#endif

@@ -1,0 +1,63 @@
+//! The gateway of a VN (`miss: gateway`): the NVE that carries frames whose destination is being asked for. An
+//! operator names it; where it is follows the list of NVEs.
+
+use super::Core;
+use weft_model::{Miss, NveName, Rloc, VnSpec, Vni, XtrId};
+
+/// What a VN's choice comes to at this NVE.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct OnMiss {
+    pub(super) miss: Miss,
+    pub(super) gateway: Option<Rloc>,
+    pub(super) carries: bool,
+}
+
+impl Core {
+    /// What becomes of frames whose destination is not known. A gateway holds what its own tenant systems send; so
+    /// does everybody while there is no way to it.
+    pub(super) fn on_miss(&self, spec: &VnSpec) -> OnMiss {
+        let Some(name) = spec.gateway.as_ref().filter(|_| spec.miss == Miss::Gateway) else {
+            let miss = if spec.miss == Miss::Gateway { Miss::Queue } else { spec.miss };
+            return OnMiss { miss, ..OnMiss::default() };
+        };
+        let xtr = self.names.get(name);
+        if xtr == Some(&self.config.xtr_id) {
+            return OnMiss { carries: true, ..OnMiss::default() };
+        }
+        let own = |v4: bool| self.config.rlocs.iter().any(|rloc| rloc.get().is_ipv4() == v4);
+        // In order: IPv4 before IPv6.
+        let rlocs = xtr.and_then(|xtr| self.nves.get(xtr)).into_iter().flatten();
+        match rlocs.copied().find(|rloc| own(rloc.get().is_ipv4())) {
+            Some(rloc) => OnMiss { miss: Miss::Gateway, gateway: Some(rloc), carries: false },
+            None => OnMiss::default(),
+        }
+    }
+
+    /// Whether this NVE carries for a VN.
+    pub(super) fn carries(&self, vni: Vni) -> bool {
+        self.vns.get(&vni).is_some_and(|spec| self.on_miss(spec).carries)
+    }
+
+    /// An NVE is called so.
+    pub(super) fn name_nve(&mut self, xtr: XtrId, name: NveName) {
+        if self.names.get(&name) != Some(&xtr) {
+            self.names.retain(|_, known| *known != xtr);
+            self.names.insert(name, xtr);
+        }
+        self.review_gateways();
+    }
+
+    /// An NVE is no more.
+    pub(super) fn forget_name(&mut self, xtr: XtrId) {
+        self.names.retain(|_, known| *known != xtr);
+        self.review_gateways();
+    }
+
+    /// NVEs or where they are may be others.
+    pub(super) fn review_gateways(&mut self) {
+        let named = self.vns.values().filter(|spec| spec.gateway.is_some());
+        for vni in named.map(|spec| spec.vni).collect::<Vec<_>>() {
+            self.set_vn(vni);
+        }
+    }
+}
