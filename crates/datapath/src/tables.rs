@@ -3,9 +3,7 @@
 
 use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
-use weft_model::{
-    Bum, Epoch, GroupIp, Learning, MacAddr, Miss, Rloc, Storm, TenantIp, TsMac, Vni,
-};
+use weft_model::{Bum, Epoch, GroupIp, Learning, MacAddr, Miss, Rloc, Storm, TenantIp, TsMac, Vni};
 
 /// A network device's index in the NVE's namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -15,8 +15,8 @@ use std::{
 };
 use weft_datapath::{
     Action, Config, Datapath as _, DatapathError, Did, IfIndex, Ingress, Kernel, Learned, Lesson, Location,
-    Neighbour, Path, Peer, Punt, PuntReason, Punts, Reason, Receivers, Tables, Vap, VapKind, Verdict, Vn, decide,
-    echo,
+    Neighbour, Path, Peer, Punt, PuntReason, Punts, Reason, Receivers, Tables, Vap, VapKind, Verdict, Vn,
+    decide, echo,
 };
 use weft_model::{Bum, Epoch, GroupIp, Learning, MacAddr, Miss, Rloc, Storm, TenantIp, Time, TsMac};
 
