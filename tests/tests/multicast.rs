@@ -137,6 +137,7 @@ fn narrowed(underlay: &str) -> Result<()> {
     let yaml = yaml.replacen("    learning: oracle\n", "    learning: oracle\n    bum: replicate\n", 1);
     let mut lab = TestLab::up(&yaml)?;
     lab.settle()?;
+    let h2 = lab.rloc("h2")?;
     let nobody = |lab: &TestLab, word: &str| -> Result<()> {
         let captured = send(lab, word, &[])?;
         for host in ["h2", "h3"] {
@@ -156,6 +157,12 @@ fn narrowed(underlay: &str) -> Result<()> {
         Ok(())
     };
     only_h2(&lab, "for red-b", &[&b])?;
+    let socket = lab.files().socket("h1");
+    let socket = socket.to_str().context("a path that is text")?;
+    let shown: serde_json::Value =
+        serde_json::from_str(&lab.weft_at("h1", ["get", "groups", "--socket", socket, "-o", "json"])?)?;
+    let row = |group: IpAddr| serde_json::json!({"vn": "red", "group": group, "here": 0, "rlocs": [h2]});
+    ensure!(shown == serde_json::Value::from(GROUPS.map(row).to_vec()), "{shown}");
     // Who is on the sender's own host gets it there.
     let d = Receiver::join(&lab, "red-d")?;
     until_groups(&lab, "h2", 2)?;

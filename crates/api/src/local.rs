@@ -7,6 +7,7 @@
 //! | `DELETE /v1/tsis/{vn}/{name}?force=true` | | 200 [`crate::Message`] |
 //! | `GET /v1/tsis` | | [`Items`]`<`[`Tsi`]`>` |
 //! | `GET /v1/mappings` | | [`Items`]`<`[`CacheEntry`]`>` |
+//! | `GET /v1/groups` | | [`Items`]`<`[`Group`]`>` |
 //! | `GET /v1/drops` | | [`Items`]`<`[`Drop`]`>` |
 //! | `GET /v1/tables` | | [`Items`]`<`[`Table`]`>` |
 //! | `GET /v1/counters` | | [`crate::Counters`] |
@@ -15,7 +16,9 @@
 use core::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use weft_model::{Eid, Epoch, MacAddr, NveName, Origin, Rloc, TenantIp, TsMac, TsiName, VnName, Vni, XtrId};
+use weft_model::{
+    Eid, Epoch, GroupIp, MacAddr, NveName, Origin, Rloc, TenantIp, TsMac, TsiName, VnName, Vni, XtrId,
+};
 
 /// What kind of device a tenant system is behind.
 #[derive(
@@ -120,6 +123,19 @@ pub struct CacheEntry {
     pub last_used_s: Option<u64>,
 }
 
+/// A multicast group that somebody asked for, in a VN that replicates.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Group {
+    /// The VN.
+    pub vn: VnName,
+    /// The group.
+    pub group: GroupIp,
+    /// How many tenant systems here asked for it.
+    pub here: usize,
+    /// The other hosts where somebody did.
+    pub rlocs: BTreeSet<Rloc>,
+}
+
 /// Packets dropped for one reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Drop {
@@ -194,11 +210,12 @@ pub enum Shown {
     Tables,
     Counters,
     Status,
+    Groups,
 }
 
 impl Shown {
-    const ALL: [Self; 6] =
-        [Self::Tsis, Self::Mappings, Self::Drops, Self::Tables, Self::Counters, Self::Status];
+    const ALL: [Self; 7] =
+        [Self::Tsis, Self::Mappings, Self::Drops, Self::Tables, Self::Counters, Self::Status, Self::Groups];
 
     /// As it stands in a path.
     #[must_use]
@@ -210,6 +227,7 @@ impl Shown {
             Self::Tables => "tables",
             Self::Counters => "counters",
             Self::Status => "status",
+            Self::Groups => "groups",
         }
     }
 }
@@ -222,7 +240,7 @@ impl fmt::Display for Shown {
 
 /// Nothing of that name is shown.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("an NVE shows no '{0}'; it shows tsis, mappings, drops, tables, counters and status")]
+#[error("an NVE shows no '{0}'; it shows tsis, mappings, groups, drops, tables, counters and status")]
 pub struct NotShown(pub String);
 
 impl FromStr for Shown {

@@ -570,6 +570,8 @@ pub(crate) enum Kinds {
     Mappings,
     /// Who asked for whom.
     Conversations,
+    /// Multicast groups that tenants asked for, here and on other hosts.
+    Groups,
     /// What this host's data plane dropped or passed, by reason.
     Drops,
     /// How much the data plane's tables on this host hold, and the kernel memory they take.

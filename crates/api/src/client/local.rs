@@ -3,7 +3,7 @@
 use super::{ClientError, Endpoint, delete, force, get, post, transport::Transport};
 use crate::{
     Counters, Message,
-    local::{Attach, CacheEntry, Drop, Items, Shown, Status, Table, Tsi},
+    local::{Attach, CacheEntry, Drop, Group, Items, Shown, Status, Table, Tsi},
 };
 use core::time::Duration;
 use serde::de::DeserializeOwned;
@@ -49,6 +49,11 @@ impl LocalClient {
     /// The map cache.
     pub async fn mappings(&self) -> Result<Items<CacheEntry>, ClientError> {
         self.transport.json(&get("/v1/mappings")).await
+    }
+
+    /// Multicast groups and who asked for them.
+    pub async fn groups(&self) -> Result<Items<Group>, ClientError> {
+        self.transport.json(&get("/v1/groups")).await
     }
 
     /// Drops by VN and reason.

@@ -53,7 +53,7 @@ pub enum Body<'a> {
     Group(Group),
     /// Weft's own types.
     Signal(Signal),
-    /// Types 0xff20 and 0xff21.
+    /// Types 0xff30 and 0xff31.
     View(View<'a>),
     /// Any other type, kept as it came.
     Unknown {

@@ -1,11 +1,11 @@
-//! What an NVE knows, shown to whoever asks its Oracle: Weft's own frames 0xff20 and 0xff21.
+//! What an NVE knows, shown to whoever asks its Oracle: Weft's own frames 0xff30 and 0xff31.
 
 use super::signal::SIGNAL_BASE;
 use crate::error::DecodeError;
 use crate::wire::Reader;
 
-const VIEW_REQUEST: u16 = SIGNAL_BASE + 0x20;
-const VIEW_PART: u16 = SIGNAL_BASE + 0x21;
+const VIEW_REQUEST: u16 = SIGNAL_BASE + 0x30;
+const VIEW_PART: u16 = SIGNAL_BASE + 0x31;
 
 const LAST: u8 = 0x01;
 const REFUSED: u8 = 0x02;
@@ -15,12 +15,12 @@ const REFUSED: u8 = 0x02;
 /// Beside the protocol proper: nothing in a mapping table depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum View<'a> {
-    /// Type 0xff20, Oracle to NVE: show me this.
+    /// Type 0xff30, Oracle to NVE: show me this.
     Request {
         /// A word that both ends know, `mappings` for one. Octets that are no such word are refused.
         what: &'a [u8],
     },
-    /// Type 0xff21, NVE to Oracle: a piece of the answer.
+    /// Type 0xff31, NVE to Oracle: a piece of the answer.
     Part {
         /// Nothing follows.
         last: bool,

@@ -65,6 +65,8 @@ pub(super) enum LocalCall {
     Tsis(oneshot::Sender<Vec<api::Tsi>>),
     Mappings(oneshot::Sender<Vec<api::CacheEntry>>),
     Drops(oneshot::Sender<Vec<api::Drop>>),
+    /// Multicast groups and who asked for them.
+    Groups(oneshot::Sender<Vec<api::Group>>),
     Counters(oneshot::Sender<BTreeMap<String, u64>>),
     Status(oneshot::Sender<api::Status>),
 }
@@ -436,6 +438,7 @@ impl Driver {
             LocalCall::Tsis(answer) => drop(answer.send(self.tsis())),
             LocalCall::Mappings(answer) => drop(answer.send(self.mappings())),
             LocalCall::Drops(answer) => drop(answer.send(self.drops())),
+            LocalCall::Groups(answer) => drop(answer.send(self.groups())),
             LocalCall::Counters(answer) => {
                 let named = self.core.counters().named().into_iter();
                 drop(answer.send(named.map(|(name, count)| (name.to_owned(), count)).collect()));

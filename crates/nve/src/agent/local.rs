@@ -169,6 +169,7 @@ pub(super) fn router(local: Local) -> Router {
         .route("/v1/tsis", get(tsis).post(attach))
         .route("/v1/tsis/{vn}/{name}", delete(detach))
         .route("/v1/mappings", get(mappings))
+        .route("/v1/groups", get(groups))
         .route("/v1/drops", get(drops))
         .route("/v1/tables", get(tables))
         .route("/v1/counters", get(counters))
@@ -198,6 +199,7 @@ impl Local {
             Shown::Tables => text(tables(local).await?),
             Shown::Counters => text(counters(local).await?),
             Shown::Status => text(status(local).await?),
+            Shown::Groups => text(groups(local).await?),
         }
     }
 }
@@ -289,6 +291,10 @@ async fn tsis(State(local): State<Local>) -> Result<Json<local::Items<local::Tsi
 
 async fn mappings(State(local): State<Local>) -> Result<Json<local::Items<local::CacheEntry>>, Refusal> {
     local.ask(LocalCall::Mappings).await.map(|items| Json(local::Items { items }))
+}
+
+async fn groups(State(local): State<Local>) -> Result<Json<local::Items<local::Group>>, Refusal> {
+    local.ask(LocalCall::Groups).await.map(|items| Json(local::Items { items }))
 }
 
 async fn drops(State(local): State<Local>) -> Result<Json<local::Items<local::Drop>>, Refusal> {

@@ -3,7 +3,7 @@
 use super::driver::{Driver, Link};
 use super::metrics;
 use crate::core::TsiState;
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 use weft_api::local as api;
 use weft_datapath::Path;
 use weft_model::{Eid, Epoch, MacAddr, Origin, Rloc};
@@ -72,6 +72,14 @@ impl Driver {
         let macs = macs.into_iter().map(|s| entry(s.vni, Eid::Mac(s.mac), s.mac, Some(s.rloc), s.idle));
         let ips = ips.into_iter().map(|h| entry(h.vni, Eid::Ip(h.ip), h.mac, rloc(h.mac), h.idle));
         macs.chain(ips).flatten().collect()
+    }
+
+    pub(super) fn groups(&self) -> Vec<api::Group> {
+        let view = |(vni, group, here, rlocs): (_, _, _, &BTreeSet<_>)| {
+            let vn = self.core.vn_name(vni)?.clone();
+            Some(api::Group { vn, group, here, rlocs: rlocs.clone() })
+        };
+        self.core.groups().filter_map(view).collect()
     }
 
     pub(super) fn drops(&self) -> Vec<api::Drop> {

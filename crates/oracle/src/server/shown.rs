@@ -141,7 +141,7 @@ mod tests {
     fn part(desk: &Desk, session: u64, id: u32, last: bool, refused: bool, octets: &[u8]) {
         let mut data = vec![u8::from(last) | u8::from(refused) << 1];
         data.extend_from_slice(octets);
-        assert!(desk.heard(SessionId(session), &Frame { frame_type: 0xff21, id, data: &data }));
+        assert!(desk.heard(SessionId(session), &Frame { frame_type: 0xff31, id, data: &data }));
     }
 
     #[test]

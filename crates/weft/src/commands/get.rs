@@ -53,6 +53,7 @@ const CONVERSATIONS: &[Column] = &[
     ("nve", "/nve_name"),
     ("seen s ago", "/last_seen_s"),
 ];
+const GROUPS: &[Column] = &[("vn", "/vn"), ("group", "/group"), ("here", "/here"), ("rlocs", "/rlocs")];
 const DROPS: &[Column] =
     &[("vn", "/vn"), ("reason", "/reason"), ("path", "/path"), ("packets", "/packets"), ("bytes", "/bytes")];
 const TABLES: &[Column] =
@@ -81,7 +82,7 @@ async fn fetch(args: &GetArgs) -> Result<String, CommandError> {
     let format = args.output.output;
     let local = match (&args.socket, args.what) {
         // The data plane's counters are the host's own.
-        (None, Kinds::Drops | Kinds::Tables) if args.nve.is_none() => {
+        (None, Kinds::Drops | Kinds::Groups | Kinds::Tables) if args.nve.is_none() => {
             let socket = std::env::var_os("WEFT_SOCKET").filter(|path| !path.is_empty());
             Some(Socket { socket: socket.map_or_else(|| weft_api::NVE_SOCKET.into(), PathBuf::from) })
         }
@@ -135,7 +136,7 @@ async fn oracle_list(args: &GetArgs, format: Format) -> Result<String, CommandEr
         Kinds::Mappings => output::list(format, &client.mappings(vn).await?.items, MAPPINGS),
         Kinds::Conversations => output::list(format, &client.conversations(vn).await?.items, CONVERSATIONS),
         Kinds::Counters => counters(format, client.counters().await?.counters),
-        Kinds::Drops | Kinds::Tables => Err(CommandError::Usage(
+        Kinds::Drops | Kinds::Groups | Kinds::Tables => Err(CommandError::Usage(
             "an NVE's data plane knows this; name it with --nve, or its socket with --socket",
         )),
     }
@@ -157,6 +158,11 @@ async fn nve_list(args: &GetArgs, nve: &Source<'_>, format: Format) -> Result<St
                 item.nve = item.rloc.and_then(|rloc| names.get(&rloc).cloned());
             }
             output::list(format, &items, CACHE)
+        }
+        Kinds::Groups => {
+            let mut items = nve.list::<Items<local::Group>>(Shown::Groups).await?.items;
+            items.retain(|g| wanted(&g.vn));
+            output::list(format, &items, GROUPS)
         }
         Kinds::Drops => {
             let mut items = nve.list::<Items<local::Drop>>(Shown::Drops).await?.items;

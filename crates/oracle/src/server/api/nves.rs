@@ -57,8 +57,8 @@ pub(super) async fn list(
     Ok(Json(list).into_response())
 }
 
-/// What an NVE knows, as it says itself over its session: its tsis, mappings, drops, tables, counters or
-/// status, each as its local API shows it.
+/// What an NVE knows, as it says itself over its session: its tsis, mappings, groups, drops, tables,
+/// counters or status, each as its local API shows it.
 #[utoipa::path(
     get, path = "/v1/nves/{name}/{what}", tag = "nves",
     params(("name" = String, Path), ("what" = Shown, Path)),
