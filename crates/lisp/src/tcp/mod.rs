@@ -38,6 +38,7 @@
 
 mod body;
 mod frame;
+mod frames;
 mod group;
 mod membership;
 mod signal;
@@ -45,6 +46,7 @@ mod view;
 
 pub use body::{Body, EidPrefix, ErrorNotification, RefreshScope, Registration, RejectReason};
 pub use frame::{END_MARKER, Frame, FrameDecoder, FrameError, MAX_FRAME_LEN, MIN_FRAME_LEN, encode_frame};
+pub use frames::Frames;
 pub use group::{Group, GroupEvent};
 pub use membership::{Membership, MembershipEvent, SubscribeError};
 pub use signal::{SIGNAL_BASE, Signal};

@@ -1,7 +1,7 @@
 //! The driver: owns the core and the data plane, feeds the one from everything and makes the other
 //! follow.
 
-use super::session::{Heard, OwnedFrame};
+use super::session::Heard;
 use super::{
     NveError, calls,
     clock::Clock,
@@ -22,14 +22,13 @@ use std::{collections::BTreeMap, collections::BTreeSet, future::Future, pin::pin
 use tokio::sync::{mpsc, oneshot};
 use weft_api::local as api;
 use weft_datapath::{IfIndex, Op};
-use weft_lisp::tcp::Frame;
 use weft_model::{NveName, Rloc, TenantIp, Time, TsiId, TsiName, VnName};
 
 /// Between two comparisons of what the kernel holds with what it should.
 pub(super) const RECONCILE: Duration = Duration::from_secs(30);
 /// Datagrams taken from one socket at once.
 const DATAGRAMS: usize = 64;
-/// Inputs taken between two looks at punts and datagrams.
+/// Inputs, frames counted one by one, taken between two looks at punts and datagrams.
 const INPUTS: usize = 64;
 /// Between two snapshots for scrapes.
 const PUBLISH: Duration = Duration::from_millis(500);
@@ -56,6 +55,16 @@ pub(super) enum Input {
     Taken(TsiId, TenantIp, Result<Granted, Refused>),
     /// A program was attached to a device, or could not be.
     Attached(IfIndex, Option<Ticket>, Result<(), String>),
+}
+
+impl Input {
+    /// How many things it is that happened.
+    fn weight(&self) -> usize {
+        match self {
+            Self::Session(_, Heard::Frames(frames)) => frames.len(),
+            _ => 1,
+        }
+    }
 }
 
 /// A call of the local API.
@@ -159,8 +168,10 @@ impl Driver {
 
     /// Takes a turn's inputs.
     fn inputs(&mut self, queue: &mut mpsc::Receiver<Input>) {
-        for _ in 0..INPUTS {
+        let mut taken = 0;
+        while taken < INPUTS {
             let Ok(input) = queue.try_recv() else { break };
+            taken += input.weight();
             self.input(input);
         }
     }
@@ -314,14 +325,15 @@ impl Driver {
                 *error = Some(why);
                 self.core.handle_session(now, oracle, Session::Down);
             }
-            Heard::Frame(OwnedFrame { frame_type, id, data }) => {
+            Heard::Frames(frames) => {
                 // Only now: one that refuses us hangs up without a word.
                 if !std::mem::replace(up, true) {
                     tracing::info!(oracle = %addr, "session up");
                     *error = None;
                 }
-                let frame = Frame { frame_type, id, data: &data };
-                self.core.handle_session(now, oracle, Session::Frame(frame));
+                for frame in frames.iter() {
+                    self.core.handle_session(now, oracle, Session::Frame(frame));
+                }
             }
         }
     }

@@ -11,7 +11,7 @@ use tokio::{
     sync::{mpsc, watch},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
-use weft_lisp::tcp::FrameDecoder;
+use weft_lisp::tcp::{FrameDecoder, Frames};
 
 /// First wait before connecting again; doubles up to [`BACKOFF_MAX`], each with jitter, so that a
 /// thousand NVEs do not come back to a restarted Oracle in one instant.
@@ -26,21 +26,16 @@ const ALIVE: Duration = Duration::from_secs(3);
 /// and registration begins afresh on the next.
 pub(super) const QUEUE: usize = 65_536;
 
-/// A frame of the reliable transport, owned.
-#[derive(Debug)]
-pub(super) struct OwnedFrame {
-    pub(super) frame_type: u16,
-    pub(super) id: u32,
-    pub(super) data: Vec<u8>,
-}
+/// Frames handed to the driver together, at most: what it takes in one turn.
+pub(super) const TOGETHER: usize = 64;
 
 /// What the session tells the driver.
 #[derive(Debug)]
 pub(super) enum Heard {
     /// Up; frames go here.
     Up(mpsc::Sender<Vec<u8>>),
-    /// A frame.
-    Frame(OwnedFrame),
+    /// Frames that came together.
+    Frames(Frames),
     /// Down, and why.
     Down(String),
 }
@@ -130,14 +125,27 @@ async fn receive(
             return Ok(());
         }
         decoder.push(chunk.get(..n).unwrap_or_default());
-        while let Some(frame) = decoder.next_frame().map_err(io::Error::other)? {
-            if shows.heard(&frame) {
-                continue;
+        let mut out_of_step = Ok(());
+        while out_of_step.is_ok() {
+            let mut frames = Frames::default();
+            while frames.len() < TOGETHER {
+                match decoder.next_frame() {
+                    Ok(Some(frame)) if shows.heard(&frame) => {}
+                    Ok(Some(frame)) => frames.push(&frame),
+                    Ok(None) => break,
+                    Err(e) => {
+                        out_of_step = Err(io::Error::other(e));
+                        break;
+                    }
+                }
             }
-            let owned = OwnedFrame { frame_type: frame.frame_type, id: frame.id, data: frame.data.to_vec() };
-            let sent = inputs.send(Input::Session(oracle, Heard::Frame(owned))).await;
+            if frames.is_empty() {
+                break;
+            }
+            let sent = inputs.send(Input::Session(oracle, Heard::Frames(frames))).await;
             sent.map_err(|_| io::Error::other("the agent ends"))?;
         }
+        out_of_step?;
     }
 }
 

@@ -6,7 +6,7 @@ use super::{
     doors::{Bounds, Doors, Place},
     limit::LogLimit,
     session_out::SessionOut,
-    shard::{Input, ShardHandle},
+    shard::{Input, ROUND, ShardHandle},
     tls,
 };
 use crate::core::{SessionId, peek_frame_vni, shard_of};
@@ -30,7 +30,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 use weft_api::Role;
-use weft_lisp::tcp::FrameDecoder;
+use weft_lisp::tcp::{FrameDecoder, Frames};
 use weft_model::XtrId;
 
 /// Sessions at a time, those in their handshake included.
@@ -220,6 +220,7 @@ async fn read_all(read: &mut ReadHalf<TlsStream<TcpStream>>, app: &App, id: Sess
     let shards = &app.shards;
     let mut decoder = FrameDecoder::default();
     let mut buffer = vec![0; 16 << 10];
+    let mut waiting = vec![Frames::default(); shards.len()];
     loop {
         match read.read(&mut buffer).await {
             Ok(0) => return ("closed by the NVE".to_owned(), Duration::ZERO),
@@ -227,23 +228,31 @@ async fn read_all(read: &mut ReadHalf<TlsStream<TcpStream>>, app: &App, id: Sess
             Err(e) if e.kind() == io::ErrorKind::TimedOut => return (e.to_string(), ALIVE),
             Err(e) => return (e.to_string(), Duration::ZERO),
         }
-        loop {
-            let (input, owner) = match decoder.next_frame() {
+        // What came together is handed on together: a hundred thousand registrations wake a shard some
+        // thousand times.
+        let out_of_step = loop {
+            let frame = match decoder.next_frame() {
                 Ok(Some(frame)) if app.desk.heard(id, &frame) => continue,
-                Ok(Some(frame)) => {
-                    let vni = if shards.len() > 1 { peek_frame_vni(&frame) } else { Some(0) };
-                    let data = Arc::from(frame.data);
-                    ((frame.frame_type, frame.id, data), vni.map(|vni| shard_of(vni, shards.len())))
-                }
-                Ok(None) => break,
-                Err(e) => return (e.to_string(), Duration::ZERO),
+                Ok(Some(frame)) => frame,
+                Ok(None) => break None,
+                Err(e) => break Some(e),
             };
-            let (frame_type, frame_id, data): (u16, u32, Arc<[u8]>) = input;
-            for (index, shard) in shards.iter().enumerate() {
+            let vni = if shards.len() > 1 { peek_frame_vni(&frame) } else { Some(0) };
+            let owner = vni.map(|vni| shard_of(vni, shards.len()));
+            for (index, (shard, frames)) in shards.iter().zip(&mut waiting).enumerate() {
                 if owner.is_none_or(|owner| owner == index) {
-                    shard.send(Input::Frame { id, frame_type, frame_id, data: data.clone() }).await;
+                    frames.push(&frame);
+                    if frames.len() >= ROUND {
+                        shard.send(Input::Frames(id, std::mem::take(frames))).await;
+                    }
                 }
             }
+        };
+        for (shard, frames) in shards.iter().zip(&mut waiting).filter(|(_, frames)| !frames.is_empty()) {
+            shard.send(Input::Frames(id, std::mem::take(frames))).await;
+        }
+        if let Some(e) = out_of_step {
+            return (e.to_string(), Duration::ZERO);
         }
     }
 }

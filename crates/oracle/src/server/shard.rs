@@ -25,13 +25,13 @@ use std::{
     },
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use weft_lisp::{MessageType, tcp::Frame};
+use weft_lisp::{MessageType, tcp::Frames};
 use weft_model::{Epoch, Rloc, Time, TsiId, XtrId};
 
 /// Inputs that wait for a shard at most; who has more waits in turn (datagrams are dropped).
 const INBOX: usize = 4096;
-/// Inputs, and datagrams of one socket, taken in one go.
-const ROUND: usize = 64;
+/// Frames and other inputs, and datagrams of one socket, taken in one go.
+pub(super) const ROUND: usize = 64;
 
 /// Map-Registers about several shards' VNs that one shard has in hand; who sends more sends them again.
 const SHARED: usize = 16;
@@ -47,12 +47,8 @@ pub(super) enum Input {
         xtr_id: XtrId,
         out: Arc<SessionOut>,
     },
-    Frame {
-        id: SessionId,
-        frame_type: u16,
-        frame_id: u32,
-        data: Arc<[u8]>,
-    },
+    /// What came together on a session, [`ROUND`] of them at most: answered together, too.
+    Frames(SessionId, Frames),
     Writable(SessionId),
     /// A session's end, and how long nothing had been heard on it.
     Down(SessionId, std::time::Duration),
@@ -339,23 +335,20 @@ impl Running {
 
     /// Takes a round of inputs; whether there were any.
     fn drain(&mut self, sockets: &[Udp], echoes: &EchoSockets) -> bool {
-        let mut any = false;
-        for _ in 0..ROUND {
+        let mut taken = 0;
+        while taken < ROUND && !self.stopped {
             match self.inbox.try_recv() {
-                Ok(input) => self.input(input),
+                Ok(input) => taken += self.input(input),
                 Err(mpsc::error::TryRecvError::Empty) => break,
                 Err(mpsc::error::TryRecvError::Disconnected) => self.stopped = true,
             }
-            any = true;
             self.flush(sockets, echoes);
-            if self.stopped {
-                break;
-            }
         }
-        any
+        taken > 0
     }
 
-    fn input(&mut self, input: Input) {
+    /// Takes an input; how many it counts for.
+    fn input(&mut self, input: Input) -> usize {
         let now = self.clock.now();
         match input {
             Input::Fact(fact) => self.shard.handle_fact(now, fact),
@@ -363,9 +356,11 @@ impl Running {
                 self.sessions.insert(id, out);
                 self.shard.handle_session(now, SessionEvent::Up { session: id, xtr_id });
             }
-            Input::Frame { id, frame_type, frame_id, data } => {
-                let frame = Frame { frame_type, id: frame_id, data: &data };
-                self.shard.handle_session(now, SessionEvent::Frame { session: id, frame });
+            Input::Frames(session, frames) => {
+                for frame in frames.iter() {
+                    self.shard.handle_session(now, SessionEvent::Frame { session, frame });
+                }
+                return frames.len();
             }
             Input::Writable(id) => self.shard.handle_session(now, SessionEvent::Writable { session: id }),
             Input::Down(id, silent) => {
@@ -378,6 +373,7 @@ impl Running {
             Input::Query(query) => query(&self.shard, now),
             Input::Stop => self.stopped = true,
         }
+        1
     }
 
     fn datagram(&mut self, from: SocketAddr, to: IpAddr, payload: &[u8]) {
