@@ -9,6 +9,9 @@ use crate::DatapathError;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues};
 use std::{collections::BTreeMap, io, path::Path};
 
+/// An update that must not replace anything.
+const BPF_NOEXIST: u64 = 1;
+
 /// Name, key size, value size, entries.
 type Shape = (&'static str, u32, u32, u32);
 
@@ -116,6 +119,15 @@ impl<K: aya::Pod, V: aya::Pod> Table<K, V> {
 
     pub(super) fn set(&mut self, key: &K, value: &V) -> Result<(), DatapathError> {
         self.map.insert(key, value, 0).map_err(|e| map_failed(self.name, self.limit, e))
+    }
+
+    /// Adds an entry where there is none; whether there was none.
+    pub(super) fn add(&mut self, key: &K, value: &V) -> Result<bool, DatapathError> {
+        match self.map.insert(key, value, BPF_NOEXIST) {
+            Ok(()) => Ok(true),
+            Err(MapError::SyscallError(e)) if e.io_error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(e) => Err(map_failed(self.name, self.limit, e)),
+        }
     }
 
     /// Absent is fine.

@@ -440,8 +440,11 @@ impl Datapath for Kernel {
             Op::RemoveVap(device) => self.remove_vap(*device),
             Op::SetLocation(vni, mac, location) => {
                 let key = VnMac::new(*vni, *mac);
-                let used = self.maps.fdb.get(&key)?.map_or(0, |old| old.last_used);
-                self.maps.fdb.set(&key, &LocationValue::new(*location, used))?;
+                // Most are new, and cost one call so.
+                if !self.maps.fdb.add(&key, &LocationValue::new(*location, 0))? {
+                    let used = self.maps.fdb.get(&key)?.map_or(0, |old| old.last_used);
+                    self.maps.fdb.set(&key, &LocationValue::new(*location, used))?;
+                }
                 match location {
                     // Where it was is not where it will be when it leaves.
                     Location::Local(_) => self.maps.learned.remove(&key),

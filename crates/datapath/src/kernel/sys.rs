@@ -15,7 +15,7 @@ use std::{
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_PROG_TEST_RUN: libc::c_long = 10;
-const BPF_MAP_GET_NEXT_KEY: libc::c_long = 4;
+const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_LINK_UPDATE: libc::c_long = 29;
@@ -84,18 +84,51 @@ pub(super) fn open_pin(path: &Path) -> Result<OwnedFd, DatapathError> {
 
 #[repr(C)]
 #[derive(Default)]
-struct NextKey {
+struct Batch {
+    from: u64,
+    to: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
     map: u32,
-    pad: u32,
-    key: u64,
-    next: u64,
+    element_flags: u64,
+    flags: u64,
 }
 
-/// The key behind `key` in a map, or the first. `ENOENT` at the end. Both must be of the map's key size.
-pub(super) fn next_key(map: BorrowedFd<'_>, key: Option<&[u8]>, next: &mut [u8]) -> io::Result<()> {
-    let key = key.map_or(0, |key| key.as_ptr() as u64);
-    let mut attr = NextKey { map: number(map), pad: 0, key, next: next.as_mut_ptr() as u64 };
-    bpf(BPF_MAP_GET_NEXT_KEY, &mut attr).map(drop)
+/// Where a walk over a hash map is.
+#[derive(Default)]
+pub(super) struct Walk {
+    position: u32,
+    begun: bool,
+}
+
+/// Reads the next entries of a hash map; how many, and whether there are more behind. `keys` and `values` are of
+/// the map's sizes times as many entries as may be read. `ENOSPC` when one bucket holds more than that.
+pub(super) fn next_entries(
+    map: BorrowedFd<'_>,
+    walk: &mut Walk,
+    keys: &mut [u8],
+    values: &mut [u8],
+    room: u32,
+) -> io::Result<(u32, bool)> {
+    let mut next = walk.position;
+    let mut attr = Batch {
+        from: if walk.begun { core::ptr::from_mut(&mut walk.position) as u64 } else { 0 },
+        to: core::ptr::from_mut(&mut next) as u64,
+        keys: keys.as_mut_ptr() as u64,
+        values: values.as_mut_ptr() as u64,
+        count: room,
+        map: number(map),
+        ..Batch::default()
+    };
+    let more = match bpf(BPF_MAP_LOOKUP_BATCH, &mut attr) {
+        Ok(_) => true,
+        // The last of them.
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => false,
+        Err(e) => return Err(e),
+    };
+    *walk = Walk { position: next, begun: true };
+    Ok((attr.count, more))
 }
 
 #[repr(C)]
