@@ -32,6 +32,7 @@ pub mod probe;
 mod process;
 pub mod raw;
 mod record;
+mod remotes;
 mod spec;
 pub mod tap;
 mod tenant;

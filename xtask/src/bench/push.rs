@@ -22,8 +22,9 @@ const CHANGES: usize = 15;
 const CEILING: Duration = Duration::from_secs(60);
 
 /// What is measured: name, unit, and which quantile.
-const METRICS: [(&str, &str, &str, f64); 3] = [
+const METRICS: [(&str, &str, &str, f64); 4] = [
     ("push_per_s", "1/s", "push_per_s", 0.5),
+    ("push_came_least", "1", "push_came", 0.0),
     ("change_ms_p50", "ms", "change_ms", 0.5),
     ("change_ms_p99", "ms", "change_ms", 0.99),
 ];
@@ -57,7 +58,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     errors.pop().map_or(Ok(ExitCode::SUCCESS), Err)
 }
 
-fn measure(args: &Args, sides: &mut [Box<dyn Pushes>]) -> Result<Samples> {
+fn measure(args: &Args, sides: &mut Vec<Box<dyn Pushes>>) -> Result<Samples> {
     let mut samples = Samples::default();
     for round in 1..=args.rounds {
         say::step(&format!("round {round} of {}", args.rounds));
@@ -66,24 +67,49 @@ fn measure(args: &Args, sides: &mut [Box<dyn Pushes>]) -> Result<Samples> {
                 samples.add("change_ms", side.name(), side.change()?.as_secs_f64() * 1e3);
             }
         }
-        for side in sides.iter_mut() {
-            let took = side.push()?;
-            samples.add("push_per_s", side.name(), MANY as f64 / took.as_secs_f64());
-            side.forget()?;
+        for at in 0..sides.len() {
+            let side = &mut sides[at];
+            let pushed = side.push()?;
+            let came = match pushed {
+                Pushed::All(took) => {
+                    samples.add("push_per_s", side.name(), MANY as f64 / took.as_secs_f64());
+                    MANY
+                }
+                Pushed::Part(came) => {
+                    say::step(&format!("round {round}: {} missed, {came} of {MANY} came", side.name()));
+                    came
+                }
+            };
+            samples.add("push_came", side.name(), came as f64);
+            if !(side.forget()? && came == MANY) {
+                // The next round is not to suffer from what this one left.
+                let fresh = sides.remove(at).renew()?;
+                sides.insert(at, fresh);
+            }
         }
     }
     Ok(samples)
+}
+
+/// What came of a push.
+pub(super) enum Pushed {
+    /// All of them, within this time.
+    All(Duration),
+    /// So many, and no more of them within the ceiling.
+    Part(usize),
 }
 
 /// One that tells another host of MAC addresses.
 pub(super) trait Pushes {
     fn name(&self) -> &'static str;
     /// From the first of [`MANY`] that appears here until all are in the other host's tables.
-    fn push(&mut self) -> Result<Duration>;
-    /// All of them disappear; waits until the other host has none.
-    fn forget(&mut self) -> Result<()>;
+    fn push(&mut self) -> Result<Pushed>;
+    /// All of them disappear; waits until the other host has none. False when it keeps some.
+    fn forget(&mut self) -> Result<bool>;
     /// From one that appears here until it is in the other host's tables.
     fn change(&mut self) -> Result<Duration>;
+    /// Takes it down and brings up another like it.
+    fn renew(self: Box<Self>) -> Result<Box<dyn Pushes>>;
     fn down(self: Box<Self>) -> Result<()>;
 }
 
@@ -153,16 +179,18 @@ impl Pushes for Weft {
         WEFT
     }
 
-    fn push(&mut self) -> Result<Duration> {
+    // What does not come is a bug, not a missed round.
+    fn push(&mut self) -> Result<Pushed> {
         let begun = clock::now();
         self.load.register(0..MANY, Registering::Activated)?;
         self.wait(self.own + MANY as u64)?;
-        Ok(begun.elapsed())
+        Ok(Pushed::All(begun.elapsed()))
     }
 
-    fn forget(&mut self) -> Result<()> {
+    fn forget(&mut self) -> Result<bool> {
         self.load.register(0..MANY, Registering::Withdrawn)?;
-        self.wait(self.own)
+        self.wait(self.own)?;
+        Ok(true)
     }
 
     fn change(&mut self) -> Result<Duration> {
@@ -174,6 +202,10 @@ impl Pushes for Weft {
         self.load.register(self.next..self.next + 1, Registering::Withdrawn)?;
         self.wait(self.own)?;
         Ok(took)
+    }
+
+    fn renew(self: Box<Self>) -> Result<Box<dyn Pushes>> {
+        Ok(self)
     }
 
     fn down(self: Box<Self>) -> Result<()> {

@@ -16,6 +16,9 @@ use weft_lab::{AddressFlags, BridgePort, Links, VethEnd, clock, probe};
 use weft_model::MacAddr;
 
 const DIR: &str = "/usr/lib/frr";
+/// As FRR's own /etc/frr/daemons has it, so that the kernel's news of 100,000 MAC addresses finds room: what is
+/// lost there is never announced.
+const NETLINK_BUFFER: [&str; 2] = ["-s", "90000000"];
 
 /// Which timers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +100,11 @@ impl Frr {
             chown(&path, Some(user.uid), group)?;
         }
         for daemon in ["zebra", "bgpd"] {
-            self.site.lab.start_daemon(&format!("{daemon}-{host}"), host, line(&dir, daemon))?;
+            let mut words = line(&dir, daemon);
+            if daemon == "zebra" {
+                words.extend(NETLINK_BUFFER.map(OsString::from));
+            }
+            self.site.lab.start_daemon(&format!("{daemon}-{host}"), host, words)?;
             let socket = dir.join(format!("{daemon}.vty"));
             ensure!(
                 clock::until_true(clock::CEILING, || socket.exists()),

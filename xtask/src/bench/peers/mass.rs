@@ -1,19 +1,28 @@
 //! FRR with many MAC addresses: as on a switch, they are learned by the bridge of one host.
 
 use super::{frr::Frr, frr::Tuning, site::Site};
-use crate::bench::push::{MANY, Pushes};
+use crate::bench::push::{MANY, Pushed, Pushes};
 use anyhow::{Context as _, Result, ensure};
-use std::{fmt::Write as _, path::PathBuf, time::Duration};
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 use weft_lab::{Links, clock};
 use weft_model::{MacAddr, TsMac};
 
-const CEILING: Duration = Duration::from_secs(240);
+/// How long all of them may take to appear, or to disappear.
+const CEILING: Duration = Duration::from_secs(60);
+/// What h2 has of others when nothing is pushed: the tenants of h1 and the entry for everybody.
+const FEW: usize = 100;
 
 pub(crate) struct Mass {
     frr: Frr,
     add: PathBuf,
     delete: PathBuf,
     links: Links,
+    /// How many MAC addresses have appeared so far: each is new, as if it had never been anywhere.
+    used: usize,
 }
 
 impl Mass {
@@ -21,44 +30,46 @@ impl Mass {
         let frr = Frr::up(tuning)?;
         let links = frr.site().links("h2")?;
         let run = frr.site().lab.files().run.clone();
-        let mass = Self { add: run.join("add"), delete: run.join("delete"), links, frr };
-        let lines = |verb: &str, more: &str| {
-            let line = |mut all: String, n: usize| {
-                let _ = writeln!(all, "fdb {verb} {} dev a{more}", mac(n));
-                all
-            };
-            (0..MANY).fold(String::new(), line)
-        };
-        std::fs::write(&mass.add, lines("add", " master static"))?;
-        std::fs::write(&mass.delete, lines("del", " master"))?;
-        Ok(mass)
+        Ok(Self { add: run.join("add"), delete: run.join("delete"), links, frr, used: 0 })
     }
 
     fn site(&self) -> &Site {
         self.frr.site()
     }
 
+    /// The next so many MAC addresses that were nowhere yet.
+    fn take(&mut self, count: usize) -> impl Iterator<Item = MacAddr> + Clone + use<> {
+        let first = self.used;
+        self.used += count;
+        (first..first + count).map(|n| TsMac::local(0xb000_0000 + n as u64).get())
+    }
+
     /// `bridge -batch`, as fast as its host takes it.
-    fn batch(&self, file: &std::path::Path) -> Result<()> {
+    fn batch(&self, file: &Path) -> Result<()> {
         let file = file.to_str().context("a path that is text")?;
         let done = self.site().lab.exec("h1", &["bridge", "-batch", file])?;
         ensure!(done.status.success(), "bridge -batch: {}", String::from_utf8_lossy(&done.stderr));
         Ok(())
     }
 
-    /// Waits until h2's number of MAC addresses behind h1 is as wanted.
-    fn wait(&self, wanted: impl Fn(usize) -> bool) -> Result<()> {
+    /// Waits until h2's number of MAC addresses behind h1 is as wanted; else what it was at the end.
+    fn wait(&self, wanted: impl Fn(usize) -> bool) -> Result<Result<(), usize>> {
+        let mut count = 0;
         let seen = clock::until(CEILING, || {
-            let count = self.links.remotes("vx0")?.iter().filter(|(_, remote)| remote.is_some()).count();
+            count = self.links.count_remotes("vx0")?;
             Ok::<_, weft_lab::LabError>(wanted(count).then_some(()))
         })?;
-        ensure!(seen.is_some(), "FRR has not told h2 of everything within {CEILING:?}");
-        Ok(())
+        Ok(seen.ok_or(count))
     }
 }
 
-fn mac(n: usize) -> MacAddr {
-    TsMac::local(0xb000_0000 + n as u64).get()
+/// Writes a file for `bridge -batch`.
+fn write(path: &Path, verb: &str, more: &str, macs: impl Iterator<Item = MacAddr>) -> Result<()> {
+    let mut text = String::new();
+    for mac in macs {
+        writeln!(text, "fdb {verb} {mac} dev a{more}")?;
+    }
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
 impl Pushes for Mass {
@@ -66,21 +77,26 @@ impl Pushes for Mass {
         self.frr.tuning().name()
     }
 
-    fn push(&mut self) -> Result<Duration> {
+    fn push(&mut self) -> Result<Pushed> {
+        let macs = self.take(MANY);
+        write(&self.add, "add", " master static", macs.clone())?;
+        write(&self.delete, "del", " master", macs)?;
+        let before = self.links.count_remotes("vx0")?;
         let begun = clock::now();
         self.batch(&self.add)?;
-        self.wait(|count| count >= MANY)?;
-        Ok(begun.elapsed())
+        Ok(match self.wait(|count| count >= before + MANY)? {
+            Ok(()) => Pushed::All(begun.elapsed()),
+            Err(count) => Pushed::Part(count.saturating_sub(before)),
+        })
     }
 
-    fn forget(&mut self) -> Result<()> {
+    fn forget(&mut self) -> Result<bool> {
         self.batch(&self.delete)?;
-        // What is left are the tenants and the entry for everybody.
-        self.wait(|count| count < 100)
+        Ok(self.wait(|count| count < FEW)?.is_ok())
     }
 
     fn change(&mut self) -> Result<Duration> {
-        let new = mac(MANY);
+        let new = self.take(1).next().context("no MAC address")?;
         let here = self.site().links("h1")?;
         let begun = clock::now();
         here.add_bridge_entry("a", new)?;
@@ -89,6 +105,12 @@ impl Pushes for Mass {
         here.delete_bridge_entry("a", new)?;
         self.frr.wait_remote("h2", new, false)?;
         Ok(took)
+    }
+
+    fn renew(self: Box<Self>) -> Result<Box<dyn Pushes>> {
+        let tuning = self.frr.tuning();
+        self.down()?;
+        Ok(Box::new(Self::up(tuning)?))
     }
 
     fn down(self: Box<Self>) -> Result<()> {
