@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use weft_e2e::{TestLab, ping};
-use weft_lab::clock;
+use weft_lab::{Signal, clock};
 use weft_load::{Load, Registering};
 
 /// Two hosts with NVEs and one that registers what it is told.
@@ -52,5 +52,60 @@ fn m1_thousands_are_registered_withdrawn_and_harm_nobody() -> Result<()> {
     }
     load.register(MANY / 2..MANY, Registering::Withdrawn)?;
     ensure!(registered(&lab)? == before + 3 * MANY / 2);
+    lab.down()
+}
+
+/// A host whose tables have all of the VN, and one that registers.
+const PUSHED: &str = r#"
+name: pushed
+underlay: { ipv4: 192.0.2.0/24 }
+oracles: { oracle: {} }
+hosts: { h2: {}, h3: { nve: false } }
+vns: { red: { subnets: [], learning: distribute } }
+tenants: { red-b: { host: h2, vn: red, ips: [] } }
+"#;
+
+const PUSHED_MANY: usize = 20_000;
+
+/// How many MAC locations h2's data plane holds.
+fn locations(lab: &TestLab) -> Result<usize> {
+    let socket = lab.files().socket("h2");
+    let socket = socket.to_str().context("a path that is text")?;
+    let text = lab.weft_at("h2", ["get", "tables", "--socket", socket, "-o", "json"])?;
+    let all: serde_json::Value = serde_json::from_str(&text)?;
+    let fdb = all.as_array().into_iter().flatten().find(|table| table["table"] == "fdb");
+    let entries = fdb.and_then(|fdb| fdb["entries"].as_u64()).context("no fdb")?;
+    Ok(usize::try_from(entries)?)
+}
+
+fn until_locations(lab: &TestLab, wanted: usize) -> Result<()> {
+    let seen = clock::until(clock::CEILING, || {
+        // An agent that is just starting does not answer yet.
+        Ok::<_, anyhow::Error>(locations(lab).is_ok_and(|there| there == wanted).then_some(()))
+    })?;
+    ensure!(seen.is_some(), "{} locations, not {wanted}", locations(lab)?);
+    Ok(())
+}
+
+/// Requirements M3, N7.
+#[test]
+fn m3_thousands_are_pushed_and_what_an_agent_missed_is_mended() -> Result<()> {
+    let mut lab = TestLab::up(PUSHED)?;
+    let own = locations(&lab)?;
+    let mut load = Load::join(&lab, "h3")?;
+    load.grant("red", "m", PUSHED_MANY)?;
+    load.register(0..PUSHED_MANY, Registering::Activated)?;
+    until_locations(&lab, own + PUSHED_MANY)?;
+    // All tables stay when the agent dies; what it misses meanwhile it hears of when it is back.
+    lab.signal("h2", Signal::SIGKILL)?;
+    load.register(0..PUSHED_MANY / 2, Registering::Withdrawn)?;
+    lab.restart("h2")?;
+    until_locations(&lab, own + PUSHED_MANY / 2)?;
+    // And in the middle of it.
+    load.register(0..PUSHED_MANY / 4, Registering::Activated)?;
+    lab.signal("h2", Signal::SIGKILL)?;
+    load.register(PUSHED_MANY / 4..PUSHED_MANY / 2, Registering::Activated)?;
+    lab.restart("h2")?;
+    until_locations(&lab, own + PUSHED_MANY)?;
     lab.down()
 }

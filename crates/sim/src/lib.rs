@@ -20,6 +20,8 @@
 //! ```
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+mod bulk;
 mod check;
 mod frames;
 mod names;
