@@ -144,16 +144,29 @@ tenants:
             ..Options::default()
         };
         let lab = Lab::up(&spec, &options, &mut |_| {})?;
-        let load = Load::join(&lab, "h1")?;
+        let load = match Load::join(&lab, "h1") {
+            Ok(load) => load,
+            Err(error) => {
+                lab.down()?;
+                return Err(error);
+            }
+        };
         let mut weft = Self { lab, load, next: MANY, own: 0 };
-        weft.own = weft.entries()?;
+        if let Err(error) = weft.prepare() {
+            Box::new(weft).down()?;
+            return Err(error);
+        }
+        Ok(weft)
+    }
+
+    fn prepare(&mut self) -> Result<()> {
+        self.own = self.entries()?;
         // One more than are pushed: that appears alone. A grant that nobody has registered yet is pushed like a
         // registration, for its NVE may only have forgotten to say so: none is left of that kind.
-        weft.load.grant("red", "m", MANY + 1)?;
-        weft.load.register(0..MANY + 1, Registering::Activated)?;
-        weft.load.register(0..MANY + 1, Registering::Withdrawn)?;
-        weft.wait(weft.own)?;
-        Ok(weft)
+        self.load.grant("red", "m", MANY + 1)?;
+        self.load.register(0..MANY + 1, Registering::Activated)?;
+        self.load.register(0..MANY + 1, Registering::Withdrawn)?;
+        self.wait(self.own)
     }
 
     /// What h2's data plane holds.
