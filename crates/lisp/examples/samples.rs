@@ -10,8 +10,8 @@ use std::path::Path;
 
 use weft_lisp::auth::{Algorithm, Coverage, MacLength, sign};
 use weft_lisp::tcp::{
-    Body, EidPrefix, ErrorNotification, Membership, MembershipEvent, RefreshScope, RejectReason, Signal,
-    SubscribeError, View,
+    Body, EidPrefix, ErrorNotification, Group, GroupEvent, Membership, MembershipEvent, RefreshScope,
+    RejectReason, Signal, SubscribeError, View,
 };
 use weft_lisp::{
     Action, Address, Ecm, EcmHeader, Eid, EidRecord, EncodeError, EncodeOptions, Inner, Locator, MacAfi,
@@ -208,6 +208,8 @@ pub fn tcp() -> Result<Samples, EncodeError> {
     let options = EncodeOptions::default();
     let eid = Eid::host(VNI, MAC_B);
     let prefix = EidPrefix::from(eid);
+    let group4 = IpAddr::V4(Ipv4Addr::new(239, 1, 1, 1));
+    let group6 = IpAddr::V6(Ipv6Addr::new(0xff15, 0, 0, 0, 0, 0, 0, 1));
     let locators = [Locator::new(NVE2, 1)];
     let record = Record {
         ttl: 1440,
@@ -272,6 +274,16 @@ pub fn tcp() -> Result<Samples, EncodeError> {
         ),
         ("mappings-begin", Body::Signal(Signal::MappingsBegin { vni: VNI })),
         ("mappings-marker", Body::Signal(Signal::MappingsMarker { vni: VNI, count: 1, digest: 42 })),
+        ("group-begin", Body::Group(Group { vni: VNI, event: GroupEvent::Begin })),
+        ("group-end", Body::Group(Group { vni: VNI, event: GroupEvent::End })),
+        (
+            "group-add-v4",
+            Body::Group(Group { vni: VNI, event: GroupEvent::Add { site_id: 7, group: group4 } }),
+        ),
+        (
+            "group-remove-v6",
+            Body::Group(Group { vni: VNI, event: GroupEvent::Remove { site_id: 7, group: group6 } }),
+        ),
         ("lisp-port", Body::Signal(Signal::LispPort { port: 4343 })),
     ];
     let mut octets = Vec::new();

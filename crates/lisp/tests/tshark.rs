@@ -91,6 +91,12 @@ fn tcp() {
             "tcp-mappings-begin",
             "tcp-mappings-marker",
             "tcp-lisp-port",
+            "tcp-group-begin",
+            "tcp-group-end",
+            "tcp-group-add-v4",
+            "tcp-group-remove-v6",
+            "tcp-view-request",
+            "tcp-view-part",
         ]
         .contains(&name.as_str());
         assert_eq!(info.contains("Unknown type"), own, "{name}: {info}");

@@ -78,7 +78,7 @@ impl Ask {
             eids: vec![eid],
             nonce,
             itr_rlocs: vec![rloc6(5).get(), rloc(5).get()],
-            xtr: Some(lisp::Xtr { xtr_id: [5; 16], site_id: 9 }),
+            xtr: Some(lisp::Xtr { xtr_id: nve(5).0, site_id: 9 }),
             from: rloc(5).get(),
             notify: true,
         }
@@ -510,8 +510,8 @@ fn n7_strangers_and_wrong_keys_change_nothing() {
     assert_eq!(counters.pubsub_replayed, 1);
     assert_eq!(refusals(&mut bench), [NotSubscribed::Replayed { nonce: 9, last: 9 }]);
     // Another's name: RFC 9437 has a word for that.
-    ask(&|ask| ask.xtr = Some(lisp::Xtr { xtr_id: [6; 16], site_id: 9 })).send(&mut bench);
-    ask(&|ask| ask.xtr = Some(lisp::Xtr { xtr_id: [5; 16], site_id: 8 })).send(&mut bench);
+    ask(&|ask| ask.xtr = Some(lisp::Xtr { xtr_id: nve(6).0, site_id: 9 })).send(&mut bench);
+    ask(&|ask| ask.xtr = Some(lisp::Xtr { xtr_id: nve(5).0, site_id: 8 })).send(&mut bench);
     let (notifies, replies) = got(&mut bench);
     assert_eq!(notifies, []);
     for reply in replies {
@@ -523,7 +523,7 @@ fn n7_strangers_and_wrong_keys_change_nothing() {
     ask(&|ask| {
         ask.from = rloc(2).get();
         ask.itr_rlocs = vec![rloc(2).get()];
-        ask.xtr = Some(lisp::Xtr { xtr_id: [2; 16], site_id: 0 });
+        ask.xtr = Some(lisp::Xtr { xtr_id: nve(2).0, site_id: 0 });
         ask.eids = vec![host(ip4(1))];
     })
     .send(&mut bench);

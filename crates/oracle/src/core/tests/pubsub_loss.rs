@@ -297,7 +297,7 @@ fn subscribe(eid: lisp::Eid, nonce: u64) -> Vec<u8> {
         nonce,
         itr_rlocs: (&itr).into(),
         records: (&records).into(),
-        xtr: Some(lisp::Xtr { xtr_id: [5; 16], site_id: 0 }),
+        xtr: Some(lisp::Xtr { xtr_id: nve(5).0, site_id: 0 }),
         ..MapRequest::default()
     };
     let header = EcmHeader::Ip {
