@@ -1,6 +1,8 @@
 //! Who is asked, who answers, what crosses the underlay and what stands in the tables when tenants talk.
 
-use crate::lab::{HOSTS, Mode, TENANTS, asked_of_everybody, ips, lisp, of_vn, rows, tables, until_known};
+use crate::lab::{
+    HOSTS, Mode, TENANTS, asked_of_everybody, ips, learned, lisp, of_vn, rows, tables, until_known,
+};
 use anyhow::{Context as _, Result, ensure};
 use std::collections::{BTreeMap, BTreeSet};
 use weft_e2e::{TestLab, ping};
@@ -108,7 +110,48 @@ pub fn all_pairs(lab: &TestLab, mode: Mode) -> Result<()> {
             until_known(lab, host, mode, &wanted)?;
         } else {
             untouched(lab, mode)?;
+            from_frames(lab, mode, host)?;
         }
+    }
+    Ok(())
+}
+
+/// What everybody's talk has taught the data plane of `host`: where tenant systems are, or, where addresses are
+/// translated, which other NVE has which address, each NVE by one MAC address.
+fn from_frames(lab: &TestLab, mode: Mode, host: &str) -> Result<()> {
+    let seen = learned(lab, host, mode)?;
+    let elsewhere = || TENANTS.into_iter().filter(|(_, _, at)| *at != host);
+    match mode {
+        Mode::Flood => {
+            let mut wanted = BTreeSet::new();
+            for (_, octet, at) in elsewhere() {
+                let mac = mode.mac(octet);
+                wanted.insert((mac.to_string(), Some(mac), Some(lab.rloc(at)?), "data".to_owned()));
+            }
+            ensure!(seen == wanted, "{host}, {mode:?}: {seen:?}, not {wanted:?}");
+        }
+        Mode::Translate => {
+            let mut nodes = BTreeMap::new();
+            let mut ips_seen = BTreeSet::new();
+            for (eid, mac, rloc, _) in &seen {
+                let (mac, rloc) = (mac.context("a MAC address")?, rloc.context("an RLOC")?);
+                ensure!(mac.is_reserved(), "{host}: {mac} is no NVE's");
+                ensure!(
+                    *nodes.entry(rloc).or_insert(mac) == mac,
+                    "{host}: two MAC addresses of {rloc}: {seen:?}"
+                );
+                if *eid != mac.to_string() {
+                    ips_seen.insert((eid.clone(), rloc));
+                }
+            }
+            let mut wanted = BTreeSet::new();
+            for (_, octet, at) in elsewhere() {
+                let rloc = lab.rloc(at)?;
+                wanted.extend(ips(octet).map(|ip| (ip.to_string(), rloc)));
+            }
+            ensure!(ips_seen == wanted && nodes.len() == 2, "{host}, {mode:?}: {seen:?}, not {wanted:?}");
+        }
+        _ => ensure!(seen.is_empty(), "{host}, {mode:?}: {seen:?}"),
     }
     Ok(())
 }

@@ -110,17 +110,30 @@ pub fn yaml(underlay: &str) -> String {
 /// it was learned.
 pub type Row = (String, Option<MacAddr>, Option<IpAddr>, String);
 
-/// All that the NVE of `host` knows of others in `mode`'s VN.
+/// All that the NVE of `host` was told of others in `mode`'s VN, or asked for.
 pub fn known(lab: &TestLab, host: &str, mode: Mode) -> Result<BTreeSet<Row>> {
-    let socket = lab.files().socket(host);
-    let socket = socket.to_str().context("a path that is text")?;
-    let text = lab.weft_at(host, ["get", "mappings", "--socket", socket, "-o", "json"])?;
+    let mut all = all_known(lab, host, mode)?;
+    all.retain(|(.., origin)| origin != "data");
+    Ok(all)
+}
+
+/// All that its data plane has learned from frames.
+pub fn learned(lab: &TestLab, host: &str, mode: Mode) -> Result<BTreeSet<Row>> {
+    let mut all = all_known(lab, host, mode)?;
+    all.retain(|(.., origin)| origin == "data");
+    Ok(all)
+}
+
+fn all_known(lab: &TestLab, host: &str, mode: Mode) -> Result<BTreeSet<Row>> {
+    let text = lab.weft(["get", "mappings", "--nve", host, "-o", "json"])?;
     let all: Vec<serde_json::Value> = serde_json::from_str(&text)?;
     all.iter()
         .filter(|row| row["vn"] == mode.vn())
         .map(|row| {
             let mac = row["mac"].as_str().map(str::parse).transpose()?;
-            let rloc = row["rloc"].as_str().map(str::parse).transpose()?;
+            let rloc: Option<IpAddr> = row["rloc"].as_str().map(str::parse).transpose()?;
+            let named = row["nve"].as_str().map(|nve| lab.rloc(nve)).transpose()?;
+            ensure!(named == rloc, "whose RLOC it is: {row}");
             let eid = weft_e2e::eid(row).with_context(|| format!("{row}"))?.to_owned();
             // Asked for, or told of because somebody was asked for: which of the two is a race.
             let origin = match row["origin"].as_str() {
