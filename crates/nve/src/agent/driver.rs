@@ -6,6 +6,7 @@ use super::{
     NveError, calls,
     clock::Clock,
     devices::{self, Links},
+    held_back::HeldBack,
     lisp::LispSockets,
     look::Look,
     metrics,
@@ -122,6 +123,7 @@ pub(super) struct Driver {
     pub(super) list_at: Time,
     pub(super) uplinks: Rule,
     pub(super) look: Look,
+    pub(super) held_back: HeldBack,
 }
 
 impl Driver {

@@ -150,6 +150,7 @@ pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>)
         list_at: clock.now() + driver::RECONCILE,
         uplinks: rule,
         look: Look::new(),
+        held_back: Default::default(),
     };
     driver.drive(queue, shutdown).await
 }

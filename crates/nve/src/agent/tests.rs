@@ -97,6 +97,7 @@ fn driver(dir: &Path, pins: &Path, grace: Duration) -> (Driver, mpsc::Receiver<I
         list_at: clock.now() + RECONCILE,
         uplinks: Rule { named: Vec::new(), rlocs: rlocs(), vxlan: "weft0".to_owned() },
         look: Look::new(),
+        held_back: Default::default(),
     };
     (driver, queue)
 }

@@ -1,11 +1,12 @@
 //! What people and scrapes ask of the driver.
 
 use super::driver::{Driver, Link};
+use super::held_back::Held;
 use super::metrics;
 use crate::core::TsiState;
 use std::{collections::BTreeSet, time::Duration};
 use weft_api::local as api;
-use weft_datapath::Path;
+use weft_datapath::{Path, Reason};
 use weft_model::{Eid, Epoch, MacAddr, Origin, Rloc};
 
 impl Driver {
@@ -110,8 +111,19 @@ impl Driver {
         }
     }
 
-    pub(super) async fn publish(&self) {
-        let packets = self.plane.counters().unwrap_or_default().into_iter();
+    pub(super) async fn publish(&mut self) {
+        let packets = self.plane.counters().unwrap_or_default();
+        let limited = packets.iter().filter(|c| c.reason == Reason::PuntLimited);
+        let at_vaps = limited.map(|c| c.packets).sum();
+        let held = Held { at_vaps, under_way: self.core.counters().requests_suppressed };
+        if let Some(Held { at_vaps, under_way }) = self.held_back.news(self.clock.now(), held) {
+            tracing::warn!(
+                at_vaps,
+                under_way,
+                "questions of tenants were held back by limits; `weft get drops` says in which VNs"
+            );
+        }
+        let packets = packets.into_iter();
         let vn = |vni: Option<_>| {
             vni.and_then(|v| self.core.vn_name(v)).map_or_else(String::new, ToString::to_string)
         };
