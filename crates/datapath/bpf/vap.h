@@ -205,7 +205,11 @@ static __noinline int vap_arp(struct __sk_buff *skb, struct weft_vap *vap)
 	n = find_neighbour(vap->vni, &tpa);
 	if (!n && translates(vap->mode)) {
 		heard = find_heard(vap->vni, &tpa);
-		return heard ? answer_arp(skb, w, heard->mac) : ASK;
+		if (heard)
+			return answer_arp(skb, w, heard->mac);
+		/* What answers a probe names nobody it is for, and no NVE sends that on. */
+		if (!probe)
+			return ASK;
 	}
 	if (!n)
 		return punt(skb, vap, WEFT_PUNT_ARP);

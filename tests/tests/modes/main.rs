@@ -59,6 +59,7 @@ fn every_mode(underlay: &str) -> Result<()> {
     probes::all(&lab).context("probes")?;
     apart(heard)?;
     newcomers::pushed(&mut lab).context("a newcomer where all is pushed")?;
+    newcomers::translated(&mut lab).context("a newcomer where addresses are translated")?;
     lab.down()
 }
 

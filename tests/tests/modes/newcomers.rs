@@ -1,6 +1,9 @@
 //! Tenant systems that come and go: an address that nobody has, that somebody has, that nobody has any more.
 
-use crate::lab::{Mode, ips, rows, until_located};
+use crate::{
+    lab::{HOSTS, Mode, ips, rows, until_located},
+    probes,
+};
 use anyhow::{Result, ensure};
 use std::collections::BTreeSet;
 use weft_e2e::{TestLab, ping};
@@ -39,4 +42,17 @@ pub fn pushed(lab: &mut TestLab) -> Result<()> {
     lab.detach(&mode.tenant('c'))?;
     until_located(lab, "h3", mode, &BTreeSet::new())?;
     until_located(lab, "h1", mode, &rows(lab, mode, 2, "push", true)?)
+}
+
+/// Requirement Lb, RFC 5227 and RFC 4862 section 5.4.3: also where addresses are translated one that nobody has
+/// talked to is defended at the first probe, and no tenant's own MAC address is learned for that.
+pub fn translated(lab: &mut TestLab) -> Result<()> {
+    let mode = Mode::Translate;
+    attach(lab, mode)?;
+    lab.settle()?;
+    probes::cold(lab, mode, NEW)?;
+    for host in HOSTS {
+        until_located(lab, host, mode, &BTreeSet::new())?;
+    }
+    Ok(())
 }

@@ -267,7 +267,7 @@ fn examine_arp(tables: &Tables, learned: &Learned, vap: &Vap, frame: &[u8]) -> R
         return stop(Reason::OwnAddress);
     }
     match answered(tables, learned, vap, tpa) {
-        None if translates(tables, vap.vni) => Err(Stop::Ask),
+        None if translates(tables, vap.vni) && !probe => Err(Stop::Ask),
         None => Err(Stop::Punt(PuntReason::ArpMiss)),
         Some(Neighbour::Nobody) => stop(Reason::Nobody),
         Some(Neighbour::At(answer)) if answer == vap.mac.get() => stop(Reason::OwnAddress),

@@ -25,6 +25,10 @@ impl Core {
                 {
                     return;
                 }
+                if !self.takes_in(vni, Eid::Mac(mac)) {
+                    self.forget_remote(vni, Eid::Mac(mac));
+                    return;
+                }
                 let old = self.cache.macs.get(&(vni, mac)).and_then(cache::Entry::known);
                 // What is pushed comes in order.
                 let outdated = |old: Located| now < old.expires && !not_older(version, old.version);
@@ -49,6 +53,10 @@ impl Core {
             }
             Said::Bound { vni, ip, mac, version, ttl } => {
                 if self.local_ips.contains_key(&(vni, ip)) {
+                    return;
+                }
+                if !self.takes_in(vni, Eid::Ip(ip)) {
+                    self.forget_remote(vni, Eid::Ip(ip));
                     return;
                 }
                 let old = self.cache.ips.get(&(vni, ip)).and_then(cache::Entry::known);

@@ -36,6 +36,7 @@ mod subscribe;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod translate;
 mod tsi;
 mod views;
 

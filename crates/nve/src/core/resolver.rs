@@ -26,7 +26,7 @@ pub(super) struct Pending {
     /// The VAP it is asked for; none for a refresh.
     pub(super) asker: Option<IfIndex>,
     /// The asking tenant system, as Source-EID.
-    source: Option<Eid>,
+    pub(super) source: Option<Eid>,
     /// Who gets an ARP reply or advertisement.
     pub(super) waiters: Vec<Query>,
 }
@@ -132,6 +132,11 @@ impl Core {
             return;
         }
         let source = query.asker_ip.map(Eid::Ip).or(Some(Eid::Mac(query.asker_mac)));
+        // Where addresses are translated the members are asked; only who tries one out has no address yet that they
+        // could answer to.
+        if query.asker_ip.is_some() && self.translates(vni) {
+            return;
+        }
         if self.stands_in(&query) {
             self.stand_in(now, query, source);
             return;
@@ -156,7 +161,8 @@ impl Core {
         self.tables.fdb.get(&(vni, mac)).is_some_and(|at| *at != Location::Nowhere)
     }
 
-    /// Asks for `eid` unless somebody does already; says whether anybody does now.
+    /// Asks for `eid` unless somebody does already; says whether anybody does now. Not for what would have no
+    /// place in the tables, when nobody waits for the answer itself.
     pub(super) fn ask(
         &mut self,
         now: Time,
@@ -166,6 +172,9 @@ impl Core {
         source: Option<Eid>,
         waiter: Option<Query>,
     ) -> bool {
+        if waiter.is_none() && !self.takes_in(vni, eid) {
+            return false;
+        }
         let key = (vni, eid);
         let limits = &self.config.limits;
         if let Some(pending) = self.resolver.pending.get_mut(&key) {
@@ -326,8 +335,9 @@ impl Core {
             return;
         }
         self.counters.map_replies += 1;
-        let Some(pending) = self.resolver.remove(&key) else { return };
+        let Some(mut pending) = self.resolver.remove(&key) else { return };
         self.timers.cancel(&Timer::Retry(key.0, key.1));
+        self.defend(now, key.0, key.1, &said, &mut pending);
         // The location before the binding, both before the answer: the first packet finds its way.
         said.sort_by_key(|s| !matches!(s, Said::Located { .. }));
         for said in said {

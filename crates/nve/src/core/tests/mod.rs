@@ -22,4 +22,5 @@ mod push;
 mod resolve;
 mod session;
 mod solicit;
+mod translate;
 mod world;
