@@ -60,6 +60,11 @@ static __always_inline void admit(struct __sk_buff *skb, struct inward *in, cons
 		in->reason = WEFT_MALFORMED;
 		return;
 	}
+	/* Who is reached through an NVE is learned from that address: each says its own. */
+	if (is_node(eth->h_source) && node_of(eth->h_source) != node) {
+		in->reason = WEFT_SPOOFED_MAC;
+		return;
+	}
 	key.vni = vni;
 	copy_mac(key.mac, eth->h_source);
 	*(__u16 *)key.pad = 0;

@@ -66,7 +66,7 @@ reasons! {
     VlanTagged = 34, "vlan-tagged";
     /// Its headers do not add up.
     Malformed = 35, "malformed";
-    /// Source MAC not the VAP's.
+    /// Source MAC not the VAP's; of a frame that an NVE sent, another NVE's.
     SpoofedMac = 36, "spoofed-mac";
     /// ARP sender addresses not the VAP's.
     SpoofedArp = 37, "spoofed-arp";

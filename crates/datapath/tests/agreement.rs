@@ -447,6 +447,9 @@ impl Bench {
         }
         prop_assert_eq!(got.did, wanted, "{:?} {:?}", got.reason, expected);
         prop_assert_eq!(got.reason, expected.reason);
+        if expected.reason == Some(Reason::SpoofedMac) && !matches!(ingress, Ingress::Vap(_)) {
+            self.saw("another NVE's".into());
+        }
         self.punted(&expected, frame)?;
         if expected.lessons.iter().any(|lesson| matches!(lesson, Lesson::Ip { .. })) {
             self.saw("heard".into());
@@ -641,6 +644,7 @@ fn every_decision_is_compared() {
             "asked",
             "asked by ND",
             "restored",
+            "another NVE's",
         ]
         .into_iter()
         .map(str::to_owned);

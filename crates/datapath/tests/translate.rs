@@ -237,6 +237,50 @@ fn probes() {
     assert_eq!(lab.nves[0].count(Reason::Answered), answers, "{}", lab.dump());
 }
 
+/// An NVE speaks for itself: by the MAC address of another it would have itself sent what is for that one's tenant systems.
+#[test]
+fn another_nves_mac() {
+    for (path, under6) in [(Path::Direct, false), (Path::Direct, true), (Path::Device, false)] {
+        let how = How { kind: VapKind::Veth, path, v6: under6 };
+        let mut lab = lab(how, Bum::Replicate, true, &options);
+        let ends: Vec<Wire> = lab.tss.iter().map(|ts| Wire::new(&ts.ns, "eth0")).collect();
+        let socket = lab.nves[2].ns.run(|| std::net::UdpSocket::bind((rloc(2, under6).get(), 0)).unwrap());
+        let data = |sa, from: u8| {
+            let v4 = ipv4(v4(from), v4(1), 17, 0, 0, &udp(5, 5, &[from; 9]));
+            let v6 = ipv6(v6(from), v6(1), 17, 64, 0, &udp(5, 5, &[from; 9]));
+            [eth(node(0), sa, 0x0800, &v4), eth(node(0), sa, 0x86dd, &v6)]
+        };
+        let [forged4, forged6] = data(node(1), 3);
+        let forged = [
+            arp(BROADCAST, node(1), 1, node(1), v4(3), v4(1)),
+            solicitation(BROADCAST, node(1), node(1), 3, 1),
+            reply(node(0), node(1), node(1), node(0), 3, 1),
+            eth(BROADCAST, node(1), 0x1234, &[3; 50]),
+            forged4,
+            forged6,
+        ];
+        for (n, frame) in (1..).zip(forged) {
+            socket.send_to(&vxlan(8, 7001, &frame), (rloc(0, under6).get(), 4789)).unwrap();
+            wait_for("refusal", || (lab.nves[0].count(Reason::SpoofedMac) == n).then_some(()));
+        }
+        lab.nves[0].with(|k| {
+            assert_eq!(k.learned().unwrap(), []);
+            assert_eq!(k.heard().unwrap(), []);
+        });
+        // Its own.
+        for frame in data(node(2), 4) {
+            socket.send_to(&vxlan(8, 7001, &frame), (rloc(0, under6).get(), 4789)).unwrap();
+            let got = ends[0].receive("its own", |f| f[..6] == A);
+            assert_eq!((&got[6..12], &got[12..]), (&node(2)[..], &frame[12..]), "{}", lab.dump());
+        }
+        let learned = lab.nves[0].with(|k| k.learned().unwrap());
+        assert!(
+            learned.iter().all(|seen| seen.mac == MacAddr::of_node(2)) && learned.len() == 1,
+            "{learned:?}"
+        );
+    }
+}
+
 /// What was heard is asked for again after a while; what an Oracle says needs no question.
 #[test]
 fn ages_and_is_told() {

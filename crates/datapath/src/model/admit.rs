@@ -67,10 +67,13 @@ fn decide(
     if src.is_group() {
         return Err(Reason::Malformed);
     }
+    let node = |ip: IpAddr| tables.peers.get(&ip).map(|peer| peer.node);
+    if translate::is_node(src) && Some(src) != node(from).map(MacAddr::of_node) {
+        return Err(Reason::SpoofedMac);
+    }
     match tables.fdb.get(&(vni, src)) {
         Some(Location::Local(_)) => return Err(Reason::Fenced),
         Some(Location::Remote { rloc, .. }) => {
-            let node = |ip: IpAddr| tables.peers.get(&ip).map(|peer| peer.node);
             *moved = rloc.get() != from && node(rloc.get()) != node(from) && !by_gateway(tables, vni, from);
         }
         _ => {}
