@@ -49,46 +49,6 @@ static __always_inline struct weft_group *find_group(__u32 vni, const struct wef
 #define MLD_DONE 132
 #define MLD_V2_REPORT 143
 
-/* To the agent as a whole: a report names many groups. */
-static __noinline int hand_up(struct __sk_buff *skb, struct weft_vap *vap)
-{
-	__u32 outcome = WEFT_PUNTED, len = skb->len;
-	struct weft_held *p;
-	__u32 vni, path;
-
-	if (!vap)
-		return TC_ACT_SHOT;
-	vni = vap->vni;
-	path = vap->path;
-	if (!take_token(&vap->punt_tat, vap->punt_interval, vap->punt_window)) {
-		outcome = WEFT_PUNT_LIMITED;
-		goto out;
-	}
-	p = bpf_ringbuf_reserve(&punts, sizeof(*p), 0);
-	if (!p) {
-		outcome = WEFT_PUNT_RING_FULL;
-		goto out;
-	}
-	p->ifindex = skb->ifindex;
-	p->vni = vni;
-	p->reason = WEFT_PUNT_REPORT;
-	if (len > WEFT_HELD_BYTES)
-		len = WEFT_HELD_BYTES;
-	asm volatile("" : "+r"(len)); /* the bound is to be of the register that the helper is given */
-	if (len < ETH_LEN || len > WEFT_HELD_BYTES || bpf_skb_load_bytes(skb, 0, p->frame, len))
-		len = 0;
-	p->len = len;
-	copy_mac(p->dst, p->frame);
-	p->pad[0] = 0;
-	p->pad[1] = 0;
-	bpf_ringbuf_submit(p, 0);
-out:
-	count(skb, vni, outcome, path, WEFT_OUT);
-	if (outcome == WEFT_PUNTED)
-		return say(skb, WEFT_DID_PUNT, WEFT_PUNTED, WEFT_PUNT_REPORT, TC_ACT_SHOT);
-	return say(skb, WEFT_DID_DROP, outcome, 0, TC_ACT_SHOT);
-}
-
 /* A frame for a group, past every check. What is said of groups (RFC 3376, RFC 3810) goes to the agent and nowhere
  * else; other values than GO_ON are what the program returns. */
 static __noinline int vap_membership(struct __sk_buff *skb, struct weft_vap *vap, const struct l4 *l4, __u32 proto)
@@ -115,7 +75,7 @@ static __noinline int vap_membership(struct __sk_buff *skb, struct weft_vap *vap
 		return drop(skb, w, WEFT_ROGUE_ROUTER);
 	if (v4 ? type == IGMP_V1_REPORT || type == IGMP_V2_REPORT || type == IGMP_LEAVE || type == IGMP_V3_REPORT :
 		 type == MLD_REPORT || type == MLD_DONE || type == MLD_V2_REPORT)
-		return hand_up(skb, vap);
+		return punt_whole(skb, vap, WEFT_PUNT_REPORT); /* it names many groups */
 	return GO_ON;
 }
 

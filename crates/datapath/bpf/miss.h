@@ -28,46 +28,13 @@ static __always_inline bool may_hold(const struct weft_vn_mac *key)
 	return tat && take_token(tat, SECOND / HELD_A_SECOND, SECOND);
 }
 
-/* To the agent as a whole, so that it can be sent on when the answer is there. Of what is longer than that
- * (segmentation offload, mostly) the beginning. */
-static __noinline int hold(struct __sk_buff *skb, struct weft_vap *vap, const struct weft_vn_mac *key, __u32 reason)
+/* To the agent, so that it can be sent on when the answer is there. */
+static __always_inline int hold(struct __sk_buff *skb, struct weft_vap *vap, const struct weft_vn_mac *key,
+				__u32 reason)
 {
-	__u32 outcome = WEFT_PUNTED, len = skb->len;
-	struct weft_held *p;
-	__u32 vni, path;
-
-	if (!vap || !key)
-		return TC_ACT_SHOT;
-	vni = vap->vni;
-	path = vap->path;
-	if (!may_hold(key) || !take_token(&vap->punt_tat, vap->punt_interval, vap->punt_window)) {
-		outcome = WEFT_PUNT_LIMITED;
-		goto out;
-	}
-	p = bpf_ringbuf_reserve(&punts, sizeof(*p), 0);
-	if (!p) {
-		outcome = WEFT_PUNT_RING_FULL;
-		goto out;
-	}
-	p->ifindex = skb->ifindex;
-	p->vni = vni;
-	p->reason = reason;
-	if (len > WEFT_HELD_BYTES)
-		len = WEFT_HELD_BYTES;
-	asm volatile("" : "+r"(len)); /* the bound is to be of the register that the helper is given */
-	if (len < ETH_LEN || len > WEFT_HELD_BYTES || bpf_skb_load_bytes(skb, 0, p->frame, len))
-		len = 0;
-	p->len = len;
-	copy_mac(p->dst, p->frame);
-	p->pad[0] = 0;
-	p->pad[1] = 0;
-	from_nobody(&p->from);
-	bpf_ringbuf_submit(p, 0);
-out:
-	count(skb, vni, outcome, path, WEFT_OUT);
-	if (outcome == WEFT_PUNTED)
-		return say(skb, WEFT_DID_PUNT, WEFT_PUNTED, reason, TC_ACT_SHOT);
-	return say(skb, WEFT_DID_DROP, outcome, 0, TC_ACT_SHOT);
+	if (!may_hold(key))
+		return handed_up(skb, vap->vni, vap->path, WEFT_PUNT_LIMITED, reason);
+	return punt_whole(skb, vap, reason);
 }
 
 static __always_inline bool has_gateway(const struct weft_settings *how)

@@ -37,7 +37,16 @@ static __always_inline void from_nobody(struct weft_ip *from)
 	from->w[3] = 0;
 }
 
-/* Returns what became of it. The frame itself is dropped either way. */
+/* What the program returns of a punt: the frame itself is dropped either way. */
+static __always_inline int handed_up(struct __sk_buff *skb, __u32 vni, __u32 path, __u32 outcome, __u32 reason)
+{
+	count(skb, vni, outcome, path, WEFT_OUT);
+	if (outcome == WEFT_PUNTED)
+		return say(skb, WEFT_DID_PUNT, WEFT_PUNTED, reason, TC_ACT_SHOT);
+	return say(skb, WEFT_DID_DROP, outcome, 0, TC_ACT_SHOT);
+}
+
+/* The beginning of a frame to the agent. */
 static __noinline int punt(struct __sk_buff *skb, struct weft_vap *vap, __u32 reason)
 {
 	struct weft_punt *p;
@@ -77,10 +86,45 @@ static __noinline int punt(struct __sk_buff *skb, struct weft_vap *vap, __u32 re
 	from_nobody(&p->from);
 	bpf_ringbuf_submit(p, 0);
 out:
-	count(skb, vni, outcome, path, WEFT_OUT);
-	if (outcome == WEFT_PUNTED)
-		return say(skb, WEFT_DID_PUNT, WEFT_PUNTED, reason, TC_ACT_SHOT);
-	return say(skb, WEFT_DID_DROP, outcome, 0, TC_ACT_SHOT);
+	return handed_up(skb, vni, path, outcome, reason);
+}
+
+/* The same as a whole. Of what is longer than that (segmentation offload, mostly) the beginning. */
+static __noinline int punt_whole(struct __sk_buff *skb, struct weft_vap *vap, __u32 reason)
+{
+	__u32 outcome = WEFT_PUNTED, len = skb->len;
+	struct weft_held *p;
+	__u32 vni, path;
+
+	if (!vap)
+		return TC_ACT_SHOT;
+	vni = vap->vni;
+	path = vap->path;
+	if (!take_token(&vap->punt_tat, vap->punt_interval, vap->punt_window)) {
+		outcome = WEFT_PUNT_LIMITED;
+		goto out;
+	}
+	p = bpf_ringbuf_reserve(&punts, sizeof(*p), 0);
+	if (!p) {
+		outcome = WEFT_PUNT_RING_FULL;
+		goto out;
+	}
+	p->ifindex = skb->ifindex;
+	p->vni = vni;
+	p->reason = reason;
+	if (len > WEFT_HELD_BYTES)
+		len = WEFT_HELD_BYTES;
+	asm volatile("" : "+r"(len)); /* the bound is to be of the register that the helper is given */
+	if (len < ETH_LEN || len > WEFT_HELD_BYTES || bpf_skb_load_bytes(skb, 0, p->frame, len))
+		len = 0;
+	p->len = len;
+	copy_mac(p->dst, p->frame);
+	p->pad[0] = 0;
+	p->pad[1] = 0;
+	from_nobody(&p->from);
+	bpf_ringbuf_submit(p, 0);
+out:
+	return handed_up(skb, vni, path, outcome, reason);
 }
 
 /* Whether nobody asked for this MAC within the last second. Two CPUs may both be told yes. */

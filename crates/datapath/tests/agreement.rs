@@ -523,6 +523,7 @@ impl Bench {
         prop_assert_eq!(records.len(), 1);
         prop_assert_eq!(records[0].reason, reason);
         prop_assert_eq!(Some(records[0].vni), expected.vni);
+        prop_assert_eq!(records[0].from, None);
         prop_assert_eq!(records[0].dst.octets(), &frame[..6]);
         let whole = [PuntReason::Route, PuntReason::UnknownMacHeld, PuntReason::Report].contains(&reason);
         let most = if whole { Punt::WHOLE } else { 128 };
