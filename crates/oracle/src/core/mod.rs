@@ -101,9 +101,9 @@ enum Timer {
     /// Snapshots go on.
     Push,
     /// A Map-Notify to a subscriber is not acknowledged.
-    Unacked(XtrId, weft_lisp::Eid),
+    Unacked(pubsub::Slot),
     /// A subscription ends unless its address is somebody's.
-    Temporary(XtrId, weft_lisp::Eid),
+    Temporary(pubsub::Slot),
     /// Publications go on.
     Publish,
     /// Whoever has not registered by now has nothing.
@@ -301,8 +301,8 @@ impl Shard {
                 Timer::Smr(key) => self.review_smr(now, key),
                 Timer::Parked(nve, session, vni, eid) => self.unpark(now, nve, session, (vni, eid)),
                 Timer::Push => self.next_turns(now),
-                Timer::Unacked(xtr, eid) => self.review_unacked(now, (xtr, eid)),
-                Timer::Temporary(xtr, eid) => self.review_temporary(now, (xtr, eid)),
+                Timer::Unacked(slot) => self.review_unacked(now, slot),
+                Timer::Temporary(slot) => self.review_temporary(now, slot),
                 Timer::Publish => self.next_publications(now),
                 Timer::Settled => self.settled(now),
             }

@@ -159,7 +159,7 @@ impl Shard {
             connected: node.session.is_some(),
             lost_for: node.lost.as_ref().map(|lost| now.since(lost.since)),
             pending: node.pending.len(),
-            subscriptions: self.subscriptions.of(xtr_id).filter(|(_, one)| one.listens()).count(),
+            subscriptions: self.subscriptions.listening(xtr_id),
         })
     }
 

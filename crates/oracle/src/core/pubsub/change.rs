@@ -12,7 +12,7 @@ use super::super::publish::{Basis, Told};
 use super::super::subscribe::Stage;
 use super::super::wire::{Locators, record, to_lisp};
 use super::super::{Shard, Timer};
-use super::store::{Change, Phase};
+use super::store::{Change, Phase, Slot};
 use super::{Key, NotSubscribed};
 
 /// EIDs of a VN that one Map-Notify's part of a snapshot looks at: those of others in between cost time, too.
@@ -53,17 +53,17 @@ impl Shard {
             Eid::Ip(_) => was.map(|was| was.0).filter(|mac| is.map(|is| is.0) != Some(*mac)),
             Eid::Mac(_) => None,
         };
-        for key in self.subscriptions.told_of(to_lisp(vni, eid)) {
-            self.note(key, eid, old_mac, is.is_some());
+        for slot in self.subscriptions.told_of(to_lisp(vni, eid)) {
+            self.note(slot, eid, old_mac, is.is_some());
         }
     }
 
-    fn note(&mut self, key: Key, eid: Eid, old_mac: Option<MacAddr>, there: bool) {
+    fn note(&mut self, slot: Slot, eid: Eid, old_mac: Option<MacAddr>, there: bool) {
         // One change of an address may take two.
         let limit = self.config.limits.changes_per_subscription.max(2);
-        let Some(subscription) = self.subscriptions.get_mut(key).filter(|one| one.listens()) else { return };
+        let Some(subscription) = self.subscriptions.get_mut(slot).filter(|one| one.listens()) else { return };
         if let Some(at) = subscription.expires.take_if(|_| there) {
-            self.timers.remove(&(at, Timer::Temporary(key.0, key.1)));
+            self.timers.remove(&(at, Timer::Temporary(slot)));
         }
         // The snapshot says what there is, but not what there is no more: it may have been told before, by a
         // subscription that this one has renewed.
@@ -79,15 +79,15 @@ impl Shard {
         let changes = subscription.pending.len();
         if changes > limit {
             // Nothing may be lost in silence.
-            self.end_subscription(key, NotSubscribed::Overrun { changes });
+            self.end_subscription(slot, NotSubscribed::Overrun { changes });
             return;
         }
-        self.queue(key);
+        self.queue(slot.key);
     }
 
     /// Puts a subscription in the queue when it has something to publish and may.
     pub(super) fn queue(&mut self, key: Key) {
-        let Some(subscription) = self.subscriptions.get_mut(key) else { return };
+        let Some(subscription) = self.subscriptions.get_mut(Slot::standing(key)) else { return };
         let something = !subscription.pending.is_empty() || subscription.snapshot != Stage::Idle;
         let free = subscription.phase == Phase::Active && subscription.unacked.is_none();
         if something && free && !std::mem::replace(&mut subscription.queued, true) {
@@ -101,7 +101,7 @@ impl Shard {
             && let Some(key) = self.subscriptions.ready.pop_front()
         {
             self.subscriptions.budget -= 1;
-            if let Some(subscription) = self.subscriptions.get_mut(key) {
+            if let Some(subscription) = self.subscriptions.get_mut(Slot::standing(key)) {
                 subscription.queued = false;
             }
             self.publish_next(now, key);
@@ -123,22 +123,28 @@ impl Shard {
 
     /// Sends the next Map-Notify of a subscription.
     fn publish_next(&mut self, now: Time, key: Key) {
-        let Some(subscription) = self.subscriptions.get(key) else { return };
+        let slot = Slot::standing(key);
+        let Some(subscription) = self.subscriptions.get(slot) else { return };
         if subscription.phase != Phase::Active || subscription.unacked.is_some() {
             return;
         }
-        let Some(nonce) = subscription.nonce.checked_add(1) else {
-            return self.end_subscription(key, NotSubscribed::NoncesUsedUp);
+        // A nonce that is asked with belongs to the Map-Notify that says so.
+        let taken = self.subscriptions.get(Slot::asked(key)).map(|asked| asked.nonce);
+        let next = subscription.nonce.checked_add(1);
+        let next =
+            if next.is_some() && next == taken { next.and_then(|next| next.checked_add(1)) } else { next };
+        let Some(nonce) = next else {
+            return self.end_subscription(slot, NotSubscribed::NoncesUsedUp);
         };
         let (records, changes) = self.gather(key);
         if records.is_empty() {
             // It has yet to look further, or there was nothing.
             return self.queue(key);
         }
-        let Some(subscription) = self.subscriptions.get_mut(key) else { return };
+        let Some(subscription) = self.subscriptions.get_mut(slot) else { return };
         subscription.nonce = nonce;
         let records: Vec<Record<'_>> = records.iter().map(RecordBuf::get).collect();
-        self.send_first(now, key, &records, changes);
+        self.send_first(now, slot, &records, changes);
     }
 
     /// Takes what fits one Map-Notify: changes first, then the snapshot. At least one EID, however long.
@@ -147,7 +153,7 @@ impl Shard {
         let Ok(vni) = Vni::new(key.1.iid()) else { return (records, changes) };
         let mut room = self.config.limits.notify_octets.saturating_sub(HEADER + MAC);
         let (mut told, mut looks) = (BTreeSet::new(), LOOKS);
-        while let Some(subscription) = self.subscriptions.get(key) {
+        while let Some(subscription) = self.subscriptions.get(Slot::standing(key)) {
             let change = subscription.pending.first().map(|(eid, _)| *eid);
             let (eid, about, all) = match (change, subscription.snapshot) {
                 (Some(eid), _) => {
@@ -180,7 +186,7 @@ impl Shard {
             room = room.saturating_sub(octets);
             match change {
                 Some(_) => {
-                    if let Some(subscription) = self.subscriptions.get_mut(key) {
+                    if let Some(subscription) = self.subscriptions.get_mut(Slot::standing(key)) {
                         for one in &about {
                             subscription.pending.remove(one);
                         }
@@ -205,7 +211,7 @@ impl Shard {
     }
 
     fn set_snapshot(&mut self, key: Key, stage: Stage<Eid>) {
-        if let Some(subscription) = self.subscriptions.get_mut(key) {
+        if let Some(subscription) = self.subscriptions.get_mut(Slot::standing(key)) {
             subscription.snapshot = stage;
         }
     }
@@ -247,7 +253,7 @@ impl Shard {
         let bare = [empty(prefix, ttl, action)];
         let records: Vec<Record<'_>> = all.iter().map(|(_, record)| record.get()).collect();
         let records = if records.is_empty() { bare.as_slice() } else { records.as_slice() };
-        self.send_first(now, key, records, Vec::new());
+        self.send_first(now, Slot::asked(key), records, Vec::new());
     }
 }
 

@@ -9,12 +9,16 @@
 //!                            |                            |                       ^ |
 //!                            +--- no Ack after retries ---+--> ended              +-+ Ack
 //!   the same, no ITR-RLOC ----------> Leaving --Ack--> gone, or Muted under a less specific one
+//!                                        |
+//!                                        +--- no Ack after retries --> nothing has happened
 //! ```
 //!
 //! A Map-Request is not authenticated (LISP-SEC is not implemented); its xTR-ID, Site-ID, source and ITR-RLOCs
-//! have to be those configured. So nothing durable comes of it alone: a nonce counts, and is saved, once the
-//! Map-Notify with it has been acknowledged by whoever has the key; until then it counts no longer than that
-//! Map-Notify is sent.
+//! have to be those configured. So nothing durable comes of it alone: what is asked for is kept beside what stands,
+//! which is published on, and takes its place once the Map-Notify with its nonce has been acknowledged by whoever
+//! has the key. Only then does that nonce count, and is saved; until then it counts no longer than that Map-Notify
+//! is sent. The last 2^32 nonces cannot be asked with: who acknowledges one that others made up would be left with
+//! none to go on with.
 
 mod change;
 mod floors;
@@ -27,7 +31,7 @@ use weft_model::XtrId;
 
 pub(crate) use floors::Floors;
 pub(crate) use request::leaves;
-pub(crate) use store::Subscriptions;
+pub(crate) use store::{Slot, Subscriptions};
 
 /// Who is subscribed to what.
 pub(crate) type Key = (XtrId, lisp::Eid);
@@ -53,6 +57,16 @@ pub enum NotSubscribed {
         nonce: u64,
         /// The last that was used.
         last: u64,
+    },
+    /// A nonce near the end of them all.
+    #[error(
+        "nonce {nonce:016x} is above {most:016x}, and few are left after it; have the xTR draw a lower one"
+    )]
+    NonceTooHigh {
+        /// The nonce in it.
+        nonce: u64,
+        /// The highest that may be asked with.
+        most: u64,
     },
     /// The VN's NVEs answer for themselves (RFC 9437 section 3).
     #[error(

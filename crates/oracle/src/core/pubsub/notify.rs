@@ -12,29 +12,28 @@ use super::super::output::Event;
 use super::super::subscribe::Stage;
 use super::super::{Shard, Timer};
 use super::change::empty;
-use super::store::{Change, Phase, Unacked};
+use super::store::{Change, Phase, Slot, Subscription, Unacked};
 use super::{Key, NotSubscribed};
 
 impl Shard {
     /// Writes a Map-Notify with the subscription's nonce and sends its first copy.
-    pub(super) fn send_first(&mut self, now: Time, key: Key, records: &[Record<'_>], changes: Vec<Change>) {
-        let Some(octets) = self.signed_notify(key, records) else { return };
-        let Some(subscription) = self.subscriptions.get_mut(key) else { return };
+    pub(super) fn send_first(&mut self, now: Time, slot: Slot, records: &[Record<'_>], changes: Vec<Change>) {
+        let Some(octets) = self.signed_notify(slot, records) else { return };
+        let Some(subscription) = self.subscriptions.get_mut(slot) else { return };
         subscription.unacked = Some(Unacked { octets, changes, sent: 0, due: now });
         self.counters.pubsub_notifies += 1;
-        self.send_copy(now, key);
+        self.send_copy(now, slot);
     }
 
-    fn signed_notify(&self, key: Key, records: &[Record<'_>]) -> Option<Box<[u8]>> {
-        let nonce = self.subscriptions.get(key)?.nonce;
-        let plain = self.nodes.get(key.0)?.plain.as_ref()?;
+    fn signed_notify(&self, slot: Slot, records: &[Record<'_>]) -> Option<Box<[u8]>> {
+        let nonce = self.subscriptions.get(slot)?.nonce;
+        let plain = self.nodes.get(slot.key.0)?.plain.as_ref()?;
         plain.publication(nonce, records).map(Into::into)
     }
 
-    fn send_copy(&mut self, now: Time, key: Key) {
-        let (xtr, eid) = key;
+    fn send_copy(&mut self, now: Time, slot: Slot) {
         let timing = &self.config.timing;
-        let Some(subscription) = self.subscriptions.get_mut(key) else { return };
+        let Some(subscription) = self.subscriptions.get_mut(slot) else { return };
         let here = subscription.asked_at;
         let Some(unacked) = &mut subscription.unacked else { return };
         // Whichever of its RLOCs works.
@@ -47,45 +46,48 @@ impl Shard {
             let (to, octets) = (*to, unacked.octets.clone());
             self.send_notify(to, here, &octets);
         }
-        self.arm(due, Timer::Unacked(xtr, eid));
+        self.arm(due, Timer::Unacked(slot));
     }
 
     /// No Ack has come in time.
-    pub(crate) fn review_unacked(&mut self, now: Time, key: Key) {
+    pub(crate) fn review_unacked(&mut self, now: Time, slot: Slot) {
         let timing = &self.config.timing;
         let most = 1 + timing.notify_retries + timing.notify_backoffs;
-        let Some(subscription) = self.subscriptions.get(key) else { return };
+        let Some(subscription) = self.subscriptions.get(slot) else { return };
         let Some(unacked) = subscription.unacked.as_ref().filter(|unacked| unacked.due <= now) else {
             return;
         };
         let sent = unacked.sent;
         if sent < most {
             self.counters.pubsub_retransmitted += 1;
-            self.send_copy(now, key);
-        } else if subscription.phase == Phase::Leaving {
-            self.left(key);
+            self.send_copy(now, slot);
         } else {
-            self.end_subscription(key, NotSubscribed::Unacknowledged { sent });
+            self.end_subscription(slot, NotSubscribed::Unacknowledged { sent });
         }
     }
 
     /// An address was nobody's for too long.
-    pub(crate) fn review_temporary(&mut self, now: Time, key: Key) {
-        let over = self.subscriptions.get(key).and_then(|one| one.expires).is_some_and(|at| at <= now);
+    pub(crate) fn review_temporary(&mut self, now: Time, slot: Slot) {
+        let over = self.subscriptions.get(slot).and_then(|one| one.expires).is_some_and(|at| at <= now);
         if over {
-            self.end_subscription(key, NotSubscribed::Expired);
+            self.end_subscription(slot, NotSubscribed::Expired);
         }
     }
 
-    /// Ends a subscription with a word to its xTR, which nobody has to acknowledge (RFC 9437 section 5).
-    pub(super) fn end_subscription(&mut self, key: Key, reason: NotSubscribed) {
-        let last = [empty(key.1, TTL_REMOVE, Action::DropAuthFailure)];
-        let octets = self.signed_notify(key, &last);
-        let Some(ended) = self.drop_subscription(key) else { return };
+    /// Ends a subscription with a word to its xTR, which nobody has to acknowledge (RFC 9437 section 5). Of what was
+    /// only asked for in the place of one that stands there is no word: it would be taken for that one's end.
+    pub(super) fn end_subscription(&mut self, slot: Slot, reason: NotSubscribed) {
+        let (xtr, eid) = slot.key;
+        let last = [empty(eid, TTL_REMOVE, Action::DropAuthFailure)];
+        let octets = self.signed_notify(slot, &last);
+        let Some(ended) = self.drop_subscription(slot) else { return };
         if ended.listens() {
-            self.counters.pubsub_ended += 1;
-            let (xtr, eid) = key;
             self.event(Event::NotSubscribed { xtr, eid, reason });
+            let stands = self.subscriptions.get(Slot::standing(slot.key)).is_some_and(Subscription::listens);
+            if slot.asked && stands {
+                return;
+            }
+            self.counters.pubsub_ended += 1;
             if let (Some(octets), Some(to)) = (octets, ended.itr_rlocs.first()) {
                 self.send_notify(*to, ended.asked_at, &octets);
             }
@@ -93,8 +95,8 @@ impl Shard {
     }
 
     /// Sends what is under way once more, out of turn: it is asked for again.
-    pub(super) fn send_again(&mut self, key: Key) {
-        let Some(subscription) = self.subscriptions.get(key) else { return };
+    pub(super) fn send_again(&mut self, slot: Slot) {
+        let Some(subscription) = self.subscriptions.get(slot) else { return };
         let (Some(unacked), Some(to)) = (&subscription.unacked, subscription.itr_rlocs.first()) else {
             return;
         };
@@ -130,15 +132,15 @@ impl Shard {
             MapNotify::decode(&unacked.octets).is_ok_and(|sent| sent.records == ack.records)
         };
         let mut waiting = self.subscriptions.of(xtr).filter(|(_, one)| one.nonce == ack.nonce);
-        let found = waiting.find(|(_, one)| one.unacked.as_ref().is_some_and(matches)).map(|(key, _)| key);
+        let found = waiting.find(|(_, one)| one.unacked.as_ref().is_some_and(matches)).map(|(slot, _)| slot);
         drop(waiting);
-        let Some(key) = found else {
+        let Some(slot) = found else {
             // Of an earlier copy, or of one that is given up.
             self.counters.pubsub_acks_unmatched += 1;
             return;
         };
         self.counters.pubsub_acks += 1;
-        self.acked(key, ack.nonce);
+        self.acked(slot, ack.nonce);
         self.publish_queued(now);
     }
 
@@ -154,24 +156,36 @@ impl Shard {
         self.nodes.at(rloc).find_map(authentic)
     }
 
-    fn acked(&mut self, key: Key, nonce: u64) {
-        let (xtr, eid) = key;
-        let Some(subscription) = self.subscriptions.get_mut(key) else { return };
+    fn acked(&mut self, slot: Slot, nonce: u64) {
+        let key = slot.key;
+        let Some(subscription) = self.subscriptions.get_mut(slot) else { return };
         if let Some(unacked) = subscription.unacked.take() {
-            self.timers.remove(&(unacked.due, Timer::Unacked(xtr, eid)));
+            self.timers.remove(&(unacked.due, Timer::Unacked(slot)));
         }
         let phase = subscription.phase;
-        if phase == Phase::Confirming {
-            subscription.phase = Phase::Active;
-            if subscription.snapshot == Stage::Begin {
-                subscription.snapshot = Stage::Behind(None);
-            }
+        self.raise_floor(key, nonce, slot.asked);
+        match phase {
+            Phase::Confirming => self.stand(key),
+            Phase::Leaving => self.left(key),
+            Phase::Active | Phase::Muted => {}
         }
-        self.raise_floor(key, nonce, phase != Phase::Active);
-        if phase == Phase::Leaving {
-            self.left(key);
-        } else {
-            self.queue(key);
+        self.queue(key);
+    }
+
+    /// What was asked for takes the place of what stood. It has had noted all that changed since it was asked for.
+    fn stand(&mut self, key: Key) {
+        let old = self.drop_subscription(Slot::standing(key));
+        let expires = self.subscriptions.get(Slot::asked(key)).and_then(|one| one.expires);
+        let Some(mut new) = self.drop_subscription(Slot::asked(key)) else { return };
+        new.phase = Phase::Active;
+        // The old one may have been published beyond.
+        new.nonce = old.map_or(new.nonce, |old| new.nonce.max(old.nonce));
+        if new.snapshot == Stage::Begin {
+            new.snapshot = Stage::Behind(None);
+        }
+        self.subscriptions.insert(Slot::standing(key), new);
+        if let Some(at) = expires {
+            self.arm(at, Timer::Temporary(Slot::standing(key)));
         }
     }
 
@@ -183,7 +197,7 @@ impl Shard {
         let subscriptions = &self.subscriptions;
         let Some(plain) = self.nodes.get_mut(xtr).and_then(|node| node.plain.as_mut()) else { return };
         plain.floors.raise(eid, nonce);
-        let forgotten = plain.floors.bound(limit, |other| subscriptions.get((xtr, other)).is_some());
+        let forgotten = plain.floors.bound(limit, |other| subscriptions.has((xtr, other)));
         if asked {
             self.event(Event::SaveSubscriptionNonce { xtr, eid, nonce: Some(nonce) });
         }
@@ -195,11 +209,19 @@ impl Shard {
     /// An xTR has left: it stays silent of this part when it is subscribed to more.
     fn left(&mut self, key: Key) {
         let (xtr, eid) = key;
-        let Some(mut subscription) = self.drop_subscription(key) else { return };
+        let old = self.drop_subscription(Slot::standing(key));
+        let Some(mut end) = self.drop_subscription(Slot::asked(key)) else { return };
+        // What was muted of it has nothing to be silent of any more.
+        let below =
+            |(slot, one): &(Slot, &Subscription)| one.phase == Phase::Muted && eid.covers(&slot.key.1);
+        let muted: Vec<Slot> = self.subscriptions.of(xtr).filter(below).map(|(slot, _)| slot).collect();
+        for slot in muted {
+            self.drop_subscription(slot);
+        }
         if self.subscriptions.above(xtr, eid).is_some() {
-            subscription.phase = Phase::Muted;
-            subscription.unacked = None;
-            self.subscriptions.insert(key, subscription);
+            end.phase = Phase::Muted;
+            end.nonce = old.map_or(end.nonce, |old| end.nonce.max(old.nonce));
+            self.subscriptions.insert(Slot::standing(key), end);
         }
     }
 

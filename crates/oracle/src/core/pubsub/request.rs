@@ -16,8 +16,11 @@ use super::super::resolver::Asked;
 use super::super::subscribe::Stage;
 use super::super::wire::{WireEid, from_lisp};
 use super::super::{Shard, Timer};
-use super::store::{Phase, Subscription};
+use super::store::{Phase, Slot, Subscription};
 use super::{Key, NotSubscribed};
+
+/// The highest nonce that may be asked with: whoever acknowledges it has as many left as can be used.
+const HIGHEST: u64 = u64::MAX - (1 << 32);
 
 /// Whether a Map-Request asks for the end of subscriptions: its one ITR-RLOC is no address.
 pub(crate) fn leaves(request: &MapRequest<'_>) -> bool {
@@ -49,7 +52,7 @@ impl Shard {
         let key = (asked.nve, eid);
         if identity && self.is_waiting(key, asked.request.nonce) {
             self.counters.requests += 1;
-            self.send_again(key);
+            self.send_again(Slot::asked(key));
             return true;
         }
         let refused = if identity {
@@ -89,8 +92,7 @@ impl Shard {
 
     /// Whether the Map-Notify that answers this very Map-Request waits for its Ack.
     fn is_waiting(&self, key: Key, nonce: u64) -> bool {
-        let waits = |one: &Subscription| matches!(one.phase, Phase::Confirming | Phase::Leaving);
-        self.subscriptions.get(key).is_some_and(|one| waits(one) && one.nonce == nonce)
+        self.subscriptions.get(Slot::asked(key)).is_some_and(|one| one.nonce == nonce)
     }
 
     /// Whether there can be such a subscription, or an end of it.
@@ -109,14 +111,18 @@ impl Shard {
         let last = plain.and_then(|plain| plain.floors.get(eid));
         // An older Map-Request may come behind a newer one whose Ack is still to come. What is under way has its
         // nonce already: whoever asks with the same is told by that.
-        let last = last.max(self.subscriptions.get(key).map(|one| one.nonce));
+        let slots = [Slot::standing(key), Slot::asked(key)].into_iter();
+        let last = last.max(slots.filter_map(|slot| self.subscriptions.get(slot)).map(|one| one.nonce).max());
         if let Some(last) = last.filter(|last| nonce <= *last) {
             return Err(NotSubscribed::Replayed { nonce, last });
+        }
+        if nonce > HIGHEST {
+            return Err(NotSubscribed::NonceTooHigh { nonce, most: HIGHEST });
         }
         let limits = &self.config.limits;
         let (count, all) = (self.subscriptions.count(xtr), self.subscriptions.len());
         let full = count >= limits.subscriptions_per_xtr.max(1) || all >= limits.subscriptions.max(1);
-        if full && self.subscriptions.get(key).is_none() {
+        if full && !self.subscriptions.has(key) {
             return Err(NotSubscribed::Full { count });
         }
         Ok(())
@@ -143,7 +149,7 @@ impl Shard {
     }
 
     fn subscribe(&mut self, now: Time, asked: &Asked<'_>, key: Key, host: Option<Eid>) {
-        let (xtr, eid) = key;
+        let (_, eid) = key;
         // Deployed xTRs name an RLOC twice at times. The family that works is tried first.
         let mut itr_rlocs: Vec<IpAddr> = Vec::new();
         for ip in asked.request.itr_rlocs.iter().filter_map(|address| address.as_ip()) {
@@ -156,10 +162,10 @@ impl Shard {
         let temporary = host.is_some_and(unknown);
         let expires = temporary.then(|| now + self.config.timing.temporary_subscription);
         // What was being told is told anew: of a prefix the confirmation says nothing.
-        let mut pending = BTreeSet::new();
-        if let Some(old) = self.drop_subscription(key) {
-            pending = old.pending;
-            pending.extend(old.unacked.into_iter().flat_map(|unacked| unacked.changes));
+        let mut pending = self.drop_subscription(Slot::asked(key)).map(|old| old.pending).unwrap_or_default();
+        if let Some(old) = self.subscriptions.get(Slot::standing(key)) {
+            pending.extend(old.pending.iter().copied());
+            pending.extend(old.unacked.iter().flat_map(|unacked| unacked.changes.iter().copied()));
         }
         if host.is_some() && pending.iter().all(|(_, mac)| mac.is_none()) {
             // The confirmation says as much.
@@ -176,27 +182,21 @@ impl Shard {
             expires,
             queued: false,
         };
-        self.subscriptions.insert(key, subscription);
+        self.subscriptions.insert(Slot::asked(key), subscription);
         if let Some(at) = expires {
-            self.arm(at, Timer::Temporary(xtr, eid));
+            self.arm(at, Timer::Temporary(Slot::asked(key)));
         }
         self.counters.pubsub_subscribed += 1;
         if let (Some(host), Ok(vni)) = (host, Vni::new(eid.iid())) {
             // From now on it is told, not had to ask.
-            self.end_solicit(AskKey { vni, eid: host, asker: xtr });
+            self.end_solicit(AskKey { vni, eid: host, asker: key.0 });
         }
         self.confirm(now, key, host);
     }
 
     fn leave(&mut self, now: Time, asked: &Asked<'_>, key: Key) {
-        self.drop_subscription(key);
-        let (xtr, eid) = key;
-        // What was muted of it has nothing to be silent of any more.
-        let below = |(other, one): &(Key, &Subscription)| one.phase == Phase::Muted && eid.covers(&other.1);
-        let muted: Vec<Key> = self.subscriptions.of(xtr).filter(below).map(|(key, _)| key).collect();
-        for key in muted {
-            self.drop_subscription(key);
-        }
+        let (slot, eid) = (Slot::asked(key), key.1);
+        self.drop_subscription(slot);
         let subscription = Subscription {
             phase: Phase::Leaving,
             itr_rlocs: vec![asked.source_rloc],
@@ -208,31 +208,30 @@ impl Shard {
             expires: None,
             queued: false,
         };
-        self.subscriptions.insert(key, subscription);
+        self.subscriptions.insert(slot, subscription);
         self.counters.pubsub_unsubscribed += 1;
         let record =
             Record { ttl: TTL_REMOVE, mask_len: eid.mask_len(), eid: eid.address(), ..Record::default() };
-        self.send_first(now, key, &[record], Vec::new());
+        self.send_first(now, slot, &[record], Vec::new());
     }
 
     /// Takes a subscription out, with its timers.
-    pub(super) fn drop_subscription(&mut self, key: Key) -> Option<Subscription> {
-        let removed = self.subscriptions.remove(key)?;
-        let (xtr, eid) = key;
+    pub(super) fn drop_subscription(&mut self, slot: Slot) -> Option<Subscription> {
+        let removed = self.subscriptions.remove(slot)?;
         if let Some(unacked) = &removed.unacked {
-            self.timers.remove(&(unacked.due, Timer::Unacked(xtr, eid)));
+            self.timers.remove(&(unacked.due, Timer::Unacked(slot)));
         }
         if let Some(at) = removed.expires {
-            self.timers.remove(&(at, Timer::Temporary(xtr, eid)));
+            self.timers.remove(&(at, Timer::Temporary(slot)));
         }
         Some(removed)
     }
 
     /// An xTR is gone, or has another key: nothing can be told to it.
     pub(crate) fn forget_subscriptions(&mut self, xtr: XtrId) {
-        let keys: Vec<Key> = self.subscriptions.of(xtr).map(|(key, _)| key).collect();
-        for key in keys {
-            self.drop_subscription(key);
+        let slots: Vec<Slot> = self.subscriptions.of(xtr).map(|(slot, _)| slot).collect();
+        for slot in slots {
+            self.drop_subscription(slot);
         }
     }
 
@@ -241,25 +240,26 @@ impl Shard {
         if self.subscriptions.is_empty() {
             return;
         }
-        let lost = |(key, one): (Key, &Subscription)| {
-            let (xtr, eid) = key;
+        let lost = |(slot, one): (Slot, &Subscription)| {
+            let (xtr, eid) = slot.key;
             let vni = Vni::new(eid.iid()).ok().filter(|vni| self.may_ask(xtr, *vni));
             let own = self.nodes.get(xtr).is_some_and(|node| {
                 one.itr_rlocs.iter().all(|ip| node.rlocs.iter().any(|rloc| rloc.get() == *ip))
             });
             match vni {
                 Some(vni) if own && self.is_answered_for(vni, None) => None,
-                Some(_) if own => Some((key, NotSubscribed::Forwarded)),
-                _ => Some((key, NotSubscribed::NotAllowed)),
+                Some(_) if own => Some((slot, NotSubscribed::Forwarded)),
+                _ => Some((slot, NotSubscribed::NotAllowed)),
             }
         };
-        let concerned = |(key, _): &(Key, &Subscription)| vni.is_none_or(|vni| vni.get() == key.1.iid());
-        let lost: Vec<(Key, NotSubscribed)> = match xtr {
+        let concerned =
+            |(slot, _): &(Slot, &Subscription)| vni.is_none_or(|vni| vni.get() == slot.key.1.iid());
+        let lost: Vec<(Slot, NotSubscribed)> = match xtr {
             Some(xtr) => self.subscriptions.of(xtr).filter(concerned).filter_map(lost).collect(),
             None => self.subscriptions.iter().filter(concerned).filter_map(lost).collect(),
         };
-        for (key, reason) in lost {
-            self.end_subscription(key, reason);
+        for (slot, reason) in lost {
+            self.end_subscription(slot, reason);
         }
     }
 }

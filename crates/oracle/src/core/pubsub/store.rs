@@ -13,14 +13,34 @@ use super::Key;
 /// told the one was told the other. Ordered, so that all about an EID stands together.
 pub(crate) type Change = (Eid, Option<MacAddr>);
 
+/// The place of a subscription. What is asked for stands beside what was acknowledged, until it is itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Slot {
+    pub(crate) key: Key,
+    /// It waits for the Ack that puts it in the place of what stands.
+    pub(crate) asked: bool,
+}
+
+impl Slot {
+    /// What has been acknowledged.
+    pub(crate) const fn standing(key: Key) -> Self {
+        Self { key, asked: false }
+    }
+
+    /// What a Map-Request, which anybody may have sent, asks for.
+    pub(crate) const fn asked(key: Key) -> Self {
+        Self { key, asked: true }
+    }
+}
+
 /// How far a subscription is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Phase {
-    /// Its confirmation is not acknowledged yet.
+    /// Asked for: its confirmation is not acknowledged yet.
     Confirming,
     /// Changes are published.
     Active,
-    /// Its end is confirmed, and that is not acknowledged yet.
+    /// Asked for: the end of what stands, confirmed but not acknowledged yet.
     Leaving,
     /// The xTR wants no word of this part of a less specific prefix that it is subscribed to.
     Muted,
@@ -69,11 +89,14 @@ impl Subscription {
 /// All subscriptions of plain xTRs in a shard.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Subscriptions {
-    all: BTreeMap<Key, Subscription>,
-    by_eid: BTreeSet<(lisp::Eid, XtrId)>,
+    all: BTreeMap<Slot, Subscription>,
+    by_eid: BTreeSet<(lisp::Eid, XtrId, bool)>,
     /// How many there are of each Instance ID, address and mask length: what has to be looked for.
     lengths: BTreeMap<(u32, u8, u8), usize>,
+    /// How many prefixes of each xTR.
     counts: BTreeMap<XtrId, usize>,
+    /// How many of all.
+    len: usize,
     /// Those with something to publish, each once.
     pub(crate) ready: VecDeque<Key>,
     /// Map-Notifies that may be sent before the next interval begins.
@@ -89,14 +112,16 @@ impl Subscriptions {
             by_eid: BTreeSet::new(),
             lengths: BTreeMap::new(),
             counts: BTreeMap::new(),
+            len: 0,
             ready: VecDeque::new(),
             budget,
             armed: false,
         }
     }
 
+    /// How many prefixes are kept, each xTR's on its own; what stands and what is asked for in its place are one.
     pub(crate) fn len(&self) -> usize {
-        self.all.len()
+        self.len
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -108,66 +133,90 @@ impl Subscriptions {
         self.counts.get(&xtr).copied().unwrap_or(0)
     }
 
-    pub(crate) fn get(&self, key: Key) -> Option<&Subscription> {
-        self.all.get(&key)
+    pub(crate) fn get(&self, slot: Slot) -> Option<&Subscription> {
+        self.all.get(&slot)
     }
 
-    pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut Subscription> {
-        self.all.get_mut(&key)
+    pub(crate) fn get_mut(&mut self, slot: Slot) -> Option<&mut Subscription> {
+        self.all.get_mut(&slot)
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, &Subscription)> + '_ {
-        self.all.iter().map(|(key, subscription)| (*key, subscription))
+    /// Whether there is one of a prefix, asked for or standing.
+    pub(crate) fn has(&self, key: Key) -> bool {
+        self.all.contains_key(&Slot::standing(key)) || self.all.contains_key(&Slot::asked(key))
+    }
+
+    /// To how many prefixes an xTR is subscribed, or asks to be.
+    pub(crate) fn listening(&self, xtr: XtrId) -> usize {
+        let listening = self.of(xtr).filter(|(_, one)| one.listens());
+        listening.map(|(slot, _)| slot.key).collect::<BTreeSet<Key>>().len()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Slot, &Subscription)> + '_ {
+        self.all.iter().map(|(slot, subscription)| (*slot, subscription))
     }
 
     /// Those of one xTR.
-    pub(crate) fn of(&self, xtr: XtrId) -> impl Iterator<Item = (Key, &Subscription)> + '_ {
+    pub(crate) fn of(&self, xtr: XtrId) -> impl Iterator<Item = (Slot, &Subscription)> + '_ {
         self.all
-            .range((xtr, lisp::Eid::FIRST)..)
-            .take_while(move |((id, _), _)| *id == xtr)
-            .map(|(key, one)| (*key, one))
+            .range(Slot::standing((xtr, lisp::Eid::FIRST))..)
+            .take_while(move |(slot, _)| slot.key.0 == xtr)
+            .map(|(slot, one)| (*slot, one))
     }
 
-    pub(crate) fn insert(&mut self, key: Key, subscription: Subscription) {
-        if self.all.insert(key, subscription).is_none() {
-            let (xtr, eid) = key;
-            self.by_eid.insert((eid, xtr));
+    pub(crate) fn insert(&mut self, slot: Slot, subscription: Subscription) {
+        let known = self.has(slot.key);
+        if self.all.insert(slot, subscription).is_none() {
+            let (xtr, eid) = slot.key;
+            self.by_eid.insert((eid, xtr, slot.asked));
             *self.lengths.entry(length(eid)).or_default() += 1;
-            *self.counts.entry(xtr).or_default() += 1;
+            if !known {
+                *self.counts.entry(xtr).or_default() += 1;
+                self.len += 1;
+            }
         }
     }
 
-    pub(crate) fn remove(&mut self, key: Key) -> Option<Subscription> {
-        let removed = self.all.remove(&key)?;
-        let (xtr, eid) = key;
-        self.by_eid.remove(&(eid, xtr));
+    pub(crate) fn remove(&mut self, slot: Slot) -> Option<Subscription> {
+        let removed = self.all.remove(&slot)?;
+        let (xtr, eid) = slot.key;
+        self.by_eid.remove(&(eid, xtr, slot.asked));
         drop_one(&mut self.lengths, length(eid));
-        drop_one(&mut self.counts, xtr);
+        if !self.has(slot.key) {
+            drop_one(&mut self.counts, xtr);
+            self.len -= 1;
+        }
         if removed.queued {
-            self.ready.retain(|other| *other != key);
+            self.ready.retain(|other| *other != slot.key);
         }
         Some(removed)
     }
 
-    /// The subscriptions that `eid` belongs to: of each xTR its most specific one.
-    pub(crate) fn told_of(&self, eid: lisp::Eid) -> Vec<Key> {
+    /// The subscriptions that `eid` belongs to: of each xTR the most specific one that stands, and those asked for
+    /// in its place or for a part of it. Nobody is silenced by what has not been acknowledged.
+    pub(crate) fn told_of(&self, eid: lisp::Eid) -> Vec<Slot> {
         let (mut found, mut seen) = (Vec::new(), BTreeSet::new());
         for prefix in self.prefixes(eid) {
-            let at = self.by_eid.range((prefix, XtrId([0; 16]))..=(prefix, XtrId([0xff; 16])));
-            found.extend(at.filter(|(_, xtr)| seen.insert(*xtr)).map(|(_, xtr)| (*xtr, prefix)));
+            let at = self.by_eid.range((prefix, XtrId([0; 16]), false)..=(prefix, XtrId([0xff; 16]), true));
+            let here = at.filter(|(_, xtr, _)| !seen.contains(xtr));
+            let here: Vec<Slot> =
+                here.map(|(_, xtr, asked)| Slot { key: (*xtr, prefix), asked: *asked }).collect();
+            seen.extend(here.iter().filter(|slot| !slot.asked).map(|slot| slot.key.0));
+            found.extend(here);
         }
         found
     }
 
-    /// The most specific subscription of an xTR that `eid` belongs to, `eid` itself included.
+    /// The most specific standing subscription of an xTR that `eid` belongs to, `eid` itself included.
     pub(crate) fn best(&self, xtr: XtrId, eid: lisp::Eid) -> Option<(Key, &Subscription)> {
-        self.prefixes(eid).find_map(|prefix| self.all.get(&(xtr, prefix)).map(|one| ((xtr, prefix), one)))
+        let at = |prefix| self.get(Slot::standing((xtr, prefix))).map(|one| ((xtr, prefix), one));
+        self.prefixes(eid).find_map(at)
     }
 
     /// The less specific subscription of an xTR that `eid` lies in and that is published.
     pub(crate) fn above(&self, xtr: XtrId, eid: lisp::Eid) -> Option<Key> {
         let mut shorter = self.prefixes(eid).filter(|prefix| *prefix != eid).map(|prefix| (xtr, prefix));
-        shorter.find(|key| self.all.get(key).is_some_and(Subscription::listens))
+        shorter.find(|key| self.get(Slot::standing(*key)).is_some_and(Subscription::listens))
     }
 
     /// The prefixes that `eid` lies in and somebody may be subscribed to, the most specific first.

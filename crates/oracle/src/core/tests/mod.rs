@@ -7,6 +7,7 @@ mod members;
 mod notify;
 mod properties;
 mod pubsub;
+mod pubsub_forged;
 mod pubsub_loss;
 mod push;
 mod register;

@@ -1,24 +1,25 @@
 //! N7, N8, N11: plain xTRs that subscribe over UDP (RFC 9437).
 
 use super::*;
+use crate::core::pubsub::Slot;
 use weft_lisp::{Algorithm, EidAddr, MacLength, MapNotify, NotifyKind, auth};
 use weft_model::SiteId;
 
 const KEY: &[u8] = b"a pre-shared secret";
 
 /// A record of a Map-Notify: EID, TTL, action, locators.
-type Told = (String, u32, Action, Vec<String>);
+pub(super) type Told = (String, u32, Action, Vec<String>);
 
 /// A Map-Notify: where to, nonce, records.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Got {
+pub(super) struct Got {
     to: IpAddr,
-    nonce: u64,
-    records: Vec<Told>,
+    pub(super) nonce: u64,
+    pub(super) records: Vec<Told>,
     octets: Vec<u8>,
 }
 
-fn xtr_fact(saved: &[(lisp::Eid, u64)]) -> XtrFact {
+pub(super) fn xtr_fact(saved: &[(lisp::Eid, u64)]) -> XtrFact {
     XtrFact {
         xtr_id: nve(5),
         site_id: SiteId(9),
@@ -33,7 +34,7 @@ fn xtr_fact(saved: &[(lisp::Eid, u64)]) -> XtrFact {
     }
 }
 
-fn with(limits: Limits) -> Bench {
+pub(super) fn with(limits: Limits) -> Bench {
     let timing = Timing { patience: Duration::ZERO, ..Timing::default() };
     let mut bench = Bench::with(2, ShardConfig { timing, limits, ..ShardConfig::default() });
     bench.fact(Fact::Xtr(xtr_fact(&[])));
@@ -47,33 +48,33 @@ fn with(limits: Limits) -> Bench {
 }
 
 /// xTR 5 may ask in VN 1, where NVE 1 has TSI 1.
-fn bench() -> Bench {
+pub(super) fn bench() -> Bench {
     with(Limits::default())
 }
 
-fn host(eid: Eid) -> lisp::Eid {
+pub(super) fn host(eid: Eid) -> lisp::Eid {
     wire::to_lisp(vni(1), eid)
 }
 
-fn all(addr: impl Into<EidAddr>) -> lisp::Eid {
+pub(super) fn all(addr: impl Into<EidAddr>) -> lisp::Eid {
     lisp::Eid::prefix(1, addr, 0).unwrap()
 }
 
-fn all_v4() -> lisp::Eid {
+pub(super) fn all_v4() -> lisp::Eid {
     all(std::net::Ipv4Addr::UNSPECIFIED)
 }
 
-struct Ask {
+pub(super) struct Ask {
     eids: Vec<lisp::Eid>,
     nonce: u64,
-    itr_rlocs: Vec<IpAddr>,
+    pub(super) itr_rlocs: Vec<IpAddr>,
     xtr: Option<lisp::Xtr>,
     from: IpAddr,
     notify: bool,
 }
 
 impl Ask {
-    fn new(eid: lisp::Eid, nonce: u64) -> Self {
+    pub(super) fn new(eid: lisp::Eid, nonce: u64) -> Self {
         Self {
             eids: vec![eid],
             nonce,
@@ -109,14 +110,14 @@ impl Ask {
         octets
     }
 
-    fn send(&self, bench: &mut Bench) {
+    pub(super) fn send(&self, bench: &mut Bench) {
         let from = SocketAddr::new(self.from, 7777);
         bench.shard.handle_datagram(bench.now, from, oracle_ip(), &self.octets());
     }
 }
 
 /// What was sent: Map-Notifies, all of them authentic, and how much else to the xTR.
-fn got(bench: &mut Bench) -> (Vec<Got>, Vec<Sent>) {
+pub(super) fn got(bench: &mut Bench) -> (Vec<Got>, Vec<Sent>) {
     let (mut notifies, mut others) = (Vec::new(), Vec::new());
     for sent in bench.sent() {
         match sent {
@@ -141,17 +142,17 @@ fn got(bench: &mut Bench) -> (Vec<Got>, Vec<Sent>) {
 }
 
 /// The one Map-Notify that was sent, and nothing else.
-fn one(bench: &mut Bench) -> Got {
+pub(super) fn one(bench: &mut Bench) -> Got {
     let (mut notifies, others) = got(bench);
     assert_eq!((notifies.len(), &others[..]), (1, &[][..]), "{notifies:?}");
     notifies.remove(0)
 }
 
-fn nothing(bench: &mut Bench) {
+pub(super) fn nothing(bench: &mut Bench) {
     assert_eq!(got(bench), (vec![], vec![]));
 }
 
-fn ack_with(octets: &[u8], key: &[u8]) -> Vec<u8> {
+pub(super) fn ack_with(octets: &[u8], key: &[u8]) -> Vec<u8> {
     let notify = MapNotify::decode(octets).unwrap();
     let auth = Algorithm::HmacSha256.placeholder(1, MacLength::Truncated);
     let ack = MapNotify { kind: NotifyKind::Ack, auth, ..notify };
@@ -161,38 +162,38 @@ fn ack_with(octets: &[u8], key: &[u8]) -> Vec<u8> {
     out
 }
 
-fn from_xtr(bench: &mut Bench, octets: &[u8]) {
+pub(super) fn from_xtr(bench: &mut Bench, octets: &[u8]) {
     bench.shard.handle_datagram(bench.now, SocketAddr::new(rloc(5).get(), 4342), oracle_ip(), octets);
 }
 
-fn ack(bench: &mut Bench, got: &Got) {
+pub(super) fn ack(bench: &mut Bench, got: &Got) {
     from_xtr(bench, &ack_with(&got.octets, KEY));
 }
 
 /// Subscribes, is confirmed and acknowledges.
-fn subscribed(bench: &mut Bench, eid: lisp::Eid, nonce: u64) -> Got {
+pub(super) fn subscribed(bench: &mut Bench, eid: lisp::Eid, nonce: u64) -> Got {
     Ask::new(eid, nonce).send(bench);
     let confirmation = one(bench);
     assert_eq!(confirmation.nonce, nonce);
     ack(bench, &confirmation);
-    assert!(bench.shard.subscriptions.iter().any(|(key, _)| key == (nve(5), eid)));
+    assert!(bench.shard.subscriptions.iter().any(|(slot, _)| slot == Slot::standing((nve(5), eid))));
     confirmation
 }
 
-fn mac_record(n: u8, by: u8) -> Told {
+pub(super) fn mac_record(n: u8, by: u8) -> Told {
     (host(mac(n)).to_string(), 15, Action::NoAction, at(by))
 }
 
-fn ip_record(eid: Eid, n: u8) -> Told {
+pub(super) fn ip_record(eid: Eid, n: u8) -> Told {
     (host(eid).to_string(), 15, Action::NoAction, at_mac(n))
 }
 
-fn gone(eid: Eid) -> Told {
+pub(super) fn gone(eid: Eid) -> Told {
     (host(eid).to_string(), 0, Action::NoAction, vec![])
 }
 
 /// The Map-Reply about a prefix: its nonce, TTL and action.
-fn denied(bench: &mut Bench) -> (u64, u32, Action) {
+pub(super) fn denied(bench: &mut Bench) -> (u64, u32, Action) {
     let mut octets = Vec::new();
     let transmit = bench.shard.poll_transmit(&mut octets).unwrap();
     assert!(matches!(transmit, Transmit::Udp { dst, .. } if dst == SocketAddr::new(rloc(5).get(), 5555)));
@@ -202,7 +203,7 @@ fn denied(bench: &mut Bench) -> (u64, u32, Action) {
     (reply.nonce, record.ttl, record.action)
 }
 
-fn refusals(bench: &mut Bench) -> Vec<NotSubscribed> {
+pub(super) fn refusals(bench: &mut Bench) -> Vec<NotSubscribed> {
     let events = bench.events().into_iter();
     events
         .filter_map(|event| match event {
@@ -439,11 +440,11 @@ fn n7_who_leaves_is_told_so_and_then_no_more() {
     let over = one(&mut bench);
     assert_eq!((over.nonce, over.to), (2, rloc(5).get()), "to where it came from");
     assert_eq!(over.records, [gone(ip4(1))]);
+    ack(&mut bench, &over);
+    assert!(bench.shard.subscriptions.is_empty());
     bench.withdraw(10, 1, 1, 1);
     bench.register(10, 1, 1, 1, ACTIVE);
     nothing(&mut bench);
-    ack(&mut bench, &over);
-    assert!(bench.shard.subscriptions.is_empty());
     // The old Map-Requests do not count any more; without the N bit it is no such request at all.
     for nonce in [1, 2] {
         Ask::new(host(ip4(1)), nonce).send(&mut bench);
@@ -489,7 +490,8 @@ fn n7_a_part_of_a_whole_vn_is_left_until_it_is_subscribed_to() {
 fn n7_strangers_and_wrong_keys_change_nothing() {
     let mut bench = bench();
     let confirmation = subscribed(&mut bench, host(mac(1)), 9);
-    let nonces = |bench: &Bench| bench.shard.subscriptions.get((nve(5), host(mac(1)))).cloned();
+    let nonces =
+        |bench: &Bench| bench.shard.subscriptions.get(Slot::standing((nve(5), host(mac(1))))).cloned();
     let before = nonces(&bench);
     let ask = |change: &dyn Fn(&mut Ask)| {
         let mut ask = Ask::new(host(mac(1)), 10);
@@ -627,13 +629,17 @@ fn n7_limits_down_to_one() {
 #[test]
 fn n7_nonces_count_beyond_a_restart_and_the_last_nonce_ends_a_subscription() {
     let mut bench = Bench::new(1);
-    bench.fact(Fact::Xtr(xtr_fact(&[(host(mac(1)), 50), (host(mac(2)), u64::MAX - 1)])));
+    bench.fact(Fact::Xtr(xtr_fact(&[(host(mac(1)), 50), (host(mac(2)), 60)])));
     bench.grant(1, 1, 1);
     Ask::new(host(mac(1)), 50).send(&mut bench);
     nothing(&mut bench);
     subscribed(&mut bench, host(mac(1)), 51);
-    subscribed(&mut bench, host(mac(2)), u64::MAX);
+    let last = u64::MAX - (1 << 32);
+    subscribed(&mut bench, host(mac(2)), last);
     bench.events();
+    // As after as many publications.
+    let slot = Slot::standing((nve(5), host(mac(2))));
+    bench.shard.subscriptions.get_mut(slot).unwrap().nonce = u64::MAX;
     bench.grant(1, 2, 1);
     assert_eq!(one(&mut bench).records[0].2, Action::DropAuthFailure);
     assert_eq!(refusals(&mut bench), [NotSubscribed::NoncesUsedUp]);

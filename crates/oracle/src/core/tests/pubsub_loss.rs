@@ -238,7 +238,7 @@ impl World {
         }
         for (which, eid) in prefixes().into_iter().enumerate() {
             if let Some((_, _, cache)) = self.heard.get_mut(&eid)
-                && self.bench.shard.subscriptions.get((nve(5), eid)).is_none()
+                && !self.bench.shard.subscriptions.has((nve(5), eid))
             {
                 // It has been given up; who asks again begins anew.
                 cache.clear();
