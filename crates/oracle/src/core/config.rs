@@ -69,7 +69,8 @@ pub struct Limits {
     pub subscriptions: usize,
     /// EID-Prefixes of one plain xTR whose last nonce is kept, subscribed to or not.
     pub subscription_nonces_per_xtr: usize,
-    /// Changes noted for one such subscription while a Map-Notify waits for its Ack; beyond, it ends.
+    /// Changes noted for one such subscription while a Map-Notify waits for its Ack; beyond, a prefix's snapshot
+    /// begins anew and withdrawals alone are noted, and beyond that it ends.
     pub changes_per_subscription: usize,
     /// Octets of a Map-Notify to a subscriber: more than one EID's records are put into the next.
     pub notify_octets: usize,
@@ -175,7 +176,7 @@ impl Default for Limits {
             subscriptions_per_xtr: 1_024,
             subscriptions: 16_384,
             subscription_nonces_per_xtr: 4_096,
-            changes_per_subscription: 1_024,
+            changes_per_subscription: 16_384,
             notify_octets: 1_400,
             notifies_per_turn: 64,
         }

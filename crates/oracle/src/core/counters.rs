@@ -127,6 +127,8 @@ counters! {
     pubsub_retransmitted,
     /// Changes that took the place of another that waited for a subscriber's Map-Notify-Ack.
     pubsub_coalesced,
+    /// Snapshots for subscribers that began anew: more had changed than is noted.
+    pubsub_restarted,
     /// Map-Notify-Acks of what was waiting for one.
     pubsub_acks,
     /// Authentic Map-Notify-Acks of nothing that was waiting for one.

@@ -23,6 +23,8 @@ const HEADER: usize = 16;
 const AT_ONCE: usize = 16;
 /// The longest MAC.
 const MAC: usize = 32;
+/// Changes noted for what is only asked for: there may be many such, and the xTR asks again.
+const ASKED: usize = 1_024;
 /// Records of one message (RFC 9301 section 5.7: an octet says how many).
 const RECORDS: usize = 255;
 
@@ -61,6 +63,7 @@ impl Shard {
     fn note(&mut self, slot: Slot, eid: Eid, old_mac: Option<MacAddr>, there: bool) {
         // One change of an address may take two.
         let limit = self.config.limits.changes_per_subscription.max(2);
+        let limit = if slot.asked { limit.min(ASKED) } else { limit };
         let Some(subscription) = self.subscriptions.get_mut(slot).filter(|one| one.listens()) else { return };
         if let Some(at) = subscription.expires.take_if(|_| there) {
             self.timers.remove(&(at, Timer::Temporary(slot)));
@@ -76,13 +79,40 @@ impl Shard {
         if old_mac.is_some() {
             subscription.pending.insert((eid, old_mac));
         }
-        let changes = subscription.pending.len();
-        if changes > limit {
-            // Nothing may be lost in silence.
-            self.end_subscription(slot, NotSubscribed::Overrun { changes });
-            return;
+        if subscription.pending.len() > limit {
+            let changes = self.note_less(slot);
+            if changes > limit {
+                // Nothing may be lost in silence.
+                self.end_subscription(slot, NotSubscribed::Overrun { changes });
+                return;
+            }
         }
         self.queue(slot.key);
+    }
+
+    /// Leaves what is there to the snapshot of a prefix, which begins anew: what remains noted is what is there no
+    /// more, and MACs that an address had. Gives how much that is.
+    fn note_less(&mut self, slot: Slot) -> usize {
+        let Some(subscription) = self.subscriptions.get(slot) else { return 0 };
+        let pending = &subscription.pending;
+        let (_, prefix) = slot.key;
+        // An address has no snapshot.
+        let has_snapshot = prefix.mask_len() < prefix.addr().bits();
+        let Some(vni) = Vni::new(prefix.iid()).ok().filter(|_| has_snapshot) else { return pending.len() };
+        let moved =
+            |eid: &Eid| pending.range((*eid, Some(MacAddr([0; 6])))..).next().is_some_and(|(o, _)| o == eid);
+        let stays =
+            |(eid, mac): &&Change| mac.is_some() || moved(eid) || shown(&self.told(vni, *eid)).is_none();
+        let pending: BTreeSet<Change> = pending.iter().filter(stays).copied().collect();
+        let changes = pending.len();
+        if let Some(subscription) = self.subscriptions.get_mut(slot) {
+            subscription.pending = pending;
+            if subscription.snapshot != Stage::Begin {
+                subscription.snapshot = Stage::Behind(None);
+            }
+        }
+        self.counters.pubsub_restarted += 1;
+        changes
     }
 
     /// Puts a subscription in the queue when it has something to publish and may.

@@ -88,8 +88,10 @@ pub enum NotSubscribed {
         /// How often.
         sent: u32,
     },
-    /// More has changed than is kept while a Map-Notify was under way.
-    #[error("{changes} changes wait for a Map-Notify-Ack; the xTR is too slow and has to begin anew")]
+    /// More is gone than is kept while a Map-Notify was under way: the snapshot tells of the rest.
+    #[error(
+        "{changes} withdrawals wait for Map-Notify-Acks, more than are kept; the xTR has to subscribe anew"
+    )]
     Overrun {
         /// How many.
         changes: usize,

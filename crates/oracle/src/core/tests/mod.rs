@@ -9,6 +9,7 @@ mod properties;
 mod pubsub;
 mod pubsub_forged;
 mod pubsub_loss;
+mod pubsub_many;
 mod push;
 mod register;
 mod resolve;

@@ -606,8 +606,8 @@ fn n7_limits_down_to_one() {
     ack(&mut bench, &piece);
     bench.pass(Duration::from_millis(1));
     nothing(&mut bench);
-    // One change under way, two wait, as an address may take; a third is more than is kept, and nothing is lost in
-    // silence.
+    // One change under way, two wait, as an address may take. A third is left to the snapshot, which begins anew; a
+    // third withdrawal is more than is kept, and nothing is lost in silence.
     for n in [1, 2] {
         bench.withdraw(10, 1, 1, n);
     }
@@ -616,6 +616,11 @@ fn n7_limits_down_to_one() {
     bench.register(10, 1, 1, 1, ACTIVE);
     nothing(&mut bench);
     bench.grant(1, 3, 1);
+    nothing(&mut bench);
+    assert_eq!(refusals(&mut bench), []);
+    bench.fact(Fact::GrantGone(tsi(1, 3)));
+    nothing(&mut bench);
+    bench.withdraw(10, 1, 1, 1);
     assert_eq!(one(&mut bench).records[0].2, Action::DropAuthFailure);
     assert_eq!(refusals(&mut bench), [NotSubscribed::Overrun { changes: 3 }]);
     assert!(bench.shard.subscriptions.is_empty());

@@ -1,0 +1,62 @@
+//! N8: more changes at once than are noted, and what remains of subscriptions that end.
+
+use super::pubsub::*;
+use super::*;
+
+const OTHERS: std::ops::RangeInclusive<u8> = 2..=40;
+
+fn few() -> Bench {
+    with(Limits { changes_per_subscription: 30, ..Limits::default() })
+}
+
+fn whole(bench: &mut Bench) {
+    subscribed(bench, all([0; 6]), 1);
+    let snapshot = one(bench);
+    ack(bench, &snapshot);
+}
+
+/// Acknowledges what comes until nothing does; gives what was said last of each EID: its TTL.
+fn heard(bench: &mut Bench) -> BTreeMap<String, u32> {
+    let mut heard = BTreeMap::new();
+    for _ in 0..200 {
+        let (notifies, _) = got(bench);
+        for notify in notifies {
+            ack(bench, &notify);
+            heard.extend(notify.records.into_iter().map(|(eid, ttl, ..)| (eid, ttl)));
+        }
+        bench.pass(Duration::from_millis(1));
+    }
+    heard
+}
+
+#[test]
+fn n8_many_changes_at_once_begin_the_snapshot_anew() {
+    let mut bench = few();
+    whole(&mut bench);
+    bench.withdraw(10, 1, 1, 1);
+    for n in OTHERS {
+        bench.grant(1, n, 1);
+    }
+    // What goes while they wait is told though the snapshot does not come to it.
+    bench.fact(Fact::GrantGone(tsi(1, 3)));
+    assert_eq!(refusals(&mut bench), []);
+    let told = heard(&mut bench);
+    let mut wanted: BTreeMap<String, u32> = OTHERS.map(|n| (host(mac(n)).to_string(), 15)).collect();
+    wanted.extend([1, 3].map(|n| (host(mac(n)).to_string(), 0)));
+    assert_eq!(told, wanted);
+    assert_eq!(bench.shard.counters().pubsub_restarted, 1);
+}
+
+#[test]
+fn n8_more_withdrawals_than_are_kept_end_a_subscription() {
+    let mut bench = few();
+    for n in OTHERS {
+        bench.grant(1, n, 1);
+    }
+    subscribed(&mut bench, all([0; 6]), 1);
+    heard(&mut bench);
+    for n in OTHERS {
+        bench.fact(Fact::GrantGone(tsi(1, n)));
+    }
+    assert_eq!(refusals(&mut bench), [NotSubscribed::Overrun { changes: 31 }]);
+}
