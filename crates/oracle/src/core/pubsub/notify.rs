@@ -87,6 +87,7 @@ impl Shard {
             if slot.asked && stands {
                 return;
             }
+            self.unmute(slot.key);
             self.counters.pubsub_ended += 1;
             if let (Some(octets), Some(to)) = (octets, ended.itr_rlocs.first()) {
                 self.send_notify(*to, ended.asked_at, &octets);
@@ -211,17 +212,24 @@ impl Shard {
         let (xtr, eid) = key;
         let old = self.drop_subscription(Slot::standing(key));
         let Some(mut end) = self.drop_subscription(Slot::asked(key)) else { return };
-        // What was muted of it has nothing to be silent of any more.
-        let below =
-            |(slot, one): &(Slot, &Subscription)| one.phase == Phase::Muted && eid.covers(&slot.key.1);
-        let muted: Vec<Slot> = self.subscriptions.of(xtr).filter(below).map(|(slot, _)| slot).collect();
-        for slot in muted {
-            self.drop_subscription(slot);
-        }
+        self.unmute(key);
         if self.subscriptions.above(xtr, eid).is_some() {
             end.phase = Phase::Muted;
             end.nonce = old.map_or(end.nonce, |old| end.nonce.max(old.nonce));
             self.subscriptions.insert(Slot::standing(key), end);
+        }
+    }
+
+    /// A subscription is no more: what was muted of it alone has nothing to be silent of.
+    fn unmute(&mut self, key: Key) {
+        let (xtr, eid) = key;
+        let idle = |(slot, one): &(Slot, &Subscription)| {
+            let (_, part) = slot.key;
+            one.phase == Phase::Muted && eid.covers(&part) && self.subscriptions.above(xtr, part).is_none()
+        };
+        let muted: Vec<Slot> = self.subscriptions.of(xtr).filter(idle).map(|(slot, _)| slot).collect();
+        for slot in muted {
+            self.drop_subscription(slot);
         }
     }
 

@@ -60,3 +60,19 @@ fn n8_more_withdrawals_than_are_kept_end_a_subscription() {
     }
     assert_eq!(refusals(&mut bench), [NotSubscribed::Overrun { changes: 31 }]);
 }
+
+#[test]
+fn n7_nothing_is_muted_of_a_subscription_that_has_ended() {
+    let mut bench = bench();
+    whole(&mut bench);
+    let mut leave = Ask::new(host(mac(1)), 7);
+    leave.itr_rlocs.clear();
+    leave.send(&mut bench);
+    let over = one(&mut bench);
+    ack(&mut bench, &over);
+    assert_eq!(bench.shard.subscriptions.len(), 2);
+    // A change is not acknowledged.
+    bench.grant(1, 2, 1);
+    bench.pass(Duration::from_secs(200));
+    assert!(bench.shard.subscriptions.is_empty());
+}
