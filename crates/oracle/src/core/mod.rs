@@ -197,7 +197,7 @@ impl Shard {
             }
             Fact::Nve(nve) => self.put_nve(now, nve),
             Fact::NveGone(nve) => self.remove_node(now, nve),
-            Fact::Xtr(fact) => self.put_xtr(now, &fact),
+            Fact::Xtr(fact) => self.put_xtr(now, fact),
             Fact::FactsLoaded => {
                 if !std::mem::replace(&mut self.loaded, true) {
                     self.await_registrations(now);
@@ -402,8 +402,10 @@ impl Shard {
         }
     }
 
-    fn put_xtr(&mut self, now: Time, fact: &XtrFact) {
-        let id = fact.xtr_id;
+    fn put_xtr(&mut self, now: Time, mut fact: XtrFact) {
+        // Those of other shards' VNs are theirs to count, and to forget when they become too many.
+        fact.subscription_nonces.retain(|eid, _| Vni::new(eid.iid()).is_ok_and(|vni| self.owns(vni)));
+        let (fact, id) = (&fact, fact.xtr_id);
         let bucket = TokenBucket::full(now, self.config.limits.request_burst);
         self.change_rlocs(now, id, fact.rlocs.clone(), || Node::new(bucket));
         let other_key = match self.nodes.get_mut(id).map(|node| &mut node.plain) {

@@ -76,3 +76,21 @@ fn n7_nothing_is_muted_of_a_subscription_that_has_ended() {
     bench.pass(Duration::from_secs(200));
     assert!(bench.shard.subscriptions.is_empty());
 }
+
+#[test]
+fn n7_a_shard_keeps_the_nonces_of_its_own_vns() {
+    let eids = (1..=8).map(|vni| lisp::Eid::host(vni, [2, 0, 0, 0, 0, 1]));
+    let saved: Vec<(lisp::Eid, u64)> = eids.map(|eid| (eid, 5)).collect();
+    let mut kept = 0;
+    for index in 0..2 {
+        let mut bench = Bench::with(1, ShardConfig { index, shards: 2, ..ShardConfig::default() });
+        bench.fact(Fact::Xtr(xtr_fact(&saved)));
+        for (eid, _) in &saved {
+            let node = bench.shard.nodes.get(nve(5)).unwrap();
+            let floor = node.plain.as_ref().unwrap().floors.get(*eid);
+            assert_eq!(floor.is_some(), shard_of(eid.iid(), 2) == index);
+            kept += usize::from(floor.is_some());
+        }
+    }
+    assert_eq!(kept, saved.len());
+}
