@@ -9,7 +9,8 @@
 #define ICMP_WINDOW (100 * ICMP_INTERVAL)
 
 /* The generic cell rate algorithm: one word of state, so no lock. Losing the race four times over
- * refuses, which is right: somebody else took tokens meanwhile. */
+ * refuses, which is right: somebody else took tokens meanwhile. What runs ahead further than the window allows is
+ * from before the limit was changed, and counts as a full window; one interval more may be another CPU's clock. */
 static __always_inline bool take_token(__u64 *tat, __u64 interval, __u64 window)
 {
 	__u64 now = bpf_ktime_get_ns();
@@ -20,7 +21,9 @@ static __always_inline bool take_token(__u64 *tat, __u64 interval, __u64 window)
 		__u64 old = *(volatile __u64 *)tat;
 		__u64 next = (old > now ? old : now) + interval;
 
-		if (next - now > window)
+		if (next > now + window + 2 * interval)
+			next = now + window;
+		else if (next - now > window)
 			return false;
 		if (__sync_val_compare_and_swap(tat, old, next) == old)
 			return true;

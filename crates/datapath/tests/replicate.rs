@@ -208,3 +208,29 @@ fn a_storm_is_limited() {
     let sent = sent + 4;
     wait_for("the copies", || (lab.nves[1].count(Reason::Delivered) == sent).then_some(()));
 }
+
+/// A burst under the old limit does not count at the old price under the new one.
+#[test]
+fn a_limit_that_is_raised_holds_at_once() {
+    let how = How { kind: VapKind::Veth, path: Path::Direct, v6: false };
+    let mut lab = lab(how, &options);
+    let set = |lab: &mut Lab, rate, burst| {
+        let storm = Storm::new(rate, burst).unwrap();
+        let vn = Vn { bum: Bum::Replicate, storm, ..Vn::default() };
+        lab.nves[0].apply(&[Op::SetVn(vni(7001), vn)]);
+    };
+    let wire = Wire::new(&lab.tss[0].ns, "eth0");
+    let send = || wire.send(&eth(BROADCAST, ts_mac(1).octets(), 0x1234, &[7; 50]));
+    set(&mut lab, 1, 200);
+    for _ in 0..200 {
+        send();
+    }
+    wait_for("a burst", || (lab.nves[0].count(Reason::Replicated) == 200).then_some(()));
+    // As if it had been used up: the next one is one too many.
+    set(&mut lab, 1000, 4);
+    wait_for("frames under the new limit", || {
+        send();
+        (lab.nves[0].count(Reason::Replicated) >= 240).then_some(())
+    });
+    assert!(lab.nves[0].count(Reason::Storm) < 1000, "{}", lab.dump());
+}
