@@ -60,6 +60,8 @@ pub struct Limits {
     pub link_locals: usize,
     /// Destinations for which frames wait,
     pub held_destinations: usize,
+    /// of them those of one VAP,
+    pub held_per_vap: usize,
     /// and how many for each.
     pub held_frames: usize,
     /// Answers to forwarded Map-Requests, per second,
@@ -126,6 +128,7 @@ impl Default for Limits {
             calls: 1_024,
             link_locals: 2,
             held_destinations: 256,
+            held_per_vap: 32,
             held_frames: 8,
             answers_per_second: 20_000,
             answer_burst: 2_000,

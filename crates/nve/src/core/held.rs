@@ -1,6 +1,6 @@
 //! Frames that wait for their destination to be known, where a VN has them wait (`miss: queue`): sent to a MAC that
 //! the tables did not hold, or to a VN's anycast MAC for such an address (requirement Ld). At most so many a
-//! destination, for at most a second; what waits longer is lost, as on any network.
+//! destination, for so many destinations of a VAP and in all, for at most a second; what waits longer is lost, as on any network.
 
 use super::{Core, Output, Timer, cache};
 use ::core::net::IpAddr;
@@ -87,8 +87,12 @@ impl Core {
     fn hold(&mut self, now: Time, punt: &Punt, eid: Eid) {
         let (limits, key) = (&self.config.limits, (punt.vni, eid));
         let waiting = self.held.0.get(&key).map_or(0, Frames::len);
+        // A destination is on the account of the VAP whose frame was the first.
+        let of_vap = || self.held.0.values().filter(|f| f.front().is_some_and(|(vap, _)| *vap == punt.vap));
         let full = waiting >= limits.held_frames.max(1)
-            || (waiting == 0 && self.held.0.len() >= limits.held_destinations.max(1));
+            || (waiting == 0
+                && (self.held.0.len() >= limits.held_destinations.max(1)
+                    || of_vap().count() >= limits.held_per_vap.max(1)));
         // One as long as that may be cut short.
         if full || punt.frame.len() >= Punt::WHOLE {
             self.counters.held_dropped += 1;

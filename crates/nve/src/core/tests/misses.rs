@@ -209,3 +209,20 @@ fn n11_ten_thousand_times_of_an_oracle_that_is_silent() {
         assert_eq!(begun + counters.coalesced + counters.requests_suppressed, 10_000, "{counters:?}");
     }
 }
+
+/// Who scans a VN leaves room for the frames of others.
+#[test]
+fn frames_of_one_vap_wait_for_so_many_destinations() {
+    let mut w = World::started(V4, &["a", "b"]);
+    w.core.handle_fact(Fact::Vn(spec()));
+    for n in 0..40 {
+        w.punt(1, PuntReason::UnknownMacHeld, frame(mac(100 + n), 60));
+    }
+    let held = |w: &World| (0..40).filter(|n| w.core.held.has(vni(), Eid::Mac(mac(100 + n)))).count();
+    assert_eq!((held(&w), w.core.counters().held_dropped), (32, 8));
+    w.punt(2, PuntReason::UnknownMacHeld, frame(mac(200), 60));
+    assert!(w.core.held.has(vni(), Eid::Mac(mac(200))), "another VAP's");
+    w.passes(Duration::from_secs(1));
+    w.punt(1, PuntReason::UnknownMacHeld, frame(mac(201), 60));
+    assert!(w.core.held.has(vni(), Eid::Mac(mac(201))), "there is room again");
+}

@@ -478,6 +478,7 @@ proptest! {
                     calls: 2,
                     link_locals: 1,
  held_destinations: 1,
+ held_per_vap: 1,
  held_frames: 1,
  answers_per_second: 1,
  answer_burst: 1,
