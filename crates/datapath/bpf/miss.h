@@ -65,16 +65,35 @@ static __noinline int missed(struct __sk_buff *skb, struct weft_vap *vap, const 
 	return miss == WEFT_MISS_GATEWAY ? CARRY : drop(skb, w, WEFT_UNKNOWN_MAC);
 }
 
-/* How many tenant systems that are not here the agent is told of, a second. */
+/* How many tenant systems that are not here the agent is told of, a second: of one VN and of all. */
 #define REPORTS_A_SECOND 100
+#define REPORTS_OF_ALL 1000
+
+/* Takes a token of the bucket of a VN, 0: of all, that holds as many as it gets in a second. */
+static __noinline bool may_report(__u32 vni, __u32 a_second)
+{
+	__u64 zero = 0, interval, *tat;
+	struct weft_vn_mac key;
+
+	key.vni = vni;
+	*(__u32 *)key.mac = 0;
+	*(__u16 *)(key.mac + 4) = 0;
+	*(__u16 *)key.pad = 3;
+	tat = bpf_map_lookup_elem(&asked, &key);
+	if (!tat) {
+		bpf_map_update_elem(&asked, &key, &zero, BPF_NOEXIST);
+		tat = bpf_map_lookup_elem(&asked, &key);
+	}
+	interval = SECOND / (a_second ? a_second : 1);
+	return tat && take_token(tat, interval, SECOND);
+}
 
 /* Tells the agent of a frame at `off`, for a tenant system that is not here, from the NVE at `from`: of each such
- * pair once a second, and not more of all together than it can see to. Not where frames for anybody come to
- * everybody. */
+ * pair once a second, not so many of one VN that others go short, and not more of all together than it can see to.
+ * Not where frames for anybody come to everybody. */
 static __noinline int report(struct __sk_buff *skb, __u32 vni, const struct weft_ip *from, __u32 off)
 {
 	struct weft_settings *how = bpf_map_lookup_elem(&settings, &vni);
-	__u64 zero = 0, *tat;
 	struct weft_vn_mac key;
 	struct weft_punt *p;
 	__u32 len = skb->len;
@@ -90,15 +109,7 @@ static __noinline int report(struct __sk_buff *skb, __u32 vni, const struct weft
 	*(__u16 *)key.pad = 2;
 	if (!first_this_second(&key))
 		return 0;
-	key.vni = 0;
-	*(__u32 *)key.mac = 0;
-	*(__u16 *)(key.mac + 4) = 0;
-	tat = bpf_map_lookup_elem(&asked, &key);
-	if (!tat) {
-		bpf_map_update_elem(&asked, &key, &zero, BPF_NOEXIST);
-		tat = bpf_map_lookup_elem(&asked, &key);
-	}
-	if (!tat || !take_token(tat, SECOND / REPORTS_A_SECOND, SECOND))
+	if (!may_report(vni, REPORTS_A_SECOND) || !may_report(0, REPORTS_OF_ALL))
 		return 0;
 	p = bpf_ringbuf_reserve(&punts, sizeof(*p), 0);
 	if (!p)

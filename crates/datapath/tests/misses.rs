@@ -249,3 +249,28 @@ fn v6_word_of_frames_for_who_is_gone() {
         assert_eq!(punts(&mut lab, 1), []);
     }
 }
+
+/// Frames astray in one VN leave room for word of those in another.
+#[test]
+fn v6_word_of_one_vn_does_not_silence_another() {
+    let (mut lab, _) = lab(How { kind: VapKind::Veth, path: Path::Direct, v6: false });
+    set(&mut lab, 1, Vn::default());
+    let (there, here) = (rloc(0, false).get(), rloc(1, false).get());
+    let socket = lab.nves[0].ns.run(|| std::net::UdpSocket::bind((there, 0)).unwrap());
+    let send = |vn: u32, n: u16| {
+        let [high, low] = n.to_be_bytes();
+        let frame = data([2, 0, 0, 9, high, low], 9, false, b"gone");
+        socket.send_to(&vxlan(8, vn, &frame), (here, 4789)).unwrap();
+    };
+    for n in 0..400 {
+        send(7001, n);
+    }
+    for n in 0..20 {
+        send(7002, n);
+    }
+    wait_for("all", || (lab.nves[1].count(Reason::UnknownVni) == 20).then_some(()));
+    let told = lab.nves[1].punts.as_mut().unwrap().drain(1_000);
+    let of = |vn| told.iter().filter(|p| p.vni == vni(vn)).count();
+    assert_eq!(of(7002), 20, "beside {} of the other", of(7001));
+    assert!((100..400).contains(&of(7001)), "{}", of(7001));
+}
