@@ -6,6 +6,7 @@ use std::borrow::Cow;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ICMPV6: u8 = 58;
+const SCTP: u8 = 132;
 
 /// An IP packet's transport part, and the sum over what comes before it in its checksum.
 struct Segment {
@@ -17,30 +18,56 @@ struct Segment {
     addresses: u64,
 }
 
-/// The frame with its TCP, UDP or ICMPv6 checksum made, if that was left to be made: the field then holds the
-/// folded sum over the pseudo header, which is how Linux and virtio devices leave it. Any other checksum is the
+/// The frame with its TCP, UDP, ICMPv6 or SCTP checksum made, if that was left to be made: the field then holds the
+/// folded sum over the pseudo header, of SCTP zero, which is how Linux and virtio devices leave it. Any other checksum is the
 /// tenant's own, right or wrong, and stays for its receiver to look at. So do frames that are cut short,
 /// fragments, and what is behind extension headers that change a destination or hide what follows.
 pub(super) fn completed(frame: &[u8]) -> Cow<'_, [u8]> {
-    match missing(frame) {
-        Some((at, check)) => {
-            let mut frame = frame.to_vec();
-            if let Some(field) = frame.get_mut(at..at + 2) {
-                field.copy_from_slice(&check.to_be_bytes());
-            }
-            Cow::Owned(frame)
-        }
-        None => Cow::Borrowed(frame),
+    let Some(segment) = segment(frame) else { return Cow::Borrowed(frame) };
+    let made = if segment.proto == SCTP {
+        missing_crc(frame, &segment).map(|(at, crc)| (at, crc.to_vec()))
+    } else {
+        missing(frame, &segment).map(|(at, check)| (at, check.to_be_bytes().to_vec()))
+    };
+    let Some((at, made)) = made else { return Cow::Borrowed(frame) };
+    let mut frame = frame.to_vec();
+    if let Some(field) = frame.get_mut(at..at + made.len()) {
+        field.copy_from_slice(&made);
+    }
+    Cow::Owned(frame)
+}
+
+fn segment(frame: &[u8]) -> Option<Segment> {
+    match frame.get(12..14)? {
+        [0x08, 0x00] => segment4(frame),
+        [0x86, 0xdd] => segment6(frame),
+        _ => None,
     }
 }
 
+/// Where SCTP's checksum (RFC 9260 section 6.8) is missing, and which. Who may leave it zero for good (RFC 9653)
+/// takes a right one, too.
+fn missing_crc(frame: &[u8], segment: &Segment) -> Option<(usize, [u8; 4])> {
+    let octets = frame.get(segment.start..segment.end)?;
+    let left: [u8; 4] = octets.get(8..)?.first_chunk().copied()?;
+    (left == [0; 4]).then(|| (segment.start + 8, crc32c(octets).to_le_bytes()))
+}
+
+/// RFC 9260 appendix A.
+fn crc32c(octets: &[u8]) -> u32 {
+    let mut crc = u32::MAX;
+    for octet in octets {
+        crc ^= u32::from(*octet);
+        for _ in 0..8 {
+            crc = (crc >> 1) ^ if crc & 1 == 1 { 0x82f6_3b78 } else { 0 };
+        }
+    }
+    !crc
+}
+
 /// Where a checksum is missing, and which.
-fn missing(frame: &[u8]) -> Option<(usize, u16)> {
-    let Segment { start, end, proto, addresses } = match frame.get(12..14)? {
-        [0x08, 0x00] => segment4(frame)?,
-        [0x86, 0xdd] => segment6(frame)?,
-        _ => return None,
-    };
+fn missing(frame: &[u8], segment: &Segment) -> Option<(usize, u16)> {
+    let Segment { start, end, proto, addresses } = *segment;
     let field = start
         + match proto {
             TCP => 16,
@@ -208,5 +235,25 @@ mod tests {
         let mut short = left(false, TCP, &[], b"").frame;
         short[14] = 0x4f;
         assert_eq!(completed(&short), short);
+    }
+
+    #[test]
+    fn sctp_has_another_sum() {
+        assert_eq!(crc32c(b"123456789"), 0xe306_9283, "the check value of CRC-32C");
+        for v6 in [false, true] {
+            let Left { mut frame, .. } = left(v6, SCTP, &[], b"a chunk, and more");
+            let start = if v6 { 54 } else { 34 };
+            frame[start + 8..start + 12].fill(0);
+            let made = completed(&frame).into_owned();
+            let crc = crc32c(&frame[start..]).to_le_bytes();
+            assert_eq!(made[start + 8..start + 12], crc);
+            assert_eq!(
+                (&made[..start + 8], &made[start + 12..]),
+                (&frame[..start + 8], &frame[start + 12..])
+            );
+            assert!(matches!(completed(&made), Cow::Borrowed(_)), "what is there stays");
+            frame.truncate(frame.len() - 1);
+            assert!(matches!(completed(&frame), Cow::Borrowed(_)), "cut short");
+        }
     }
 }
