@@ -8,11 +8,12 @@
 /* Frames leave with OUTER_TTL otherwise: routers between them take away less than the difference. */
 #define CARRIED_TTL 32
 
+/* Not where frames for anybody come to everybody, or NVEs stand for their tenant systems. */
 static __noinline bool carries(__u32 vni)
 {
 	struct weft_settings *how = bpf_map_lookup_elem(&settings, &vni);
 
-	return how && how->carries;
+	return how && how->carries && !floods(how->mode) && !translates(how->mode);
 }
 
 /* Whether a frame came from the VN's gateway, which sends for others: it is not fenced. */

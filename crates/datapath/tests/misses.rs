@@ -274,3 +274,17 @@ fn v6_word_of_one_vn_does_not_silence_another() {
     assert_eq!(of(7002), 20, "beside {} of the other", of(7001));
     assert!((100..400).contains(&of(7001)), "{}", of(7001));
 }
+
+/// Who is called a gateway in a VN whose frames go to everybody would make copies of what has come to all.
+#[test]
+fn nothing_is_carried_where_frames_go_to_everybody() {
+    for (learning, path) in [(Learning::Flood, Path::Direct), (Learning::Translate, Path::Device)] {
+        let (mut lab, _) = lab(How { kind: VapKind::Veth, path, v6: false });
+        set(&mut lab, 1, Vn { learning, carries: true, ..Vn::default() });
+        let (there, here) = (rloc(0, false).get(), rloc(1, false).get());
+        let socket = lab.nves[0].ns.run(|| std::net::UdpSocket::bind((there, 0)).unwrap());
+        socket.send_to(&vxlan(8, 7001, &data(C, 3, false, b"once")), (here, 4789)).unwrap();
+        count_to(&mut lab, 1, Reason::NoSuchTs, 1);
+        assert_eq!(lab.nves[1].count(Reason::ByGateway), 0, "{}", lab.dump());
+    }
+}

@@ -1,7 +1,7 @@
 //! What becomes of a frame whose destination no table holds.
 
 use crate::Tables;
-use weft_model::{Miss, Rloc, Vni};
+use weft_model::{Learning, Miss, Rloc, Vni};
 
 /// What a VN's settings come to.
 pub(super) enum Missed {
@@ -21,7 +21,9 @@ pub(super) fn missed(tables: &Tables, vni: Vni) -> Missed {
     }
 }
 
-/// Whether this NVE is the VN's gateway.
+/// Whether this NVE is the VN's gateway. Not where frames for anybody come to everybody, or NVEs stand for their
+/// tenant systems.
 pub(super) fn carries(tables: &Tables, vni: Vni) -> bool {
-    tables.vns.get(&vni).is_some_and(|vn| vn.carries)
+    let asks = |learning| matches!(learning, Learning::Oracle | Learning::Distribute);
+    tables.vns.get(&vni).is_some_and(|vn| vn.carries && asks(vn.learning))
 }

@@ -2,7 +2,7 @@
 //! operator names it; where it is follows the list of NVEs.
 
 use super::Core;
-use weft_model::{Miss, NveName, Rloc, VnSpec, Vni, XtrId};
+use weft_model::{Learning, Miss, NveName, Rloc, VnSpec, Vni, XtrId};
 
 /// What a VN's choice comes to at this NVE.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -12,11 +12,18 @@ pub(super) struct OnMiss {
     pub(super) carries: bool,
 }
 
+/// The gateway that a VN is to use. Where frames for unknown destinations go to everybody, or NVEs stand for their
+/// tenant systems, nothing is asked for that could be carried meanwhile.
+pub(super) fn named(spec: &VnSpec) -> Option<&NveName> {
+    let asks = matches!(spec.learning, Learning::Oracle | Learning::Distribute);
+    spec.gateway.as_ref().filter(|_| asks && spec.miss == Miss::Gateway)
+}
+
 impl Core {
     /// What becomes of frames whose destination is not known. A gateway holds what its own tenant systems send; so
-    /// does everybody while there is no way to it.
+    /// does everybody while there is no way to it, or while it is known to be no member: it would drop them.
     pub(super) fn on_miss(&self, spec: &VnSpec) -> OnMiss {
-        let Some(name) = spec.gateway.as_ref().filter(|_| spec.miss == Miss::Gateway) else {
+        let Some(name) = named(spec) else {
             let miss = if spec.miss == Miss::Gateway { Miss::Queue } else { spec.miss };
             return OnMiss { miss, ..OnMiss::default() };
         };
@@ -26,8 +33,10 @@ impl Core {
         }
         let own = |v4: bool| self.config.rlocs.iter().any(|rloc| rloc.get().is_ipv4() == v4);
         // In order: IPv4 before IPv6.
-        let rlocs = xtr.and_then(|xtr| self.nves.get(xtr)).into_iter().flatten();
-        match rlocs.copied().find(|rloc| own(rloc.get().is_ipv4())) {
+        let members = self.memberships.get(&spec.vni);
+        let rlocs = xtr.and_then(|xtr| self.nves.get(xtr));
+        let rlocs = rlocs.filter(|rlocs| !members.is_some_and(|members| members.lacks(rlocs)));
+        match rlocs.into_iter().flatten().copied().find(|rloc| own(rloc.get().is_ipv4())) {
             Some(rloc) => OnMiss { miss: Miss::Gateway, gateway: Some(rloc), carries: false },
             None => OnMiss::default(),
         }

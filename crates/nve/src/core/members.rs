@@ -6,7 +6,7 @@ use super::{Core, Timer};
 use std::collections::BTreeSet;
 use weft_datapath::{Op, Vn};
 use weft_lisp::tcp::{Body, Membership as Frame, MembershipEvent};
-use weft_model::{Bum, Learning, Rloc, Time, Vni};
+use weft_model::{Bum, Learning, Rloc, Time, VnSpec, Vni};
 
 /// What is known of a VN's members.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -21,11 +21,18 @@ pub struct Membership {
     pub(super) named: Option<BTreeSet<(u64, Rloc)>>,
     /// Found in the kernel at the start: they count until the first snapshot is complete.
     pub(super) adopted: BTreeSet<Rloc>,
+    /// A snapshot has been complete: who is not named is no member.
+    pub(super) complete: bool,
     /// Which of its groups they receive.
     pub(super) groups: Elsewhere,
 }
 
 impl Membership {
+    /// Whether the NVE at these RLOCs is known to be no member.
+    pub(super) fn lacks(&self, rlocs: &BTreeSet<Rloc>) -> bool {
+        self.complete && !self.rlocs.iter().any(|(_, rloc)| rlocs.contains(rloc))
+    }
+
     /// The RLOC that a member is sent to at: the lowest of a family in `own`, IPv4 before IPv6.
     pub(super) fn rloc_of(&self, site: u64, own: &BTreeSet<Rloc>) -> Option<Rloc> {
         let lowest = Rloc::new([1, 0, 0, 0].into()).ok()?;
@@ -43,6 +50,11 @@ impl Membership {
     }
 }
 
+/// Whether frames of a VN are replicated.
+fn replicates(vn: &VnSpec) -> bool {
+    matches!(vn.learning, Learning::Flood | Learning::Translate) || vn.bum == Bum::Replicate
+}
+
 /// Whether an RLOC is of a family in `own`.
 fn usable(own: &BTreeSet<Rloc>) -> impl Fn(&Rloc) -> bool {
     let has = |v4: bool| own.iter().any(|rloc| rloc.get().is_ipv4() == v4);
@@ -57,12 +69,10 @@ impl Core {
         self.local_macs.range((vni, MacAddr([0; 6]))..=(vni, MacAddr::BROADCAST)).next().is_some()
     }
 
-    /// Whether frames of the VN are replicated.
+    /// Whether the members of the VN have to be known: its frames are replicated, or a gateway has to be one.
     pub(super) fn wants_members(&self, vni: Vni) -> bool {
-        let replicates = |learning, bum| {
-            matches!(learning, Learning::Flood | Learning::Translate) || bum == Bum::Replicate
-        };
-        self.is_active(vni) && self.vns.get(&vni).is_some_and(|vn| replicates(vn.learning, vn.bum))
+        let wants = |vn: &VnSpec| replicates(vn) || super::gateway::named(vn).is_some();
+        self.is_active(vni) && self.vns.get(&vni).is_some_and(wants)
     }
 
     /// Subscribes to the members of a VN, or does so no more.
@@ -116,6 +126,7 @@ impl Core {
             MembershipEvent::RefreshEnd { request_id } if request_id == members.request => {
                 if let Some(named) = members.named.take() {
                     members.rlocs = named;
+                    members.complete = true;
                     members.adopted.clear();
                     members.groups.end();
                 }
@@ -162,7 +173,8 @@ impl Core {
     pub(super) fn set_vn(&mut self, vni: Vni) {
         let spec = self.vns.get(&vni).filter(|_| self.is_active(vni));
         let wanted = spec.map(|spec| {
-            let members = self.memberships.get(&vni).map(|members| members.chosen(&self.config.rlocs));
+            let members = self.memberships.get(&vni).filter(|_| replicates(spec));
+            let members = members.map(|members| members.chosen(&self.config.rlocs));
             let super::gateway::OnMiss { miss, gateway, carries } = self.on_miss(spec);
             Vn {
                 learning: spec.learning,

@@ -1,12 +1,13 @@
 //! What becomes of frames whose destination is being asked for, by the VN's choice (`miss`), and of questions that
 //! are asked over and over.
 
-use super::super::Fact;
-use super::oracle::Rec;
+use super::super::{Fact, Session};
+use super::oracle::{self, Heard, Rec};
 use super::world::*;
 use ::core::time::Duration;
 use std::collections::BTreeSet;
 use weft_datapath::{IfIndex, Location, Neighbour, Punt, PuntReason, Vn};
+use weft_lisp::tcp::{Body, Membership, MembershipEvent};
 use weft_model::{Eid, Learning, MacAddr, Miss, Storm, VnSpec, XtrId};
 
 fn with_vn(f: Family, vn: VnSpec) -> World {
@@ -225,4 +226,54 @@ fn frames_of_one_vap_wait_for_so_many_destinations() {
     w.passes(Duration::from_secs(1));
     w.punt(1, PuntReason::UnknownMacHeld, frame(mac(201), 60));
     assert!(w.core.held.has(vni(), Eid::Mac(mac(201))), "there is room again");
+}
+
+/// Where nothing is asked for, nobody carries: whatever was stored of such a VN.
+#[test]
+fn no_gateway_where_frames_go_to_everybody_or_are_translated() {
+    for learning in [Learning::Flood, Learning::Translate] {
+        for name in ["host1", "host2"] {
+            let gateway = Some(name.parse().unwrap());
+            let mut w = with_vn(V4, VnSpec { learning, miss: Miss::Gateway, gateway, ..spec() });
+            w.core.handle_fact(Fact::NveName(ME, "host1".parse().unwrap()));
+            nve(&mut w, 2, "host2", &[rloc(V4, 2)]);
+            assert_eq!(on_miss(&w), (Miss::Queue, None, false), "{learning:?} {name}");
+        }
+    }
+}
+
+/// A gateway without a tenant system of the VN in service would drop what it is sent.
+#[test]
+fn a_gateway_that_is_no_member_carries_nothing() {
+    for f in BOTH {
+        for learning in [Learning::Oracle, Learning::Distribute] {
+            let gateway = Some("host2".parse().unwrap());
+            let mut w = with_vn(f, spec());
+            nve(&mut w, 2, "host2", &[rloc(V4, 2), rloc(V6, 2)]);
+            w.core.handle_fact(Fact::Vn(VnSpec { learning, miss: Miss::Gateway, gateway, ..spec() }));
+            let seen = w.seen();
+            let subscribe = |s: &Seen| match s {
+                Seen::Heard(_, Heard::Membership(id, _, MembershipEvent::Subscribe)) => Some(*id),
+                _ => None,
+            };
+            let request_id = seen.iter().find_map(subscribe).unwrap();
+            let says = |w: &mut World, event| {
+                let frame = Body::Membership(Membership { eid_afi: 0, iid: VNI, event });
+                w.hears(0, &oracle::frame(&frame, 1))
+            };
+            let carried = (Miss::Gateway, Some(rloc(f, 2).to_string()), false);
+            assert_eq!(on_miss(&w), carried, "nobody has said otherwise");
+            says(&mut w, MembershipEvent::RefreshBegin { request_id });
+            says(&mut w, MembershipEvent::Add { site_id: 3, rloc: rloc(f, 3).get() });
+            says(&mut w, MembershipEvent::RefreshEnd { request_id });
+            assert_eq!(on_miss(&w), (Miss::Queue, None, false), "it is none");
+            says(&mut w, MembershipEvent::Add { site_id: 2, rloc: rloc(f, 2).get() });
+            assert_eq!(on_miss(&w), carried);
+            assert_eq!(w.tables.vns[&vni()].members, BTreeSet::new(), "nothing is replicated");
+            w.session(0, Session::Down);
+            assert_eq!(on_miss(&w), carried, "what was said stays");
+            w.session(0, Session::Up);
+            says(&mut w, MembershipEvent::Remove { site_id: 2, rloc: rloc(f, 2).get() });
+        }
+    }
 }
