@@ -70,25 +70,25 @@ fn key(id: XtrId, eid: Eid) -> Vec<u8> {
 }
 
 impl Registry {
-    /// Writes down the nonce that a plain xTR has acknowledged of a subscription, or forgets it.
+    /// Writes down the nonces that plain xTRs have acknowledged of subscriptions, or forgets them, in one commit.
     ///
     /// # Errors
     /// [`RegistryError::Store`].
-    pub async fn save_subscription_nonce(
+    pub async fn save_subscription_nonces(
         &self,
-        id: XtrId,
-        eid: Eid,
-        nonce: Option<u64>,
+        nonces: Vec<(XtrId, Eid, Option<u64>)>,
     ) -> Result<(), RegistryError> {
         self.run(move |tx| {
-            let key = key(id, eid);
-            let Some(nonce) = nonce else {
-                tx.delete(key);
-                return Ok(());
-            };
-            let saved: Option<SubscriptionNonce> = read(tx, &key)?;
-            if saved.is_none_or(|saved| saved.nonce < nonce) && xtrs::find(tx, id)?.is_some() {
-                write(tx, key, &SubscriptionNonce::new(eid, nonce))?;
+            for (id, eid, nonce) in &nonces {
+                let key = key(*id, *eid);
+                let Some(nonce) = *nonce else {
+                    tx.delete(key);
+                    continue;
+                };
+                let saved: Option<SubscriptionNonce> = read(tx, &key)?;
+                if saved.is_none_or(|saved| saved.nonce < nonce) && xtrs::find(tx, *id)?.is_some() {
+                    write(tx, key, &SubscriptionNonce::new(*eid, nonce))?;
+                }
             }
             Ok(())
         })

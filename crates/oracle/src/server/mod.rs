@@ -19,6 +19,7 @@ mod error;
 mod hub;
 mod limit;
 mod metrics;
+mod nonces;
 mod options;
 mod session;
 mod session_out;

@@ -4,6 +4,7 @@ use super::{
     clock::Clock,
     echo,
     limit::LogLimit,
+    nonces::Nonces,
     session_out::SessionOut,
     udp::{DATAGRAM, Udp},
 };
@@ -77,8 +78,6 @@ pub(super) enum Order {
     Succeed { tsi: TsiId, nve: XtrId, epoch: Epoch },
     /// Write down a nonce, then tell the shard.
     SaveNonce { shard: usize, xtr: XtrId, nonce: u64 },
-    /// Write down the nonce of a subscription, or forget it.
-    SaveSubscriptionNonce { xtr: XtrId, eid: weft_lisp::Eid, nonce: Option<u64> },
     /// Ask all these shards whether they accept their part of a Map-Register, then give it to them.
     Share(Shared),
 }
@@ -177,6 +176,7 @@ pub(super) struct ShardThread {
     pub(super) sockets: Vec<Udp>,
     pub(super) facts: Vec<Fact>,
     pub(super) orders: mpsc::UnboundedSender<Order>,
+    pub(super) nonces: Arc<Nonces>,
     pub(super) clock: Clock,
     inbox: mpsc::Receiver<Input>,
     waker: Arc<Waker>,
@@ -187,18 +187,19 @@ impl ShardThread {
         config: ShardConfig,
         sockets: Vec<Udp>,
         orders: mpsc::UnboundedSender<Order>,
+        nonces: Arc<Nonces>,
         clock: Clock,
     ) -> io::Result<(Self, ShardHandle)> {
         let (sender, inbox) = mpsc::channel(INBOX);
         let event = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
         let waker = Arc::new(Waker { event, asleep: AtomicBool::new(false) });
         let handle = ShardHandle { inbox: sender, waker: waker.clone() };
-        Ok((Self { config, sockets, facts: Vec::new(), orders, clock, inbox, waker }, handle))
+        Ok((Self { config, sockets, facts: Vec::new(), orders, nonces, clock, inbox, waker }, handle))
     }
 
     /// Runs until told to stop. `all` are the handles of all shards, in order.
     pub(super) fn run(self, all: Vec<ShardHandle>) -> io::Result<()> {
-        let Self { config, sockets, facts, orders, clock, inbox, waker } = self;
+        let Self { config, sockets, facts, orders, nonces, clock, inbox, waker } = self;
         let echoes = EchoSockets::open();
         let index = config.index;
         let mut shard = Shard::new(config, clock.now());
@@ -210,6 +211,7 @@ impl ShardThread {
             index,
             all,
             orders,
+            nonces,
             clock,
             inbox,
             waker,
@@ -247,6 +249,7 @@ struct Running {
     index: usize,
     all: Vec<ShardHandle>,
     orders: mpsc::UnboundedSender<Order>,
+    nonces: Arc<Nonces>,
     clock: Clock,
     inbox: mpsc::Receiver<Input>,
     waker: Arc<Waker>,
@@ -452,7 +455,9 @@ impl Running {
                 drop(self.orders.send(Order::SaveNonce { shard: self.index, xtr, nonce }));
             }
             Event::SaveSubscriptionNonce { xtr, eid, nonce } => {
-                drop(self.orders.send(Order::SaveSubscriptionNonce { xtr, eid, nonce }));
+                if !self.nonces.put((xtr, eid, nonce)) {
+                    tracing::warn!(%xtr, %eid, "a subscription's nonce is not saved: the store is too slow");
+                }
             }
             Event::NotSubscribed { xtr, eid, reason } => self.not_subscribed(xtr, eid, &reason),
             Event::Overrun { session, nve } => {

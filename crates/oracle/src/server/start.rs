@@ -6,6 +6,7 @@ use super::{
     descriptors,
     hub::Hub,
     metrics,
+    nonces::{self, Nonces},
     session::{self, Sessions},
     shard::{Input, Order, ShardHandle, ShardThread},
     tls::{self, Certificate, Clients, KeyLogTo},
@@ -196,7 +197,9 @@ impl Oracle {
 
         let died = CancellationToken::new();
         let (orders, queue) = mpsc::unbounded_channel();
-        let (shards, threads) = shards(&options, count, sockets, &facts, &orders, clock, &died)?;
+        let nonces = Arc::new(Nonces::default());
+        let out = Out { orders: &orders, nonces: &nonces };
+        let (shards, threads) = shards(&options, count, sockets, &facts, out, clock, &died)?;
         let stop = CancellationToken::new();
         let app = Arc::new(App {
             name: options.name.clone(),
@@ -235,6 +238,7 @@ impl Oracle {
             tracker.spawn(metrics::serve(app.clone(), listener, stop.clone()));
         }
         tracker.spawn(carry_out(app.clone(), queue));
+        tracker.spawn(nonces::save(app.clone(), nonces));
         tracker.spawn(renew(app.clone(), certificate));
         tracing::info!(
             name = %app.name, api = ?app.addresses.api, sessions = ?app.addresses.sessions,
@@ -307,6 +311,13 @@ fn open(options: &OracleOptions) -> Result<Opened, OracleError> {
     Ok(Opened { store, directory, ca, facts })
 }
 
+/// Where shards put what is to be written down.
+#[derive(Clone, Copy)]
+struct Out<'a> {
+    orders: &'a mpsc::UnboundedSender<Order>,
+    nonces: &'a Arc<Nonces>,
+}
+
 type Shards = (Vec<ShardHandle>, Vec<JoinHandle<()>>);
 
 fn shards(
@@ -314,7 +325,7 @@ fn shards(
     count: usize,
     sockets: Vec<(IpAddr, Vec<Udp>)>,
     facts: &[Fact],
-    orders: &mpsc::UnboundedSender<Order>,
+    out: Out<'_>,
     clock: Clock,
     died: &CancellationToken,
 ) -> Result<Shards, OracleError> {
@@ -332,8 +343,9 @@ fn shards(
             ttl: options.ttl.clone(),
         };
         let mine = sockets.iter_mut().filter_map(Iterator::next).collect();
-        let (mut thread, handle) = ShardThread::new(config, mine, orders.clone(), clock)
-            .map_err(OracleError::system("make an event descriptor"))?;
+        let (mut thread, handle) =
+            ShardThread::new(config, mine, out.orders.clone(), out.nonces.clone(), clock)
+                .map_err(OracleError::system("make an event descriptor"))?;
         thread.facts = facts.iter().filter(|f| owner(f, count).is_none_or(|o| o == index)).cloned().collect();
         thread.facts.push(Fact::FactsLoaded);
         made.push((thread, handle));
@@ -438,11 +450,6 @@ async fn carry_out(app: Arc<App>, mut queue: mpsc::UnboundedReceiver<Order>) {
                         }
                     }
                     Err(e) => tracing::error!(error = %e, %xtr, "a nonce cannot be saved"),
-                }
-            }
-            Some(Order::SaveSubscriptionNonce { xtr, eid, nonce }) => {
-                if let Err(e) = app.registry.save_subscription_nonce(xtr, eid, nonce).await {
-                    tracing::error!(error = %e, %xtr, "a subscription's nonce cannot be saved");
                 }
             }
             // On its own: it waits for shards, and what waits behind it need not.
