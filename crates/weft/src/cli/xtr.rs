@@ -34,13 +34,14 @@ pub(crate) struct XtrAdd {
     /// An address of it; may be repeated.
     #[arg(long, required = true)]
     pub(crate) rloc: Vec<Rloc>,
-    /// The xTR-ID it sends, 32 hexadecimal digits [default: drawn, for one that sends none].
+    /// The xTR-ID it sends, 32 hexadecimal digits [default: drawn, for one that sends none; one that subscribes sends
+    /// its own, so put what was drawn into it].
     #[arg(long)]
     pub(crate) xtr_id: Option<XtrId>,
     /// The Site-ID it sends with that.
     #[arg(long, default_value_t = 0)]
     pub(crate) site_id: u64,
-    /// Key ID of its secrets.
+    /// The Key ID it sends with its messages.
     #[arg(long, default_value_t = 0)]
     pub(crate) key_id: u8,
     /// How its messages are authenticated: hmac-sha1, hmac-sha256 or hmac-sha256-hkdf.
