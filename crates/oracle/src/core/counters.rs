@@ -54,7 +54,7 @@ counters! {
     replies_registered,
     /// Map-Replies with a mapping from a grant whose NVE has not registered.
     replies_granted,
-    /// Map-Requests passed on to the NVE that is to answer.
+    /// Map-Requests passed on to the NVE that is to answer, or is solicited by them.
     requests_forwarded,
     /// Negative Map-Replies.
     replies_negative,

@@ -1,11 +1,12 @@
 //! `reply: forward`, the distributed approach (requirement N5): the Oracle passes a Map-Request on to the NVE
-//! that holds what is asked for, and that answers the asker itself (RFC 9301 section 8.3).
+//! that holds what is asked for, and that answers the asker itself (RFC 9301 section 8.3). Solicitations go on
+//! to an NVE on the Oracle's own host, whose port they cannot know.
 
 use std::net::{IpAddr, SocketAddr};
 
 use weft_lisp as lisp;
 use weft_lisp::{Ecm, EidRecord, EncodeOptions, MapRequest};
-use weft_model::{Reply, Vni};
+use weft_model::{Reply, Rloc, Time, Vni};
 
 use super::Shard;
 use super::database::{Found, Locator, Source, Via};
@@ -37,6 +38,53 @@ impl Shard {
         let rloc = rlocs().find(fits).or_else(|| rlocs().next())?;
         let from = known.filter(|known| known.is_ipv4() == rloc.is_ipv4());
         Some(Destination { to: SocketAddr::new(rloc, node.lisp_port), from })
+    }
+
+    /// Takes a Solicit-Map-Request (RFC 9301 section 6.1) that came to an RLOC of ours: it is meant for the NVE
+    /// beside this Oracle, which listens at another port. Only NVEs may send one; it counts as a question of theirs.
+    pub(crate) fn on_solicited(&mut self, now: Time, src: SocketAddr, dst: IpAddr, octets: &[u8]) {
+        let Ok(request) = MapRequest::decode(octets) else {
+            self.counters.malformed += 1;
+            return;
+        };
+        if !request.smr || request.probe {
+            self.counters.unsupported += 1;
+            return;
+        }
+        let nve_at = |ip: IpAddr| {
+            let mut nodes = self.nodes.at(Rloc::new(ip).ok()?);
+            nodes.find(|(_, node)| node.plain.is_none()).map(|(nve, node)| (nve, node.lisp_port))
+        };
+        let (sender, beside) = (nve_at(src.ip()), nve_at(dst));
+        let Some((sender, _)) = sender else {
+            self.counters.requests_from_strangers += 1;
+            return;
+        };
+        // At port 4342 of this host there is nobody but ourselves.
+        let Some((nve, port)) = beside.filter(|(_, port)| *port != lisp::wire::CONTROL_PORT) else {
+            self.counters.unsupported += 1;
+            return;
+        };
+        let (rate, burst) = (self.config.limits.requests_per_second, self.config.limits.request_burst);
+        if !self.nodes.get_mut(sender).is_some_and(|node| node.bucket.take(now, rate, burst)) {
+            self.counters.requests_rate_limited += 1;
+            return;
+        }
+        let Some(node) = self.nodes.get(nve) else { return };
+        // From the address by which that NVE knows us, at an RLOC of the same family.
+        let from = node.asked_at.unwrap_or(dst);
+        let its = node.rlocs.iter().map(|rloc| rloc.get());
+        let Some(to) = [dst].into_iter().chain(its).find(|ip| ip.is_ipv4() == from.is_ipv4()) else { return };
+        let limit = self.config.limits.udp_queue_octets;
+        let sent = self.out.udp(limit, SocketAddr::new(to, port), Some(from), |out| {
+            out.extend_from_slice(octets);
+            Ok::<(), std::convert::Infallible>(())
+        });
+        if sent {
+            self.counters.requests_forwarded += 1;
+        } else {
+            self.counters.udp_dropped += 1;
+        }
     }
 
     /// By the asker's A bit, because a plain xTR has registered without the P bit, or by the VN. The last only

@@ -246,8 +246,8 @@ impl Shard {
         self.on_session(now, event);
     }
 
-    /// Takes a datagram that came from `src` to `dst`, port 4342: an ECM with a Map-Request, a Map-Register or
-    /// a Map-Notify-Ack. For a Map-Request of an asker that is known, nothing is allocated. Of a message that is
+    /// Takes a datagram that came from `src` to `dst`, port 4342: an ECM with a Map-Request, a Map-Register,
+    /// a Map-Notify-Ack, or a Solicit-Map-Request for the NVE beside. For a Map-Request of an asker that is known, nothing is allocated. Of a message that is
     /// about several shards' VNs, each does its own part: see [`Owner::Several`].
     pub fn handle_datagram(&mut self, now: Time, src: SocketAddr, dst: IpAddr, payload: &[u8]) {
         self.counters.datagrams += 1;
@@ -259,6 +259,7 @@ impl Shard {
                 Ok(_) => self.counters.unsupported += 1,
                 Err(_) => self.counters.malformed += 1,
             },
+            Ok(MessageType::MapRequest) => self.on_solicited(now, src, dst, payload),
             Ok(MessageType::MapRegister) => self.on_register(now, src, payload),
             Ok(MessageType::MapNotifyAck) => self.on_notify_ack(now, src, payload),
             Ok(_) => self.counters.unsupported += 1,

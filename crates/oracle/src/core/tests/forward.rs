@@ -1,5 +1,6 @@
 //! N5: questions passed on to the NVE that answers them.
 
+use super::super::wire::to_lisp;
 use super::*;
 use weft_model::Reply;
 
@@ -63,6 +64,48 @@ fn n5_an_nve_beside_an_oracle_is_reached_at_its_own_port() {
     bench.pass(Duration::from_secs(2));
     bench.ask(1, 1, ip4(8), ip4(7));
     assert_eq!(forwarded(&mut bench).last().unwrap().0, "192.0.2.2:4342".parse().unwrap());
+}
+
+/// V6: who sends frames astray and has its Oracle on its own host is told so, too.
+#[test]
+fn v6_a_solicitation_reaches_the_nve_beside_an_oracle() {
+    for here in [rloc(2).get(), rloc6(2).get()] {
+        let mut bench = bench();
+        let from = SocketAddr::new(if here.is_ipv4() { rloc(1) } else { rloc6(1) }.get(), 4342);
+        let eid = to_lisp(vni(1), mac(8));
+        let record = [lisp::EidRecord { notify: false, mask_len: eid.mask_len(), eid: eid.address() }];
+        let itr = [lisp::Address::from(rloc(1).get())];
+        let smr = |smr| {
+            let mut octets = Vec::new();
+            let request = lisp::MapRequest {
+                smr,
+                nonce: 5,
+                source_eid: eid.address(),
+                itr_rlocs: (&itr).into(),
+                records: (&record).into(),
+                ..lisp::MapRequest::default()
+            };
+            request.encode(&mut octets, lisp::EncodeOptions::default()).unwrap();
+            octets
+        };
+        let give = |bench: &mut Bench, from, octets: &[u8]| {
+            bench.shard.handle_datagram(bench.now, from, here, octets);
+            forwarded(bench)
+        };
+        assert_eq!(give(&mut bench, from, &smr(true)), [], "at our own port there is nobody else");
+        bench.signal(20, Signal::LispPort { port: 5000 });
+        bench.sent();
+        let on = (SocketAddr::new(here, 5000), Some(here), smr(true));
+        assert_eq!(give(&mut bench, from, &smr(true)), [on]);
+        assert_eq!(give(&mut bench, from, &smr(false)), [], "a question of the data plane");
+        let stranger = SocketAddr::new("192.0.2.99".parse().unwrap(), 4342);
+        assert_eq!(give(&mut bench, stranger, &smr(true)), []);
+        let counters = bench.shard.counters();
+        assert_eq!(
+            (counters.requests_forwarded, counters.requests_from_strangers, counters.unsupported),
+            (1, 1, 2)
+        );
+    }
 }
 
 #[test]
