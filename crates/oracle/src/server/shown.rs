@@ -17,8 +17,8 @@ use weft_lisp::{
 
 /// Questions under way at a time.
 const AT_ONCE: usize = 16;
-/// The longest answer, octets: some 200,000 entries of a table.
-const LONGEST: usize = 32 << 20;
+/// The longest answer, octets: some 400,000 entries of a table.
+const LONGEST: usize = 64 << 20;
 /// How long an NVE may take.
 const PATIENCE: Duration = Duration::from_secs(8);
 
@@ -69,12 +69,13 @@ impl Desk {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks the NVE of `session` and waits for the answer.
+    /// Asks the NVE of `session` and waits for the answer; `is_up` says whether that is its session still.
     pub(super) async fn ask(
         &self,
         session: SessionId,
         out: &SessionOut,
         what: Shown,
+        is_up: impl FnOnce() -> bool,
     ) -> Result<Answer, ShowError> {
         let (answer, wait) = oneshot::channel();
         let turn = {
@@ -87,6 +88,10 @@ impl Desk {
             state.waiting.insert(key, Waiting { octets: Vec::new(), answer });
             Turn(self, key)
         };
+        // It may have ended before the question was on the desk, where its end was to find it.
+        if !is_up() {
+            return Err(ShowError::SessionEnded);
+        }
         let mut frame = Vec::new();
         let request = Body::View(View::Request { what: what.as_str().as_bytes() });
         if request.encode(turn.1.1, &mut frame, EncodeOptions::default()).is_ok() {

@@ -84,7 +84,8 @@ pub(super) async fn shown(
         let code = if e == ShowError::Busy { Code::TooManyRequests } else { Code::NotReady };
         Failure::new(code, format!("NVE '{name}' shows no {what}: {e}"))
     };
-    match app.desk.ask(session, &out, what).await.map_err(failed)? {
+    let is_up = || app.sessions.out(xtr_id).is_some_and(|(now, _)| now == session);
+    match app.desk.ask(session, &out, what, is_up).await.map_err(failed)? {
         Ok(list) => Ok(([(header::CONTENT_TYPE, "application/json")], list).into_response()),
         Err(refusal) => Err(match serde_json::from_slice::<ErrorBody>(&refusal) {
             Ok(refusal) => Failure::new(refusal.error, format!("NVE '{name}': {}", refusal.message)),
