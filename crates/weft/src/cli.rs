@@ -294,7 +294,7 @@ pub(crate) enum NveCommand {
     Remove {
         /// Its name.
         name: NveName,
-        /// Release the grants it still holds.
+        /// Release the grants it still holds, and have VNs whose gateway it is do without.
         #[arg(long)]
         force: bool,
         #[command(flatten)]
@@ -431,15 +431,27 @@ pub(crate) struct VnChange {
     /// named by --gateway carries it) or drop.
     #[arg(long, value_parser = words::<Miss>)]
     pub(crate) miss: Option<Miss>,
-    /// The NVE that carries such frames; a tenant system of the VN is to be there.
+    /// The NVE that carries such frames; a tenant system of the VN is to be there. none: nobody any more.
     #[arg(long)]
-    pub(crate) gateway: Option<NveName>,
+    pub(crate) gateway: Option<GatewayName>,
     /// Replicated frames a second that one VAP may send.
     #[arg(long)]
     pub(crate) storm_rate: Option<u32>,
     /// How many of them at once.
     #[arg(long)]
     pub(crate) storm_burst: Option<u32>,
+}
+
+/// The NVE that is to be a VN's gateway, or nobody: `none`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct GatewayName(pub(crate) Option<NveName>);
+
+impl std::str::FromStr for GatewayName {
+    type Err = <NveName as std::str::FromStr>::Err;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "none" { Ok(Self(None)) } else { text.parse().map(Some).map(Self) }
+    }
 }
 
 /// A word that serde knows the variants of: `flood`, `proxy`.

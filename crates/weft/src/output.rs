@@ -128,6 +128,14 @@ fn cell(value: Option<&Value>) -> String {
     }
 }
 
+/// Says something beside a table, on standard error.
+pub(crate) fn note(format: Format, text: &str) {
+    if matches!(format, Format::Table) {
+        // What was to be done is done, whether this can be said or not.
+        let _ = io::stderr().write_all(format!("note: {text}\n").as_bytes());
+    }
+}
+
 /// Tells why a command failed, as one line or one JSON object, on standard error.
 pub(crate) fn refuse(format: Format, error: &CommandError) {
     let message = error.to_string().replace('\n', " ");

@@ -1,6 +1,6 @@
 //! Virtual networks.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use weft_model::{Bum, Learning, Miss, NveName, Reply, Storm, Subnets, VnName, VnSpec, Vni};
 
 /// A request for a virtual network.
@@ -57,9 +57,15 @@ pub struct VnChange {
     /// What becomes of a frame whose destination is being asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub miss: Option<Miss>,
-    /// The NVE that carries such frames where they are not to wait.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gateway: Option<NveName>,
+    /// The NVE that carries such frames where they are not to wait; `null`: none any more.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
+    #[schema(value_type = Option<NveName>)]
+    pub gateway: Option<Option<NveName>>,
+}
+
+/// What is there, `null` too.
+fn given<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Option<NveName>>, D::Error> {
+    Option::deserialize(value).map(Some)
 }
 
 /// A virtual network.
@@ -103,5 +109,26 @@ impl From<Vn> for VnSpec {
     fn from(vn: Vn) -> Self {
         let Vn { name, vni, subnets, learning, reply, bum, storm, miss, gateway } = vn;
         Self { name, vni, subnets, learning, reply, bum, storm, miss, gateway }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_gateway_is_another_change_than_none() {
+        let cases = [
+            ("{}", None),
+            (r#"{"gateway":null}"#, Some(None)),
+            (r#"{"gateway":"h2"}"#, Some(Some("h2".parse().unwrap()))),
+        ];
+        for (text, gateway) in cases {
+            let change = VnChange { gateway, ..VnChange::default() };
+            assert_eq!(serde_json::from_str::<VnChange>(text).unwrap(), change);
+            assert_eq!(serde_json::to_string(&change).unwrap(), text);
+        }
+        assert!(serde_json::from_str::<VnChange>(r#"{"gateway":""}"#).is_err());
     }
 }

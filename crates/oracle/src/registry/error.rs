@@ -49,6 +49,23 @@ pub enum RegistryError {
         "miss 'gateway' in VN '{0}' needs an NVE to carry the frames; name it with --gateway, or use miss 'queue'"
     )]
     NoGateway(VnName),
+    /// Nothing is asked for that a gateway could carry meanwhile.
+    #[error(
+        "miss 'gateway' in VN '{0}' needs learning 'oracle' or 'distribute': with 'flood' and 'translate' nothing waits \
+         for an answer; use miss 'queue', or one of those"
+    )]
+    NothingToCarry(VnName),
+    /// The NVE carries for VNs.
+    #[error(
+        "NVE '{nve}' is the gateway of VN {}; name another by `weft vn set VN --gateway`, or remove it with --force",
+        quoted(vns)
+    )]
+    IsGateway {
+        /// The NVE.
+        nve: NveName,
+        /// Whose.
+        vns: Vec<VnName>,
+    },
     /// Nothing would pass.
     #[error(transparent)]
     Storm(#[from] StormError),
@@ -250,6 +267,15 @@ fn list(nets: &[IpNet]) -> String {
     nets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
+/// At most three names, as they are shown.
+fn quoted(vns: &[VnName]) -> String {
+    let mut text = vns.iter().take(3).map(|vn| format!("'{vn}'")).collect::<Vec<_>>().join(", ");
+    if vns.len() > 3 {
+        text.push_str(", ...");
+    }
+    text
+}
+
 impl RegistryError {
     /// The code that `/v1` answers with.
     #[must_use]
@@ -260,7 +286,8 @@ impl RegistryError {
             Self::NoVn(_) | Self::NoTsi { .. } | Self::NoNve(_) | Self::NoXtr(_) => Code::NotFound,
             Self::VnTaken { .. } => Code::VnTaken,
             Self::VniTaken { .. } | Self::NoVniLeft => Code::VniTaken,
-            Self::PushForward => Code::NotSupported,
+            Self::PushForward | Self::NothingToCarry(_) => Code::NotSupported,
+            Self::IsGateway { .. } => Code::NveInUse,
             Self::VnInUse { .. } => Code::VnInUse,
             Self::OutOfScope { .. } | Self::Forbidden(_) => Code::Forbidden,
             Self::GrantedElsewhere { .. } => Code::GrantedElsewhere,

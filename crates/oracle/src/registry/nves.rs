@@ -79,10 +79,10 @@ impl Registry {
     }
 
     /// Removes an NVE, whose certificate counts no more from then on. With `release` its grants go
-    /// too; otherwise they stay, and their number is told.
+    /// too, and VNs whose gateway it is have none any more; otherwise its grants stay, and their number is told.
     ///
     /// # Errors
-    /// [`RegistryError::NoNve`].
+    /// [`RegistryError::NoNve`], and [`RegistryError::IsGateway`] without `release`.
     pub async fn remove_nve(
         &self,
         name: NveName,
@@ -93,6 +93,7 @@ impl Registry {
             let none = || RegistryError::NoNve(name.clone());
             let id: XtrId = read(tx, &keys::nve_name(&name))?.ok_or_else(none)?;
             let record = find(tx, id)?.ok_or_else(none)?;
+            vns::let_gateway_go(tx, &name, release)?;
             let count = let_go(tx, &pools, id, release)?;
             tx.delete(keys::nve(id));
             tx.delete(keys::nve_name(&name));

@@ -9,7 +9,7 @@ use std::{
     path::Path,
 };
 use weft_api::{NewToken, NewVn, NewXtr, VnChange};
-use weft_model::{Epoch, Miss, NveName, Subnets, TenantIp, TsiName, VnName, XtrId};
+use weft_model::{Epoch, Learning, Miss, NveName, Subnets, TenantIp, TsiName, VnName, XtrId};
 
 fn block<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
@@ -320,7 +320,7 @@ fn a_gateway_is_an_nve_of_the_vns_scope() {
     block(r.join(enrolment("narrow", 2), 1, sign(1))).unwrap();
     block(r.create_xtr(new_xtr("old", 3, "correct horse", "192.0.2.3"), XtrId([3; 16]))).unwrap();
     let set = |vn: &str, miss, gateway: Option<&str>| {
-        let gateway = gateway.map(|name| name.parse().unwrap());
+        let gateway = gateway.map(|name| Some(name.parse().unwrap()));
         block(r.change_vn(n(vn), VnChange { miss, gateway, ..VnChange::default() })).map(|(vn, _)| vn)
     };
     let carried = Some(Miss::Gateway);
@@ -335,8 +335,29 @@ fn a_gateway_is_an_nve_of_the_vns_scope() {
     assert_eq!(block(r.create_vn(new.clone())).map(|_| ()), Err(RegistryError::NoGateway(n("green"))));
     new.gateway = Some(n("nve1"));
     block(r.create_vn(new)).unwrap();
-    block(r.remove_nve(n("nve1"), false)).unwrap();
-    assert_eq!(set("red", Some(Miss::Queue), None).unwrap().gateway, Some(n("nve1")));
+    // Where nothing waits for an answer: whichever of the two is changed.
+    let learn = |learning| VnChange { learning: Some(learning), ..VnChange::default() };
+    for learning in [Learning::Flood, Learning::Translate] {
+        let refused = Err(RegistryError::NothingToCarry(n("red")));
+        assert_eq!(block(r.change_vn(n("red"), learn(learning))).map(|_| ()), refused);
+        let mut both = new_vn("both", None, &[]);
+        (both.learning, both.miss, both.gateway) = (learning, Miss::Gateway, Some(n("nve1")));
+        let refused = Err(RegistryError::NothingToCarry(n("both")));
+        assert_eq!(block(r.create_vn(both)).map(|_| ()), refused);
+    }
+    block(r.change_vn(n("red"), learn(Learning::Distribute))).unwrap();
+    // None any more, once it is not needed.
+    let none = |miss| VnChange { miss, gateway: Some(None), ..VnChange::default() };
+    let refused = Err(RegistryError::NoGateway(n("blue")));
+    assert_eq!(block(r.change_vn(n("blue"), none(None))).map(|_| ()), refused);
+    assert_eq!(block(r.change_vn(n("blue"), none(Some(Miss::Drop)))).unwrap().0.gateway, None);
+    // A gateway is not removed by accident.
+    let refused = block(r.remove_nve(n("nve1"), false)).unwrap_err();
+    assert_eq!(refused, RegistryError::IsGateway { nve: n("nve1"), vns: vec![n("green"), n("red")] });
+    assert!(refused.to_string().contains("'green', 'red'"), "{refused}");
+    block(r.remove_nve(n("nve1"), true)).unwrap();
+    let now = set("red", None, None).unwrap();
+    assert_eq!((now.gateway, now.miss), (None, Miss::Queue));
     assert_eq!(set("red", carried, Some("nve1")), Err(RegistryError::NoNve(n("nve1"))));
 }
 

@@ -1,10 +1,10 @@
 //! Virtual networks.
 
-use super::{Registry, RegistryError, keys, nves, pool, read, write};
+use super::{Registry, RegistryError, decode, keys, keys::Kind, nves, pool, read, write};
 use crate::store::{Revision, Transaction};
 use std::net::IpAddr;
 use weft_api::{NewVn, VnChange};
-use weft_model::{Learning, Miss, Reply, Storm, VnName, VnSpec, Vni, XtrId};
+use weft_model::{Learning, Miss, NveName, Reply, Storm, VnName, VnSpec, Vni, XtrId};
 
 /// The first VNID that is chosen for a VN: past the VLAN IDs, with which small ones get confused.
 const FIRST_CHOSEN: u32 = 4097;
@@ -14,8 +14,8 @@ impl Registry {
     ///
     /// # Errors
     /// [`RegistryError::VnTaken`], [`RegistryError::VniTaken`], [`RegistryError::NoVniLeft`],
-    /// [`RegistryError::PushForward`], [`RegistryError::NoGateway`], [`RegistryError::NoNve`] and
-    /// [`RegistryError::OutOfScope`].
+    /// [`RegistryError::PushForward`], [`RegistryError::NoGateway`], [`RegistryError::NothingToCarry`],
+    /// [`RegistryError::NoNve`] and [`RegistryError::OutOfScope`].
     pub async fn create_vn(&self, new: NewVn) -> Result<(VnSpec, Revision), RegistryError> {
         self.run(move |tx| create(tx, &new)).await
     }
@@ -40,10 +40,10 @@ impl Registry {
                     change.storm_burst.unwrap_or(old.storm.burst()),
                 )?,
                 miss: change.miss.unwrap_or(old.miss),
-                gateway: change.gateway.clone().or_else(|| old.gateway.clone()),
+                gateway: change.gateway.clone().unwrap_or_else(|| old.gateway.clone()),
                 ..old.clone()
             };
-            check(tx, &new, change.gateway.is_some())?;
+            check(tx, &new, change.gateway.as_ref().is_some_and(Option::is_some))?;
             // The same again is no news to anybody.
             if new != old {
                 write(tx, keys::vn(&name), &new)?;
@@ -121,6 +121,9 @@ fn check(tx: &dyn Transaction, vn: &VnSpec, named: bool) -> Result<(), RegistryE
     if (vn.learning, vn.reply) == (Learning::Distribute, Reply::Forward) {
         return Err(RegistryError::PushForward);
     }
+    if vn.miss == Miss::Gateway && matches!(vn.learning, Learning::Flood | Learning::Translate) {
+        return Err(RegistryError::NothingToCarry(vn.name.clone()));
+    }
     let Some(name) = &vn.gateway else {
         return if vn.miss == Miss::Gateway {
             Err(RegistryError::NoGateway(vn.name.clone()))
@@ -137,6 +140,37 @@ fn check(tx: &dyn Transaction, vn: &VnSpec, named: bool) -> Result<(), RegistryE
     let nve = nves::find(tx, id)?.ok_or_else(none)?;
     if nve.vns.is_some_and(|vns| !vns.contains(&vn.name)) {
         return Err(RegistryError::OutOfScope { nve: name.clone(), vn: vn.name.clone() });
+    }
+    Ok(())
+}
+
+/// Ends what an NVE that goes away is the gateway of: with `force` its VNs have none any more, and let frames wait.
+/// Without, that is refused.
+pub(super) fn let_gateway_go(
+    tx: &mut dyn Transaction,
+    nve: &NveName,
+    force: bool,
+) -> Result<(), RegistryError> {
+    let mut vns = Vec::new();
+    let mut damaged = None;
+    tx.scan(Kind::Vn.prefix(), &mut |key, value| {
+        match decode::<VnSpec>(key, value) {
+            Ok(vn) if vn.gateway.as_ref() == Some(nve) => vns.push(vn),
+            Ok(_) => {}
+            Err(e) => damaged = Some(e),
+        }
+        damaged.is_none()
+    })?;
+    if let Some(e) = damaged {
+        return Err(e.into());
+    }
+    if !force && !vns.is_empty() {
+        let vns = vns.into_iter().map(|vn| vn.name).collect();
+        return Err(RegistryError::IsGateway { nve: nve.clone(), vns });
+    }
+    for vn in vns {
+        let miss = if vn.miss == Miss::Gateway { Miss::Queue } else { vn.miss };
+        write(tx, keys::vn(&vn.name), &VnSpec { gateway: None, miss, ..vn.clone() })?;
     }
     Ok(())
 }

@@ -34,7 +34,7 @@ fn vns_are_created_and_refused() {
         let before = f.operator.vn(&name("red")).await.unwrap();
         let gateway = |name: Option<&str>| weft_api::VnChange {
             miss: Some(weft_model::Miss::Gateway),
-            gateway: name.map(|name| name.parse().unwrap()),
+            gateway: name.map(|name| Some(name.parse().unwrap())),
             ..Default::default()
         };
         let (code, _, message) = refusal(f.operator.change_vn(&name("red"), &gateway(None)).await);

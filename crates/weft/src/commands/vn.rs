@@ -1,11 +1,11 @@
 //! `weft vn`.
 
 use super::client;
-use crate::cli::VnCommand;
+use crate::cli::{GatewayName, VnCommand};
 use crate::error::CommandError;
 use crate::output::{self, Column};
-use weft_api::{NewVn, VnChange};
-use weft_model::{Storm, StormError, Subnets, SubnetsError};
+use weft_api::{NewVn, Vn, VnChange};
+use weft_model::{Miss, Storm, StormError, Subnets, SubnetsError};
 
 /// How VNs are shown.
 pub(super) const COLUMNS: &[Column] = &[
@@ -16,6 +16,9 @@ pub(super) const COLUMNS: &[Column] = &[
     ("reply", "/reply"),
     ("bum", "/bum"),
     ("miss", "/miss"),
+    ("gateway", "/gateway"),
+    ("storm", "/storm/rate"),
+    ("burst", "/storm/burst"),
 ];
 
 pub(super) async fn run(command: VnCommand) -> Result<(), CommandError> {
@@ -41,13 +44,19 @@ pub(super) async fn run(command: VnCommand) -> Result<(), CommandError> {
                 .map_err(|e: StormError| CommandError::Refused(e.to_string()))?;
             let new = NewVn { name, vni, subnets, learning, reply, bum, storm, miss, gateway };
             let vn = client(&access)?.create_vn(&new).await?;
+            note_idle(output.output, &vn);
             output::print(&output::one(output.output, &vn, COLUMNS)?)
         }
         VnCommand::Set { name, change, access, output } => {
             let crate::cli::VnChange { learning, reply, bum, miss, gateway, storm_rate, storm_burst } =
                 change;
+            let named = gateway.is_some();
+            let gateway = gateway.map(|GatewayName(name)| name);
             let change = VnChange { learning, reply, bum, storm_rate, storm_burst, miss, gateway };
             let vn = client(&access)?.change_vn(&name, &change).await?;
+            if named {
+                note_idle(output.output, &vn);
+            }
             output::print(&output::one(output.output, &vn, COLUMNS)?)
         }
         VnCommand::Delete { name, access, output } => {
@@ -58,5 +67,15 @@ pub(super) async fn run(command: VnCommand) -> Result<(), CommandError> {
             let vns = client(&access)?.vns().await?;
             output::print(&output::list(output.output, &vns.items, COLUMNS)?)
         }
+    }
+}
+
+/// Tells of a gateway that nothing goes to.
+fn note_idle(format: output::Format, vn: &Vn) {
+    if let Some(gateway) = vn.gateway.as_ref().filter(|_| vn.miss != Miss::Gateway) {
+        let name = &vn.name;
+        let text =
+            format!("'{gateway}' carries nothing in VN '{name}' until `weft vn set {name} --miss gateway`");
+        output::note(format, &text);
     }
 }

@@ -94,11 +94,12 @@ pub(super) async fn shown(
     }
 }
 
-/// Remove an NVE: its certificate counts no more, its session ends. With `force` its grants go too.
+/// Remove an NVE: its certificate counts no more, its session ends. With `force` its grants go too, and VNs whose
+/// gateway it is have none any more; without, a gateway is not removed.
 #[utoipa::path(
     delete, path = "/v1/nves/{name}", tag = "nves",
     params(("name" = String, Path), ("force" = Option<bool>, Query)),
-    responses((status = 200, body = Message), (status = 404, body = ErrorBody))
+    responses((status = 200, body = Message), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody))
 )]
 pub(super) async fn remove(
     State(app): State<Arc<App>>,
