@@ -29,6 +29,8 @@ const ROBUSTNESS: u32 = 2;
 pub struct Joined {
     /// Somebody left it: how often it is asked still who else wants it.
     leaving: Option<u32>,
+    /// When that was asked last: joins and leaves in turn are no reason to ask more often.
+    asked: Option<Time>,
 }
 
 /// What is known of the groups that are wanted here.
@@ -165,18 +167,16 @@ impl Core {
     fn join(&mut self, now: Time, vni: Vni, group: GroupIp, vap: IfIndex) {
         let limits = &self.config.limits;
         let limits = (limits.groups_per_vap.max(1), limits.groups_per_vn.max(1));
-        let mut first = false;
-        match self.groups.find(vni, group, vap) {
-            Some(joined) => joined.leaving = None,
-            None => match self.groups.insert(vni, group, vap, limits) {
-                Some(is_first) => first = is_first,
-                None => {
-                    self.counters.groups_refused += 1;
-                    return;
-                }
-            },
-        }
         let expires = now + self.config.timing.membership.max(super::LEAST_WAIT);
+        if let Some(joined) = self.groups.find(vni, group, vap) {
+            joined.leaving = None;
+            self.timers.set(Timer::Group(vni, group, vap), expires);
+            return;
+        }
+        let Some(first) = self.groups.insert(vni, group, vap, limits) else {
+            self.counters.groups_refused += 1;
+            return;
+        };
         self.timers.set(Timer::Group(vni, group, vap), expires);
         if first {
             self.tell_group(vni, GroupEvent::Add { site_id: 0, group: group.get() });
@@ -190,16 +190,21 @@ impl Core {
             return;
         };
         joined.leaving = Some(ROBUSTNESS);
-        self.review_receiver(now, vni, group, vap);
+        let within = self.config.timing.last_member.max(super::LEAST_WAIT);
+        match joined.asked.map(|asked| asked + within).filter(|next| *next > now) {
+            Some(next) => self.timers.set(Timer::Group(vni, group, vap), next),
+            None => self.review_receiver(now, vni, group, vap),
+        }
     }
 
     /// A receiver has not said for long that it still is one, or left.
     pub(super) fn review_receiver(&mut self, now: Time, vni: Vni, group: GroupIp, vap: IfIndex) {
         let timing = &self.config.timing;
         let (within, interval) = (timing.last_member.max(super::LEAST_WAIT), timing.query);
-        match self.groups.find(vni, group, vap).and_then(|joined| joined.leaving.as_mut()) {
-            Some(left) if *left > 0 => {
+        match self.groups.find(vni, group, vap) {
+            Some(Joined { leaving: Some(left), asked }) if *left > 0 => {
                 *left -= 1;
+                *asked = Some(now);
                 self.timers.set(Timer::Group(vni, group, vap), now + within);
                 let frame = Query { vni, within, interval }.specific(group);
                 self.outputs.push_back(Output::Inject(vap, frame));

@@ -2,6 +2,7 @@
 //! (RFC 2710, RFC 3810). Sources are not told apart: who wants some of a group is given all of it and picks.
 
 use ::core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::collections::BTreeMap;
 use weft_model::GroupIp;
 
 const ETH: usize = 14;
@@ -28,7 +29,7 @@ pub enum NotAReport {
     Checksum,
 }
 
-/// Reads a report. Of groups that one has to ask for: those of one link are left out.
+/// Reads a report: one word of each group, in order. Of groups that one has to ask for: those of one link are left out.
 ///
 /// # Errors
 /// [`NotAReport`].
@@ -132,9 +133,10 @@ fn one<const N: usize>(message: &[u8], at: usize, said: fn(GroupIp) -> Said) -> 
     group::<N>(message, at).map(|group| group.map(said).into_iter().collect())
 }
 
-/// Group records (RFC 3376 section 4.2.4, RFC 3810 section 5.2.4).
+/// Group records (RFC 3376 section 4.2.4, RFC 3810 section 5.2.4). Many may be of one group: who wants some of its
+/// sources wants it, whatever else is left.
 fn records<const N: usize>(message: &[u8]) -> Option<Vec<Said>> {
-    let mut said = Vec::new();
+    let mut said = BTreeMap::new();
     let mut at = 8;
     for _ in 0..word(message, 6)? {
         let [kind, auxiliary, ..] = octets::<4>(message, at)?;
@@ -144,15 +146,19 @@ fn records<const N: usize>(message: &[u8]) -> Option<Vec<Said>> {
             return None;
         }
         let Some(group) = group else { continue };
-        said.extend(match (kind, sources) {
+        match (kind, sources) {
             // Is, or becomes, "all but these"; or is, or becomes, "these" or "these too".
-            (2 | 4, _) | (1 | 3 | 5, 1..) => Some(Said::Wanted(group)),
+            (2 | 4, _) | (1 | 3 | 5, 1..) => {
+                said.insert(group, Said::Wanted(group));
+            }
             // Becomes "none"; or not these any more.
-            (3, 0) | (6, _) => Some(Said::Left(group)),
-            _ => None,
-        });
+            (3, 0) | (6, _) => {
+                said.entry(group).or_insert(Said::Left(group));
+            }
+            _ => {}
+        }
     }
-    Some(said)
+    Some(said.into_values().collect())
 }
 
 #[cfg(test)]
@@ -244,9 +250,11 @@ pub mod tests {
                 (1, group, 0),
                 (9, group, 1),
             ]);
-            let expected = [wanted(group), wanted(group), wanted(other), wanted(other), wanted(other)];
-            let expected = [&expected[..], &[left(group), left(other)]].concat();
-            assert_eq!(parse(&all), Ok(expected));
+            let mut expected = [group, other];
+            expected.sort_unstable();
+            assert_eq!(parse(&all), Ok(expected.map(wanted).to_vec()), "wanted as well as left is wanted");
+            let gone = report(&[(3, other, 0), (6, group, 1), (3, other, 0)]);
+            assert_eq!(parse(&gone), Ok(expected.map(left).to_vec()));
         }
         assert_eq!(parse(&igmp(&[0x12, 0, 0, 0, 239, 1, 2, 3])), Ok(vec![wanted("239.1.2.3")]));
     }

@@ -201,6 +201,29 @@ fn n9_who_leaves_is_asked_twice_who_else_is_there() {
 }
 
 #[test]
+fn n9_joins_and_leaves_in_turn_are_asked_about_once_a_while() {
+    for group in GROUPS {
+        let (mut w, _) = started(V4);
+        pass(&mut w, Duration::from_secs(2));
+        let asked = vec![(1, Some(group.to_owned()))];
+        // One report that says both, many times.
+        let both: Vec<_> = (0..97).flat_map(|_| [(4, group, 0), (3, group, 0)]).collect();
+        let seen = says(&mut w, 1, report(&both));
+        assert_eq!((told(&seen), queries(&seen)), (to_first(&[&format!("+{group}")]), vec![]));
+        // One after the other.
+        assert_eq!(queries(&leaves(&mut w, 1, group)), asked);
+        for _ in 0..50 {
+            assert_eq!(joins(&mut w, 1, group), []);
+            assert_eq!(leaves(&mut w, 1, group), [], "it was just asked");
+        }
+        assert_eq!(queries(&pass(&mut w, Duration::from_millis(1_500))), asked);
+        // A leave that had to wait is a leave.
+        let seen = pass(&mut w, Duration::from_secs(2));
+        assert_eq!((queries(&seen), told(&seen)), (asked, to_first(&[&format!("-{group}")])));
+    }
+}
+
+#[test]
 fn n9_with_the_vap_goes_what_it_wanted() {
     let (mut w, _) = started(V4);
     for group in GROUPS {
