@@ -112,9 +112,11 @@ impl Core {
             }
         }
         for vap in wanted {
-            if self.groups.asked.insert(vap, (vni, ROBUSTNESS)).is_some_and(|old| old.0 == vni) {
+            if self.groups.asked.get(&vap).is_some_and(|(of, _)| *of == vni) {
+                // What comes and goes beside it does not make it new.
                 continue;
             }
+            self.groups.asked.insert(vap, (vni, ROBUSTNESS));
             // Not before its program is there to hear the answers.
             self.timers.set(Timer::Query(vap), self.now + super::LEAST_WAIT);
         }

@@ -224,6 +224,20 @@ fn n9_joins_and_leaves_in_turn_are_asked_about_once_a_while() {
 }
 
 #[test]
+fn n9_what_comes_and_goes_beside_a_vap_does_not_make_it_new() {
+    let (mut w, _) = started(V4);
+    pass(&mut w, Duration::from_secs(2));
+    for _ in 0..3 {
+        w.core.handle_device_gone(w.now, IfIndex(2));
+        w.seen();
+        w.core.review_groups(vni());
+        assert_eq!(queries(&pass(&mut w, Duration::from_secs(110))), []);
+        let asked = queries(&pass(&mut w, Duration::from_secs(15)));
+        assert_eq!(asked, [(1, None), (1, None)]);
+    }
+}
+
+#[test]
 fn n9_with_the_vap_goes_what_it_wanted() {
     let (mut w, _) = started(V4);
     for group in GROUPS {
