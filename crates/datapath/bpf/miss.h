@@ -96,14 +96,12 @@ static __noinline int report(struct __sk_buff *skb, __u32 vni, const struct weft
 	struct weft_settings *how = bpf_map_lookup_elem(&settings, &vni);
 	struct weft_vn_mac key;
 	struct weft_punt *p;
-	__u32 len = skb->len;
 
 	if (!from || (how && (how->mode & WEFT_LEARNS) != WEFT_LEARNS_ORACLE &&
 		      (how->mode & WEFT_LEARNS) != WEFT_LEARNS_DISTRIBUTE))
 		return 0;
-	if (off > len || bpf_skb_load_bytes(skb, off, key.mac, 6))
+	if (bpf_skb_load_bytes(skb, off, key.mac, 6))
 		return 0;
-	len -= off;
 	key.vni = vni;
 	*(__u32 *)key.mac ^= from->w[0] ^ from->w[1] ^ from->w[2] ^ from->w[3];
 	*(__u16 *)key.pad = 2;
@@ -117,16 +115,7 @@ static __noinline int report(struct __sk_buff *skb, __u32 vni, const struct weft
 	p->ifindex = 0;
 	p->vni = vni;
 	p->reason = WEFT_PUNT_NO_TS;
-	if (len >= WEFT_PUNT_BYTES) {
-		len = WEFT_PUNT_BYTES;
-		if (bpf_skb_load_bytes(skb, off, p->frame, WEFT_PUNT_BYTES))
-			len = 0;
-	} else {
-		len &= WEFT_PUNT_BYTES - 1;
-		if (len < ETH_LEN || bpf_skb_load_bytes(skb, off, p->frame, len))
-			len = 0;
-	}
-	p->len = len;
+	p->len = copy_frame(skb, off, p->frame, WEFT_PUNT_BYTES);
 	copy_mac(p->dst, p->frame);
 	p->pad[0] = 0;
 	p->pad[1] = 0;

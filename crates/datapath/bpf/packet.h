@@ -54,7 +54,7 @@ static __always_inline bool is_node(const __u8 *mac)
 
 static __always_inline __u32 node_of(const __u8 *mac)
 {
-	return mac[2] << 24 | mac[3] << 16 | mac[4] << 8 | mac[5];
+	return (__u32)mac[2] << 24 | mac[3] << 16 | mac[4] << 8 | mac[5];
 }
 
 static __always_inline void ip_from_v4(struct weft_ip *ip, __be32 v4)

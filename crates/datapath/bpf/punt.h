@@ -49,12 +49,29 @@ static __always_inline int handed_up(struct __sk_buff *skb, __u32 vni, __u32 pat
 	return say(skb, WEFT_DID_DROP, outcome, 0, TC_ACT_SHOT);
 }
 
-/* The beginning of a frame to the agent. */
-static __noinline int punt(struct __sk_buff *skb, struct weft_vap *vap, __u32 reason)
+/* Writes the beginning of a frame from `off` on, at most `most` octets, into a record; how many those are. */
+static __always_inline __u32 copy_frame(struct __sk_buff *skb, __u32 off, __u8 *to, __u32 most)
 {
-	struct weft_punt *p;
 	__u32 len = skb->len;
+
+	if (off > len)
+		return 0;
+	len -= off;
+	if (len > most)
+		len = most;
+	asm volatile("" : "+r"(len)); /* the bound is to be of the register that the helper is given */
+	if (len < ETH_LEN || len > most || bpf_skb_load_bytes(skb, off, to, len))
+		return 0;
+	return len;
+}
+
+_Static_assert(__builtin_offsetof(struct weft_punt, frame) == __builtin_offsetof(struct weft_held, frame), "records begin alike");
+
+/* A frame to the agent, in a record of `size` that holds `most` octets of it: both constants. */
+static __always_inline int to_agent(struct __sk_buff *skb, struct weft_vap *vap, __u32 reason, __u64 size, __u32 most)
+{
 	__u32 outcome = WEFT_PUNTED;
+	struct weft_punt *p;
 	__u32 vni, path;
 
 	if (!vap)
@@ -65,7 +82,7 @@ static __noinline int punt(struct __sk_buff *skb, struct weft_vap *vap, __u32 re
 		outcome = WEFT_PUNT_LIMITED;
 		goto out;
 	}
-	p = bpf_ringbuf_reserve(&punts, sizeof(*p), 0);
+	p = bpf_ringbuf_reserve(&punts, size, 0);
 	if (!p) {
 		outcome = WEFT_PUNT_RING_FULL;
 		goto out;
@@ -73,16 +90,7 @@ static __noinline int punt(struct __sk_buff *skb, struct weft_vap *vap, __u32 re
 	p->ifindex = skb->ifindex;
 	p->vni = vni;
 	p->reason = reason;
-	if (len >= WEFT_PUNT_BYTES) {
-		len = WEFT_PUNT_BYTES;
-		if (bpf_skb_load_bytes(skb, 0, p->frame, WEFT_PUNT_BYTES))
-			len = 0;
-	} else {
-		len &= WEFT_PUNT_BYTES - 1;
-		if (len < ETH_LEN || bpf_skb_load_bytes(skb, 0, p->frame, len))
-			len = 0;
-	}
-	p->len = len;
+	p->len = copy_frame(skb, 0, p->frame, most);
 	copy_mac(p->dst, p->frame);
 	p->pad[0] = 0;
 	p->pad[1] = 0;
@@ -92,42 +100,16 @@ out:
 	return handed_up(skb, vni, path, outcome, reason);
 }
 
-/* The same as a whole. Of what is longer than that (segmentation offload, mostly) the beginning. */
+/* The beginning of a frame. */
+static __noinline int punt(struct __sk_buff *skb, struct weft_vap *vap, __u32 reason)
+{
+	return to_agent(skb, vap, reason, sizeof(struct weft_punt), WEFT_PUNT_BYTES);
+}
+
+/* The whole of it. Of what is longer than that (segmentation offload, mostly) the beginning. */
 static __noinline int punt_whole(struct __sk_buff *skb, struct weft_vap *vap, __u32 reason)
 {
-	__u32 outcome = WEFT_PUNTED, len = skb->len;
-	struct weft_held *p;
-	__u32 vni, path;
-
-	if (!vap)
-		return TC_ACT_SHOT;
-	vni = vap->vni;
-	path = vap->path;
-	if (!take_token(&vap->punt_tat, vap->punt_interval, vap->punt_window)) {
-		outcome = WEFT_PUNT_LIMITED;
-		goto out;
-	}
-	p = bpf_ringbuf_reserve(&punts, sizeof(*p), 0);
-	if (!p) {
-		outcome = WEFT_PUNT_RING_FULL;
-		goto out;
-	}
-	p->ifindex = skb->ifindex;
-	p->vni = vni;
-	p->reason = reason;
-	if (len > WEFT_HELD_BYTES)
-		len = WEFT_HELD_BYTES;
-	asm volatile("" : "+r"(len)); /* the bound is to be of the register that the helper is given */
-	if (len < ETH_LEN || len > WEFT_HELD_BYTES || bpf_skb_load_bytes(skb, 0, p->frame, len))
-		len = 0;
-	p->len = len;
-	copy_mac(p->dst, p->frame);
-	p->pad[0] = 0;
-	p->pad[1] = 0;
-	from_nobody(&p->from);
-	bpf_ringbuf_submit(p, 0);
-out:
-	return handed_up(skb, vni, path, outcome, reason);
+	return to_agent(skb, vap, reason, sizeof(struct weft_held), WEFT_HELD_BYTES);
 }
 
 /* Whether nobody asked for this MAC within the last second. Two CPUs may both be told yes. */

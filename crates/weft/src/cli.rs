@@ -1,5 +1,6 @@
 //! What a user may type.
 
+mod vn;
 mod xtr;
 
 use crate::{error::CommandError, output::Format};
@@ -9,9 +10,9 @@ use std::{
     num::NonZeroUsize,
     path::PathBuf,
 };
+pub(crate) use vn::{GatewayName, VnChange, VnCommand};
+use weft_model::{IpNet, NveName, Rloc, TenantIp, TsMac, TsiName, VnName};
 pub(crate) use xtr::{XtrAdd, XtrCommand};
-
-use weft_model::{Bum, IpNet, Learning, Miss, NveName, Reply, Rloc, TenantIp, TsMac, TsiName, VnName, Vni};
 
 /// Where the Oracle keeps its data unless told otherwise; its operator context is in it.
 pub(crate) const ORACLE_DATA: &str = "/var/lib/weft/oracle";
@@ -337,123 +338,6 @@ pub(crate) struct Installed {
     pub(crate) vxlan_device: String,
 }
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum VnCommand {
-    /// Create a virtual network.
-    #[command(
-        after_help = "Example: weft vn create red --subnet 10.0.0.0/24 --subnet fd00::/64 --learning oracle"
-    )]
-    Create {
-        /// Its name.
-        name: VnName,
-        /// A subnet of it, IPv4 or IPv6; may be repeated.
-        #[arg(long, value_parser = subnet)]
-        subnet: Vec<IpNet>,
-        /// Its VNID, 1 to 16777215 [default: the next free one].
-        #[arg(long)]
-        vni: Option<Vni>,
-        /// How its NVEs learn where a MAC address is: flood, translate, oracle or distribute.
-        #[arg(long, value_parser = words::<Learning>, default_value = "oracle")]
-        learning: Learning,
-        /// Who answers Map-Requests: proxy (the Oracle) or forward (the destination's NVE).
-        #[arg(long, value_parser = words::<Reply>, default_value = "proxy")]
-        reply: Reply,
-        /// What becomes of broadcast and multicast other than ARP, ND and DHCP: drop or replicate.
-        #[arg(long, value_parser = words::<Bum>, default_value = "drop")]
-        bum: Bum,
-        /// What becomes of a frame while its destination is asked for: queue (it waits up to 1 s), gateway (the NVE
-        /// named by --gateway carries it) or drop.
-        #[arg(long, value_parser = words::<Miss>, default_value = "queue")]
-        miss: Miss,
-        /// The NVE that carries such frames; a tenant system of the VN is to be there.
-        #[arg(long)]
-        gateway: Option<NveName>,
-        /// Replicated frames a second that one VAP may send [default: 1000].
-        #[arg(long)]
-        storm_rate: Option<u32>,
-        /// How many of them at once [default: 200].
-        #[arg(long)]
-        storm_burst: Option<u32>,
-        #[command(flatten)]
-        access: Access,
-        #[command(flatten)]
-        output: Output,
-    },
-    /// Change how a virtual network behaves; tenant systems in it keep their connections.
-    #[command(after_help = "Examples:
-  weft vn set red --learning distribute     push the whole table to every host that is in it
-  weft vn set red --learning oracle --reply forward
-  weft vn set red --bum replicate           broadcast and multicast reach everybody in it")]
-    Set {
-        /// Its name.
-        name: VnName,
-        #[command(flatten)]
-        change: VnChange,
-        #[command(flatten)]
-        access: Access,
-        #[command(flatten)]
-        output: Output,
-    },
-    /// Delete a virtual network without tenant systems.
-    #[command(after_help = "Example: weft vn delete red")]
-    Delete {
-        /// Its name.
-        name: VnName,
-        #[command(flatten)]
-        access: Access,
-        #[command(flatten)]
-        output: Output,
-    },
-    /// List the virtual networks.
-    #[command(after_help = "Example: weft vn list -o json")]
-    List {
-        #[command(flatten)]
-        access: Access,
-        #[command(flatten)]
-        output: Output,
-    },
-}
-
-/// What is to change; at least one thing.
-#[derive(Debug, Args)]
-#[group(required = true, multiple = true)]
-pub(crate) struct VnChange {
-    /// How its NVEs learn where a MAC address is: flood, translate, oracle or distribute.
-    #[arg(long, value_parser = words::<Learning>)]
-    pub(crate) learning: Option<Learning>,
-    /// Who answers Map-Requests: proxy (the Oracle) or forward (the destination's NVE).
-    #[arg(long, value_parser = words::<Reply>)]
-    pub(crate) reply: Option<Reply>,
-    /// What becomes of broadcast and multicast other than ARP, ND and DHCP: drop or replicate.
-    #[arg(long, value_parser = words::<Bum>)]
-    pub(crate) bum: Option<Bum>,
-    /// What becomes of a frame while its destination is asked for: queue (it waits up to 1 s), gateway (the NVE
-    /// named by --gateway carries it) or drop.
-    #[arg(long, value_parser = words::<Miss>)]
-    pub(crate) miss: Option<Miss>,
-    /// The NVE that carries such frames; a tenant system of the VN is to be there. none: nobody any more.
-    #[arg(long)]
-    pub(crate) gateway: Option<GatewayName>,
-    /// Replicated frames a second that one VAP may send.
-    #[arg(long)]
-    pub(crate) storm_rate: Option<u32>,
-    /// How many of them at once.
-    #[arg(long)]
-    pub(crate) storm_burst: Option<u32>,
-}
-
-/// The NVE that is to be a VN's gateway, or nobody: `none`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct GatewayName(pub(crate) Option<NveName>);
-
-impl std::str::FromStr for GatewayName {
-    type Err = <NveName as std::str::FromStr>::Err;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text == "none" { Ok(Self(None)) } else { text.parse().map(Some).map(Self) }
-    }
-}
-
 /// A word that serde knows the variants of: `flood`, `proxy`.
 fn words<T: serde::de::DeserializeOwned>(word: &str) -> Result<T, String> {
     serde_json::from_value(serde_json::Value::String(word.to_owned())).map_err(|e| e.to_string())
@@ -622,6 +506,7 @@ impl Cli {
             Command::Version { output, .. }
             | Command::Vn(
                 VnCommand::Create { output, .. }
+                | VnCommand::Set { output, .. }
                 | VnCommand::Delete { output, .. }
                 | VnCommand::List { output, .. },
             )
@@ -654,5 +539,40 @@ mod tests {
     #[test]
     fn the_definition_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// Errors of a command that shows JSON are JSON, too.
+    #[test]
+    fn every_command_with_an_output_says_which() {
+        let lines = [
+            "vn create red",
+            "vn set red --bum drop",
+            "vn delete red",
+            "vn list",
+            "tsi attach --vn red --name web --device d",
+            "tsi detach --vn red --name web",
+            "tsi release --vn red --name web",
+            "tsi list",
+            "xtr add r --rloc 192.0.2.5 --key-file f",
+            "xtr remove r",
+            "nve remove h1",
+            "nve uninstall",
+            "oracle token",
+            "get vns",
+            "version",
+        ];
+        fn with_output<'a>(command: &'a clap::Command, all: &mut Vec<&'a clap::Command>) {
+            all.extend(Some(command).filter(|c| c.get_arguments().any(|arg| arg.get_id() == "output")));
+            command.get_subcommands().for_each(|command| with_output(command, all));
+        }
+        for line in lines {
+            let words = ["weft"].into_iter().chain(line.split(' ')).chain(["-o", "json"]);
+            let cli = Cli::try_parse_from(words).unwrap_or_else(|e| panic!("{line}: {e}"));
+            assert!(matches!(cli.format(), Format::Json), "{line}");
+        }
+        let weft = Cli::command();
+        let mut all = Vec::new();
+        weft.get_subcommands().filter(|c| c.get_name() != "lab").for_each(|c| with_output(c, &mut all));
+        assert_eq!(all.len(), lines.len(), "a command is not in the list");
     }
 }

@@ -1,21 +1,25 @@
 //! Checksums that a tenant system leaves to whoever sends its frame on. A device makes them as the frame goes
 //! out; of a frame that was read up here and is sent on from here nobody knows any more that one is missing.
 
+use crate::model::bytes::{ICMPV6, UDP, sum};
+use core::ops::Range;
+use crc::{CRC_32_ISCSI, Crc};
 use std::borrow::Cow;
 
 const TCP: u8 = 6;
-const UDP: u8 = 17;
-const ICMPV6: u8 = 58;
 const SCTP: u8 = 132;
 
-/// An IP packet's transport part, and the sum over what comes before it in its checksum.
+/// CRC32c (RFC 9260 appendix A).
+const CRC32C: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
+
+/// An IP packet's transport part, and where the addresses are that its checksum is over as well.
 struct Segment {
     /// From the start of the frame.
     start: usize,
     end: usize,
     proto: u8,
-    /// Of the addresses (RFC 9293 section 3.1, RFC 8200 section 8.1).
-    addresses: u64,
+    /// RFC 9293 section 3.1, RFC 8200 section 8.1.
+    addresses: Range<usize>,
 }
 
 /// The frame with its TCP, UDP, ICMPv6 or SCTP checksum made, if that was left to be made: the field then holds the
@@ -50,24 +54,13 @@ fn segment(frame: &[u8]) -> Option<Segment> {
 fn missing_crc(frame: &[u8], segment: &Segment) -> Option<(usize, [u8; 4])> {
     let octets = frame.get(segment.start..segment.end)?;
     let left: [u8; 4] = octets.get(8..)?.first_chunk().copied()?;
-    (left == [0; 4]).then(|| (segment.start + 8, crc32c(octets).to_le_bytes()))
-}
-
-/// RFC 9260 appendix A.
-fn crc32c(octets: &[u8]) -> u32 {
-    let mut crc = u32::MAX;
-    for octet in octets {
-        crc ^= u32::from(*octet);
-        for _ in 0..8 {
-            crc = (crc >> 1) ^ if crc & 1 == 1 { 0x82f6_3b78 } else { 0 };
-        }
-    }
-    !crc
+    (left == [0; 4]).then(|| (segment.start + 8, CRC32C.checksum(octets).to_le_bytes()))
 }
 
 /// Where a checksum is missing, and which.
 fn missing(frame: &[u8], segment: &Segment) -> Option<(usize, u16)> {
-    let Segment { start, end, proto, addresses } = *segment;
+    let Segment { start, end, proto, addresses } = segment;
+    let (start, end, proto) = (*start, *end, *proto);
     let field = start
         + match proto {
             TCP => 16,
@@ -77,12 +70,12 @@ fn missing(frame: &[u8], segment: &Segment) -> Option<(usize, u16)> {
         };
     let segment = frame.get(start..end)?;
     let left: [u8; 2] = frame.get(field..end)?.first_chunk().copied()?;
-    let len = u64::try_from(segment.len()).ok()?;
-    let pseudo = fold(addresses + len + u64::from(proto));
+    let len = u32::try_from(segment.len()).ok()?.to_be_bytes();
+    let pseudo = sum(&[frame.get(addresses.clone())?, &len, &[0, proto]]);
     // The field counts as what stands in it, which is the sum of the pseudo header.
-    let all = fold(sum(segment));
+    let all = sum(&[segment]);
     // All ones: the checksum is right as it is.
-    if u16::from_be_bytes(left) != pseudo || fold(sum(segment) + u64::from(pseudo)) == u16::MAX {
+    if u16::from_be_bytes(left) != pseudo || sum(&[segment, &pseudo.to_be_bytes()]) == u16::MAX {
         return None;
     }
     Some((field, if proto == UDP && all == u16::MAX { u16::MAX } else { !all }))
@@ -95,7 +88,7 @@ fn segment4(frame: &[u8]) -> Option<Segment> {
     let end = 14 + usize::from(u16::from_be_bytes([len_a, len_b]));
     let fragment = u16::from_be_bytes([flags, offset]) & 0x3fff != 0;
     let whole = header[0] >> 4 == 4 && !fragment && (34..=end).contains(&start) && end <= frame.len();
-    whole.then(|| Segment { start, end, proto, addresses: sum(&header[12..]) })
+    whole.then_some(Segment { start, end, proto, addresses: 26..34 })
 }
 
 fn segment6(frame: &[u8]) -> Option<Segment> {
@@ -113,24 +106,7 @@ fn segment6(frame: &[u8]) -> Option<Segment> {
         let [next, len]: [u8; 2] = frame.get(start..end)?.first_chunk().copied()?;
         (start, proto) = (start + (usize::from(len) + 1) * 8, next);
     }
-    (start <= end).then(|| Segment { start, end, proto, addresses: sum(&header[8..]) })
-}
-
-/// Of big-endian 16-bit words (RFC 1071); an odd octet counts as a high one.
-fn sum(octets: &[u8]) -> u64 {
-    let word = |pair: &[u8]| match *pair {
-        [high, low] => u64::from(u16::from_be_bytes([high, low])),
-        [high] => u64::from(high) << 8,
-        _ => 0,
-    };
-    octets.chunks(2).map(word).sum()
-}
-
-fn fold(mut total: u64) -> u16 {
-    while total > 0xffff {
-        total = (total & 0xffff) + (total >> 16);
-    }
-    u16::try_from(total).unwrap_or(u16::MAX)
+    (start <= end).then_some(Segment { start, end, proto, addresses: 22..54 })
 }
 
 #[cfg(test)]
@@ -167,8 +143,8 @@ mod tests {
             frame.extend([0, 7, 0x40, 0, 64, proto, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
         }
         let addresses = if v6 { &frame[22..54] } else { &frame[26..34] };
-        let pseudo = sum(addresses) + u64::from(len) + u64::from(proto);
-        let check = match !fold(pseudo + sum(&segment)) {
+        let pseudo = [addresses, &len.to_be_bytes(), &[0, proto]].concat();
+        let check = match !sum(&[&pseudo, &segment]) {
             0 if proto == UDP => u16::MAX,
             check => check,
         };
@@ -176,7 +152,7 @@ mod tests {
         frame.extend(segment);
         let mut right = frame.clone();
         right[field..field + 2].copy_from_slice(&check.to_be_bytes());
-        frame[field..field + 2].copy_from_slice(&fold(pseudo).to_be_bytes());
+        frame[field..field + 2].copy_from_slice(&sum(&[&pseudo]).to_be_bytes());
         Left { frame, field, right }
     }
 
@@ -239,13 +215,13 @@ mod tests {
 
     #[test]
     fn sctp_has_another_sum() {
-        assert_eq!(crc32c(b"123456789"), 0xe306_9283, "the check value of CRC-32C");
+        assert_eq!(CRC32C.checksum(b"123456789"), 0xe306_9283, "the check value of CRC-32C");
         for v6 in [false, true] {
             let Left { mut frame, .. } = left(v6, SCTP, &[], b"a chunk, and more");
             let start = if v6 { 54 } else { 34 };
             frame[start + 8..start + 12].fill(0);
             let made = completed(&frame).into_owned();
-            let crc = crc32c(&frame[start..]).to_le_bytes();
+            let crc = CRC32C.checksum(&frame[start..]).to_le_bytes();
             assert_eq!(made[start + 8..start + 12], crc);
             assert_eq!(
                 (&made[..start + 8], &made[start + 12..]),

@@ -7,10 +7,10 @@ pub(super) const ETH: usize = 14;
 pub(super) const ARP: [u8; 2] = [0x08, 0x06];
 pub(super) const IPV4: [u8; 2] = [0x08, 0x00];
 pub(super) const IPV6: [u8; 2] = [0x86, 0xdd];
-pub(super) const UDP: u8 = 17;
+pub(crate) const UDP: u8 = 17;
 pub(super) const ICMP: u8 = 1;
 pub(super) const IGMP: u8 = 2;
-pub(super) const ICMPV6: u8 = 58;
+pub(crate) const ICMPV6: u8 = 58;
 
 /// `N` octets at `at`, if the frame has them.
 pub(super) fn take<const N: usize>(frame: &[u8], at: usize) -> Option<[u8; N]> {
@@ -43,7 +43,7 @@ pub(super) fn is_vlan(ethertype: [u8; 2]) -> bool {
 }
 
 /// Sum of big-endian 16-bit words (RFC 1071), folded; an odd octet counts as a high one.
-pub(super) fn sum(parts: &[&[u8]]) -> u16 {
+pub(crate) fn sum(parts: &[&[u8]]) -> u16 {
     let mut total = 0_u64;
     for part in parts {
         for word in part.chunks(2) {

@@ -6,7 +6,7 @@
 
 mod admit;
 mod answer;
-mod bytes;
+pub(crate) mod bytes;
 mod carry;
 mod fabric;
 mod learned;

@@ -4,7 +4,10 @@ use super::driver::{Driver, Link};
 use super::held_back::Held;
 use super::metrics;
 use crate::core::TsiState;
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 use weft_api::local as api;
 use weft_datapath::{Path, Reason};
 use weft_model::{Eid, Epoch, MacAddr, Origin, Rloc};
@@ -66,12 +69,14 @@ impl Driver {
             })
         };
         let (macs, ips) = self.plane.data_learned();
-        let node = |mac| {
-            self.core.tables().peers.iter().find(|(_, peer)| peer.nve && MacAddr::of_node(peer.node) == mac)
-        };
-        let rloc = |mac| node(mac).and_then(|(ip, _)| Rloc::new(*ip).ok());
+        // Each NVE by its first RLOC.
+        let peers = self.core.tables().peers.iter().rev().filter(|(_, peer)| peer.nve);
+        let rlocs: BTreeMap<MacAddr, Rloc> = peers
+            .filter_map(|(ip, peer)| Some((MacAddr::of_node(peer.node), Rloc::new(*ip).ok()?)))
+            .collect();
         let macs = macs.into_iter().map(|s| entry(s.vni, Eid::Mac(s.mac), s.mac, Some(s.rloc), s.idle));
-        let ips = ips.into_iter().map(|h| entry(h.vni, Eid::Ip(h.ip), h.mac, rloc(h.mac), h.idle));
+        let ips =
+            ips.into_iter().map(|h| entry(h.vni, Eid::Ip(h.ip), h.mac, rlocs.get(&h.mac).copied(), h.idle));
         macs.chain(ips).flatten().collect()
     }
 

@@ -47,13 +47,11 @@ impl Core {
         self.vns.get(&vni).is_some_and(|spec| self.on_miss(spec).carries)
     }
 
-    /// An NVE is called so.
+    /// An NVE is called so, for as long as there is one: a name is given once.
     pub(super) fn name_nve(&mut self, xtr: XtrId, name: NveName) {
-        if self.names.get(&name) != Some(&xtr) {
-            self.names.retain(|_, known| *known != xtr);
-            self.names.insert(name, xtr);
+        if self.names.insert(name, xtr) != Some(xtr) {
+            self.review_gateways();
         }
-        self.review_gateways();
     }
 
     /// An NVE is no more.

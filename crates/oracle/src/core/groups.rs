@@ -16,32 +16,42 @@ use super::subscribe::Stage;
 
 /// The groups that somebody at an NVE receives, by VN: never none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Receivers(BTreeMap<(Vni, XtrId), BTreeSet<GroupIp>>);
+pub(crate) struct Receivers {
+    groups: BTreeMap<(Vni, XtrId), BTreeSet<GroupIp>>,
+    /// In which VNs an NVE has some.
+    by_nve: BTreeMap<XtrId, BTreeSet<Vni>>,
+}
 
 impl Receivers {
     fn contains(&self, vni: Vni, nve: XtrId, group: GroupIp) -> bool {
-        self.0.get(&(vni, nve)).is_some_and(|groups| groups.contains(&group))
+        self.groups.get(&(vni, nve)).is_some_and(|groups| groups.contains(&group))
     }
 
     /// All groups of one NVE in a VN.
     pub(crate) fn of(&self, vni: Vni, nve: XtrId) -> impl Iterator<Item = GroupIp> + '_ {
-        self.0.get(&(vni, nve)).into_iter().flatten().copied()
+        self.groups.get(&(vni, nve)).into_iter().flatten().copied()
     }
 
     fn count(&self, vni: Vni, nve: XtrId) -> usize {
-        self.0.get(&(vni, nve)).map_or(0, BTreeSet::len)
+        self.groups.get(&(vni, nve)).map_or(0, BTreeSet::len)
     }
 
     /// Whether it is news.
     fn add(&mut self, vni: Vni, nve: XtrId, group: GroupIp) -> bool {
-        self.0.entry((vni, nve)).or_default().insert(group)
+        self.by_nve.entry(nve).or_default().insert(vni);
+        self.groups.entry((vni, nve)).or_default().insert(group)
     }
 
     fn remove(&mut self, vni: Vni, nve: XtrId, group: GroupIp) -> bool {
-        let Some(groups) = self.0.get_mut(&(vni, nve)) else { return false };
+        let Some(groups) = self.groups.get_mut(&(vni, nve)) else { return false };
         let removed = groups.remove(&group);
         if groups.is_empty() {
-            self.0.remove(&(vni, nve));
+            self.groups.remove(&(vni, nve));
+            let vnis = self.by_nve.entry(nve).or_default();
+            vnis.remove(&vni);
+            if vnis.is_empty() {
+                self.by_nve.remove(&nve);
+            }
         }
         removed
     }
@@ -49,23 +59,23 @@ impl Receivers {
     /// The first NVE with receivers in a VN behind `last`, or the first of all.
     pub(crate) fn behind(&self, vni: Vni, last: Option<XtrId>) -> Option<XtrId> {
         let first = last.map_or(Bound::Included((vni, XtrId([0; 16]))), |nve| Bound::Excluded((vni, nve)));
-        let ((v, nve), _) = self.0.range((first, Bound::Unbounded)).next()?;
+        let ((v, nve), _) = self.groups.range((first, Bound::Unbounded)).next()?;
         (*v == vni).then_some(*nve)
     }
 
     /// The VNs in which an NVE has receivers.
     fn vnis_of(&self, nve: XtrId) -> Vec<Vni> {
-        self.0.keys().filter(|(_, other)| *other == nve).map(|(vni, _)| *vni).collect()
+        self.by_nve.get(&nve).into_iter().flatten().copied().collect()
     }
 
     #[cfg(test)]
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Vni, XtrId, usize)> + '_ {
-        self.0.iter().map(|((vni, nve), groups)| (*vni, *nve, groups.len()))
+        self.groups.iter().map(|((vni, nve), groups)| (*vni, *nve, groups.len()))
     }
 
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.groups.is_empty()
     }
 }
 

@@ -50,26 +50,36 @@ impl Nonces {
         taken
     }
 
+    /// What could not be saved waits again, unless there is a later one.
+    fn put_back(&self, taken: Vec<Save>) {
+        let mut waiting = self.lock();
+        for (xtr, eid, nonce) in taken {
+            waiting.entry((xtr, eid)).or_insert(nonce);
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<(XtrId, Eid), Option<u64>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Saves what comes, one commit after the other.
+/// Saves what comes, one commit after the other; at a stop what waits still.
 pub(super) async fn save(app: Arc<App>, nonces: Arc<Nonces>) {
-    loop {
-        tokio::select! {
-            () = nonces.some.notified() => {}
-            () = app.stop.cancelled() => return,
-        }
+    let mut stopped = false;
+    while !stopped {
+        stopped = tokio::select! {
+            () = nonces.some.notified() => false,
+            () = app.stop.cancelled() => true,
+        };
         loop {
             let taken = nonces.take();
-            if taken.is_empty() || app.stop.is_cancelled() {
+            if taken.is_empty() {
                 break;
             }
-            let count = taken.len();
-            if let Err(e) = app.registry.save_subscription_nonces(taken).await {
-                tracing::error!(error = %e, count, "subscriptions' nonces cannot be saved");
+            if let Err(e) = app.registry.save_subscription_nonces(taken.clone()).await {
+                tracing::error!(error = %e, count = taken.len(), "subscriptions' nonces cannot be saved; with the next ones again");
+                nonces.put_back(taken);
+                break;
             }
         }
     }
@@ -88,7 +98,12 @@ mod tests {
             assert!(nonces.put((xtr, eid(0), Some(nonce))));
         }
         assert!(nonces.put((xtr, eid(1), Some(1))) && nonces.put((xtr, eid(1), None)));
-        assert_eq!(nonces.take(), [(xtr, eid(0), Some(9_999)), (xtr, eid(1), None)]);
+        let taken = nonces.take();
+        assert_eq!(taken, [(xtr, eid(0), Some(9_999)), (xtr, eid(1), None)]);
+        // Not saved: what came meanwhile is later.
+        assert!(nonces.put((xtr, eid(0), Some(10_000))));
+        nonces.put_back(taken);
+        assert_eq!(nonces.take(), [(xtr, eid(0), Some(10_000)), (xtr, eid(1), None)]);
         let put = (0..WAITING + 5).filter(|n| nonces.put((xtr, eid(*n), Some(1)))).count();
         assert_eq!(put, WAITING);
         assert!(nonces.put((xtr, eid(7), Some(2))), "one that waits is renewed");

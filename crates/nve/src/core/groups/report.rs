@@ -2,6 +2,7 @@
 //! (RFC 2710, RFC 3810). Sources are not told apart: who wants some of a group is given all of it and picks.
 
 use ::core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use etherparse::checksum::Sum16BitWords;
 use std::collections::BTreeMap;
 use weft_model::GroupIp;
 
@@ -48,14 +49,8 @@ fn word(octets: &[u8], at: usize) -> Option<u16> {
 
 /// The sum of RFC 1071; a right checksum among the octets makes it 0.
 pub fn checksum(parts: &[&[u8]]) -> u16 {
-    let words = parts.iter().flat_map(|part| part.chunks(2));
-    let high = |word: &[u8]| u32::from(word.first().copied().unwrap_or(0)) << 8;
-    let sum = words.fold(0_u32, |sum, word| {
-        // Frames are short: no more than one carry is lost of what fits.
-        let sum = sum + high(word) + u32::from(word.get(1).copied().unwrap_or(0));
-        (sum & 0xffff) + (sum >> 16)
-    });
-    !u16::try_from(sum).unwrap_or(u16::MAX)
+    let sum = parts.iter().fold(Sum16BitWords::new(), |sum, part| sum.add_slice(part));
+    sum.ones_complement().to_be()
 }
 
 /// The IPv6 pseudo header of an ICMPv6 message (RFC 8200 section 8.1).
