@@ -53,6 +53,8 @@ pub struct Limits {
     pub controls_per_session: usize,
     /// Echoes waiting to be taken by `poll_transmit`.
     pub echoes: usize,
+    /// NVEs with a session that are asked whether the fault is on this side before another's host is given up.
+    pub witnesses: usize,
     /// Events waiting to be taken by `poll_event` that may be lost (refusals, state changes).
     pub events: usize,
     /// Octets that one `poll_transmit` puts into a session's transmission before it ends it.
@@ -168,6 +170,7 @@ impl Default for Limits {
             udp_queue_octets: 4 << 20,
             controls_per_session: 1 << 16,
             echoes: 1 << 16,
+            witnesses: 8,
             events: 4_096,
             session_batch_octets: 16 << 10,
             changes_per_session: 1 << 14,

@@ -33,20 +33,25 @@ impl Shard {
         let timing = self.config.timing.clone();
         let Some(node) = self.nodes.get_mut(nve) else { return };
         let Some(lost) = node.lost.as_mut().filter(|lost| lost.withdrawn.is_none()) else { return };
-        let down = now.since(lost.since);
+        let since = lost.since;
+        let down = now.since(since);
         if lost.outstanding.is_some() {
             lost.misses = lost.misses.saturating_add(1);
             lost.answered = false;
         }
+        let answered = lost.answered;
         let silent = lost.misses >= timing.echo_misses.max(1);
         let dead = (silent && down >= timing.grace) || down >= timing.give_up;
         if dead && self.db.registered_by(nve).next().is_none() {
             return self.forget_lost(now, nve, silent);
         }
-        if dead && !self.too_many_lost(now) {
+        if dead && !self.too_many_lost(now, since) {
             return self.withdraw_node(now, nve, down);
         }
         self.echo(nve);
+        if !answered || self.alarmed.is_some() {
+            self.ask_witnesses(now);
+        }
         self.arm(now + timing.echo_interval, Timer::Liveness(nve));
     }
 
@@ -82,13 +87,16 @@ impl Shard {
             .nodes
             .at(rloc)
             .filter(|(_, node)| node.lost.as_ref().is_some_and(|lost| lost.outstanding == Some(nonce)));
-        let Some((nve, _)) = nves.next() else { return };
+        let found = nves.next().map(|(nve, _)| nve);
         drop(nves);
-        self.counters.echo_replies += 1;
-        if let Some(lost) = self.nodes.get_mut(nve).and_then(|node| node.lost.as_mut()) {
-            lost.outstanding = None;
-            lost.misses = 0;
-            lost.answered = true;
+        match found.and_then(|nve| self.nodes.get_mut(nve)).and_then(|node| node.lost.as_mut()) {
+            Some(lost) => {
+                self.counters.echo_replies += 1;
+                lost.outstanding = None;
+                lost.misses = 0;
+                lost.answered = true;
+            }
+            None => self.witness_replied(now, rloc, nonce),
         }
         self.review_alarm(now);
     }
@@ -109,16 +117,20 @@ impl Shard {
 
     /// Whether so many NVEs are lost at once that the fault must be on this side.
     ///
-    /// Lost are those without a session that the echo has not found alive, and those withdrawn within the
-    /// window: so a loss that is noticed NVE by NVE is seen as one.
-    fn too_many_lost(&mut self, now: Time) -> bool {
-        let (lost, of) = self.count_lost(now);
+    /// Lost are those without a session that the echo has not found alive, those withdrawn within the
+    /// window, so that a loss that is noticed NVE by NVE is seen as one, and those that witnesses who say nothing
+    /// stand for: they answered nothing since `since`, or since the alarm.
+    fn too_many_lost(&mut self, now: Time, since: Time) -> bool {
+        let (mut lost, of) = self.count_lost(now);
+        if self.under_review() {
+            lost += self.unnoticed(now, self.alarmed.unwrap_or(since));
+        }
         let many = lost >= self.config.timing.vanish_min.max(1) && lost * 3 > of;
-        if many && !self.alarmed {
-            self.alarmed = true;
+        if many && self.alarmed.is_none() {
+            self.alarmed = Some(now);
             self.event(Event::ManyNvesLost { lost, of });
-        } else if !many && self.alarmed {
-            self.alarmed = false;
+        } else if !many && self.alarmed.is_some() {
+            self.alarmed = None;
             self.event(Event::NvesBack);
             self.begin_again(now);
             return true;
@@ -141,9 +153,15 @@ impl Shard {
 
     /// Ends the alarm when enough NVEs are back.
     pub(crate) fn review_alarm(&mut self, now: Time) {
-        if self.alarmed {
-            self.too_many_lost(now);
+        if self.alarmed.is_some() {
+            self.too_many_lost(now, now);
         }
+    }
+
+    /// Whether any host may be given up yet: else the witnesses are not asked.
+    fn under_review(&self) -> bool {
+        let mut lost = self.nodes.lost.iter().filter_map(|nve| self.nodes.get(*nve)?.lost.as_ref());
+        lost.any(|lost| lost.withdrawn.is_none())
     }
 
     fn count_lost(&mut self, now: Time) -> (usize, usize) {

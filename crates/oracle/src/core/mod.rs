@@ -58,6 +58,7 @@ mod subscribe;
 mod tests;
 mod views;
 mod wire;
+mod witnesses;
 mod xtr;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -75,6 +76,7 @@ use output::Outbox;
 use pubsub::Subscriptions;
 use push::Published;
 use subscribe::{Subscribers, Turns};
+use witnesses::Witnesses;
 use xtr::{PlainXtr, Solicit};
 
 pub use config::{Limits, RecordTtl, ShardConfig, Timing};
@@ -139,8 +141,9 @@ pub struct Shard {
     subscriptions: Subscriptions,
     /// NVEs that hold grants and have not said since the start what they have.
     awaited: BTreeSet<XtrId>,
-    /// Too many NVEs are lost at once.
-    alarmed: bool,
+    /// Too many NVEs are lost at once; since when.
+    alarmed: Option<Time>,
+    witnesses: Witnesses,
     frame_id: u32,
     out: Outbox,
     counters: Counters,
@@ -168,7 +171,8 @@ impl Shard {
             subscribers: Subscribers::default(),
             receivers: Receivers::default(),
             awaited: BTreeSet::new(),
-            alarmed: false,
+            alarmed: None,
+            witnesses: Witnesses::default(),
             frame_id: 0,
             out: Outbox::default(),
             counters: Counters::default(),

@@ -176,7 +176,7 @@ impl Shard {
 
     /// Too many NVEs are lost at once: nothing is withdrawn.
     pub const fn alarmed(&self) -> bool {
-        self.alarmed
+        self.alarmed.is_some()
     }
 
     /// How much is remembered: TSIs, askers.

@@ -149,6 +149,7 @@ fn n10_the_groups_of_a_dead_host_go_with_it() {
         bench.membership(1, 1, MembershipEvent::Subscribe);
         add(&mut bench, 2, GROUPS[0]);
         said(&mut bench, 1);
+        bench.answering = (1..=9).collect();
         bench.down(2);
         bench.pass(Duration::from_secs(2));
         assert_eq!(held(&bench, 2).len(), 1);

@@ -2,9 +2,10 @@
 
 use super::*;
 
-/// `nves` NVEs with one TSI each, all registered; the last one asked for TSI 1.
+/// `nves` NVEs with one TSI each, all registered; the last one asked for TSI 1. Hosts answer while they live.
 fn bench(nves: u8) -> Bench {
     let mut bench = Bench::new(nves);
+    bench.answering = (1..=nves).collect();
     for n in 1..=nves {
         bench.grant(1, n, n);
         bench.up(u64::from(n), n);
@@ -185,6 +186,7 @@ fn n10_who_has_nothing_registered_here_holds_no_withdrawal_back() {
     assert_eq!(withdrawn(&mut all), [nve(4)]);
     // They die: that counts for the time within which losses are one, and not for ever.
     std::mem::swap(&mut all.shard, &mut dead);
+    all.answering = (1..=6).collect();
     for n in 1..=3 {
         all.down(n);
     }
@@ -238,12 +240,110 @@ fn n10_agents_that_answer_the_echo_prove_that_the_fault_is_not_ours() {
     assert!(matches!(withdrawn[..], [Event::Withdrawn { nve: gone, .. }] if gone == nve(1)));
 }
 
+/// An Oracle that is cut off loses its sessions one after the other, seconds apart.
+#[test]
+fn n10_the_first_session_that_a_cut_ends_is_not_a_host_that_died() {
+    for nves in [2, 3, 12] {
+        let mut bench = bench(nves);
+        bench.answering.clear();
+        for n in 1..=nves {
+            bench.down(u64::from(n));
+            bench.pass(Duration::from_secs(4));
+            let events = bench.events();
+            assert!(
+                !events.iter().any(|e| matches!(e, Event::Withdrawn { .. })),
+                "{n} of {nves}: {events:?}"
+            );
+            assert!(bench.shard.alarmed());
+        }
+        // The cut ends: a host that answers and a session say so; nothing that was missed counts.
+        bench.answering = (1..=nves).collect();
+        for n in 2..=nves {
+            bench.up(100 + u64::from(n), n);
+        }
+        bench.pass(Duration::from_secs(20));
+        assert!(!bench.shard.alarmed());
+        assert!(!bench.events().iter().any(|e| matches!(e, Event::Withdrawn { .. })));
+    }
+}
+
+#[test]
+fn n10_a_cut_that_ends_before_sessions_do_withdraws_who_died_meanwhile() {
+    let mut bench = bench(12);
+    bench.down(1);
+    bench.answering.clear();
+    bench.pass(Duration::from_secs(10));
+    assert_eq!(bench.events()[1..], [Event::ManyNvesLost { lost: 12, of: 12 }]);
+    bench.answering = (2..=12).collect();
+    bench.pass(Duration::from_secs(1));
+    assert_eq!(bench.events(), [Event::NvesBack]);
+    bench.pass(Duration::from_secs(3));
+    assert!(matches!(bench.events()[..], [Event::Withdrawn { nve: gone, .. }] if gone == nve(1)));
+}
+
+#[test]
+fn n10_the_alarm_ends_with_the_only_session_that_a_short_cut_ended() {
+    let mut bench = bench(12);
+    bench.answering.clear();
+    bench.down(1);
+    bench.pass(Duration::from_secs(4));
+    assert!(bench.shard.alarmed());
+    bench.up(101, 1);
+    assert!(!bench.shard.alarmed());
+}
+
+#[test]
+fn n10_few_are_asked_however_many_there_are_and_each_in_turn() {
+    for witnesses in [0, 1, 8] {
+        let limits = Limits { witnesses, ..Limits::default() };
+        let mut bench = Bench::with(30, ShardConfig { limits, ..ShardConfig::default() });
+        for n in 1..=30 {
+            bench.grant(1, n, n);
+            bench.up(u64::from(n), n);
+            bench.register(u64::from(n), n, 1, n, ACTIVE);
+        }
+        bench.sent();
+        let mut all = BTreeSet::new();
+        for lost in 1..=15 {
+            bench.down(lost);
+            bench.pass(Duration::ZERO);
+            let asked: BTreeSet<_> = echoes(&mut bench).into_iter().map(|(rloc, _)| rloc).collect();
+            assert_eq!(asked.len(), 2 * (1 + witnesses.max(1)), "{asked:?}");
+            all.extend(asked);
+            bench.up(100 + lost, u8::try_from(lost).unwrap());
+            bench.sent();
+            bench.pass(Duration::from_secs(1));
+        }
+        assert!(witnesses < 8 || all.len() == 60, "{all:?}");
+    }
+}
+
+/// One in three answers is enough of each witness.
+#[test]
+fn n10_witnesses_whose_answers_are_lost_now_and_then_count() {
+    let mut bench = bench(9);
+    bench.answering.clear();
+    bench.down(1);
+    let mut turn = 0;
+    for _ in 0..14 {
+        bench.pass(Duration::from_millis(250));
+        for (rloc, nonce) in echoes(&mut bench).into_iter().filter(|(rloc, _)| !rloc.ends_with('1')) {
+            turn += 1;
+            if turn % 3 == 0 {
+                bench.shard.handle_echo_reply(bench.now, rloc.parse().unwrap(), nonce);
+            }
+        }
+    }
+    assert!(matches!(bench.events()[1..], [Event::Withdrawn { .. }]));
+}
+
 /// TCP had waited for so long when it gave up: that counts.
 #[test]
 fn n10_a_host_that_was_silent_before_its_session_ended_is_gone_sooner() {
     let mut bench = bench(4);
     bench.pass(Duration::from_secs(10));
     let silent = Duration::from_secs(3);
+    bench.answering.remove(&1);
     bench.shard.handle_session(bench.now, SessionEvent::Down { session: SessionId(1), silent });
     bench.events();
     bench.pass(Duration::from_millis(749));

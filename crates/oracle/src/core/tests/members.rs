@@ -181,12 +181,7 @@ fn n9_more_changes_than_are_kept_are_a_new_snapshot() {
 
 #[test]
 fn d2_after_a_restart_the_list_is_complete_only_when_all_have_registered() {
-    let mut bench = Bench {
-        shard: Shard::new(ShardConfig::default(), Time::default()),
-        now: Time::from_secs(1),
-        next_id: 0,
-        nonce: 0,
-    };
+    let mut bench = Bench::of(Shard::new(ShardConfig::default(), Time::default()));
     bench.fact(Fact::Vn(spec(1)));
     for n in 1..=3 {
         bench.enroll(n);

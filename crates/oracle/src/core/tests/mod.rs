@@ -116,6 +116,10 @@ pub(super) struct Bench {
     pub now: Time,
     next_id: u32,
     nonce: u64,
+    /// The NVEs whose echo the bench answers as time passes.
+    pub answering: BTreeSet<u8>,
+    /// What else was sent meanwhile.
+    kept: Vec<Sent>,
 }
 
 pub(super) fn vni(n: u32) -> Vni {
@@ -199,13 +203,13 @@ impl Bench {
         Self::with(nves, ShardConfig { timing, ..ShardConfig::default() })
     }
 
+    pub fn of(shard: Shard) -> Self {
+        let (answering, kept) = (BTreeSet::new(), Vec::new());
+        Self { shard, now: Time::from_secs(1), next_id: 0, nonce: 0, answering, kept }
+    }
+
     pub fn with(nves: u8, config: ShardConfig) -> Self {
-        let mut bench = Self {
-            shard: Shard::new(config, Time::default()),
-            now: Time::from_secs(1),
-            next_id: 0,
-            nonce: 0,
-        };
+        let mut bench = Self::of(Shard::new(config, Time::default()));
         bench.fact(Fact::Vn(spec(1)));
         bench.fact(Fact::Vn(spec(2)));
         for n in 1..=nves {
@@ -236,9 +240,14 @@ impl Bench {
         let sent = self.sent();
         assert!(sent.contains(&Sent::Hello { session }), "{sent:?}");
         self.signal(session, Signal::Hello { version: 1, boot_id: 1 });
+        if !self.answering.is_empty() {
+            self.answering.insert(n);
+        }
     }
 
+    /// A host that has answered so far dies, if its session has its number.
     pub fn down(&mut self, session: u64) {
+        self.answering.retain(|n| u64::from(*n) != session);
         self.shard.handle_session(
             self.now,
             SessionEvent::Down { session: SessionId(session), silent: Duration::ZERO },
@@ -349,9 +358,29 @@ impl Bench {
         while let Some(at) = self.shard.poll_timeout().filter(|at| *at <= until) {
             self.now = self.now.max(at);
             self.shard.handle_timeout(self.now);
+            self.answer_echoes();
         }
         self.now = until;
         self.shard.handle_timeout(until);
+        self.answer_echoes();
+    }
+
+    fn answers(&self, rloc: &str) -> bool {
+        self.answering.iter().any(|n| at(*n).iter().any(|at| at.strip_suffix("/1") == Some(rloc)))
+    }
+
+    fn answer_echoes(&mut self) {
+        if self.answering.is_empty() {
+            return;
+        }
+        for sent in self.fresh() {
+            match &sent {
+                Sent::Echo { rloc: to, nonce } if self.answers(to) => {
+                    self.shard.handle_echo_reply(self.now, to.parse().unwrap(), *nonce);
+                }
+                _ => self.kept.push(sent),
+            }
+        }
     }
 
     pub fn events(&mut self) -> Vec<Event> {
@@ -359,6 +388,12 @@ impl Bench {
     }
 
     pub fn sent(&mut self) -> Vec<Sent> {
+        let mut sent = std::mem::take(&mut self.kept);
+        sent.extend(self.fresh());
+        sent
+    }
+
+    fn fresh(&mut self) -> Vec<Sent> {
         let mut sent = Vec::new();
         let mut octets = Vec::new();
         while let Some(transmit) = self.shard.poll_transmit(&mut octets) {
