@@ -1,6 +1,7 @@
 //! Many tenant systems at once, held by an NVE that has no data plane.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
+use std::collections::BTreeSet;
 use weft_e2e::{TestLab, ping};
 use weft_lab::{Signal, clock};
 use weft_load::{Load, Registering};
@@ -66,6 +67,7 @@ tenants: { red-b: { host: h2, vn: red, ips: [] } }
 "#;
 
 const PUSHED_MANY: usize = 20_000;
+const FEW: usize = 20;
 
 /// How many MAC locations h2's data plane holds.
 fn locations(lab: &TestLab) -> Result<usize> {
@@ -107,5 +109,51 @@ fn m3_thousands_are_pushed_and_what_an_agent_missed_is_mended() -> Result<()> {
     load.register(PUSHED_MANY / 4..PUSHED_MANY / 2, Registering::Activated)?;
     lab.restart("h2")?;
     until_locations(&lab, own + PUSHED_MANY)?;
+    lab.down()
+}
+
+/// The MAC addresses that one side knows to be at h3.
+fn at_h3(lab: &TestLab, side: &[&str]) -> Result<BTreeSet<String>> {
+    let all = lab.json(&[&["get", "mappings"], side].concat())?;
+    let h3 = all.as_array().context("a list")?.iter().filter(|row| row["nve"] == "h3");
+    Ok(h3.filter_map(|row| row["eid"]["mac"].as_str()).map(str::to_owned).collect())
+}
+
+/// Requirements M3, N7.
+#[test]
+fn m3_an_oracle_that_dies_in_the_middle_of_a_push_pushes_all_of_it_in_the_end() -> Result<()> {
+    let mut lab = TestLab::up(PUSHED)?;
+    let own = locations(&lab)?;
+    let mut load = Load::join(&lab, "h3")?;
+    load.grant("red", "m", PUSHED_MANY)?;
+    load.register(0..PUSHED_MANY, Registering::Activated)?;
+    until_locations(&lab, own + PUSHED_MANY)?;
+    let half_way = std::thread::scope(|scope| {
+        let load = &load;
+        // Few at a time: all of it is to last for longer than it takes to look.
+        let few = (0..PUSHED_MANY).step_by(FEW).map(|first| first..first + FEW);
+        let withdrawing = scope.spawn(move || {
+            few.map(|few| load.register(few, Registering::Withdrawn)).take_while(Result::is_ok).count()
+        });
+        let begun = clock::until(clock::CEILING, || {
+            Ok::<_, anyhow::Error>(Some(locations(&lab)?).filter(|there| *there < own + PUSHED_MANY))
+        });
+        lab.signal("oracle", Signal::SIGKILL)?;
+        begun?.context("nothing is withdrawn")?;
+        let calls = withdrawing.join().map_err(|_| anyhow!("the load panicked"))?;
+        ensure!(calls < PUSHED_MANY / FEW, "all was withdrawn before the Oracle died");
+        locations(&lab)
+    })?;
+    ensure!(half_way > own && half_way < own + PUSHED_MANY, "{half_way} locations, {own} of its own");
+    lab.restart("oracle")?;
+    load.reconnect()?;
+    load.register(0..PUSHED_MANY, Registering::Activated)?;
+    load.register(PUSHED_MANY / 2..PUSHED_MANY, Registering::Withdrawn)?;
+    until_locations(&lab, own + PUSHED_MANY / 2)?;
+    let (here, there) = (at_h3(&lab, &["--nve", "h2"])?, at_h3(&lab, &[])?);
+    let registered: BTreeSet<String> =
+        (0..PUSHED_MANY / 2).map(|n| Ok(load.mac(n)?.to_string())).collect::<Result<_>>()?;
+    ensure!(here == registered, "{} at h2, {} registered", here.len(), registered.len());
+    ensure!(there.is_superset(&registered), "{} at the Oracle", there.len());
     lab.down()
 }

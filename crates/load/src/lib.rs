@@ -19,6 +19,8 @@ use weft_model::{Grant, MacAddr, Name, NveName, Rloc, TsiName, VnName, XtrId};
 
 /// Grants asked for at once: the Oracle writes those that are waiting together.
 const AT_ONCE: usize = 128;
+/// Between two tries to reach an Oracle that is starting.
+const RETRY: Duration = Duration::from_millis(50);
 /// How long one call may take.
 const CEILING: Duration = Duration::from_secs(300);
 
@@ -34,6 +36,7 @@ pub enum Registering {
 enum Order {
     Grant(VnName, String, usize, mpsc::Sender<Result<Vec<MacAddr>>>),
     Register(Range<usize>, Registering, mpsc::Sender<Result<Duration>>),
+    Reconnect(mpsc::Sender<Result<()>>),
 }
 
 /// A scripted NVE. Dropped, its session ends.
@@ -89,6 +92,14 @@ impl Load {
         self.order(|done| Order::Register(which, what, done))
     }
 
+    /// Opens a new session, as after a restart of the Oracle; it waits for one for a while.
+    ///
+    /// # Errors
+    /// When the Oracle does not answer.
+    pub fn reconnect(&self) -> Result<()> {
+        self.order(Order::Reconnect)
+    }
+
     fn order<T>(&self, make: impl FnOnce(mpsc::Sender<Result<T>>) -> Order) -> Result<T> {
         let (done, result) = mpsc::channel();
         let orders = self.orders.as_ref().context("the load has ended")?;
@@ -112,6 +123,9 @@ struct Nve {
     client: Client,
     id: XtrId,
     rloc: Rloc,
+    to: String,
+    trust: Trust,
+    identity: Identity,
     session: Session,
     grants: Vec<Grant>,
 }
@@ -143,6 +157,7 @@ fn live(
             Order::Register(which, what, done) => {
                 drop(done.send(runtime.block_on(nve.register(which, what))));
             }
+            Order::Reconnect(done) => drop(done.send(runtime.block_on(nve.reconnect()))),
         }
     }
 }
@@ -166,9 +181,23 @@ impl Nve {
         let servers = reply.api.iter().map(|a| a.parse()).collect::<Result<_, _>>()?;
         let client =
             Client::new(&Endpoint { servers, trust: trust.clone(), identity: Some(identity.clone()) })?;
-        let to = reply.sessions.first().context("the Oracle names no address for sessions")?;
-        let session = Session::open(to, &trust, &identity).await?;
-        Ok(Self { client, id: reply.xtr_id, rloc, session, grants: Vec::new() })
+        let to = reply.sessions.first().context("the Oracle names no address for sessions")?.clone();
+        let session = Session::open(&to, &trust, &identity).await?;
+        Ok(Self { client, id: reply.xtr_id, rloc, to, trust, identity, session, grants: Vec::new() })
+    }
+
+    async fn reconnect(&mut self) -> Result<()> {
+        let begun = weft_lab::clock::now();
+        loop {
+            match Session::open(&self.to, &self.trust, &self.identity).await {
+                Ok(session) => {
+                    self.session = session;
+                    return Ok(());
+                }
+                Err(error) if begun.elapsed() > weft_lab::clock::CEILING => return Err(error),
+                Err(_) => tokio::time::sleep(RETRY).await,
+            }
+        }
     }
 
     async fn grant(&mut self, vn: &VnName, prefix: &str, count: usize) -> Result<Vec<MacAddr>> {
