@@ -449,7 +449,7 @@ static __always_inline int vap_frame(struct __sk_buff *skb, bool again)
 	w.path = 0;
 	w.direction = WEFT_OUT;
 	if (!vap)
-		return drop(skb, w, WEFT_NO_VAP);
+		return is_knock(skb) ? knocked(skb) : drop(skb, w, WEFT_NO_VAP);
 	w.vni = vap->vni;
 	w.slot = vap->slot;
 	w.path = vap->path;

@@ -32,6 +32,7 @@
 #include "route.h"
 #include "translate.h"
 #include "again.h"
+#include "knock.h"
 #include "vap.h"
 #include "carry.h"
 #include "fabric.h"
@@ -47,6 +48,14 @@ SEC("classifier/again")
 int again(struct __sk_buff *skb)
 {
 	return vap_frame(skb, true);
+}
+
+/* Not attached: test-run on a frame that is to come in at its device. */
+SEC("classifier/knock")
+int knock(struct __sk_buff *skb)
+{
+	bpf_clone_redirect(skb, skb->ifindex, BPF_F_INGRESS);
+	return TC_ACT_SHOT;
 }
 
 SEC("classifier/from_underlay")

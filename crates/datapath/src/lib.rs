@@ -60,7 +60,9 @@ mod tables;
 pub use datapath::Datapath;
 pub use error::DatapathError;
 pub use event::{Heard, Punt, PuntReason, Seen};
-pub use kernel::{Attachment, Did, DryRun, Kernel, Limits, OpenOptions, Punts, TableSize, table_sizes};
+pub use kernel::{
+    Attachment, Did, DryRun, Kernel, Limits, OpenOptions, Progress, Punts, TableSize, table_sizes,
+};
 pub use model::{Action, Ingress, Learned, Lesson, Model, Verdict, decide};
 pub use reason::{Counter, Direction, Idle, Reason};
 pub use tables::{Config, IfIndex, Location, Neighbour, Op, Path, Peer, Receivers, Tables, Vap, VapKind, Vn};

@@ -6,7 +6,7 @@ mod common;
 use common::{
     How, Lab, Ns, enter,
     frames::{Wire, eth},
-    options, rloc, ts_ips, ts_mac, vni, wait_for,
+    options, rloc, ts_mac, vni, wait_for,
 };
 use std::{
     io::{BufRead as _, BufReader},
@@ -177,38 +177,62 @@ fn what_is_observed_is_what_was_applied() {
     assert!(lab.tss[0].ping(lab.tss[1].ip(false)));
 }
 
-/// Frames are delivered to a VAP whose own program is still being attached.
+/// A device's program says itself that it runs, before there is a VAP.
 #[test]
-fn delivery_does_not_wait_for_the_attachment() {
+fn a_program_runs_before_there_is_a_vap() {
+    for kind in [VapKind::Veth, VapKind::Tap] {
+        let how = How { kind, path: Path::Direct, v6: false };
+        let mut lab = Lab::new();
+        lab.attach(0, 1, how);
+        let ts = lab.plug(0, 2, how);
+        let host = &mut lab.nves[0];
+        let attachment = host.with(|k| k.attachment(ts.device)).unwrap().unwrap();
+        let progress = attachment.progress().unwrap();
+        assert!(!host.with(|k| k.runs(&progress)).unwrap(), "nothing is attached yet");
+        host.ns.run(|| attachment.run()).unwrap();
+        assert!(host.with(|k| k.runs(&progress)).unwrap());
+        assert!(host.with(|k| k.attachment(ts.device)).unwrap().is_none(), "it is attached");
+        assert_eq!(host.with(|k| k.observed()).unwrap().vaps.len(), 1);
+        // The next agent finds it, and whatever was to become of it is forgotten.
+        host.kernel = None;
+        host.open();
+        assert!(host.with(|k| k.attachment(ts.device)).unwrap().is_some(), "it was nobody's");
+        lab.tell(0, &ts, how);
+        assert!(lab.tss[0].ping(ts.ip(false)), "{}", lab.dump());
+    }
+}
+
+/// A program that is let go of is still attached for a while: what it says counts for nothing.
+#[test]
+fn a_program_that_was_let_go_of_does_not_speak_for_the_next() {
     let how = How { kind: VapKind::Veth, path: Path::Direct, v6: false };
     let mut lab = Lab::new();
-    lab.attach(0, 1, how);
-    let ts = lab.plug(1, 2, how);
-    let mac = ts_mac(2).get();
-    let at = weft_datapath::Location::Remote { rloc: rloc(1, false), epoch: weft_model::Epoch::FIRST };
-    lab.nves[0].apply(&[Op::SetLocation(vni(7001), mac, at)]);
-    lab.nves[0]
-        .apply(&ts_ips(2).map(|ip| Op::SetNeighbour(vni(7001), ip, weft_datapath::Neighbour::At(mac))));
-    let attachment = lab.nves[1].with(|k| k.prepare(ts.device, &Lab::vap(2, how)).unwrap().unwrap());
-    lab.nves[1].apply(&[Op::SetLocation(vni(7001), mac, weft_datapath::Location::Local(ts.device))]);
-    let heard = ts.ns.run(|| UdpSocket::bind((ts.ip(false), 0)).unwrap());
-    heard.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    let from = lab.tss[0].ns.run(|| UdpSocket::bind((lab.tss[0].ip(false), 0)).unwrap());
-    from.send_to(b"early", heard.local_addr().unwrap()).unwrap();
-    let mut buffer = [0; 8];
-    assert_eq!(heard.recv(&mut buffer).unwrap(), 5);
-    assert_eq!(lab.nves[1].with(|k| k.observed().unwrap()).vaps.len(), 0);
-    lab.nves[1].ns.run(|| attachment.run()).unwrap();
-    assert_eq!(lab.nves[1].with(|k| k.observed().unwrap()).vaps.len(), 1);
-    assert!(lab.nves[1].with(|k| k.prepare(ts.device, &Lab::vap(2, how)).unwrap()).is_none());
-    lab.tell(1, &ts, how);
-    let peer = lab.tss[0].ip(false);
-    let mac = ts_mac(1).get();
-    let at = weft_datapath::Location::Remote { rloc: rloc(0, false), epoch: weft_model::Epoch::FIRST };
-    lab.nves[1].apply(&[Op::SetLocation(vni(7001), mac, at)]);
-    lab.nves[1]
-        .apply(&ts_ips(1).map(|ip| Op::SetNeighbour(vni(7001), ip, weft_datapath::Neighbour::At(mac))));
-    assert!(ts.ping(peer), "{}", lab.dump());
+    let ts = lab.plug(0, 1, how);
+    let host = &mut lab.nves[0];
+    let attachment = host.with(|k| k.attachment(ts.device)).unwrap().unwrap();
+    host.ns.run(|| attachment.run()).unwrap();
+    // In the directory of whatever version the maps' layout has.
+    let versions = std::fs::read_dir(&host.options.pin_dir).unwrap().flatten();
+    let pin = format!("links/vap_{}", ts.device.0);
+    let pin = versions.map(|version| version.path().join(&pin)).find(|pin| pin.exists()).unwrap();
+    let held = aya::programs::links::PinnedLink::from_pin(pin).unwrap();
+    host.apply(&[Op::RemoveVap(ts.device)]);
+    let attachment = host.with(|k| k.attachment(ts.device)).unwrap().unwrap();
+    let progress = attachment.progress().unwrap();
+    let attaching = std::thread::scope(|scope| {
+        let ns = &host.ns;
+        let attaching = scope.spawn(move || ns.run(|| attachment.run()));
+        // Until it has tried a few times, in vain.
+        for _ in 0..20 {
+            assert!(!ns.run(|| host.kernel.as_ref().unwrap().runs(&progress)).unwrap());
+            std::thread::yield_now();
+        }
+        drop(held);
+        attaching.join().unwrap()
+    });
+    attaching.unwrap();
+    assert!(!host.with(|k| k.runs(&progress)).unwrap(), "it cannot be told apart");
+    assert!(host.with(|k| k.attachment(ts.device)).unwrap().is_none());
 }
 
 #[test]

@@ -165,6 +165,7 @@ pub(super) struct Maps {
     pub(super) heard: Table<ScopedIp, HeardValue>,
     pub(super) neighbours: Table<ScopedIp, NeighbourValue>,
     pub(super) peers: Table<Ip, PeerValue>,
+    pub(super) asked: Table<VnMac, u64>,
 }
 
 impl Maps {
@@ -189,6 +190,7 @@ impl Maps {
             heard: Table::new(&mut maps, &shapes, "heard")?,
             neighbours: Table::new(&mut maps, &shapes, "neighbours")?,
             peers: Table::new(&mut maps, &shapes, "peers")?,
+            asked: Table::new(&mut maps, &shapes, "asked")?,
         };
         Ok((all, take(&mut maps, "punts")?))
     }

@@ -4,6 +4,7 @@
 mod abi;
 mod dry_run;
 mod groups;
+mod knock;
 mod load;
 mod maps;
 mod netlink;
@@ -24,6 +25,7 @@ use crate::{
 use abi::{ConfigValue, Ip, LocationValue, ScopedIp, VapValue, VnMac, VnValue};
 use core::{fmt, net::IpAddr, time::Duration};
 pub use dry_run::{Did, DryRun};
+pub use knock::Progress;
 use load::{check_host, load, load_failed};
 use maps::Maps;
 use netlink::Netlink;
@@ -59,6 +61,7 @@ pub struct Kernel {
     from_underlay: Arc<OwnedFd>,
     from_overlay: Arc<OwnedFd>,
     again: Arc<OwnedFd>,
+    knock: Arc<OwnedFd>,
     netlink: Netlink,
     packet: OwnedFd,
     vxlan: IfIndex,
@@ -73,22 +76,33 @@ pub struct Kernel {
 }
 
 /// The part of adding a VAP that takes 8 to 24 ms: attaching the program to its device.
-/// [`Kernel::prepare`] returns it; run it on any thread of the same network namespace, before
-/// anything else is done about that VAP.
+/// [`Kernel::attachment`] returns it; run it on any thread of the same network namespace, and set the VAP
+/// once it has, or once [`Kernel::runs`] says so.
 #[must_use = "frames from the tenant system are not taken until it is attached"]
 #[derive(Debug)]
 pub struct Attachment {
     program: Arc<OwnedFd>,
     device: IfIndex,
     path: PathBuf,
+    /// Of a tenant system's device, with the program that knocks at it.
+    progress: Option<(Progress, Arc<OwnedFd>)>,
 }
 
 impl Attachment {
+    /// How far it is, for [`Kernel::runs`]; none of what is no tenant system's.
+    #[must_use]
+    pub fn progress(&self) -> Option<Progress> {
+        self.progress.as_ref().map(|(progress, _)| progress.clone())
+    }
+
     /// Attaches. The program sees every frame that comes after.
     ///
     /// # Errors
     /// [`DatapathError::NoDevice`], or what the kernel says.
     pub fn run(self) -> Result<(), DatapathError> {
+        if let Some((progress, knock)) = &self.progress {
+            progress.begin(knock);
+        }
         pins::attach(self.program.as_fd(), self.device, &self.path)
     }
 }
@@ -147,7 +161,7 @@ impl Kernel {
         };
         let (from_vap, from_underlay, from_overlay) =
             (program("from_vap")?, program("from_underlay")?, program("from_overlay")?);
-        let again = program("again")?;
+        let (again, knock) = (program("again")?, program("knock")?);
         let (maps, ring) = Maps::take(&mut ebpf, &limits)?;
         let packet = sys::socket(libc::AF_PACKET, libc::SOCK_RAW, 0)
             .map_err(|e| sys::refused("open a packet socket", e))?;
@@ -163,6 +177,7 @@ impl Kernel {
             from_underlay,
             from_overlay,
             again,
+            knock,
             netlink,
             packet,
             vxlan,
@@ -238,6 +253,12 @@ impl Kernel {
         for device in gone {
             self.remove_vap(device)?;
         }
+        // Attached for a VAP that was never set.
+        for (role, device) in attached {
+            if role == Role::Vap && !self.vaps.contains_key(&device) {
+                self.pins.unlink(role, device)?;
+            }
+        }
         self.adopt_vns()?;
         for vni in self.slots.keys().copied().collect::<Vec<_>>() {
             self.count_vn(vni)?;
@@ -253,33 +274,27 @@ impl Kernel {
         }
     }
 
-    fn attachment(&self, role: Role, device: IfIndex) -> Attachment {
+    fn attachment_of(&self, role: Role, device: IfIndex) -> Attachment {
         let path = self.pins.link_path(role, device);
-        Attachment { program: Arc::clone(self.program(role)), device, path }
+        Attachment { program: Arc::clone(self.program(role)), device, path, progress: None }
     }
 
     fn attach(&self, role: Role, device: IfIndex) -> Result<(), DatapathError> {
-        self.attachment(role, device).run()
+        self.attachment_of(role, device).run()
     }
 
-    /// The quick half of [`Op::SetVap`]: when this returns, frames to the VAP are delivered. Frames
-    /// from it are taken once the returned [`Attachment`] has run; none means that they are already.
-    /// So an agent registers the tenant system while the attachment runs on another thread.
+    /// The quick half of [`Op::SetVap`]: from now on frames are delivered to the VAP, and those from it taken
+    /// where its program runs, so attach that first: what it answers would be lost.
     ///
     /// # Errors
-    /// [`DatapathError::NoDevice`], [`DatapathError::Full`], or what the kernel says.
-    pub fn prepare(&mut self, device: IfIndex, vap: &Vap) -> Result<Option<Attachment>, DatapathError> {
-        let attached = self.pins.is_attached(Role::Vap, device)?;
-        if !attached && !sys::device_exists(device) {
-            return Err(DatapathError::NoDevice(device));
-        }
+    /// [`DatapathError::Full`], or what the kernel says.
+    pub fn set_vap(&mut self, device: IfIndex, vap: &Vap) -> Result<(), DatapathError> {
         let is_new = !self.vaps.contains_key(&device);
         let written = self.write_vap(device, vap);
         if written.is_err() && is_new {
             self.remove_vap(device)?;
         }
-        written?;
-        Ok((!attached).then(|| self.attachment(Role::Vap, device)))
+        written
     }
 
     fn write_vap(&mut self, device: IfIndex, vap: &Vap) -> Result<(), DatapathError> {
@@ -429,13 +444,10 @@ impl Datapath for Kernel {
         match op {
             Op::Config(config) => self.set_config(config),
             Op::SetVap(device, vap) => {
-                let is_new = !self.vaps.contains_key(device);
-                let Some(attachment) = self.prepare(*device, vap)? else { return Ok(()) };
-                let attached = attachment.run();
-                if attached.is_err() && is_new {
-                    self.remove_vap(*device)?;
+                if let Some(attachment) = self.attachment(*device)? {
+                    attachment.run()?;
                 }
-                attached
+                self.set_vap(*device, vap)
             }
             Op::RemoveVap(device) => self.remove_vap(*device),
             Op::SetLocation(vni, mac, location) => {

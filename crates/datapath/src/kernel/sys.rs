@@ -230,6 +230,8 @@ struct TestRun {
 
 /// `struct __sk_buff` as words.
 pub(super) const CTX_WORDS: usize = 48;
+/// The word of `mark`.
+const CTX_MARK: usize = 2;
 /// The word of `ifindex`.
 pub(super) const CTX_IFINDEX: usize = 10;
 /// The first word of `cb`.
@@ -252,6 +254,26 @@ pub(super) fn test_run(
         ctx[CTX_CB + 3] = DRY;
         ctx[CTX_CB + 4] = !DRY;
     }
+    run(program, &ctx, frame)
+}
+
+/// Runs a program over a frame of a device, with a mark.
+pub(super) fn come_in(
+    program: BorrowedFd<'_>,
+    device: IfIndex,
+    frame: &[u8],
+    mark: u32,
+) -> Result<(), DatapathError> {
+    let mut ctx = [0_u32; CTX_WORDS];
+    (ctx[CTX_IFINDEX], ctx[CTX_MARK]) = (device.0, mark);
+    run(program, &ctx, frame).map(drop)
+}
+
+fn run(
+    program: BorrowedFd<'_>,
+    ctx: &[u32; CTX_WORDS],
+    frame: &[u8],
+) -> Result<(Vec<u8>, [u32; CTX_WORDS]), DatapathError> {
     let mut after = [0_u32; CTX_WORDS];
     let mut out = vec![0; frame.len() + 256];
     let size = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -262,7 +284,7 @@ pub(super) fn test_run(
         data_in: frame.as_ptr() as u64,
         data_out: out.as_mut_ptr() as u64,
         repeat: 1,
-        ctx_size_in: size(size_of_val(&ctx)),
+        ctx_size_in: size(size_of_val(ctx)),
         ctx_size_out: size(size_of_val(&after)),
         ctx_in: ctx.as_ptr() as u64,
         ctx_out: after.as_mut_ptr() as u64,
@@ -323,9 +345,18 @@ pub(super) fn release() -> String {
 
 /// CLOCK_MONOTONIC in ns, as bpf_ktime_get_coarse_ns reads it.
 pub(super) fn monotonic() -> u64 {
+    clock(libc::CLOCK_MONOTONIC_COARSE)
+}
+
+/// CLOCK_MONOTONIC in ns, as bpf_ktime_get_ns reads it.
+pub(super) fn monotonic_exact() -> u64 {
+    clock(libc::CLOCK_MONOTONIC)
+}
+
+fn clock(which: libc::clockid_t) -> u64 {
     let mut at = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: an exclusive reference, alive during the call; the clock exists since Linux 2.6.32.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut at) };
+    // SAFETY: an exclusive reference, alive during the call; both clocks exist since Linux 2.6.32.
+    unsafe { libc::clock_gettime(which, &raw mut at) };
     u64::try_from(at.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(at.tv_nsec).unwrap_or(0)
 }
 

@@ -188,8 +188,10 @@ impl Nve {
         });
     }
 
+    /// Without what tenant systems sent before they had a VAP: their programs run before that.
     pub fn counters(&mut self) -> Vec<Counter> {
-        self.with(|kernel| kernel.counters().unwrap())
+        let all = self.with(|kernel| kernel.counters().unwrap());
+        all.into_iter().filter(|c| c.reason != Reason::NoVap).collect()
     }
 
     /// Packets counted for a reason, whatever the VN, path and direction.

@@ -11,13 +11,14 @@ use super::{
     look::Look,
     metrics,
     plane::Plane,
+    programs::{Attaching, Parked},
     saver::Saver,
     state,
     uplinks::Rule,
     watch as follow,
 };
 use crate::core::{
-    ApiCall, Attach, Attached, CallId, Core, Device, Fact, Granted, Notice, Output, Refused, Session, Ticket,
+    ApiCall, Attach, Attached, CallId, Core, Device, Fact, Granted, Notice, Output, Refused, Session,
 };
 use std::{collections::BTreeMap, collections::BTreeSet, future::Future, pin::pin, time::Duration};
 use tokio::sync::{mpsc, oneshot};
@@ -55,7 +56,7 @@ pub(super) enum Input {
     Released(CallId, Result<(), Refused>),
     Taken(TsiId, TenantIp, Result<Granted, Refused>),
     /// A program was attached to a device, or could not be.
-    Attached(IfIndex, Option<Ticket>, Result<(), String>),
+    Attached(IfIndex, Result<(), String>),
 }
 
 impl Input {
@@ -109,7 +110,8 @@ pub(super) struct Driver {
     pub(super) sessions: Vec<Link>,
     pub(super) client: follow::Clients,
     pub(super) inputs: mpsc::Sender<Input>,
-    pub(super) attaching: BTreeMap<CallId, oneshot::Sender<Result<Attached, Refused>>>,
+    pub(super) attaching: BTreeMap<CallId, Attaching>,
+    pub(super) parked: Parked,
     pub(super) detaching: BTreeMap<CallId, Detaching>,
     pub(super) next_call: u64,
     pub(super) saver: Saver,
@@ -188,6 +190,7 @@ impl Driver {
     /// When the next timer goes off.
     fn due(&self) -> Time {
         let own = self.publish_at.min(self.reconcile_at).min(self.list_at);
+        let own = self.parked.due().map_or(own, |at| at.min(own));
         self.core.poll_timeout().map_or(own, |at| at.min(own))
     }
 
@@ -211,6 +214,7 @@ impl Driver {
         if self.core.poll_timeout().is_some_and(|at| at <= now) {
             self.core.handle_timeout(now);
         }
+        self.look_for_programs();
         if self.publish_at <= now {
             self.publish_at = now + PUBLISH;
             self.vouch();
@@ -243,17 +247,17 @@ impl Driver {
                 self.core.handle_fact(fact);
                 self.persist(None);
             }
-            Input::Device(device) => self.core.handle_device(&device),
+            Input::Device(device) => self.device(device),
             Input::Links(all) => self.links(&all),
             Input::LinksChanged => self.list_soon(),
             Input::DeviceGone(index) if self.plane.is_vxlan(index) => self.mend(),
             Input::DeviceGone(index) if self.core.uplinks().contains(&index) => self.list_soon(),
-            Input::DeviceGone(index) => self.core.handle_device_gone(now, index),
+            Input::DeviceGone(index) => self.device_gone(index),
             Input::Local(call) => self.local(call),
-            Input::Granted(call, answer) => self.core.handle_granted(now, call, answer),
+            Input::Granted(call, answer) => self.granted(call, answer),
             Input::Released(call, answer) => self.core.handle_released(call, answer),
             Input::Taken(tsi, ip, answer) => self.core.handle_taken(now, &tsi, ip, answer),
-            Input::Attached(device, ticket, result) => self.attached(device, ticket, result),
+            Input::Attached(device, result) => self.attached(device, result),
         }
     }
 
@@ -263,21 +267,6 @@ impl Driver {
             Ok(false) => {}
             Ok(true) => tracing::warn!("the VXLAN device was not as it should be; mended"),
             Err(error) => tracing::error!(%error, "cannot mend the VXLAN device"),
-        }
-    }
-
-    fn attached(&mut self, device: IfIndex, ticket: Option<Ticket>, result: Result<(), String>) {
-        self.plane.attached(device);
-        if !self.core.tables().vaps.contains_key(&device)
-            && let Err(error) = self.plane.apply(&Op::RemoveVap(device))
-        {
-            // It was let go of meanwhile, and its program was pinned after the VAP had been removed.
-            tracing::error!(%error, device = device.0, "cannot let go of a device");
-        }
-        match (ticket, result) {
-            (Some(ticket), result) => self.core.handle_applied(ticket, result),
-            (None, Err(error)) => tracing::error!(%error, "cannot attach to a tenant's device"),
-            (None, Ok(())) => {}
         }
     }
 
@@ -297,7 +286,7 @@ impl Driver {
         }
         let there: BTreeSet<IfIndex> = all.iter().map(|link| link.index).collect();
         for device in all.iter().filter_map(devices::Link::device) {
-            self.core.handle_device(&device);
+            self.device(device);
         }
         for index in self.core.vap_devices().filter(|index| !there.contains(index)) {
             // It may be younger than the list.
@@ -394,11 +383,7 @@ impl Driver {
                     }
                 }
                 Output::Call(call) => self.call(call),
-                Output::Attached(call, result) => {
-                    if let Some(answer) = self.attaching.remove(&call) {
-                        let _ = answer.send(result.map_err(|refused| self.named(refused)));
-                    }
-                }
+                Output::Attached(call, result) => self.answer_attach(call, result),
                 Output::Detached(call, result) => {
                     if let Some(detaching) = self.detaching.remove(&call) {
                         self.detached(detaching, result);
@@ -427,6 +412,9 @@ impl Driver {
             self.core.handle_granted(self.clock.now(), *call, Err(Refused::NotSaved { reason }));
             return;
         }
+        if let ApiCall::Grant { call, .. } = &call {
+            self.begin(*call);
+        }
         let client = self.client.borrow().clone();
         let inputs = self.inputs.clone();
         tokio::spawn(async move {
@@ -439,7 +427,8 @@ impl Driver {
         match call {
             LocalCall::Attach(attach, answer) => {
                 let call = self.call_id();
-                self.attaching.insert(call, answer);
+                let device = attach.device.index;
+                self.attaching.insert(call, Attaching { device, answer, begun: false });
                 self.core.handle_attach(call, attach);
             }
             LocalCall::Detach(vn, name, force, answer) => {
@@ -487,7 +476,7 @@ impl Driver {
     }
 
     /// A refusal with the name of the VN, which users know, for its number.
-    fn named(&self, refused: Refused) -> Refused {
+    pub(super) fn named(&self, refused: Refused) -> Refused {
         match &refused {
             Refused::DeviceTaken { device, tsi } => match self.core.vn_name(tsi.vni) {
                 Some(vn) => Refused::Oracle {

@@ -1,5 +1,7 @@
 //! The data plane as the driver holds it. Changes of tables are single system calls, made in line
-//! and in order; attaching a program waits for the kernel (8 to 24 ms) and is done beside the driver.
+//! and in order; attaching a program waits for the kernel (8 to 24 ms) and is done beside the driver. It is begun
+//! before the core hears of what it is for, and a VAP is set once its program runs: what a tenant system says to a
+//! frame it was handed before that would be lost.
 
 use super::driver::Input;
 use crate::core::Ticket;
@@ -9,8 +11,8 @@ use tokio::{
     sync::mpsc,
 };
 use weft_datapath::{
-    Attachment, Counter, Datapath, DatapathError, Heard, IfIndex, Kernel, Op, OpenOptions, Punt, Punts, Seen,
-    Tables,
+    Attachment, Counter, Datapath, DatapathError, Heard, IfIndex, Kernel, Op, OpenOptions, Progress, Punt,
+    Punts, Seen, Tables, Vap,
 };
 use weft_model::{MacAddr, Vni};
 
@@ -21,17 +23,42 @@ const BATCH: usize = 64;
 pub(super) struct Plane {
     kernel: Kernel,
     punts: Option<AsyncFd<Punts>>,
-    /// Devices prepared whose programs are to be attached.
-    attachments: Vec<(IfIndex, Attachment, Option<Ticket>)>,
-    /// How many programs are being attached, by device.
-    running: BTreeMap<IfIndex, usize>,
+    /// Programs to be attached.
+    attachments: Vec<(IfIndex, Attachment)>,
+    /// Those that are being attached, by device.
+    running: BTreeMap<IfIndex, Running>,
+    /// Nothing is attached without a permit.
+    #[cfg(test)]
+    pub(super) gate: std::sync::Arc<tokio::sync::Semaphore>,
 }
+
+/// A program that is being attached.
+#[derive(Default)]
+struct Running {
+    progress: Option<Progress>,
+    /// It runs, and the kernel has yet to say so.
+    runs: bool,
+    /// The VAP to be set when it does.
+    vap: Option<Vap>,
+    /// Who waits for the VAP.
+    tickets: Vec<Ticket>,
+}
+
+/// A VAP that was to be set is, or is not.
+pub(super) type Done = (Option<Ticket>, Result<(), String>);
 
 impl Plane {
     /// Opens, or adopts what is pinned. Blocks; call [`Plane::listen`] on the runtime afterwards.
     pub(super) fn open(pin_dir: PathBuf, vxlan_device: String) -> Result<Self, DatapathError> {
         let kernel = Kernel::open(&OpenOptions { pin_dir, vxlan_device, ..OpenOptions::default() })?;
-        Ok(Self { kernel, punts: None, attachments: Vec::new(), running: BTreeMap::new() })
+        Ok(Self {
+            kernel,
+            punts: None,
+            attachments: Vec::new(),
+            running: BTreeMap::new(),
+            #[cfg(test)]
+            gate: std::sync::Arc::new(tokio::sync::Semaphore::new(1_000)),
+        })
     }
 
     /// Ends the data plane: programs, tables and the VXLAN device. Blocks.
@@ -73,48 +100,100 @@ impl Plane {
         Ok(())
     }
 
-    /// Makes a change. None: the rest of it waits for [`Plane::attach`], and whoever has the ticket hears of
-    /// it as an input.
+    /// Makes a change. None: it waits for its device's program, and [`Plane::attached`] says how it went.
     pub(super) fn apply_beside(
         &mut self,
         op: &Op,
         ticket: Option<Ticket>,
     ) -> Option<Result<(), DatapathError>> {
-        let Op::SetVap(device, vap) = op else { return Some(self.kernel.apply(op)) };
-        let attachment = match self.kernel.prepare(*device, vap) {
-            Ok(Some(attachment)) => attachment,
-            Ok(None) => return Some(Ok(())),
-            Err(error) => return Some(Err(error)),
+        let Op::SetVap(device, vap) = op else {
+            if let Op::RemoveVap(device) = op
+                && let Some(running) = self.running.get_mut(device)
+            {
+                running.vap = None;
+            }
+            return Some(self.kernel.apply(op));
         };
-        self.attachments.push((*device, attachment, ticket));
-        *self.running.entry(*device).or_default() += 1;
-        None
+        if let Err(error) = self.begin(*device) {
+            return Some(Err(error));
+        }
+        let runs = self.runs(*device);
+        match self.running.get_mut(device) {
+            None => Some(self.kernel.set_vap(*device, vap)),
+            Some(running) => {
+                running.tickets.extend(ticket);
+                if !runs {
+                    running.vap = Some(vap.clone());
+                    return None;
+                }
+                running.vap = None;
+                match self.kernel.set_vap(*device, vap) {
+                    // The answer waits until the program is pinned, too.
+                    Ok(()) => None,
+                    Err(error) => {
+                        running.tickets.retain(|other| Some(*other) != ticket);
+                        Some(Err(error))
+                    }
+                }
+            }
+        }
     }
 
-    /// Attaches what was prepared, beside the driver and behind everything that is ready to run: the
-    /// registration is on its way before a thread is started for this.
+    /// Has the program attached to a tenant system's device, if it is not yet; its VAP is nobody's until it is set.
+    pub(super) fn begin(&mut self, device: IfIndex) -> Result<(), DatapathError> {
+        if !self.running.contains_key(&device)
+            && let Some(attachment) = self.kernel.attachment(device)?
+        {
+            self.running.insert(device, Running { progress: attachment.progress(), ..Running::default() });
+            self.attachments.push((device, attachment));
+        }
+        Ok(())
+    }
+
+    /// Whether a device's program runs, or is not to be waited for.
+    pub(super) fn runs(&mut self, device: IfIndex) -> bool {
+        let Some(running) = self.running.get_mut(&device) else { return true };
+        if !running.runs
+            && let Some(progress) = &running.progress
+        {
+            running.runs = self.kernel.runs(progress).unwrap_or(false);
+        }
+        running.runs
+    }
+
+    /// Attaches what was begun, beside the driver and behind everything that is ready to run: a question to the
+    /// Oracle is on its way before a thread is started for this.
     pub(super) fn attach(&mut self, inputs: &mpsc::Sender<Input>) {
-        for (device, attachment, ticket) in self.attachments.drain(..) {
+        for (device, attachment) in self.attachments.drain(..) {
             let inputs = inputs.clone();
+            #[cfg(test)]
+            let gate = self.gate.clone();
             tokio::spawn(async move {
+                #[cfg(test)]
+                let _open = gate.acquire().await;
+                // What writes the question is woken by what asks it.
+                tokio::task::yield_now().await;
                 let attached = tokio::task::spawn_blocking(move || attachment.run()).await;
                 let result = match attached {
                     Ok(result) => result.map_err(|e| e.to_string()),
                     Err(ended) => Err(ended.to_string()),
                 };
-                let _ = inputs.send(Input::Attached(device, ticket, result)).await;
+                let _ = inputs.send(Input::Attached(device, result)).await;
             });
         }
     }
 
-    /// A program that was being attached is, or is not.
-    pub(super) fn attached(&mut self, device: IfIndex) {
-        if let Some(left) = self.running.get_mut(&device) {
-            *left -= 1;
-            if *left == 0 {
-                self.running.remove(&device);
-            }
+    /// A program that was being attached is, or is not. How what waited for it went.
+    pub(super) fn attached(&mut self, device: IfIndex, result: Result<(), String>) -> Vec<Done> {
+        let Running { vap, tickets, .. } = self.running.remove(&device).unwrap_or_default();
+        let result = match vap {
+            Some(vap) => result.and_then(|()| self.kernel.set_vap(device, &vap).map_err(|e| e.to_string())),
+            None => result,
+        };
+        if tickets.is_empty() {
+            return vec![(None, result)];
         }
+        tickets.into_iter().map(|ticket| (Some(ticket), result.clone())).collect()
     }
 
     /// Whether a program is being attached to a device at this moment.

@@ -137,6 +137,7 @@ pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>)
         client: client_now,
         inputs,
         attaching: BTreeMap::new(),
+        parked: Default::default(),
         detaching: BTreeMap::new(),
         next_call: 0,
         saver,

@@ -1,5 +1,7 @@
 //! The driver with a real data plane, in a namespace of its own.
 
+mod programs;
+
 use super::common::{host, in_namespace, ip};
 use super::driver::{Driver, Input, LocalCall, RECONCILE};
 use super::{
@@ -84,6 +86,7 @@ fn driver(dir: &Path, pins: &Path, grace: Duration) -> (Driver, mpsc::Receiver<I
         client: watch::channel(Arc::new(client)).1,
         inputs,
         attaching: BTreeMap::new(),
+        parked: Default::default(),
         detaching: BTreeMap::new(),
         next_call: 0,
         saver: Saver::start(dir.join("state.json"), Saved::default()),

@@ -286,6 +286,13 @@ impl Core {
         }
     }
 
+    /// Whether this device, which is there, is the VAP of an interface as soon as [`Core::handle_device`] says so.
+    #[must_use]
+    pub fn waits_for(&self, device: &Device) -> bool {
+        let tsi = self.by_device.get(&device.name).and_then(|id| self.tsis.get(id));
+        tsi.is_some_and(|tsi| tsi.waiting.is_none() && !(tsi.present && tsi.device == *device))
+    }
+
     /// A device is there (again), maybe with another index.
     pub fn handle_device(&mut self, device: &Device) {
         if let Some(orphan) = self.orphans.get_mut(&device.index) {
