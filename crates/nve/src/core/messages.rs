@@ -55,6 +55,8 @@ pub struct Question {
     pub along: Option<(MacAddr, MapVersion)>,
     /// What the answer repeats.
     pub nonce: u64,
+    /// Another NVE solicits it (s bit, RFC 9301 section 5.2).
+    pub invoked: bool,
 }
 
 /// Whether a registration is made or taken back.
@@ -163,7 +165,7 @@ pub fn map_request(
     (from, to): (SocketAddr, SocketAddr),
     out: &mut Vec<u8>,
 ) -> Result<(), EncodeError> {
-    let Question { vni, wanted, source, along, nonce } = *question;
+    let Question { vni, wanted, source, along, nonce, invoked } = *question;
     // The answer comes to the family the question went by, whatever else this NVE has.
     let mut itr_rlocs: Vec<_> = rlocs.iter().map(|r| r.get()).filter(|ip| *ip == from.ip()).collect();
     itr_rlocs.extend(rlocs.iter().map(|r| r.get()).filter(|ip| *ip != from.ip()));
@@ -186,6 +188,7 @@ pub fn map_request(
     let request = MapRequest {
         piggyback,
         nonce,
+        smr_invoked: invoked,
         source_eid: source.map_or(Address::NoAddress, |s| wire_eid(vni, s).address()),
         itr_rlocs: List::new(&itr_rlocs),
         records: List::new(&records),

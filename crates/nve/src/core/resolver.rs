@@ -36,6 +36,8 @@ pub(super) struct Pending {
 pub struct Resolver {
     pub(super) pending: BTreeMap<(Vni, Eid), Pending>,
     pub(super) nonces: BTreeMap<u64, (Vni, Eid)>,
+    /// Those of them that another NVE solicits.
+    pub(super) invoked: BTreeSet<(Vni, Eid)>,
     /// Left unanswered a moment ago.
     pub(super) held: BTreeSet<(Vni, Eid)>,
     pub(super) per_vn: BTreeMap<Vni, usize>,
@@ -62,6 +64,7 @@ impl Resolver {
 
     fn remove(&mut self, key: &(Vni, Eid)) -> Option<Pending> {
         let pending = self.pending.remove(key)?;
+        self.invoked.remove(key);
         self.nonces.remove(&pending.nonce);
         decrement(&mut self.per_vn, key.0);
         if let Some(vap) = pending.asker {
@@ -208,7 +211,8 @@ impl Core {
         pending.tries += 1;
         let (source, nonce) = (pending.source, pending.nonce);
         let along = source.and_then(|source| self.goes_along(key.0, source));
-        let question = messages::Question { vni: key.0, wanted: key.1, source, along, nonce };
+        let invoked = self.resolver.invoked.contains(&key);
+        let question = messages::Question { vni: key.0, wanted: key.1, source, along, nonce, invoked };
         if let Some(path) = self.resolver_for(tries) {
             let mut octets = Vec::with_capacity(192);
             let rlocs = &self.config.rlocs;

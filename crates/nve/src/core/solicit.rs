@@ -108,7 +108,11 @@ impl Core {
                 && !self.is_pushed(vni, eid)
                 && self.first_solicit(now, (Way::In, from, vni, eid))
             {
+                self.resolver.invoked.insert((vni, eid));
                 self.refresh(now, vni, eid);
+                if !self.resolver.pending.contains_key(&(vni, eid)) {
+                    self.resolver.invoked.remove(&(vni, eid));
+                }
             }
         }
     }

@@ -22,6 +22,8 @@ pub struct Asked {
     /// What goes along (M bit).
     pub along: Option<Eid>,
     pub nonce: u64,
+    /// Somebody solicited it (s bit).
+    pub invoked: bool,
 }
 
 /// A frame of the session as the Oracle sees it.
@@ -91,6 +93,7 @@ pub fn asked(to: SocketAddr, octets: &[u8]) -> Asked {
             .map(|e| super::super::messages::model_eid(e).unwrap()),
         along: request.piggyback.map(|r| eid_of(r.eid, r.mask_len).1),
         nonce: request.nonce,
+        invoked: request.smr_invoked,
     }
 }
 

@@ -109,6 +109,10 @@ fn v6_who_is_told_asks_the_oracle_once_in_three_seconds() {
         assert_eq!(w.core.counters().foreign_datagrams, 1);
         let question = one_asked(&hears(&mut w, from));
         assert_eq!((question.to, question.eid), (resolver(f, 0), Eid::Mac(mac(50))));
+        assert!(question.invoked, "RFC 9301 section 5.2");
+        let again = w.passes(Duration::from_millis(200));
+        let again: Vec<_> = again.into_iter().map(|(_, seen)| seen).collect();
+        assert!(one_asked(&again).invoked, "when it is repeated, too");
         // Until there is an answer it stays as it was.
         let before = w.tables.clone();
         for _ in 0..20 {
@@ -120,6 +124,7 @@ fn v6_who_is_told_asks_the_oracle_once_in_three_seconds() {
         w.passes(Duration::from_secs(3));
         assert_eq!(one_asked(&hears(&mut w, from)).eid, Eid::Mac(mac(50)));
         // Of what nobody here uses nothing is asked.
+        assert!(!one_asked(&w.sends(1, mac(51))).invoked, "nobody solicited that one");
         let mut other = World::started(f, &["a"]);
         nve(&mut other, 3);
         assert_eq!(hears(&mut other, from), []);
