@@ -7,11 +7,13 @@
 mod guard;
 mod peer;
 mod traffic;
+mod wire;
 
 pub use guard::TestLab;
 pub use peer::{Peer, script};
 pub use traffic::transfer;
 pub use weft_lab::ping::{Ping, ping, ping_from};
+pub use wire::cut;
 
 use std::path::PathBuf;
 

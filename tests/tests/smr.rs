@@ -3,7 +3,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use std::{collections::BTreeSet, net::IpAddr, path::Path, process::Command};
-use weft_e2e::{TestLab, ping};
+use weft_e2e::{TestLab, cut, ping};
 use weft_lab::{
     capture::{Capture, Class, Frame},
     clock,
@@ -28,8 +28,6 @@ const ASKERS: [(&str, &str); 2] = [("h1", "red-a"), ("h3", "red-c")];
 const TARGETS: [&str; 2] = ["10.0.0.2", "fd00::2"];
 /// Frames a second, of each asker and family.
 const RATE: u32 = 50;
-/// An address that nobody on the fabric has.
-const NOBODY: &str = "02:00:00:00:ff:ff";
 /// Between two for one asker, less what a capture's time may be off by, seconds.
 const APART: f64 = 2.9;
 
@@ -87,21 +85,6 @@ fn messages(file: &Path, filter: &str) -> Result<Vec<Message>> {
     };
     let lines = String::from_utf8(output.stdout)?;
     lines.lines().map(|line| read(line).with_context(|| format!("tshark said {line:?}"))).collect()
-}
-
-/// Whether host and Oracle do not reach each other; everybody else they do. What they send is on the fabric.
-fn cut(lab: &TestLab, (host, oracle): (&str, IpAddr), cut: bool) -> Result<()> {
-    let addresses = [lab.rloc(host)?.to_string(), oracle.to_string()];
-    for (node, other) in [(host, &addresses[1]), ("oracle", &addresses[0])] {
-        let replace = ["ip", "neigh", "replace", other, "lladdr", NOBODY, "dev", "eth0", "nud", "permanent"];
-        let done = if cut {
-            lab.exec(node, &replace)?
-        } else {
-            lab.exec(node, &["ip", "neigh", "del", other, "dev", "eth0"])?
-        };
-        ensure!(done.status.success(), "{node}: {}", String::from_utf8_lossy(&done.stderr));
-    }
-    Ok(())
 }
 
 /// LISP datagrams from one to another.

@@ -225,6 +225,7 @@ struct weft_held {
 #define WEFT_PUNT_ROUTE_SEEN 7
 #define WEFT_PUNT_NO_TS 8
 #define WEFT_PUNT_REPORT 9 /* struct weft_held */
+#define WEFT_PUNT_CARRIED 10 /* struct weft_held */
 
 /* What became of a frame. */
 enum weft_reason {

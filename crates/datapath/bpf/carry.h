@@ -7,6 +7,8 @@
 
 /* Frames leave with OUTER_TTL otherwise: routers between them take away less than the difference. */
 #define CARRIED_TTL 32
+/* No frame's: what the agent has held for others. */
+#define CARRY_AGAIN 256
 
 /* Not where frames for anybody come to everybody, or NVEs stand for their tenant systems. */
 static __noinline bool carries(__u32 vni)
@@ -68,7 +70,76 @@ static __noinline __u32 route_carried(struct __sk_buff *skb, __u32 vni, struct e
 	return bpf_skb_store_bytes(skb, 0, n->mac, 6, 0) ? WEFT_KERNEL : 0;
 }
 
-/* A stripped frame for somebody who is not here, from the NVE at `from`. What is not known is asked for. */
+/* Frames a second that the agent of a gateway holds for others: of one VN and of all. */
+#define CARRIED_A_SECOND 500
+#define CARRIED_OF_ALL 1000
+
+/* What a stripped frame's destination is held by: its MAC address, or the IP address that it is to be routed to. */
+static __always_inline bool held_key(struct __sk_buff *skb, __u32 vni, const struct eth *inner, struct weft_vn_mac *key)
+{
+	struct weft_ip dst;
+	__be32 v4;
+
+	key->vni = vni;
+	copy_mac(key->mac, inner->h_dest);
+	*(__u16 *)key->pad = 0;
+	if (!is_anycast(inner->h_dest, vni))
+		return true;
+	if (inner->h_proto == bpf_htons(ETH_P_IP)) {
+		if (bpf_skb_load_bytes(skb, ETH_LEN + 16, &v4, 4))
+			return false;
+		ip_from_v4(&dst, v4);
+	} else if (bpf_skb_load_bytes(skb, ETH_LEN + 24, &dst, 16)) {
+		return false;
+	}
+	asked_ip(key, vni, &dst);
+	return true;
+}
+
+/* To the agent, as it came, so that it can be carried on when the answer is there. What was held before, and what a
+ * gateway has sent (`ttl`), is not: nobody waits twice. */
+static __noinline int hold_carried(struct __sk_buff *skb, __u32 vni, const struct weft_ip *from,
+				   const struct eth *inner, __u32 ttl)
+{
+	__u32 outcome = WEFT_PUNTED;
+	struct weft_vn_mac key;
+	struct weft_held *p;
+	struct where w;
+
+	if (!from || !inner)
+		return TC_ACT_SHOT;
+	w.vni = vni;
+	w.path = WEFT_PATH_DEVICE;
+	w.direction = WEFT_IN;
+	if (ttl == CARRY_AGAIN)
+		return drop_inward(skb, w, WEFT_NO_SUCH_TS);
+	if (ttl <= CARRIED_TTL) {
+		report(skb, vni, from, 0);
+		return drop_inward(skb, w, WEFT_NO_SUCH_TS);
+	}
+	if (!held_key(skb, vni, inner, &key))
+		return drop_inward(skb, w, WEFT_MALFORMED);
+	if (!may_hold(&key) || !may_report(vni, BUCKET_CARRIED, CARRIED_A_SECOND) ||
+	    !may_report(0, BUCKET_CARRIED, CARRIED_OF_ALL))
+		return drop_inward(skb, w, WEFT_PUNT_LIMITED);
+	p = bpf_ringbuf_reserve(&punts, sizeof(*p), 0);
+	if (!p)
+		return drop_inward(skb, w, WEFT_PUNT_RING_FULL);
+	p->ifindex = 0;
+	p->vni = vni;
+	p->reason = WEFT_PUNT_CARRIED;
+	p->len = copy_frame(skb, 0, p->frame, WEFT_HELD_BYTES);
+	copy_mac(p->dst, p->frame);
+	p->pad[0] = 0;
+	p->pad[1] = 0;
+	p->from = *from;
+	bpf_ringbuf_submit(p, 0);
+	count(skb, bpf_map_lookup_elem(&vns, &vni) ? vni : 0, outcome, w.path, w.direction);
+	return say(skb, WEFT_DID_PUNT, outcome, WEFT_PUNT_CARRIED, TC_ACT_SHOT);
+}
+
+/* A stripped frame for somebody who is not here, from the NVE at `from`. What is not known is asked for, and waits.
+ * With the TTL CARRY_AGAIN the frame has waited, and the program is a test run, of which nothing but clones leaves. */
 static __noinline int carry(struct __sk_buff *skb, __u32 vni, const struct weft_ip *from, struct eth *inner, __u32 ttl)
 {
 	struct weft_config *cfg = get_config();
@@ -92,7 +163,7 @@ static __noinline int carry(struct __sk_buff *skb, __u32 vni, const struct weft_
 	if (how && distributes(how->mode) && is_anycast(inner->h_dest, vni)) {
 		reason = route_carried(skb, vni, inner);
 		if (reason == WEFT_NO_SUCH_TS)
-			report(skb, vni, from, 0);
+			return hold_carried(skb, vni, from, inner, ttl);
 		if (reason)
 			return drop_inward(skb, w, reason);
 	}
@@ -107,13 +178,20 @@ static __noinline int carry(struct __sk_buff *skb, __u32 vni, const struct weft_
 			return drop_inward(skb, w, WEFT_NO_SUCH_TS);
 		if (!(to->flags & WEFT_VAP_ACTIVATED))
 			return drop_inward(skb, w, WEFT_NOT_ACTIVATED);
+		if (ttl == CARRY_AGAIN && bpf_clone_redirect(skb, ifindex, 0))
+			return drop_inward(skb, w, WEFT_KERNEL);
 		count_hot(amount_of(skb, 0), to->slot, WEFT_HOT_DELIVERED + WEFT_PATH_DEVICE);
+		if (ttl == CARRY_AGAIN)
+			return say(skb, WEFT_DID_DELIVER, WEFT_DELIVERED, ifindex, TC_ACT_SHOT);
 		return deliver(skb, to, ifindex, WEFT_DELIVERED);
 	}
-	if (at && at->kind != WEFT_AT_REMOTE)
+	if (!at)
+		return hold_carried(skb, vni, from, inner, ttl);
+	if (at->kind != WEFT_AT_REMOTE)
 		return drop_inward(skb, w, WEFT_NOWHERE);
-	if (!at || ttl <= CARRIED_TTL || !elsewhere(at, from, peer->node)) {
-		report(skb, vni, from, 0);
+	if (ttl <= CARRIED_TTL || !elsewhere(at, from, peer->node)) {
+		if (ttl != CARRY_AGAIN)
+			report(skb, vni, from, 0);
 		return drop_inward(skb, w, WEFT_NO_SUCH_TS);
 	}
 	touch(at, bpf_ktime_get_coarse_ns());
@@ -121,8 +199,31 @@ static __noinline int carry(struct __sk_buff *skb, __u32 vni, const struct weft_
 		return drop_inward(skb, w, WEFT_NO_RLOC);
 	if (set_tunnel_ttl(skb, cfg, vni, &at->rloc, CARRIED_TTL))
 		return drop_inward(skb, w, WEFT_KERNEL);
+	if (ttl == CARRY_AGAIN && bpf_clone_redirect(skb, cfg->vxlan_ifindex, 0))
+		return drop_inward(skb, w, WEFT_KERNEL);
 	count(skb, vni, WEFT_BY_GATEWAY, w.path, w.direction);
+	if (ttl == CARRY_AGAIN)
+		return say(skb, WEFT_DID_DEVICE, WEFT_BY_GATEWAY, cfg->vxlan_ifindex, TC_ACT_SHOT);
 	return say(skb, WEFT_DID_DEVICE, WEFT_BY_GATEWAY, cfg->vxlan_ifindex, bpf_redirect(cfg->vxlan_ifindex, 0));
+}
+
+/* The agent gives the NVE that the frame came from, and the VN, in `cb`, which is read before anything is said in it. */
+static __always_inline int carry_held(struct __sk_buff *skb)
+{
+	struct weft_ip from;
+	struct eth *p, inner;
+	__u32 vni;
+
+	from.w[0] = skb->cb[0];
+	from.w[1] = skb->cb[1];
+	from.w[2] = skb->cb[2];
+	from.w[3] = skb->cb[3];
+	vni = skb->cb[4];
+	p = head(skb, ETH_LEN);
+	if (!p)
+		return TC_ACT_SHOT;
+	inner = *p;
+	return carry(skb, vni, &from, &inner, CARRY_AGAIN);
 }
 
 #endif

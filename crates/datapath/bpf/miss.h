@@ -69,14 +69,18 @@ static __noinline int missed(struct __sk_buff *skb, struct weft_vap *vap, const 
 #define REPORTS_A_SECOND 100
 #define REPORTS_OF_ALL 1000
 
-/* Takes a token of the bucket of a VN, 0: of all, that holds as many as it gets in a second. */
-static __noinline bool may_report(__u32 vni, __u32 a_second)
+/* Those buckets of a VN, and of all. */
+#define BUCKET_ASTRAY 0
+#define BUCKET_CARRIED 1
+
+/* Takes a token of a bucket of a VN, 0: of all, that holds as many as it gets in a second. */
+static __noinline bool may_report(__u32 vni, __u32 bucket, __u32 a_second)
 {
 	__u64 zero = 0, interval, *tat;
 	struct weft_vn_mac key;
 
 	key.vni = vni;
-	*(__u32 *)key.mac = 0;
+	*(__u32 *)key.mac = bucket;
 	*(__u16 *)(key.mac + 4) = 0;
 	*(__u16 *)key.pad = 3;
 	tat = bpf_map_lookup_elem(&asked, &key);
@@ -107,7 +111,7 @@ static __noinline int report(struct __sk_buff *skb, __u32 vni, const struct weft
 	*(__u16 *)key.pad = 2;
 	if (!first_this_second(&key))
 		return 0;
-	if (!may_report(vni, REPORTS_A_SECOND) || !may_report(0, REPORTS_OF_ALL))
+	if (!may_report(vni, BUCKET_ASTRAY, REPORTS_A_SECOND) || !may_report(0, BUCKET_ASTRAY, REPORTS_OF_ALL))
 		return 0;
 	p = bpf_ringbuf_reserve(&punts, sizeof(*p), 0);
 	if (!p)

@@ -58,6 +58,13 @@ int knock(struct __sk_buff *skb)
 	return TC_ACT_SHOT;
 }
 
+/* Not attached: test-run on frames that the agent has held for others. */
+SEC("classifier/carry_again")
+int carry_again(struct __sk_buff *skb)
+{
+	return carry_held(skb);
+}
+
 SEC("classifier/from_underlay")
 int from_underlay(struct __sk_buff *skb)
 {

@@ -2,7 +2,7 @@
 
 use crate::{Counter, DatapathError, Heard, Idle, IfIndex, Op, Reason, Seen, Tables};
 use core::time::Duration;
-use weft_model::{MacAddr, Vni};
+use weft_model::{MacAddr, Rloc, Vni};
 
 /// A data plane: the kernel's ([`crate::Kernel`]) or the software [`crate::Model`].
 ///
@@ -64,6 +64,14 @@ pub trait Datapath {
     /// [`DatapathError::FrameLength`] (some 3,500 octets at most), [`DatapathError::NoDevice`], or what the kernel
     /// says.
     fn resend(&mut self, vap: IfIndex, frame: &[u8]) -> Result<Reason, DatapathError>;
+
+    /// Carries on a frame that another NVE has handed to this one, a gateway, and that was punted as
+    /// [`PuntReason::Carried`](crate::PuntReason::Carried), as if it came now; but where its destination is still not
+    /// known it is dropped and not punted again. A checksum is made as in [`Self::resend`]. What became of it.
+    ///
+    /// # Errors
+    /// [`DatapathError::FrameLength`], or what the kernel says.
+    fn carry(&mut self, vni: Vni, from: Rloc, frame: &[u8]) -> Result<Reason, DatapathError>;
 
     /// Sends a frame to the tenant system at a VAP, past every check.
     ///

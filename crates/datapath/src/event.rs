@@ -48,9 +48,12 @@ pub enum PuntReason {
     Route,
     /// The same of a frame that went elsewhere or was dropped. Once a second for one destination.
     RouteSeen,
-    /// A frame that another NVE sent for a MAC that is not here, so that its tables are wrong; or that this NVE, a
-    /// gateway, did not know the way of. Once a second for one MAC and NVE. It has no VAP.
+    /// A frame that another NVE sent for a MAC that is not here, so that its tables are wrong. Once a second for one MAC and NVE. It has no VAP.
     NoSuchTs,
+    /// A frame that another NVE sent for a MAC, or in distribution an IP address, that this NVE, a gateway, knows no
+    /// way to, as [`PuntReason::Route`]. The agent may hold it and carry it on ([`crate::Datapath::carry`]). It has no
+    /// VAP.
+    Carried,
     /// An IGMP or MLD message that says which groups its sender wants, in a VN that replicates.
     Report,
 }
@@ -58,7 +61,7 @@ pub enum PuntReason {
 /// A frame the agent has to decide about. The data plane has dropped it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Punt {
-    /// The VAP it came from; 0 for [`PuntReason::NoSuchTs`].
+    /// The VAP it came from; 0 for [`PuntReason::NoSuchTs`] and [`PuntReason::Carried`].
     pub vap: IfIndex,
     /// The VAP's virtual network.
     pub vni: Vni,
@@ -66,10 +69,10 @@ pub struct Punt {
     pub reason: PuntReason,
     /// The destination MAC (for [`PuntReason::UnknownMac`] what is asked for).
     pub dst: MacAddr,
-    /// The NVE that sent it, for [`PuntReason::NoSuchTs`].
+    /// The NVE that sent it, for those two.
     pub from: Option<Rloc>,
     /// The beginning of the frame, from the Ethernet header on, at most 128 octets. For [`PuntReason::Route`],
-    /// [`PuntReason::UnknownMacHeld`] and [`PuntReason::Report`] at most [`Punt::WHOLE`]: that is all of it, but for
+    /// [`PuntReason::UnknownMacHeld`], [`PuntReason::Carried`] and [`PuntReason::Report`] at most [`Punt::WHOLE`]: that is all of it, but for
     /// segmentation offload and an underlay of larger frames.
     pub frame: Vec<u8>,
 }

@@ -191,16 +191,82 @@ fn nothing_goes_round() {
         for reason in [Reason::NoSuchTs, Reason::Delivered, Reason::Fenced] {
             assert_eq!(lab.nves[0].count(reason), 0, "{}", lab.dump());
         }
-        // What the gateway does not know it asks for.
-        lab.nves[1].apply(&[Op::RemoveLocation(vni(7001), MacAddr(nine))]);
-        let ten = [2, 0, 0, 0, 0, 10];
-        punts(&mut lab, 1);
-        wires[0].send(&data(ten, 10, false, b"unknown"));
-        let told = wait_for("word of it", || punts(&mut lab, 1).pop());
+        // What a gateway has sent waits nowhere.
+        let ten = MacAddr([2, 0, 0, 0, 0, 10]);
+        let there = Location::Remote { rloc: rloc(2, v6), epoch: Epoch::FIRST };
+        lab.nves[1].apply(&[Op::SetLocation(vni(7001), ten, there)]);
+        punts(&mut lab, 2);
+        wires[0].send(&data(ten.octets(), 10, false, b"unknown there"));
+        let told = wait_for("word of it", || punts(&mut lab, 2).pop());
         assert_eq!(
             (told.reason, told.dst.octets(), told.from),
-            (PuntReason::NoSuchTs, ten, Some(rloc(0, v6)))
+            (PuntReason::NoSuchTs, ten.octets(), Some(rloc(1, v6)))
         );
+    }
+}
+
+/// What a gateway does not know either waits there, whole, and is carried on to where the tables say then: to one
+/// of its own, to another NVE, never back and never to a gateway.
+#[test]
+fn held_by_the_gateway() {
+    for learning in MODES {
+        for (kind, path, v6) in [(VapKind::Veth, Path::Direct, false), (VapKind::Tap, Path::Device, true)] {
+            let (mut lab, wires) = lab(How { kind, path, v6 });
+            for nve in 0..3 {
+                let gateway = (nve == 0).then(|| rloc(1, v6));
+                let vn = Vn { learning, miss: Miss::Gateway, gateway, carries: nve > 0, ..Vn::default() };
+                set(&mut lab, nve, vn);
+                forget(&mut lab, nve, 3);
+            }
+            forget(&mut lab, 0, 2);
+            let from = rloc(0, v6);
+            let known = |lab: &mut Lab, n: u8, at: Location| {
+                lab.nves[1].apply(&[Op::SetLocation(vni(7001), ts_mac(n).get(), at)]);
+                let at = Neighbour::At(ts_mac(n).get());
+                lab.nves[1].apply(&ts_ips(n).map(|ip| Op::SetNeighbour(vni(7001), ip, at)));
+            };
+            for (n, inner6) in [(3, false), (4, true)] {
+                let frame = data(towards(learning, n), n, inner6, &[b'w'; 1_200]);
+                for _ in 0..20 {
+                    wires[0].send(&frame);
+                }
+                let held = wait_for("a punt", || punts(&mut lab, 1).pop());
+                assert_eq!((held.vap, held.reason), (IfIndex(0), PuntReason::Carried));
+                assert_eq!(held.from, Some(from));
+                assert!(held.frame == frame, "all of it");
+                wait_for("all", || {
+                    let limited = lab.nves[1].count(Reason::PuntLimited);
+                    let of = 20 * (1 + u64::from(inner6));
+                    (limited + lab.nves[1].count(Reason::Punted) == of).then_some(())
+                });
+                let handed = lab.nves[1].count(Reason::Punted);
+                assert!((8..=12).contains(&(handed / (1 + u64::from(inner6)))), "{handed} of them");
+                punts(&mut lab, 1);
+                let carry =
+                    |lab: &mut Lab| lab.nves[1].with(|k| k.carry(vni(7001), from, &held.frame)).unwrap();
+                assert_eq!(carry(&mut lab), Reason::NoSuchTs, "still unknown");
+                assert_eq!(punts(&mut lab, 1), [], "and not held again");
+                let back = Location::Remote { rloc: from, epoch: Epoch::FIRST };
+                known(&mut lab, n, back);
+                assert_eq!(carry(&mut lab), Reason::NoSuchTs, "never back");
+                let there = Location::Remote { rloc: rloc(2, v6), epoch: Epoch::FIRST };
+                known(&mut lab, n, there);
+                assert_eq!(carry(&mut lab), Reason::ByGateway);
+                // It came from a gateway: NVE 2, one itself by its own tables, does not hold it.
+                wait_for("it", || {
+                    (lab.nves[2].count(Reason::NoSuchTs) == 1 + u64::from(inner6)).then_some(())
+                });
+                assert!(punts(&mut lab, 2).iter().all(|punt| punt.reason == PuntReason::NoSuchTs));
+            }
+            // By now it is here.
+            let (device, own) = (lab.tss[1].device, data(towards(learning, 2), 2, false, b"here"));
+            known(&mut lab, 2, Location::Local(device));
+            let sent = lab.nves[1].with(|k| k.carry(vni(7001), from, &own)).unwrap();
+            assert_eq!(sent, Reason::Delivered);
+            let to = ts_mac(2).octets();
+            let got = wires[1].receive("it", |f| f.len() == own.len() && f[..6] == to);
+            assert!(got[6..] == own[6..]);
+        }
     }
 }
 

@@ -425,6 +425,7 @@ pub(crate) const fn punt_reason(code: u32) -> Option<PuntReason> {
         7 => Some(PuntReason::RouteSeen),
         8 => Some(PuntReason::NoSuchTs),
         9 => Some(PuntReason::Report),
+        10 => Some(PuntReason::Carried),
         _ => None,
     }
 }

@@ -62,6 +62,22 @@ pub(super) fn run(
     frame: &[u8],
     dry: bool,
 ) -> Result<DryRun, DatapathError> {
+    check_length(frame)?;
+    read(sys::test_run(program, device, frame, dry)?)
+}
+
+/// A test run on a frame of an NVE's, whose address is in `cb` and the VN behind it.
+pub(super) fn carry(
+    program: BorrowedFd<'_>,
+    device: IfIndex,
+    frame: &[u8],
+    cb: [u32; 5],
+) -> Result<DryRun, DatapathError> {
+    check_length(frame)?;
+    read(sys::test_run_with(program, device, frame, cb)?)
+}
+
+fn check_length(frame: &[u8]) -> Result<(), DatapathError> {
     // The kernel's own conditions.
     let shortest = match frame.get(12..14) {
         Some([0x08, 0x00]) => 34,
@@ -71,7 +87,10 @@ pub(super) fn run(
     if frame.len() < shortest {
         return Err(DatapathError::FrameLength(frame.len()));
     }
-    let (frame, ctx) = sys::test_run(program, device, frame, dry)?;
+    Ok(())
+}
+
+fn read((frame, ctx): (Vec<u8>, [u32; sys::CTX_WORDS])) -> Result<DryRun, DatapathError> {
     let [did, reason, target] = [ctx[sys::CTX_CB], ctx[sys::CTX_CB + 1], ctx[sys::CTX_CB + 2]];
     let unknown = || DatapathError::Load(format!("a program reports the unknown action {did}"));
     let did = match did {

@@ -61,6 +61,7 @@ pub struct Kernel {
     from_underlay: Arc<OwnedFd>,
     from_overlay: Arc<OwnedFd>,
     again: Arc<OwnedFd>,
+    carry_again: Arc<OwnedFd>,
     knock: Arc<OwnedFd>,
     netlink: Netlink,
     packet: OwnedFd,
@@ -161,7 +162,7 @@ impl Kernel {
         };
         let (from_vap, from_underlay, from_overlay) =
             (program("from_vap")?, program("from_underlay")?, program("from_overlay")?);
-        let (again, knock) = (program("again")?, program("knock")?);
+        let (again, carry_again, knock) = (program("again")?, program("carry_again")?, program("knock")?);
         let (maps, ring) = Maps::take(&mut ebpf, &limits)?;
         let packet = sys::socket(libc::AF_PACKET, libc::SOCK_RAW, 0)
             .map_err(|e| sys::refused("open a packet socket", e))?;
@@ -177,6 +178,7 @@ impl Kernel {
             from_underlay,
             from_overlay,
             again,
+            carry_again,
             knock,
             netlink,
             packet,
@@ -593,6 +595,16 @@ impl Datapath for Kernel {
             return Err(DatapathError::NoDevice(vap));
         }
         let run = dry_run::run(self.again.as_fd(), vap, &unsummed::completed(frame), false)?;
+        run.reason.ok_or_else(|| DatapathError::Load("a program does not say what it did".into()))
+    }
+
+    fn carry(&mut self, vni: Vni, from: Rloc, frame: &[u8]) -> Result<Reason, DatapathError> {
+        let mut cb = [0, 0, 0, 0, vni.get()];
+        for (word, octets) in cb.iter_mut().zip(Ip::from(from.get()).0.as_chunks::<4>().0) {
+            *word = u32::from_ne_bytes(*octets);
+        }
+        let frame = unsummed::completed(frame);
+        let run = dry_run::carry(self.carry_again.as_fd(), self.vxlan, &frame, cb)?;
         run.reason.ok_or_else(|| DatapathError::Load("a program does not say what it did".into()))
     }
 

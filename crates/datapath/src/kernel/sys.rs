@@ -257,6 +257,19 @@ pub(super) fn test_run(
     run(program, &ctx, frame)
 }
 
+/// Runs a program over a frame of a device, with something in `cb`.
+pub(super) fn test_run_with(
+    program: BorrowedFd<'_>,
+    device: IfIndex,
+    frame: &[u8],
+    cb: [u32; 5],
+) -> Result<(Vec<u8>, [u32; CTX_WORDS]), DatapathError> {
+    let mut ctx = [0_u32; CTX_WORDS];
+    ctx[CTX_IFINDEX] = device.0;
+    ctx[CTX_CB..CTX_CB + 5].copy_from_slice(&cb);
+    run(program, &ctx, frame)
+}
+
 /// Runs a program over a frame of a device, with a mark.
 pub(super) fn come_in(
     program: BorrowedFd<'_>,

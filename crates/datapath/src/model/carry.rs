@@ -1,5 +1,5 @@
 //! The gateway of a VN: what another NVE did not know the way of is carried on. That it is carried once only is
-//! no function of tables and frame: the outer TTL says so.
+//! no function of tables and frame: the outer TTL says so. What it does not know either waits with the agent.
 
 use super::bytes::{IPV4, IPV6, ethertype, ipv4, ipv6, mac};
 use super::members::distributes;
@@ -16,10 +16,15 @@ pub(super) fn decide(
     from: IpAddr,
     frame: &[u8],
 ) -> Result<Verdict, (Reason, Option<PuntReason>)> {
-    let unknown = (Reason::NoSuchTs, Some(PuntReason::NoSuchTs));
+    let unknown = || Verdict {
+        reason: Some(Reason::Punted),
+        vni: tables.vaps.values().any(|vap| vap.vni == vni).then_some(vni),
+        path: Path::Device,
+        ..Verdict::new(Action::Punt(PuntReason::Carried))
+    };
     let mut frame = frame.to_vec();
     if mac(&frame, 0) == Some(MacAddr::anycast(vni)) && distributes(tables, vni) {
-        let owner = owner(tables, vni, &frame)?.ok_or(unknown)?;
+        let Some(owner) = owner(tables, vni, &frame)? else { return Ok(unknown()) };
         frame[..6].copy_from_slice(&owner.0);
     }
     let at = mac(&frame, 0).and_then(|dst| tables.fdb.get(&(vni, dst)));
@@ -36,6 +41,7 @@ pub(super) fn decide(
             Some(_) => Err((Reason::NotActivated, None)),
             None => Err((Reason::NoSuchTs, None)),
         },
+        None => Ok(unknown()),
         Some(Location::Nowhere) => Err((Reason::Nowhere, None)),
         Some(Location::Remote { rloc, .. })
             if rloc.get() != from && node(rloc.get()).is_none_or(|other| node(from) != Some(other)) =>
@@ -53,7 +59,7 @@ pub(super) fn decide(
                 ..Verdict::new(Action::Tunnel { rloc: *rloc, path: Path::Device })
             })
         }
-        _ => Err(unknown),
+        Some(Location::Remote { .. }) => Err((Reason::NoSuchTs, Some(PuntReason::NoSuchTs))),
     }
 }
 

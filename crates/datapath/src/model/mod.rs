@@ -135,6 +135,7 @@ pub struct Model {
     used: BTreeMap<(Vni, MacAddr), Time>,
     injected: Vec<(IfIndex, Vec<u8>)>,
     resent: Vec<(IfIndex, Vec<u8>)>,
+    carried: Vec<(Vni, Rloc, Vec<u8>)>,
     learned: Learned,
 }
 
@@ -178,6 +179,11 @@ impl Model {
     /// What was injected since the last call, in order.
     pub fn take_injected(&mut self) -> Vec<(IfIndex, Vec<u8>)> {
         core::mem::take(&mut self.injected)
+    }
+
+    /// What was carried on since the last call, in order.
+    pub fn take_carried(&mut self) -> Vec<(Vni, Rloc, Vec<u8>)> {
+        core::mem::take(&mut self.carried)
     }
 
     /// What was sent again since the last call, in order.
@@ -234,6 +240,13 @@ impl Datapath for Model {
         let verdict = self.receive(self.now, Ingress::Vap(vap), frame);
         self.resent.push((vap, frame.to_vec()));
         Ok(verdict.reason.unwrap_or(Reason::NoVap))
+    }
+
+    fn carry(&mut self, vni: Vni, from: Rloc, frame: &[u8]) -> Result<Reason, DatapathError> {
+        let ingress = Ingress::Overlay { vni: vni.get(), from: from.get() };
+        let verdict = self.receive(self.now, ingress, frame);
+        self.carried.push((vni, from, frame.to_vec()));
+        Ok(verdict.reason.filter(|reason| *reason != Reason::Punted).unwrap_or(Reason::NoSuchTs))
     }
 
     fn inject(&mut self, vap: IfIndex, frame: &[u8]) -> Result<(), DatapathError> {

@@ -364,6 +364,11 @@ impl Driver {
                         tracing::debug!(%error, vap = vap.0, "a frame that had to wait is lost");
                     }
                 }
+                Output::Carry(vni, from, frame) => {
+                    if let Err(error) = self.plane.carry(vni, from, &frame) {
+                        tracing::debug!(%error, %vni, %from, "a frame that had to wait here is lost");
+                    }
+                }
                 Output::LastUse { vni, eid, mac } => {
                     let idle = self.plane.last_used(vni, mac);
                     self.core.handle_last_use(self.clock.now(), vni, eid, idle);

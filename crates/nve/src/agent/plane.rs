@@ -14,7 +14,7 @@ use weft_datapath::{
     Attachment, Counter, Datapath, DatapathError, Heard, IfIndex, Kernel, Op, OpenOptions, Progress, Punt,
     Punts, Seen, Tables, Vap,
 };
-use weft_model::{MacAddr, Vni};
+use weft_model::{MacAddr, Rloc, Vni};
 
 /// Punts taken at once: a flood must not starve everything else.
 const BATCH: usize = 64;
@@ -244,6 +244,11 @@ impl Plane {
     /// Sends a frame on its way as if its VAP had sent it now.
     pub(super) fn resend(&mut self, vap: IfIndex, frame: &[u8]) -> Result<(), DatapathError> {
         self.kernel.resend(vap, frame).map(drop)
+    }
+
+    /// Carries on a frame of another NVE's that came to this one as a gateway.
+    pub(super) fn carry(&mut self, vni: Vni, from: Rloc, frame: &[u8]) -> Result<(), DatapathError> {
+        self.kernel.carry(vni, from, frame).map(drop)
     }
 
     /// Waits for frames the data plane could not decide about.

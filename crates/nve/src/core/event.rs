@@ -241,6 +241,8 @@ pub enum Output {
     },
     /// Send a frame on its way as if its VAP had sent it now, after all changes before this. In order.
     Resend(IfIndex, Vec<u8>),
+    /// Carry a frame on that the NVE at an RLOC has handed to this one, a VN's gateway, likewise. In order.
+    Carry(Vni, Rloc, Vec<u8>),
     /// Send a datagram that no answer is expected to, likewise.
     Answer {
         /// To.

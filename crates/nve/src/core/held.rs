@@ -1,16 +1,41 @@
 //! Frames that wait for their destination to be known, where a VN has them wait (`miss: queue`): sent to a MAC that
 //! the tables did not hold, or to a VN's anycast MAC for such an address (requirement Ld). At most so many a
 //! destination, for so many destinations of a VAP and in all, for at most a second; what waits longer is lost, as on any network.
+//! At a VN's gateway, whatever the VN's choice, so do those that other NVEs have handed to it and that it does not know
+//! the way of either.
 
 use super::{Core, Output, Timer, cache};
 use ::core::net::IpAddr;
 use etherparse::{NetSlice, SlicedPacket};
 use std::collections::{BTreeMap, VecDeque};
 use weft_datapath::{IfIndex, Neighbour, Punt, PuntReason};
-use weft_model::{Eid, TenantIp, Time, Vni};
+use weft_model::{Eid, MacAddr, Rloc, TenantIp, Time, TsMac, Vni};
 
-/// Frames with the VAPs they came from, oldest first.
-type Frames = VecDeque<(IfIndex, Vec<u8>)>;
+/// Who sent a frame that waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Sender {
+    /// A tenant system here.
+    Vap(IfIndex),
+    /// Another NVE, to its gateway.
+    Nve(Rloc),
+}
+
+impl Sender {
+    fn of(punt: &Punt) -> Self {
+        punt.from.map_or(Self::Vap(punt.vap), Self::Nve)
+    }
+
+    /// A frame on its way.
+    fn send(self, vni: Vni, frame: Vec<u8>) -> Output {
+        match self {
+            Self::Vap(vap) => Output::Resend(vap, frame),
+            Self::Nve(rloc) => Output::Carry(vni, rloc, frame),
+        }
+    }
+}
+
+/// Frames with their senders, oldest first.
+type Frames = VecDeque<(Sender, Vec<u8>)>;
 
 /// Those that wait, by destination.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -57,18 +82,44 @@ impl Core {
         }
     }
 
-    /// Asks for the destination of a routed frame that came to this NVE as a gateway.
-    pub(super) fn ask_carried(&mut self, now: Time, vni: Vni, destination: TenantIp) {
-        if self.vns.get(&vni).is_some_and(|vn| !cache::in_scope(vn, destination)) {
-            self.counters.off_subnet += 1;
-            return;
-        }
-        let wanted = match self.tables.neighbours.get(&(vni, destination)).copied() {
-            Some(Neighbour::At(mac)) if !self.tables.fdb.contains_key(&(vni, mac)) => Eid::Mac(mac),
-            Some(_) => return,
-            None => Eid::Ip(destination),
+    /// A frame that came to this NVE as a gateway and for whose destination the tables have no way. It waits here, and
+    /// goes to the place that the tables name in the end: never to a gateway again. One that a gateway has sent
+    /// ([`PuntReason::NoSuchTs`]) is asked about only.
+    pub(super) fn carried(&mut self, now: Time, punt: &Punt) {
+        let (vni, dst) = (punt.vni, punt.dst);
+        let held = if dst == MacAddr::anycast(vni) {
+            destination(&punt.frame).map(Eid::Ip)
+        } else {
+            TsMac::new(dst).is_ok().then_some(Eid::Mac(dst))
         };
-        self.ask(now, vni, wanted, None, None, None);
+        let Some(held) = held else {
+            self.counters.malformed_punts += 1;
+            return;
+        };
+        let wanted = match held {
+            Eid::Mac(mac) if self.tables.fdb.contains_key(&(vni, mac)) => None,
+            Eid::Mac(_) => Some(held),
+            Eid::Ip(ip) => match self.tables.neighbours.get(&(vni, ip)).copied() {
+                Some(Neighbour::At(mac)) if !self.tables.fdb.contains_key(&(vni, mac)) => Some(Eid::Mac(mac)),
+                Some(_) => None,
+                None if self.vns.get(&vni).is_some_and(|vn| !cache::in_scope(vn, ip)) => {
+                    self.counters.off_subnet += 1;
+                    return;
+                }
+                None => Some(held),
+            },
+        };
+        match wanted {
+            // The tables were filled while the frame was on its way up.
+            None if punt.reason == PuntReason::Carried => self.resend(punt),
+            None => {}
+            Some(wanted) => {
+                let asked = self.ask(now, vni, wanted, None, None, None);
+                if asked && punt.reason == PuntReason::Carried {
+                    self.hold(now, punt, held);
+                }
+            }
+        }
     }
 
     /// Sends a frame that is whole on its way.
@@ -80,19 +131,20 @@ impl Core {
             self.counters.held_dropped += 1;
             return;
         }
-        self.outputs.push_back(Output::Resend(punt.vap, punt.frame.clone()));
+        self.outputs.push_back(Sender::of(punt).send(punt.vni, punt.frame.clone()));
     }
 
     /// Keeps a frame until `eid` is known.
     fn hold(&mut self, now: Time, punt: &Punt, eid: Eid) {
         let (limits, key) = (&self.config.limits, (punt.vni, eid));
         let waiting = self.held.0.get(&key).map_or(0, Frames::len);
-        // A destination is on the account of the VAP whose frame was the first.
-        let of_vap = || self.held.0.values().filter(|f| f.front().is_some_and(|(vap, _)| *vap == punt.vap));
+        // A destination is on the account of the VAP, or the NVE, whose frame was the first.
+        let sender = Sender::of(punt);
+        let of_it = || self.held.0.values().filter(|f| f.front().is_some_and(|(first, _)| *first == sender));
         let full = waiting >= limits.held_frames.max(1)
             || (waiting == 0
                 && (self.held.0.len() >= limits.held_destinations.max(1)
-                    || of_vap().count() >= limits.held_per_vap.max(1)));
+                    || of_it().count() >= limits.held_per_vap.max(1)));
         // One as long as that may be cut short.
         if full || punt.frame.len() >= Punt::WHOLE {
             self.counters.held_dropped += 1;
@@ -101,7 +153,7 @@ impl Core {
         if waiting == 0 {
             self.timers.set(Timer::Held(key.0, key.1), now + self.config.timing.held);
         }
-        self.held.0.entry(key).or_default().push_back((punt.vap, punt.frame.clone()));
+        self.held.0.entry(key).or_default().push_back((sender, punt.frame.clone()));
     }
 
     /// An address is known: what waits for it goes on its way, when there is one.
@@ -125,9 +177,9 @@ impl Core {
         let ready: Vec<Eid> = here.map(|(_, held)| *held).collect();
         for held in ready {
             self.timers.cancel(&Timer::Held(vni, held));
-            for (vap, frame) in self.held.0.remove(&(vni, held)).unwrap_or_default() {
+            for (sender, frame) in self.held.0.remove(&(vni, held)).unwrap_or_default() {
                 self.counters.held_sent += 1;
-                self.outputs.push_back(Output::Resend(vap, frame));
+                self.outputs.push_back(sender.send(vni, frame));
             }
         }
     }

@@ -79,7 +79,7 @@ impl Core {
     pub fn handle_punt(&mut self, now: Time, punt: &Punt) {
         self.now = now;
         self.counters.punts += 1;
-        if punt.reason == PuntReason::NoSuchTs {
+        if matches!(punt.reason, PuntReason::NoSuchTs | PuntReason::Carried) {
             return self.not_here(now, punt);
         }
         // The VAP may be gone by now, or its interface out of service.
@@ -91,7 +91,7 @@ impl Core {
             PuntReason::UnknownMac => self.unknown_mac(now, punt),
             PuntReason::UnknownMacHeld => self.unlocated(now, punt),
             PuntReason::Route | PuntReason::RouteSeen => self.unrouted(now, punt),
-            PuntReason::NoSuchTs => {}
+            PuntReason::NoSuchTs | PuntReason::Carried => {}
             PuntReason::Report => self.report(now, punt),
             PuntReason::ArpMiss | PuntReason::NdMiss | PuntReason::LinkLocalClaim => match Query::parse(punt)
             {

@@ -57,19 +57,9 @@ impl Core {
         };
         let routed = mac == MacAddr::anycast(vni);
         if self.carries(vni) {
-            // As the gateway: it is asked for, so that the next one finds its way. Without a part in the VN it would
-            // not be told.
-            if !self.is_active(vni) {
-                return;
-            }
-            match super::held::destination(&punt.frame) {
-                Some(ip) if routed => self.ask_carried(now, vni, ip),
-                _ if !routed && TsMac::new(mac).is_ok() => {
-                    if !self.tables.fdb.contains_key(&(vni, mac)) {
-                        self.ask(now, vni, Eid::Mac(mac), None, None, None);
-                    }
-                }
-                _ => self.counters.malformed_punts += 1,
+            // As the gateway. Without a part in the VN it would not be told.
+            if self.is_active(vni) {
+                self.carried(now, punt);
             }
             return;
         }

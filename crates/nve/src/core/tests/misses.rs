@@ -161,6 +161,80 @@ fn a_gateway_asks_for_what_it_is_to_carry() {
     }
 }
 
+/// This NVE is the gateway of a VN of both.
+fn as_gateway(f: Family, learning: Learning) -> World {
+    let gateway = Some("host1".parse().unwrap());
+    let mut w = with_vn(f, VnSpec { learning, miss: Miss::Gateway, gateway, ..spec() });
+    w.core.handle_fact(Fact::NveName(ME, "host1".parse().unwrap()));
+    nve(&mut w, 2, "host2", &[rloc(f, 2)]);
+    nve(&mut w, 3, "host3", &[rloc(f, 3)]);
+    w
+}
+
+fn carries(seen: &[Seen]) -> Vec<(weft_model::Rloc, Vec<u8>)> {
+    let carry = |s: &Seen| if let Seen::Carry(from, f) = s { Some((*from, f.clone())) } else { None };
+    seen.iter().filter_map(carry).collect()
+}
+
+#[test]
+fn what_a_gateway_does_not_know_either_waits_there() {
+    for f in BOTH {
+        for learning in [Learning::Oracle, Learning::Distribute] {
+            let mut w = as_gateway(f, learning);
+            let (direct, routed) = (frame(mac(20), 60), super::anycast::routed_frame(f, 9, ip(f, 20)));
+            for (held, eid) in [(direct, Eid::Mac(mac(20))), (routed, Eid::Ip(ip(f, 20)))] {
+                let sent = w.core.counters().held_sent;
+                let asked = one_asked(&w.carried(2, held.clone()));
+                assert_eq!(asked.eid, eid);
+                for _ in 0..4 {
+                    assert_eq!(w.carried(2, held.clone()), []);
+                    assert_eq!(w.carried(3, held.clone()), []);
+                }
+                let at = Rec::At(mac(20), rloc(f, 4), 5);
+                let records = [Rec::Owner(ip(f, 20), mac(20), 5), at];
+                let seen = w.reply(&asked, if eid == Eid::Mac(mac(20)) { &records[1..] } else { &records });
+                let way = position(&seen, |s| matches!(s, Seen::Op(_)));
+                let first = position(&seen, |s| matches!(s, Seen::Carry(..)));
+                let from = [2, 2, 3, 2, 3, 2, 3, 2].map(|n| (rloc(f, n), held.clone()));
+                assert_eq!(carries(&seen), from, "eight, in order, each with where it is from");
+                assert!(way < first);
+                assert_eq!(w.core.counters().held_sent - sent, 8);
+                let seen = w.carried(3, held.clone());
+                assert_eq!(seen, [Seen::Carry(rloc(f, 3), held)], "on its way up meanwhile");
+                w.notify(Rec::Gone(Eid::Mac(mac(20))));
+            }
+            assert_eq!(w.core.counters().held_dropped, 2);
+            // What came from a gateway is asked about and does not wait.
+            let asked = one_asked(&w.astray(2, frame(mac(21), 60)));
+            assert_eq!(carries(&w.reply(&asked, &[Rec::At(mac(21), rloc(f, 3), 5)])), []);
+            // Nobody's, and too late.
+            let asked = one_asked(&w.carried(2, frame(mac(22), 60)));
+            assert_eq!(carries(&w.reply(&asked, &[Rec::No(Eid::Mac(mac(22)), 1)])), []);
+            let asked = one_asked(&w.carried(2, frame(mac(23), 60)));
+            w.passes(Duration::from_secs(1));
+            assert_eq!(carries(&w.reply(&asked, &[Rec::At(mac(23), rloc(f, 3), 5)])), []);
+            assert_eq!(w.core.counters().held_dropped, 4);
+            assert_eq!(w.core.counters().smrs_sent, 0);
+        }
+    }
+}
+
+/// Who hands over frames for everybody leaves room for those of others.
+#[test]
+fn frames_of_one_nve_wait_at_a_gateway_for_so_many_destinations() {
+    let mut w = as_gateway(V4, Learning::Oracle);
+    for n in 0..40 {
+        w.carried(2, frame(mac(100 + n), 60));
+    }
+    let held = |w: &World| (0..40).filter(|n| w.core.held.has(vni(), Eid::Mac(mac(100 + n)))).count();
+    assert_eq!((held(&w), w.core.counters().held_dropped), (32, 8));
+    w.carried(3, frame(mac(200), 60));
+    w.punt(1, PuntReason::UnknownMacHeld, frame(mac(201), 60));
+    for n in [200, 201] {
+        assert!(w.core.held.has(vni(), Eid::Mac(mac(n))), "another's");
+    }
+}
+
 /// N11: whoever asks ten thousand times for who is not there has the Oracle asked once a minute, and is
 /// answered at once when that one is.
 #[test]

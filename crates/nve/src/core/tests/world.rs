@@ -130,6 +130,7 @@ pub enum Seen {
     Op(Op),
     Inject(IfIndex, Vec<u8>),
     Resend(IfIndex, Vec<u8>),
+    Carry(weft_model::Rloc, Vec<u8>),
     Asked(Asked),
     Answer(SocketAddr, Vec<u8>),
     Heard(usize, Heard),
@@ -278,6 +279,14 @@ impl World {
         self.seen()
     }
 
+    /// NVE `n` handed a frame to this one, its VN's gateway.
+    pub fn carried(&mut self, n: u8, frame: Vec<u8>) -> Vec<Seen> {
+        let (dst, from) = (MacAddr(frame[0..6].try_into().unwrap()), Some(rloc(self.family, n)));
+        let reason = PuntReason::Carried;
+        self.core.handle_punt(self.now, &Punt { vap: IfIndex(0), vni: vni(), reason, dst, from, frame });
+        self.seen()
+    }
+
     /// TSI `n` sends to `to`.
     pub fn sends(&mut self, n: u32, to: MacAddr) -> Vec<Seen> {
         let mut frame = [to.octets(), mac(n).octets()].concat();
@@ -324,6 +333,7 @@ impl World {
                 }
                 Output::Inject(vap, frame) => Seen::Inject(vap, frame),
                 Output::Resend(vap, frame) => Seen::Resend(vap, frame),
+                Output::Carry(_, from, frame) => Seen::Carry(from, frame),
                 Output::Datagram { to, octets } => Seen::Asked(oracle::asked(to, &octets)),
                 Output::Answer { to, octets } => Seen::Answer(to, octets),
                 Output::LastUse { vni, eid, mac } => {
