@@ -17,7 +17,7 @@ use core::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use weft_model::{
-    Eid, Epoch, GroupIp, MacAddr, NveName, Origin, Rloc, TenantIp, TsMac, TsiName, VnName, Vni, XtrId,
+    Eid, Epoch, MacAddr, NveName, Origin, Rloc, TenantIp, TsMac, TsiName, VnName, Vni, Wanted, XtrId,
 };
 
 /// What kind of device a tenant system is behind.
@@ -123,13 +123,15 @@ pub struct CacheEntry {
     pub last_used_s: Option<u64>,
 }
 
-/// A multicast group that somebody asked for, in a VN that replicates.
+/// A multicast group that somebody asked for, in a VN that replicates; or those that are not listed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Group {
     /// The VN.
     pub vn: VnName,
-    /// The group.
-    pub group: GroupIp,
+    /// The group. `all`: those that are not listed go to who wants more than can be kept, or to everybody while
+    /// more are wanted than there is room for.
+    #[schema(value_type = String, example = "239.1.2.3")]
+    pub group: Wanted,
     /// How many tenant systems here asked for it.
     pub here: usize,
     /// The other hosts where somebody did.

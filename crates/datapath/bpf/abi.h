@@ -140,7 +140,8 @@ struct weft_indexed {
 	__u32 index;
 };
 
-/* Map `groups`: who asked for a group's frames, by IGMP or MLD. A group nobody asked for has none. */
+/* Map `groups`: who asked for a group's frames, by IGMP or MLD. A group without an entry goes to those of the entry
+ * at the address of zeros, which want all; without that one, to nobody. */
 #define WEFT_GROUP_SIZE 128
 #define WEFT_GROUP_ALL 0xffffffffU /* too many to be named: all of the VN */
 struct weft_group {

@@ -30,12 +30,18 @@ static __noinline bool group_of(struct __sk_buff *skb, struct weft_ip *group)
 	       (group->w[0] & bpf_htonl(0x000f0000)) > bpf_htonl(0x00020000);
 }
 
+/* Who is to get a group: those of its entry, else those that want all. */
 static __always_inline struct weft_group *find_group(__u32 vni, const struct weft_ip *ip)
 {
 	struct weft_scoped_ip key;
+	struct weft_group *found;
 
 	key.scope = vni;
 	key.ip = *ip;
+	found = bpf_map_lookup_elem(&groups, &key);
+	if (found)
+		return found;
+	__builtin_memset(&key.ip, 0, sizeof(key.ip));
 	return bpf_map_lookup_elem(&groups, &key);
 }
 

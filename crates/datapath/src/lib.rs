@@ -33,7 +33,8 @@
 //! both remember for 60 s who was heard.
 //!
 //! In a VN that replicates, a multicast group of more than one link goes to the VAPs and members that asked for it;
-//! one that nobody asked for goes nowhere. What tenant systems say of groups (IGMP, MLD) goes to the agent whole, their
+//! one that nobody
+//! asked for by its name goes to those that want all, if there are such. What tenant systems say of groups (IGMP, MLD) goes to the agent whole, their
 //! queries are dropped: the agent is the querier.
 //!
 //! Copies are made behind a limit of the VN, 1,000 a second and 200 at once unless said otherwise, and go by

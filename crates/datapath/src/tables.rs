@@ -3,7 +3,7 @@
 
 use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
-use weft_model::{Bum, Epoch, GroupIp, Learning, MacAddr, Miss, Rloc, Storm, TenantIp, TsMac, Vni};
+use weft_model::{Bum, Epoch, Learning, MacAddr, Miss, Rloc, Storm, TenantIp, TsMac, Vni, Wanted};
 
 /// A network device's index in the NVE's namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -105,8 +105,8 @@ pub struct Vn {
     pub carries: bool,
 }
 
-/// Who asked for a group's frames. Of a VN that replicates, a group without receivers has none: its frames are
-/// dropped (`no-receiver`).
+/// Who asked for a group's frames. A group without an entry of its own goes to those that want all; of a VN without
+/// such, it goes to nobody (`no-receiver`). Who wants all has to stand in the entries of single groups too.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Receivers {
     /// VAPs here.
@@ -141,8 +141,8 @@ pub struct Tables {
     pub peers: BTreeMap<IpAddr, Peer>,
     /// How VNs are treated.
     pub vns: BTreeMap<Vni, Vn>,
-    /// Who asked for which group.
-    pub groups: BTreeMap<(Vni, GroupIp), Receivers>,
+    /// Who asked for which group, in VNs that replicate, and who gets those that have no entry.
+    pub groups: BTreeMap<(Vni, Wanted), Receivers>,
 }
 
 /// One change of one table. Idempotent: applying it twice is applying it once.
@@ -170,10 +170,10 @@ pub enum Op {
     SetVn(Vni, Vn),
     /// Treat a VN by default.
     RemoveVn(Vni),
-    /// Add or replace the receivers of a group.
-    SetGroup(Vni, GroupIp, Receivers),
+    /// Add or replace the receivers of a group, or of those without an entry.
+    SetGroup(Vni, Wanted, Receivers),
     /// Nobody asks for a group any more.
-    RemoveGroup(Vni, GroupIp),
+    RemoveGroup(Vni, Wanted),
 }
 
 impl Tables {
@@ -238,13 +238,21 @@ impl Tables {
         ops.extend(observed.peers.keys().filter(|k| gone(k)).map(|k| Op::RemovePeer(*k)));
         let gone = |key: &_| !self.vns.contains_key(key);
         ops.extend(observed.vns.keys().filter(|k| gone(k)).map(|k| Op::RemoveVn(*k)));
-        let gone = |key: &_| !self.groups.contains_key(key);
-        ops.extend(observed.groups.keys().filter(|k| gone(k)).map(|(v, g)| Op::RemoveGroup(*v, *g)));
+        // Who is to get what has no entry is known before an entry goes, and until all are there: nobody is to be
+        // without in between.
+        let gone = |key: &&_| !self.groups.contains_key(*key);
+        let (gone_all, gone): (Vec<&_>, Vec<&_>) =
+            observed.groups.keys().filter(gone).partition(|(_, g)| *g == Wanted::All);
+        let changed = self.groups.iter().filter(|(k, v)| observed.groups.get(*k) != Some(*v));
+        let (all, groups): (Vec<_>, Vec<_>) = changed.partition(|((_, g), _)| *g == Wanted::All);
+        let set = |((v, g), r): (&(Vni, Wanted), &Receivers)| Op::SetGroup(*v, *g, r.clone());
+        ops.extend(all.into_iter().map(set));
+        ops.extend(gone.into_iter().map(|(v, g)| Op::RemoveGroup(*v, *g)));
 
         let changed = self.vns.iter().filter(|(k, v)| observed.vns.get(*k) != Some(*v));
         ops.extend(changed.map(|(k, v)| Op::SetVn(*k, v.clone())));
-        let changed = self.groups.iter().filter(|(k, v)| observed.groups.get(*k) != Some(*v));
-        ops.extend(changed.map(|((v, g), r)| Op::SetGroup(*v, *g, r.clone())));
+        ops.extend(groups.into_iter().map(set));
+        ops.extend(gone_all.into_iter().map(|(v, g)| Op::RemoveGroup(*v, *g)));
         let changed = self.peers.iter().filter(|(k, v)| observed.peers.get(*k) != Some(*v));
         ops.extend(changed.map(|(k, v)| Op::SetPeer(*k, *v)));
         let changed = self.vaps.iter().filter(|(k, v)| observed.vaps.get(*k) != Some(*v));
@@ -254,5 +262,26 @@ impl Tables {
         let changed = self.neighbours.iter().filter(|(k, v)| observed.neighbours.get(*k) != Some(*v));
         ops.extend(changed.map(|((v, i), n)| Op::SetNeighbour(*v, *i, *n)));
         ops
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_without_his_group_in_between() {
+        let vni = Vni::new(7).unwrap();
+        let group = Wanted::Group("239.1.2.3".parse().unwrap());
+        let receivers = Receivers { vaps: [IfIndex(1)].into(), ..Receivers::default() };
+        let of = |groups: &[Wanted]| Tables {
+            groups: groups.iter().map(|wanted| ((vni, *wanted), receivers.clone())).collect(),
+            ..Tables::default()
+        };
+        let set = |wanted| Op::SetGroup(vni, wanted, receivers.clone());
+        let (named, all) = (of(&[group]), of(&[Wanted::All]));
+        assert_eq!(all.diff(&named), [set(Wanted::All), Op::RemoveGroup(vni, group)]);
+        assert_eq!(named.diff(&all), [set(group), Op::RemoveGroup(vni, Wanted::All)]);
+        assert_eq!(all.diff(&all), []);
     }
 }

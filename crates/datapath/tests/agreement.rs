@@ -18,7 +18,7 @@ use weft_datapath::{
     Neighbour, Path, Peer, Punt, PuntReason, Punts, Reason, Receivers, Tables, Vap, VapKind, Verdict, Vn,
     decide, echo,
 };
-use weft_model::{Bum, Epoch, GroupIp, Learning, MacAddr, Miss, Rloc, Storm, TenantIp, Time, TsMac};
+use weft_model::{Bum, Epoch, GroupIp, Learning, MacAddr, Miss, Rloc, Storm, TenantIp, Time, TsMac, Wanted};
 
 /// Draws choices from octets; zeros once they are used up, so that shrinking simplifies.
 struct Dice<'a>(std::slice::Iter<'a, u8>);
@@ -169,13 +169,20 @@ fn tables(d: &mut Dice, uplink: IfIndex, devices: &[IfIndex]) -> Tables {
         let vaps = (0..d.below(3)).map(|_| d.pick(devices)).collect();
         let receivers = Receivers { vaps, members: (0..d.below(3)).map(|_| any_rloc(d)).collect() };
         let key = vni(VNIS[d.below(2)]);
-        t.groups.extend(any_group(d).map(|group| ((key, group), receivers)));
+        t.groups.extend(any_group(d).map(|group| ((key, Wanted::Group(group)), receivers)));
     }
     // Drawn last, so that what comes before depends on nothing of it.
     for vn in t.vns.values_mut() {
         vn.miss = d.pick(&[Miss::Queue, Miss::Queue, Miss::Drop, Miss::Gateway]);
         vn.gateway = (!d.rarely(3)).then(|| any_rloc(d));
         vn.carries = d.rarely(4);
+    }
+    for n in VNIS {
+        if d.rarely(3) {
+            let vaps = (0..d.below(3)).map(|_| d.pick(devices)).collect();
+            let receivers = Receivers { vaps, members: (0..d.below(3)).map(|_| any_rloc(d)).collect() };
+            t.groups.insert((vni(n), Wanted::All), receivers);
+        }
     }
     t
 }
@@ -465,12 +472,17 @@ impl Bench {
                     _ => None,
                 };
                 let group = to.and_then(|to| GroupIp::new(to).ok());
-                let whom = group.and_then(|group| tables.groups.get(&(expected.vni?, group)));
+                let of = |wanted| tables.groups.get(&(expected.vni?, wanted));
+                let whom = group.and_then(|group| of(Wanted::Group(group)));
+                let vn = expected.vni.and_then(|vni| tables.vns.get(&vni));
+                let narrowed = vn.is_some_and(|vn| vn.bum == Bum::Replicate);
                 if let Some(whom) = whom {
                     self.saw(format!(
                         "narrowed to {}",
                         if whom.members.is_empty() { "VAPs" } else { "members" }
                     ));
+                } else if narrowed && group.is_some() && of(Wanted::All).is_some() {
+                    self.saw("to those that want all".into());
                 }
             }
             (Ingress::Vap(_), Action::Tunnel { .. }) if [inner4, inner6].contains(&Some(&node[..])) => {
@@ -629,6 +641,7 @@ fn every_decision_is_compared() {
             "Report",
             "narrowed to VAPs",
             "narrowed to members",
+            "to those that want all",
             "Route",
             "UnknownMacHeld",
             "also UnknownMac, carried: false",

@@ -9,7 +9,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 use weft_datapath::{Datapath as _, Op, Path, PuntReason, Reason, Receivers, VapKind};
-use weft_model::{Bum, GroupIp, Learning};
+use weft_model::{Bum, GroupIp, Learning, Wanted};
 
 const A: Mac = [2, 0, 0, 0, 0, 1];
 const MAC4: Mac = [1, 0, 0x5e, 1, 2, 3];
@@ -44,8 +44,8 @@ fn holds(frame: &[u8], word: &str) -> bool {
     frame.windows(word.len()).any(|w| w == word.as_bytes())
 }
 
-fn groups() -> [GroupIp; 2] {
-    [IpAddr::from(GROUP4), GROUP6.into()].map(|ip| GroupIp::new(ip).unwrap())
+fn groups() -> [Wanted; 2] {
+    [IpAddr::from(GROUP4), GROUP6.into()].map(|ip| GroupIp::new(ip).unwrap().into())
 }
 
 /// Tenant systems 1 and 2 at NVE 0, 3 at NVE 1, 4 at NVE 2; their own stacks are silent.
@@ -142,6 +142,51 @@ fn those_that_asked_veth() {
 #[test]
 fn those_that_asked_tap() {
     those_that_asked(How { kind: VapKind::Tap, path: Path::Direct, v6: false });
+}
+
+/// A group without an entry of its own goes to who wants all, one with an entry to whom that names.
+fn those_that_want_all(how: How) {
+    let mut lab = lab(how);
+    let ends: Vec<Wire> = lab.tss.iter().map(|ts| Wire::new(&ts.ns, "eth0")).collect();
+    let (own, here, far) = (lab.tss[0].device, lab.tss[1].device, lab.tss[3].device);
+    let of = |vaps: &[_], members: &[_]| Receivers {
+        vaps: vaps.iter().copied().collect(),
+        members: members.iter().copied().collect(),
+    };
+    let set = |lab: &mut Lab, nve: usize, to: Receivers| {
+        lab.nves[nve].apply(&[Op::SetGroup(vni(7001), Wanted::All, to)]);
+    };
+    set(&mut lab, 0, of(&[own], &[]));
+    assert_eq!(who_gets(&mut lab, &ends, "alone"), BTreeSet::new());
+    assert_eq!(lab.nves[0].count(Reason::NoReceiver), 2, "{}", lab.dump());
+    set(&mut lab, 0, of(&[here], &[rloc(1, how.v6), rloc(2, how.v6)]));
+    set(&mut lab, 2, of(&[far], &[]));
+    assert_eq!(who_gets(&mut lab, &ends, "all"), [2, 4].into(), "of NVE 1 nobody");
+    assert_eq!(lab.nves[1].count(Reason::NoReceiver), 2, "{}", lab.dump());
+    for group in groups() {
+        lab.nves[0].apply(&[Op::SetGroup(vni(7001), group, of(&[], &[rloc(2, how.v6)]))]);
+    }
+    assert_eq!(who_gets(&mut lab, &ends, "named"), [4].into());
+    // What is pinned is found again by the next process.
+    let before = lab.nves[0].with(|kernel| kernel.observed().unwrap()).groups;
+    assert_eq!(before.len(), 3);
+    lab.nves[0].kernel = None;
+    lab.nves[0].punts = None;
+    lab.nves[0].open();
+    assert_eq!(lab.nves[0].with(|kernel| kernel.observed().unwrap()).groups, before);
+    for group in groups() {
+        lab.nves[0].apply(&[Op::RemoveGroup(vni(7001), group)]);
+    }
+    assert_eq!(who_gets(&mut lab, &ends, "all again"), [2, 4].into());
+    lab.nves[0].apply(&[Op::RemoveGroup(vni(7001), Wanted::All)]);
+    assert_eq!(who_gets(&mut lab, &ends, "none"), BTreeSet::new());
+}
+
+#[test]
+fn those_that_want_all_veth() {
+    for (path, v6) in [(Path::Direct, false), (Path::Device, true)] {
+        those_that_want_all(How { kind: VapKind::Veth, path, v6 });
+    }
 }
 
 /// More members than an entry names: all there are.

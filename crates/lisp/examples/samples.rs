@@ -284,6 +284,9 @@ pub fn tcp() -> Result<Samples, EncodeError> {
             "group-remove-v6",
             Body::Group(Group { vni: VNI, event: GroupEvent::Remove { site_id: 7, group: group6 } }),
         ),
+        ("group-add-all", Body::Group(Group { vni: VNI, event: GroupEvent::AddAll { site_id: 7 } })),
+        ("group-remove-all", Body::Group(Group { vni: VNI, event: GroupEvent::RemoveAll { site_id: 7 } })),
+        ("names-groups", Body::Signal(Signal::NamesGroups)),
         ("lisp-port", Body::Signal(Signal::LispPort { port: 4343 })),
     ];
     let mut octets = Vec::new();

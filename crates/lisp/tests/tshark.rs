@@ -95,6 +95,9 @@ fn tcp() {
             "tcp-group-end",
             "tcp-group-add-v4",
             "tcp-group-remove-v6",
+            "tcp-group-add-all",
+            "tcp-group-remove-all",
+            "tcp-names-groups",
             "tcp-view-request",
             "tcp-view-part",
         ]

@@ -16,6 +16,7 @@ mod name;
 mod time;
 mod vn;
 mod vni;
+mod wanted;
 
 pub use addr::{AddrError, GroupIp, Rloc, TenantIp};
 pub use grant::{Grant, GrantError, Successor, TsiId};
@@ -28,3 +29,4 @@ pub use name::{Name, NameError, NveName, TsiName, VnName};
 pub use time::Time;
 pub use vn::{Bum, Learning, Reply, Subnets, SubnetsError, VnSpec};
 pub use vni::{Vni, VniError};
+pub use wanted::Wanted;

@@ -5,11 +5,19 @@ use super::{
     abi::{GROUP_ALL, GROUP_SIZE, GroupValue, Ip, ScopedIp},
 };
 use crate::{DatapathError, IfIndex, Receivers, Tables};
+use core::net::{IpAddr, Ipv6Addr};
 use std::collections::{BTreeMap, BTreeSet};
-use weft_model::{GroupIp, Rloc, Vni};
+use weft_model::{GroupIp, Rloc, Vni, Wanted};
 
-pub(super) fn key(vni: Vni, group: GroupIp) -> ScopedIp {
-    ScopedIp { scope: vni.get(), ip: group.get().into() }
+/// Who wants all stands at the unspecified address, which is no group's.
+const ALL: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+
+pub(super) fn key(vni: Vni, wanted: Wanted) -> ScopedIp {
+    ScopedIp { scope: vni.get(), ip: wanted.group().map_or(ALL, GroupIp::get).into() }
+}
+
+fn wanted(ip: IpAddr) -> Option<Wanted> {
+    if ip == ALL { Some(Wanted::All) } else { GroupIp::new(ip).ok().map(Wanted::Group) }
 }
 
 /// Puts `items` in their places; says how many there are, or that there are too many.
@@ -49,19 +57,19 @@ impl Kernel {
     pub(super) fn set_group(
         &mut self,
         vni: Vni,
-        group: GroupIp,
+        wanted: Wanted,
         receivers: &Receivers,
     ) -> Result<(), DatapathError> {
-        self.maps.groups.set(&key(vni, group), &receivers.into())
+        self.maps.groups.set(&key(vni, wanted), &receivers.into())
     }
 
     /// `tables` holds what else was observed.
     pub(super) fn observed_groups(
         &self,
         tables: &Tables,
-    ) -> Result<BTreeMap<(Vni, GroupIp), Receivers>, DatapathError> {
+    ) -> Result<BTreeMap<(Vni, Wanted), Receivers>, DatapathError> {
         let meaning = |(key, value): (ScopedIp, GroupValue)| {
-            let (vni, group) = (Vni::new(key.scope).ok()?, GroupIp::new(key.ip.into()).ok()?);
+            let (vni, group) = (Vni::new(key.scope).ok()?, wanted(key.ip.into())?);
             let here = || tables.vaps.iter().filter(|(_, vap)| vap.vni == vni).map(|(at, _)| *at).collect();
             let there = || tables.vns.get(&vni).map(|vn| vn.members.clone()).unwrap_or_default();
             let receivers = Receivers {

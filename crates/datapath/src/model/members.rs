@@ -4,7 +4,7 @@ use super::bytes::{ARP, ETH, ICMPV6, IPV4, IPV6, ethertype, ipv4, ipv6, take};
 use super::vap::skip_extensions;
 use super::{Action, Verdict};
 use crate::{IfIndex, Path, Reason, Receivers, Tables};
-use weft_model::{Bum, GroupIp, Learning, MacAddr, Rloc, Vni};
+use weft_model::{Bum, GroupIp, Learning, MacAddr, Rloc, Vni, Wanted};
 
 pub(super) fn learning(tables: &Tables, vni: Vni) -> Learning {
     tables.vns.get(&vni).map_or_else(Learning::default, |vn| vn.learning)
@@ -34,7 +34,8 @@ fn receivers<'a>(tables: &'a Tables, vni: Vni, frame: &[u8]) -> Option<Option<&'
         _ => None,
     };
     let group = GroupIp::new(to?).ok().filter(|_| replicates(tables, vni))?;
-    Some(tables.groups.get(&(vni, group)))
+    let of = |wanted| tables.groups.get(&(vni, wanted));
+    Some(of(Wanted::Group(group)).or_else(|| of(Wanted::All)))
 }
 
 fn to_vaps(tables: &Tables, vni: Vni, except: Option<IfIndex>, whom: Option<&Receivers>) -> usize {

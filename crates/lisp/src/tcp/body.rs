@@ -519,6 +519,7 @@ mod tests {
             "00001388 00000001 0000000000000002",
         );
         check(Body::Signal(Signal::LispPort { port: 4343 }), 0xff10, "10f7");
+        check(Body::Signal(Signal::NamesGroups), 0xff11, "");
         let mappings = "00001388 00000001 0000000000000002";
         check(Body::Signal(Signal::SubscribeMappings { vni: 5000, count: 1, digest: 2 }), 0xff04, mappings);
         check(Body::Signal(Signal::UnsubscribeMappings { vni: 5000 }), 0xff05, "00001388");
@@ -543,6 +544,8 @@ mod tests {
             0xff23,
             "00001388 0000000000000003 0002 ff150000000000000000000000000001",
         );
+        check(group(GroupEvent::AddAll { site_id: 3 }), 0xff24, "00001388 0000000000000003");
+        check(group(GroupEvent::RemoveAll { site_id: 3 }), 0xff25, "00001388 0000000000000003");
         // A later version says more in its hello.
         let data = hex("0002 0000000000000002 aabbcc");
         let frame = Frame { frame_type: 0xff01, id: 0, data: &data };

@@ -12,6 +12,8 @@ const BEGIN: u16 = SIGNAL_BASE + 0x20;
 const END: u16 = SIGNAL_BASE + 0x21;
 const ADD: u16 = SIGNAL_BASE + 0x22;
 const REMOVE: u16 = SIGNAL_BASE + 0x23;
+const ADD_ALL: u16 = SIGNAL_BASE + 0x24;
+const REMOVE_ALL: u16 = SIGNAL_BASE + 0x25;
 
 /// A frame about the groups that somebody in a VN receives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -44,12 +46,24 @@ pub enum GroupEvent {
         /// The group.
         group: IpAddr,
     },
+    /// Type 0xff24, either direction: there are receivers of more groups than are named, so every group is wanted.
+    /// An Oracle says it too of a member that names none. Who does not know it answers with an Error Notification, or
+    /// skips it, and sends on what is named.
+    AddAll {
+        /// Site-ID of the member that has them.
+        site_id: u64,
+    },
+    /// Type 0xff25, either direction: those that are named are all again.
+    RemoveAll {
+        /// Site-ID of the member that had more.
+        site_id: u64,
+    },
 }
 
 impl Group {
     /// Reads a frame of one of these types; `None` for any other type.
     pub(super) fn read(frame_type: u16, reader: &mut Reader<'_>) -> Result<Option<Self>, DecodeError> {
-        if !(BEGIN..=REMOVE).contains(&frame_type) {
+        if !(BEGIN..=REMOVE_ALL).contains(&frame_type) {
             return Ok(None);
         }
         let vni = reader.u32("VNI")?;
@@ -61,6 +75,8 @@ impl Group {
                 let (site_id, group) = site_and_address(reader, "Group AFI", reason)?;
                 GroupEvent::Add { site_id, group }
             }
+            ADD_ALL => GroupEvent::AddAll { site_id: reader.u64("Site-ID")? },
+            REMOVE_ALL => GroupEvent::RemoveAll { site_id: reader.u64("Site-ID")? },
             _ => {
                 let (site_id, group) = site_and_address(reader, "Group AFI", reason)?;
                 GroupEvent::Remove { site_id, group }
@@ -76,6 +92,8 @@ impl Group {
             GroupEvent::End => END,
             GroupEvent::Add { .. } => ADD,
             GroupEvent::Remove { .. } => REMOVE,
+            GroupEvent::AddAll { .. } => ADD_ALL,
+            GroupEvent::RemoveAll { .. } => REMOVE_ALL,
         }
     }
 
@@ -83,6 +101,10 @@ impl Group {
         out.extend_from_slice(&self.vni.to_be_bytes());
         match self.event {
             GroupEvent::Begin | GroupEvent::End => Ok(()),
+            GroupEvent::AddAll { site_id } | GroupEvent::RemoveAll { site_id } => {
+                out.extend_from_slice(&site_id.to_be_bytes());
+                Ok(())
+            }
             GroupEvent::Add { site_id, group } | GroupEvent::Remove { site_id, group } => {
                 out.extend_from_slice(&site_id.to_be_bytes());
                 Address::from(group).write(out, EncodeOptions::default(), 0)

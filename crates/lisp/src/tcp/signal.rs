@@ -11,6 +11,7 @@ const HELLO: u16 = SIGNAL_BASE + 1;
 const END_OF_REGISTRATION: u16 = SIGNAL_BASE + 2;
 const VN_DIGEST: u16 = SIGNAL_BASE + 3;
 const LISP_PORT: u16 = SIGNAL_BASE + 0x10;
+const NAMES_GROUPS: u16 = SIGNAL_BASE + 0x11;
 const SUBSCRIBE_MAPPINGS: u16 = SIGNAL_BASE + 4;
 const UNSUBSCRIBE_MAPPINGS: u16 = SIGNAL_BASE + 5;
 const MAPPINGS_REFUSED: u16 = SIGNAL_BASE + 6;
@@ -43,6 +44,9 @@ pub enum Signal {
         /// The UDP port.
         port: u16,
     },
+    /// Type 0xff11, NVE to Oracle, behind its hello: of VNs whose multicast is replicated I say for which groups I
+    /// have receivers ([`Group`](super::Group)). Who does not say this wants all of them.
+    NamesGroups,
     /// Type 0xff03, either direction, every 30 s and behind a snapshot: what you should have of a VN.
     VnDigest {
         /// VNI.
@@ -104,6 +108,7 @@ impl Signal {
                 Self::EndOfRegistration { count: reader.u32("Count")?, digest: reader.u64("Digest")? }
             }
             LISP_PORT => Self::LispPort { port: reader.u16("Port")? },
+            NAMES_GROUPS => Self::NamesGroups,
             VN_DIGEST => Self::VnDigest {
                 vni: reader.u32("VNI")?,
                 count: reader.u32("Count")?,
@@ -136,6 +141,7 @@ impl Signal {
             Self::EndOfRegistration { .. } => END_OF_REGISTRATION,
             Self::VnDigest { .. } => VN_DIGEST,
             Self::LispPort { .. } => LISP_PORT,
+            Self::NamesGroups => NAMES_GROUPS,
             Self::SubscribeMappings { .. } => SUBSCRIBE_MAPPINGS,
             Self::UnsubscribeMappings { .. } => UNSUBSCRIBE_MAPPINGS,
             Self::MappingsRefused { .. } => MAPPINGS_REFUSED,
@@ -154,6 +160,7 @@ impl Signal {
                 out.extend_from_slice(&count.to_be_bytes());
                 out.extend_from_slice(&digest.to_be_bytes());
             }
+            Self::NamesGroups => {}
             Self::LispPort { port } => out.extend_from_slice(&port.to_be_bytes()),
             Self::VnDigest { vni, count, digest }
             | Self::SubscribeMappings { vni, count, digest }

@@ -239,11 +239,13 @@ fn membership() -> impl Strategy<Value = Membership> {
 }
 
 fn group() -> impl Strategy<Value = Group> {
-    (0..4, any::<u32>(), any::<u64>(), any::<std::net::IpAddr>()).prop_map(|(event, vni, site_id, group)| {
+    (0..6, any::<u32>(), any::<u64>(), any::<std::net::IpAddr>()).prop_map(|(event, vni, site_id, group)| {
         let event = match event {
             0 => GroupEvent::Begin,
             1 => GroupEvent::End,
             2 => GroupEvent::Add { site_id, group },
+            3 => GroupEvent::AddAll { site_id },
+            4 => GroupEvent::RemoveAll { site_id },
             _ => GroupEvent::Remove { site_id, group },
         };
         Group { vni, event }
@@ -286,6 +288,7 @@ pub fn body() -> impl Strategy<Value = Body<'static>> {
             digest
         })),
         any::<u16>().prop_map(|port| Body::Signal(Signal::LispPort { port })),
+        Just(Body::Signal(Signal::NamesGroups)),
         octets(12).prop_map(|what| Body::View(View::Request { what })),
         (any::<[bool; 2]>(), octets(12)).prop_map(|([last, refused], octets)| Body::View(View::Part {
             last,

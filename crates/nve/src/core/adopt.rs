@@ -22,8 +22,8 @@ impl Core {
                 self.memberships.entry(*vni).or_default().adopted.clone_from(&vn.members);
             }
         }
-        for ((vni, group), receivers) in &observed.groups {
-            self.adopt_group(now, *vni, *group, receivers);
+        for ((vni, wanted), receivers) in &observed.groups {
+            self.adopt_group(now, *vni, *wanted, receivers);
         }
         let here: Vec<Vni> = self.members.keys().copied().collect();
         for vni in here {

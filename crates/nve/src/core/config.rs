@@ -72,10 +72,14 @@ pub struct Limits {
     pub members: usize,
     /// Multicast groups wanted at one VAP,
     pub groups_per_vap: usize,
-    /// and in one VN: no more than an Oracle takes of one NVE.
+    /// and in one VN: no more than an Oracle takes of one NVE. A VAP that wants one more is given all.
     pub groups_per_vn: usize,
-    /// Groups kept that members of one VN want, one by one.
+    /// Groups kept that members of one VN want, one by one. A member that wants one more is given all.
     pub member_groups: usize,
+    /// Groups of one VN with an entry in the data plane,
+    pub group_entries_per_vn: usize,
+    /// and of all VNs: the data plane's room, less an entry of each VN. A group without one is given to all.
+    pub group_entries: usize,
     /// Addresses one VAP may have been answered with a VN's anycast MAC for.
     pub stand_ins_per_vap: usize,
     /// Solicitations remembered, both ways.
@@ -136,6 +140,8 @@ impl Default for Limits {
             groups_per_vap: 64,
             groups_per_vn: 256,
             member_groups: 1 << 14,
+            group_entries_per_vn: 1_024,
+            group_entries: 4_096,
             stand_ins_per_vap: 1_024,
             solicits: 4_096,
         }

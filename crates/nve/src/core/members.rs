@@ -41,7 +41,7 @@ impl Membership {
     }
 
     /// One RLOC of each member, as [`Self::rloc_of`] says.
-    fn chosen(&self, own: &BTreeSet<Rloc>) -> BTreeSet<Rloc> {
+    pub(super) fn chosen(&self, own: &BTreeSet<Rloc>) -> BTreeSet<Rloc> {
         let usable = usable(own);
         let mut last = None;
         let usable = self.rlocs.iter().filter(|(_, rloc)| usable(rloc));
@@ -80,6 +80,7 @@ impl Core {
         if !self.wants_members(vni) {
             if let Some(old) = self.memberships.remove(&vni) {
                 self.timers.cancel(&Timer::Members(vni));
+                self.timers.cancel(&Timer::Hear(vni));
                 if let Some(oracle) = old.oracle {
                     self.send_membership(oracle, vni, MembershipEvent::Unsubscribe);
                 }
@@ -129,6 +130,9 @@ impl Core {
                     members.complete = true;
                     members.adopted.clear();
                     members.groups.end();
+                    if members.groups.lacks() {
+                        self.hear_later(now, vni);
+                    }
                 }
             }
             MembershipEvent::Add { site_id, rloc } => match Rloc::new(rloc) {
@@ -160,7 +164,7 @@ impl Core {
     }
 
     /// Members follow at once, but those of a snapshot together: each change costs as much as there are.
-    fn members_changed(&mut self, now: Time, vni: Vni) {
+    pub(super) fn members_changed(&mut self, now: Time, vni: Vni) {
         if self.memberships.get(&vni).is_some_and(|members| members.named.is_some()) {
             self.timers.advance(Timer::Members(vni), now + super::LEAST_WAIT);
         } else {

@@ -100,6 +100,10 @@ enum Timer {
     Query(IfIndex),
     /// A VAP has not said for long that it wants a group, or somebody there left it.
     Group(Vni, GroupIp, IfIndex),
+    /// A VAP has not wanted for long what could not be kept.
+    Open(Vni, IfIndex),
+    /// An Oracle is asked again for the receivers of a VN's groups: not all could be kept.
+    Hear(Vni),
     /// Frames for an address have waited long enough.
     Held(Vni, Eid),
     /// An RLOC and an address may be solicited about again.
@@ -255,6 +259,8 @@ impl Core {
                 Timer::Members(vni) => self.set_vn(vni),
                 Timer::Query(vap) => self.query(now, vap),
                 Timer::Group(vni, group, vap) => self.review_receiver(now, vni, group, vap),
+                Timer::Open(vni, vap) => self.close_vap(vni, vap),
+                Timer::Hear(vni) => self.hear_again(now, vni),
                 Timer::Held(vni, eid) => self.drop_held(vni, eid),
                 Timer::Solicited(key) => self.solicits.end(&key),
             }

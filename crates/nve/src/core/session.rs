@@ -39,6 +39,7 @@ impl Core {
                 if self.config.lisp_port != weft_lisp::CONTROL_PORT {
                     self.send(oracle, &Body::Signal(Signal::LispPort { port: self.config.lisp_port }));
                 }
+                self.send(oracle, &Body::Signal(Signal::NamesGroups));
                 self.register_all(oracle);
                 self.refresh_all(now);
                 self.timers.set(Timer::Digest(oracle), now + self.config.timing.digest);
@@ -78,7 +79,7 @@ impl Core {
                 | Signal::MappingsMarker { .. }),
             )) => self.mappings(now, oracle, frame.id, signal),
             Ok(Body::Membership(membership)) => self.membership(now, oracle, membership),
-            Ok(Body::Group(group)) => self.group(oracle, group),
+            Ok(Body::Group(group)) => self.group(now, oracle, group),
             Ok(Body::Signal(Signal::VnDigest { vni, count, digest })) => {
                 self.compare(oracle, vni, Digest { count, sum: digest });
             }

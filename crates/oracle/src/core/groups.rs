@@ -114,6 +114,7 @@ impl Shard {
                 };
                 self.add_group(now, vni, nve, group);
             }
+            GroupEvent::AddAll { .. } | GroupEvent::RemoveAll { .. } => self.counters.unsupported += 1,
             GroupEvent::Remove { group, .. } => {
                 let Ok(group) = GroupIp::new(group) else { return };
                 if let Some(Named::Some(named)) = session.groups.get_mut(&vni) {

@@ -1,9 +1,11 @@
 //! Who wants which multicast groups (requirement N9; RFC 4541, RFC 8378). Where a VN's frames are replicated this NVE
 //! is the querier of its VAPs: it asks, reads what comes back, tells the Oracles for which groups it has receivers,
 //! hears for which others have, and gives the data plane the receivers of each group. Groups of one link are none of
-//! this: everybody has them.
+//! this: everybody has them. What is more than may be kept goes to more than asked for it, never to fewer.
 
 mod elsewhere;
+mod entries;
+mod open;
 mod query;
 mod report;
 
@@ -11,12 +13,13 @@ use super::tsi::State;
 use super::{Core, Output, Timer};
 use ::core::time::Duration;
 pub(super) use elsewhere::Elsewhere;
+use entries::Entries;
 use query::Query;
 use report::Said;
 use std::collections::{BTreeMap, BTreeSet};
-use weft_datapath::{IfIndex, Op, Punt, Receivers};
+use weft_datapath::{IfIndex, Punt, Receivers};
 use weft_lisp::tcp::{Body, Group as Frame, GroupEvent};
-use weft_model::{Bum, GroupIp, Rloc, Time, Vni};
+use weft_model::{Bum, GroupIp, Time, Vni, Wanted};
 
 #[cfg(test)]
 pub(super) use report::tests as reports;
@@ -38,6 +41,9 @@ pub struct Joined {
 pub struct Groups {
     joined: BTreeMap<Vni, BTreeMap<GroupIp, BTreeMap<IfIndex, Joined>>>,
     by_vap: BTreeMap<IfIndex, BTreeSet<GroupIp>>,
+    /// VAPs that want more than is kept, so all.
+    open: BTreeMap<Vni, BTreeSet<IfIndex>>,
+    entries: Entries,
     /// VAPs that are asked, with their VN and how often more before the next one has time.
     asked: BTreeMap<IfIndex, (Vni, u32)>,
 }
@@ -107,6 +113,7 @@ impl Core {
         for vap in ended {
             self.groups.asked.remove(&vap);
             self.timers.cancel(&Timer::Query(vap));
+            self.close_vap(vni, vap);
             for group in self.groups.by_vap.get(&vap).cloned().unwrap_or_default() {
                 self.end_receiver(vni, group, vap);
             }
@@ -177,6 +184,7 @@ impl Core {
         }
         let Some(first) = self.groups.insert(vni, group, vap, limits) else {
             self.counters.groups_refused += 1;
+            self.open_vap(now, vni, vap);
             return;
         };
         self.timers.set(Timer::Group(vni, group, vap), expires);
@@ -188,9 +196,13 @@ impl Core {
 
     /// Somebody left a group: who else at the VAP wants it is asked.
     fn left(&mut self, now: Time, vni: Vni, group: GroupIp, vap: IfIndex) {
-        let Some(joined) = self.groups.find(vni, group, vap).filter(|joined| joined.leaving.is_none()) else {
+        let Some(joined) = self.groups.find(vni, group, vap) else {
+            self.left_unkept(now, vni, vap);
             return;
         };
+        if joined.leaving.is_some() {
+            return;
+        }
         joined.leaving = Some(ROBUSTNESS);
         let within = self.config.timing.last_member.max(super::LEAST_WAIT);
         match joined.asked.map(|asked| asked + within).filter(|next| *next > now) {
@@ -211,7 +223,10 @@ impl Core {
                 let frame = Query { vni, within, interval }.specific(group);
                 self.outputs.push_back(Output::Inject(vap, frame));
             }
-            _ => self.end_receiver(vni, group, vap),
+            _ => {
+                self.end_receiver(vni, group, vap);
+                self.review_open(now, vni);
+            }
         }
     }
 
@@ -225,20 +240,26 @@ impl Core {
 
     /// Takes over who the data plane was observed to hold as receivers: VAPs until they have had time to say
     /// otherwise, members until an Oracle has said who is.
-    pub(super) fn adopt_group(&mut self, now: Time, vni: Vni, group: GroupIp, receivers: &Receivers) {
+    pub(super) fn adopt_group(&mut self, now: Time, vni: Vni, wanted: Wanted, receivers: &Receivers) {
         if !self.narrows(vni) {
             return;
         }
         for vap in &receivers.vaps {
             let id = self.vaps.get(vap).filter(|id| id.vni == vni);
             if id.and_then(|id| self.tsis.get(id)).is_some_and(|tsi| tsi.state == State::Activated) {
-                self.join(now, vni, group, *vap);
+                match wanted {
+                    Wanted::Group(group) => self.join(now, vni, group, *vap),
+                    Wanted::All => self.open_vap(now, vni, *vap),
+                }
             }
         }
         if let Some(membership) = self.memberships.get_mut(&vni) {
-            membership.groups.adopt(group, receivers.members.clone());
+            membership.groups.adopt(wanted, receivers.members.clone());
         }
-        self.set_group(vni, group);
+        match wanted {
+            Wanted::Group(group) => self.set_group(vni, group),
+            Wanted::All => self.set_rest(vni),
+        }
     }
 
     /// Tells the Oracles that know of this NVE's part in the VN.
@@ -254,45 +275,10 @@ impl Core {
     pub(super) fn tell_groups(&mut self, oracle: usize, vni: Vni) {
         let groups: Vec<GroupIp> = self.groups.of(vni).map(|(group, _)| group).collect();
         let named = groups.iter().map(|group| GroupEvent::Add { site_id: 0, group: group.get() });
-        for event in [GroupEvent::Begin].into_iter().chain(named).chain([GroupEvent::End]) {
+        let all = self.groups.open.contains_key(&vni).then_some(GroupEvent::AddAll { site_id: 0 });
+        for event in [GroupEvent::Begin].into_iter().chain(all).chain(named).chain([GroupEvent::End]) {
             self.send(oracle, &Body::Group(Frame { vni: vni.get(), event }));
         }
-    }
-
-    /// Has the data plane send a group's frames to who wants them.
-    pub(super) fn set_group(&mut self, vni: Vni, group: GroupIp) {
-        let receivers = if self.narrows(vni) { self.receivers(vni, group) } else { Receivers::default() };
-        let held = self.tables.groups.get(&(vni, group));
-        if receivers == Receivers::default() {
-            if held.is_some() {
-                self.apply(Op::RemoveGroup(vni, group));
-            }
-        } else if held != Some(&receivers) {
-            self.apply(Op::SetGroup(vni, group, receivers));
-        }
-    }
-
-    fn receivers(&self, vni: Vni, group: GroupIp) -> Receivers {
-        let vaps = self.groups.joined.get(&vni).and_then(|groups| groups.get(&group));
-        let vaps = vaps.map(|vaps| vaps.keys().copied().collect()).unwrap_or_default();
-        let members =
-            self.memberships.get(&vni).map(|membership| membership.receivers(group, &self.config.rlocs));
-        Receivers { vaps, members: members.unwrap_or_default() }
-    }
-
-    /// The same for all groups of a VN.
-    pub(super) fn set_groups(&mut self, vni: Vni) {
-        let mut all: BTreeSet<GroupIp> = self.groups.of(vni).map(|(group, _)| group).collect();
-        all.extend(self.tables.groups.keys().filter(|(of, _)| *of == vni).map(|(_, group)| *group));
-        all.extend(self.memberships.get(&vni).into_iter().flat_map(|membership| membership.groups.all()));
-        for group in all {
-            self.set_group(vni, group);
-        }
-    }
-
-    /// The groups that are wanted somewhere: VN, group, VAPs here, members elsewhere.
-    pub fn groups(&self) -> impl Iterator<Item = (Vni, GroupIp, usize, &BTreeSet<Rloc>)> + '_ {
-        self.tables.groups.iter().map(|((vni, group), to)| (*vni, *group, to.vaps.len(), &to.members))
     }
 
     #[cfg(test)]
@@ -313,8 +299,16 @@ impl Core {
                 assert!(self.narrows(*vni));
             }
         }
-        for ((vni, group), receivers) in &self.tables.groups {
-            assert!(self.narrows(*vni) && *receivers == self.receivers(*vni, *group));
+        for (vni, open) in &self.groups.open {
+            assert!(!open.is_empty() && self.narrows(*vni));
+            for vap in open {
+                assert_eq!(self.groups.asked[vap].0, *vni);
+                assert!(self.timers.is_set(&Timer::Open(*vni, *vap)));
+            }
         }
+        for members in self.memberships.values() {
+            members.groups.check(&self.config.limits);
+        }
+        self.check_entries();
     }
 }

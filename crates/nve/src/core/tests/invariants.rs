@@ -219,7 +219,8 @@ fn timers(core: &Core) {
             Timer::Resync(vni) => assert!(core.pushed[vni].resyncs()),
             Timer::Members(vni) => assert!(core.memberships[vni].named.is_some()),
             // With the groups.
-            Timer::Query(..) | Timer::Group(..) => {}
+            Timer::Query(..) | Timer::Group(..) | Timer::Open(..) => {}
+            Timer::Hear(vni) => assert!(core.memberships.contains_key(vni)),
             Timer::Held(vni, eid) => assert!(core.held.has(*vni, *eid)),
             Timer::Solicited(key) => assert!(core.solicits.all().contains(key)),
         }

@@ -158,6 +158,8 @@ fn limits_of_one_everywhere() {
             groups_per_vap: 1,
             groups_per_vn: 1,
             member_groups: 1,
+            group_entries_per_vn: 1,
+            group_entries: 1,
             solicits: 1,
         };
         let mut w = World::with(f, |c| c.limits = limits);
@@ -202,6 +204,8 @@ fn limits_of_one_everywhere() {
             groups_per_vap: 1,
             groups_per_vn: 1,
             member_groups: 1,
+            group_entries_per_vn: 1,
+            group_entries: 1,
             solicits: 1,
         };
         c.timing.ttl = Duration::ZERO;

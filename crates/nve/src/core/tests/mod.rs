@@ -7,6 +7,7 @@ mod attach;
 mod claim;
 mod detach;
 mod grants;
+mod group_room;
 mod groups;
 mod hostile;
 mod idle;

@@ -30,6 +30,7 @@ pub struct Asked {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Heard {
     Hello(u16, u64),
+    NamesGroups,
     /// Frame id, TTL of every record, the records' EIDs, the RLOCs of the first.
     Registered {
         id: u32,
@@ -131,6 +132,7 @@ pub fn heard(octets: &[u8]) -> Heard {
                 digest,
             }
         }
+        Body::Signal(Signal::NamesGroups) => Heard::NamesGroups,
         Body::Signal(signal) => Heard::Mappings(frame.id, signal),
         Body::Membership(m) => Heard::Membership(frame.id, Vni::new(m.iid).unwrap(), m.event),
         Body::Group(group) => Heard::Group(Vni::new(group.vni).unwrap(), group.event),

@@ -153,7 +153,7 @@ fn input() -> impl Strategy<Value = Input> {
         1 => (0_usize..2).prop_map(|oracle| Down { oracle }),
         1 => (0_u32..9).prop_map(|vni| Digest { vni }),
         3 => (0_u8..9).prop_map(|mode| Vn { mode }),
-        5 => (any::<prop::sample::Index>(), 0_u8..11, 1_u8..4)
+        5 => (any::<prop::sample::Index>(), 0_u8..13, 1_u8..4)
             .prop_map(|(which, event, n)| Member { which, event, n }),
         5 => (1_u32..5, 0_u8..7, any::<bool>(), 1_u8..5)
             .prop_map(|(device, kind, v6, group)| Reports { device, kind, v6, group }),
@@ -354,6 +354,8 @@ impl Run {
                     let group = some_group(n % 2 == 0, n);
                     let event = match event {
                         8 => GroupEvent::Remove { site_id, group },
+                        11 => GroupEvent::AddAll { site_id },
+                        12 => GroupEvent::RemoveAll { site_id },
                         _ => GroupEvent::Add { site_id, group },
                     };
                     let seen = w.hears(at, &oracle::frame(&Body::Group(Group { vni: VNI, event }), 1));
@@ -487,6 +489,8 @@ proptest! {
                     groups_per_vap: 2,
                     groups_per_vn: 3,
                     member_groups: 1,
+                    group_entries_per_vn: 2,
+                    group_entries: 2,
                     solicits: 1,
                 };
             }

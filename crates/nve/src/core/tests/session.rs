@@ -39,12 +39,12 @@ fn d2_hello_first_end_of_registration_last() {
     for f in BOTH {
         let mut w = World::started(f, &["a", "b"]);
         let heard = heard(&w.session(1, Session::Up));
-        assert_eq!(heard[0], Heard::Hello(1, 77));
+        assert_eq!(heard[..2], [Heard::Hello(1, 77), Heard::NamesGroups]);
         assert_eq!(
-            heard[1..3].iter().filter(|h| matches!(h, Heard::Registered { ttl: u32::MAX, .. })).count(),
+            heard[2..4].iter().filter(|h| matches!(h, Heard::Registered { ttl: u32::MAX, .. })).count(),
             2
         );
-        assert_eq!(heard[3..], [Heard::End(sum(&heard))]);
+        assert_eq!(heard[4..], [Heard::End(sum(&heard))]);
         assert_eq!(sum(&heard).count, 6, "records, not tenant systems");
     }
 }
@@ -53,7 +53,7 @@ fn d2_hello_first_end_of_registration_last() {
 fn d2_nothing_to_register_is_said_too() {
     let mut w = World::new(V4);
     let heard = heard(&w.session(0, Session::Up));
-    assert_eq!(heard, [Heard::Hello(1, 77), Heard::End(Digest::default())]);
+    assert_eq!(heard, [Heard::Hello(1, 77), Heard::NamesGroups, Heard::End(Digest::default())]);
 }
 
 #[test]
