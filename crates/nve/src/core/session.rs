@@ -219,6 +219,10 @@ impl Core {
     /// Registers a VN anew, with a digest behind that says what else is gone.
     fn register_vn(&mut self, oracle: usize, vni: Vni) {
         let digest = self.register_members(oracle, vni);
+        // It may be these that the Oracle has not.
+        if self.narrows(vni) {
+            self.tell_groups(oracle, vni);
+        }
         self.send_digest(oracle, vni, digest);
     }
 

@@ -61,7 +61,7 @@ pub struct Limits {
     pub session_batch_octets: usize,
     /// Changes noted for one subscription; beyond, all of it is sent anew.
     pub changes_per_session: usize,
-    /// Multicast groups that one NVE may have receivers of in one VN.
+    /// Multicast groups that one NVE may have receivers of in one VN; with one more it counts as wanting all.
     pub groups_per_member: usize,
     /// Octets of snapshots sent in one [`Timing::push_interval`], to all sessions.
     pub push_octets: usize,

@@ -8,58 +8,74 @@ use std::ops::Bound;
 
 use weft_lisp::EncodeOptions;
 use weft_lisp::tcp::{Body, Group, GroupEvent};
-use weft_model::{GroupIp, Time, Vni, XtrId};
+use weft_model::{GroupIp, Time, Vni, Wanted, XtrId};
 
 use super::Shard;
 use super::members::site_id;
 use super::subscribe::Stage;
 
-/// The groups that somebody at an NVE receives, by VN: never none.
+/// What somebody at an NVE receives in a VN: never nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Has {
+    groups: BTreeSet<GroupIp>,
+    /// All, it says: more groups than it may name.
+    all: bool,
+    /// It has named more than is kept.
+    lost: bool,
+}
+
+/// Who receives what, by VN.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Receivers {
-    groups: BTreeMap<(Vni, XtrId), BTreeSet<GroupIp>>,
+    has: BTreeMap<(Vni, XtrId), Has>,
     /// In which VNs an NVE has some.
     by_nve: BTreeMap<XtrId, BTreeSet<Vni>>,
 }
 
 impl Receivers {
     fn contains(&self, vni: Vni, nve: XtrId, group: GroupIp) -> bool {
-        self.groups.get(&(vni, nve)).is_some_and(|groups| groups.contains(&group))
+        self.has.get(&(vni, nve)).is_some_and(|has| has.groups.contains(&group))
     }
 
-    /// All groups of one NVE in a VN.
+    /// All groups that one NVE has named in a VN.
     pub(crate) fn of(&self, vni: Vni, nve: XtrId) -> impl Iterator<Item = GroupIp> + '_ {
-        self.groups.get(&(vni, nve)).into_iter().flatten().copied()
+        self.has.get(&(vni, nve)).into_iter().flat_map(|has| &has.groups).copied()
     }
 
     fn count(&self, vni: Vni, nve: XtrId) -> usize {
-        self.groups.get(&(vni, nve)).map_or(0, BTreeSet::len)
+        self.has.get(&(vni, nve)).map_or(0, |has| has.groups.len())
     }
 
-    /// Whether it is news.
-    fn add(&mut self, vni: Vni, nve: XtrId, group: GroupIp) -> bool {
-        self.by_nve.entry(nve).or_default().insert(vni);
-        self.groups.entry((vni, nve)).or_default().insert(group)
+    /// Whether there is more than the groups that are named.
+    fn has_more(&self, vni: Vni, nve: XtrId) -> bool {
+        self.has.get(&(vni, nve)).is_some_and(|has| has.all || has.lost)
     }
 
-    fn remove(&mut self, vni: Vni, nve: XtrId, group: GroupIp) -> bool {
-        let Some(groups) = self.groups.get_mut(&(vni, nve)) else { return false };
-        let removed = groups.remove(&group);
-        if groups.is_empty() {
-            self.groups.remove(&(vni, nve));
+    fn has_lost(&self, vni: Vni, nve: XtrId) -> bool {
+        self.has.get(&(vni, nve)).is_some_and(|has| has.lost)
+    }
+
+    /// Changes what an NVE receives in a VN; gives what the change says of it.
+    fn change<T>(&mut self, vni: Vni, nve: XtrId, change: impl FnOnce(&mut Has) -> T) -> T {
+        let has = self.has.entry((vni, nve)).or_default();
+        let said = change(has);
+        if *has == Has::default() {
+            self.has.remove(&(vni, nve));
             let vnis = self.by_nve.entry(nve).or_default();
             vnis.remove(&vni);
             if vnis.is_empty() {
                 self.by_nve.remove(&nve);
             }
+        } else {
+            self.by_nve.entry(nve).or_default().insert(vni);
         }
-        removed
+        said
     }
 
     /// The first NVE with receivers in a VN behind `last`, or the first of all.
     pub(crate) fn behind(&self, vni: Vni, last: Option<XtrId>) -> Option<XtrId> {
         let first = last.map_or(Bound::Included((vni, XtrId([0; 16]))), |nve| Bound::Excluded((vni, nve)));
-        let ((v, nve), _) = self.groups.range((first, Bound::Unbounded)).next()?;
+        let ((v, nve), _) = self.has.range((first, Bound::Unbounded)).next()?;
         (*v == vni).then_some(*nve)
     }
 
@@ -70,12 +86,13 @@ impl Receivers {
 
     #[cfg(test)]
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Vni, XtrId, usize)> + '_ {
-        self.groups.iter().map(|((vni, nve), groups)| (*vni, *nve, groups.len()))
+        self.has.iter().map(|((vni, nve), has)| (*vni, *nve, has.groups.len()))
     }
 
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
-        self.groups.is_empty()
+        assert_eq!(self.has.is_empty(), self.by_nve.is_empty());
+        self.has.is_empty()
     }
 }
 
@@ -83,9 +100,17 @@ impl Receivers {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Named {
     /// So far: there is more to come.
-    Some(BTreeSet<GroupIp>),
+    Some(Naming),
     /// All there is.
     All,
+}
+
+/// What one naming has said so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Naming {
+    groups: BTreeSet<GroupIp>,
+    all: bool,
+    lost: bool,
 }
 
 impl Shard {
@@ -100,35 +125,96 @@ impl Shard {
         let Some(session) = self.nodes.get_mut(nve).and_then(|node| node.session.as_mut()) else { return };
         match frame.event {
             GroupEvent::Begin => {
-                session.groups.insert(vni, Named::Some(BTreeSet::new()));
+                session.groups.insert(vni, Named::Some(Naming::default()));
             }
             GroupEvent::End => {
                 let Some(Named::Some(named)) = session.groups.insert(vni, Named::All) else { return };
-                self.forget_groups(now, vni, nve, &named);
+                self.keep_groups(now, vni, nve, &named.groups);
+                self.set_more(now, vni, nve, |has| (has.all, has.lost) = (named.all, named.lost));
             }
             GroupEvent::Add { group, .. } => {
-                let group = GroupIp::new(group).ok();
-                let Some(group) = group.filter(|group| self.has_room(vni, nve, *group)) else {
+                let Ok(group) = GroupIp::new(group) else {
                     self.counters.groups_refused += 1;
                     return;
                 };
-                self.add_group(now, vni, nve, group);
+                if self.has_room(vni, nve, group) {
+                    return self.add_group(now, vni, nve, group);
+                }
+                self.counters.groups_refused += 1;
+                if let Some(named) = self.naming(vni, nve) {
+                    named.lost = true;
+                }
+                self.set_more(now, vni, nve, |has| has.lost = true);
             }
-            GroupEvent::AddAll { .. } | GroupEvent::RemoveAll { .. } => self.counters.unsupported += 1,
             GroupEvent::Remove { group, .. } => {
                 let Ok(group) = GroupIp::new(group) else { return };
-                if let Some(Named::Some(named)) = session.groups.get_mut(&vni) {
-                    named.remove(&group);
+                if let Some(named) = self.naming(vni, nve) {
+                    named.groups.remove(&group);
                 }
-                if self.receivers.remove(vni, nve, group) {
-                    self.tell_group(now, vni, nve, group);
+                self.remove_group(now, vni, nve, group);
+                self.ask_for_lost(now, vni, nve);
+            }
+            GroupEvent::AddAll { .. } | GroupEvent::RemoveAll { .. } => {
+                let all = matches!(frame.event, GroupEvent::AddAll { .. });
+                if let Some(named) = self.naming(vni, nve) {
+                    named.all = all;
                 }
+                self.set_more(now, vni, nve, |has| has.all = all);
             }
         }
     }
 
+    /// Whether a member is to get every group: it has more than it has named, or it has not named all, in this
+    /// session or in any, as who does not know how to does.
+    pub(crate) fn wants_all(&self, vni: Vni, nve: XtrId) -> bool {
+        self.db.members.contains(vni, nve) && self.has_more(vni, nve)
+    }
+
+    /// The same of who may be a member.
+    fn has_more(&self, vni: Vni, nve: XtrId) -> bool {
+        !self.nodes.get(nve).is_some_and(|node| node.narrowed) || self.receivers.has_more(vni, nve)
+    }
+
+    /// An NVE became a member of a VN, or is none any more.
+    pub(crate) fn turned(&mut self, now: Time, vni: Vni, nve: XtrId) {
+        if self.has_more(vni, nve) {
+            self.tell_group(now, vni, nve, Wanted::All);
+        }
+    }
+
+    /// Changes whether an NVE receives more than is named.
+    fn set_more(&mut self, now: Time, vni: Vni, nve: XtrId, change: impl FnOnce(&mut Has)) {
+        let before = self.receivers.has_more(vni, nve);
+        self.receivers.change(vni, nve, change);
+        if self.receivers.has_more(vni, nve) != before {
+            self.tell_group(now, vni, nve, Wanted::All);
+        }
+    }
+
+    /// It is known of an NVE what it receives, or not any more.
+    fn set_narrowed(&mut self, now: Time, nve: XtrId, narrowed: bool) {
+        let Some(node) = self.nodes.get_mut(nve) else { return };
+        if std::mem::replace(&mut node.narrowed, narrowed) == narrowed {
+            return;
+        }
+        let vnis: BTreeSet<Vni> = self.db.registered_by(nve).map(|(vni, _)| vni).collect();
+        for vni in vnis {
+            self.tell_group(now, vni, nve, Wanted::All);
+        }
+    }
+
+    /// There is room for what an NVE named and was not kept: it is asked for it, with all else of the VN.
+    fn ask_for_lost(&mut self, now: Time, vni: Vni, nve: XtrId) {
+        let limit = self.config.limits.groups_per_member.max(1);
+        // Some, so that not each group that goes is a reason to ask.
+        let room = self.receivers.count(vni, nve) <= limit / 2;
+        if room && self.receivers.has_lost(vni, nve) && self.naming(vni, nve).is_none() {
+            self.ask_refresh(now, nve, Some(vni));
+        }
+    }
+
     /// What an NVE has named so far, while it names all it has of a VN.
-    fn naming(&mut self, vni: Vni, nve: XtrId) -> Option<&mut BTreeSet<GroupIp>> {
+    fn naming(&mut self, vni: Vni, nve: XtrId) -> Option<&mut Naming> {
         match self.nodes.get_mut(nve)?.session.as_mut()?.groups.get_mut(&vni)? {
             Named::Some(named) => Some(named),
             Named::All => None,
@@ -140,7 +226,7 @@ impl Shard {
     fn has_room(&mut self, vni: Vni, nve: XtrId, group: GroupIp) -> bool {
         let limit = self.config.limits.groups_per_member.max(1);
         match self.naming(vni, nve) {
-            Some(named) => named.len() < limit || named.contains(&group),
+            Some(named) => named.groups.len() < limit || named.groups.contains(&group),
             None => self.receivers.count(vni, nve) < limit || self.receivers.contains(vni, nve, group),
         }
     }
@@ -149,55 +235,71 @@ impl Shard {
         let limit = self.config.limits.groups_per_member.max(1);
         let full = self.receivers.count(vni, nve) >= limit.saturating_mul(2);
         if let Some(named) = self.naming(vni, nve) {
-            named.insert(group);
+            named.groups.insert(group);
             if full {
                 // Left over from naming that never came to its end, more than once.
-                let named = named.clone();
-                self.forget_groups(now, vni, nve, &named);
+                let named = named.groups.clone();
+                self.keep_groups(now, vni, nve, &named);
             }
         }
-        if self.receivers.add(vni, nve, group) {
-            self.tell_group(now, vni, nve, group);
+        if self.receivers.change(vni, nve, |has| has.groups.insert(group)) {
+            self.tell_group(now, vni, nve, group.into());
         }
     }
 
-    /// An NVE has no receivers in a VN but of those groups in `kept`.
-    pub(crate) fn forget_groups(&mut self, now: Time, vni: Vni, nve: XtrId, kept: &BTreeSet<GroupIp>) {
+    fn remove_group(&mut self, now: Time, vni: Vni, nve: XtrId, group: GroupIp) {
+        if self.receivers.change(vni, nve, |has| has.groups.remove(&group)) {
+            self.tell_group(now, vni, nve, group.into());
+        }
+    }
+
+    /// An NVE receives no groups by name in a VN but those in `kept`.
+    fn keep_groups(&mut self, now: Time, vni: Vni, nve: XtrId, kept: &BTreeSet<GroupIp>) {
         let gone: Vec<GroupIp> = self.receivers.of(vni, nve).filter(|group| !kept.contains(group)).collect();
         for group in gone {
-            self.receivers.remove(vni, nve, group);
-            self.tell_group(now, vni, nve, group);
+            self.remove_group(now, vni, nve, group);
         }
+    }
+
+    /// An NVE has no receivers in a VN.
+    pub(crate) fn forget_groups(&mut self, now: Time, vni: Vni, nve: XtrId) {
+        self.keep_groups(now, vni, nve, &BTreeSet::new());
+        self.set_more(now, vni, nve, |has| *has = Has::default());
     }
 
     /// An NVE is gone.
     pub(crate) fn forget_all_groups(&mut self, now: Time, nve: XtrId) {
         for vni in self.receivers.vnis_of(nve) {
-            self.forget_groups(now, vni, nve, &BTreeSet::new());
+            self.forget_groups(now, vni, nve);
         }
+        self.set_narrowed(now, nve, false);
     }
 
-    /// An NVE has named all it has: it has no receivers in VNs that it did not speak of.
+    /// An NVE has named all it has: it has no receivers in VNs that it did not speak of. If it never speaks of any,
+    /// nothing is known.
     pub(crate) fn end_of_groups(&mut self, now: Time, nve: XtrId) {
+        let session = self.nodes.get(nve).and_then(|node| node.session.as_ref());
+        let names = session.is_some_and(|session| session.names_groups);
         for vni in self.receivers.vnis_of(nve) {
             let session = self.nodes.get(nve).and_then(|node| node.session.as_ref());
             if session.is_some_and(|session| !session.groups.contains_key(&vni)) {
-                self.forget_groups(now, vni, nve, &BTreeSet::new());
+                self.forget_groups(now, vni, nve);
             }
         }
+        self.set_narrowed(now, nve, names);
     }
 
-    /// Notes for each subscriber of a VN that it is to be told of this group of `nve`: what is true of it when it is.
-    fn tell_group(&mut self, now: Time, vni: Vni, nve: XtrId, group: GroupIp) {
+    /// Notes for each subscriber of a VN that it is to be told of what `nve` receives: what is true of it when it is.
+    fn tell_group(&mut self, now: Time, vni: Vni, nve: XtrId, wanted: Wanted) {
         let subscribers: Vec<XtrId> = self.subscribers.members_of(vni).filter(|to| *to != nve).collect();
         for to in subscribers {
             let session = self.nodes.get_mut(to).and_then(|node| node.session.as_mut());
-            let Some(session) = session.filter(|session| session.hello) else { continue };
+            let Some(session) = session.filter(|session| session.understands(wanted)) else { continue };
             let Some(feed) = session.feeds.members.get(&vni) else { continue };
             if feed.stage.is_ahead(&nve) {
                 continue;
             }
-            session.feeds.group_changes.insert((vni, nve, group));
+            session.feeds.group_changes.insert((vni, nve, wanted));
             self.limit_changes(now, to, vni);
             self.wake(to);
         }
@@ -223,25 +325,35 @@ impl Shard {
     pub(crate) fn write_group_change(&mut self, to: XtrId, out: &mut Vec<u8>) -> bool {
         let session = self.nodes.get_mut(to).and_then(|node| node.session.as_mut());
         let change = session.and_then(|session| session.feeds.group_changes.pop_first());
-        let Some((vni, nve, group)) = change else { return false };
-        let there = self.receivers.contains(vni, nve, group);
-        self.write_group(vni, nve, group, there, out);
+        let Some((vni, nve, wanted)) = change else { return false };
+        let there = match wanted {
+            Wanted::All => self.wants_all(vni, nve),
+            Wanted::Group(group) => self.receivers.contains(vni, nve, group),
+        };
+        self.write_group(vni, nve, wanted, there, out);
         true
     }
 
-    /// Appends the groups of one member of a snapshot.
-    pub(crate) fn write_groups(&mut self, vni: Vni, nve: XtrId, out: &mut Vec<u8>) {
-        let groups: Vec<GroupIp> = self.receivers.of(vni, nve).collect();
-        for group in groups {
-            self.write_group(vni, nve, group, true, out);
+    /// Appends what one member of a snapshot receives.
+    pub(crate) fn write_groups(&mut self, to: XtrId, vni: Vni, nve: XtrId, out: &mut Vec<u8>) {
+        let all = self.wants_all(vni, nve).then_some(Wanted::All);
+        let wanted: Vec<Wanted> =
+            all.into_iter().chain(self.receivers.of(vni, nve).map(Wanted::Group)).collect();
+        for wanted in wanted {
+            let session = self.nodes.get(to).and_then(|node| node.session.as_ref());
+            if session.is_some_and(|session| session.understands(wanted)) {
+                self.write_group(vni, nve, wanted, true, out);
+            }
         }
     }
 
-    fn write_group(&mut self, vni: Vni, nve: XtrId, group: GroupIp, there: bool, out: &mut Vec<u8>) {
-        let (site_id, group) = (site_id(nve), group.get());
-        let event = match there {
-            true => GroupEvent::Add { site_id, group },
-            false => GroupEvent::Remove { site_id, group },
+    fn write_group(&mut self, vni: Vni, nve: XtrId, wanted: Wanted, there: bool, out: &mut Vec<u8>) {
+        let site_id = site_id(nve);
+        let event = match (wanted.group().map(GroupIp::get), there) {
+            (Some(group), true) => GroupEvent::Add { site_id, group },
+            (Some(group), false) => GroupEvent::Remove { site_id, group },
+            (None, true) => GroupEvent::AddAll { site_id },
+            (None, false) => GroupEvent::RemoveAll { site_id },
         };
         let id = self.next_frame_id();
         // A group always has an encoding.

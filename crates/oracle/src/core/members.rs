@@ -84,6 +84,7 @@ impl Shard {
         while let Some((vni, nve)) = self.db.members.turned.pop_first() {
             let rlocs = self.nodes.get(nve).map(|node| node.rlocs.clone()).unwrap_or_default();
             self.tell_members(now, vni, nve, &rlocs);
+            self.turned(now, vni, nve);
         }
     }
 
@@ -146,7 +147,6 @@ impl Shard {
         let Some(feed) = session.and_then(|session| session.feeds.members.get(&vni)).cloned() else {
             return false;
         };
-        let hello = session.is_some_and(|session| session.hello);
         let (mut said, mut of) = (Vec::new(), None);
         let stage = match feed.stage {
             Stage::Idle => return false,
@@ -163,7 +163,7 @@ impl Shard {
             Stage::Behind(last) => match self.next_member(vni, last) {
                 None => Stage::End,
                 Some(nve) => {
-                    of = Some(nve).filter(|nve| *nve != to && hello);
+                    of = Some(nve).filter(|nve| *nve != to);
                     // Nobody is a member in its own eyes.
                     let member = nve != to && self.db.members.contains(vni, nve);
                     let node = self.nodes.get(nve).filter(|_| member);
@@ -179,7 +179,7 @@ impl Shard {
             write(feed.afi, vni, event, id, out);
         }
         if let Some(nve) = of {
-            self.write_groups(vni, nve, out);
+            self.write_groups(to, vni, nve, out);
         }
         let session = self.nodes.get_mut(to).and_then(|node| node.session.as_mut());
         if let Some(feed) = session.and_then(|session| session.feeds.members.get_mut(&vni)) {

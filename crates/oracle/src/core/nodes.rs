@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use weft_lisp as lisp;
 use weft_lisp::tcp::SubscribeError;
-use weft_model::{Eid, NveName, Rloc, Time, Vni, XtrId};
+use weft_model::{Eid, NveName, Rloc, Time, Vni, Wanted, XtrId};
 
 use super::groups::Named;
 use super::limits::TokenBucket;
@@ -39,6 +39,8 @@ pub(crate) struct Node {
     pub(crate) asked_at: Option<IpAddr>,
     /// The UDP port it takes LISP messages at.
     pub(crate) lisp_port: u16,
+    /// It has said which multicast groups it receives, in its latest session or in one before.
+    pub(crate) narrowed: bool,
 }
 
 impl Node {
@@ -56,6 +58,7 @@ impl Node {
             pushing: false,
             asked_at: None,
             lisp_port: lisp::wire::CONTROL_PORT,
+            narrowed: false,
         }
     }
 }
@@ -66,6 +69,8 @@ pub(crate) struct Session {
     pub(crate) id: SessionId,
     /// The other side has said hello, so it knows our own frames.
     pub(crate) hello: bool,
+    /// It has said that it names its groups.
+    pub(crate) names_groups: bool,
     /// Raised at each request to register again: what is registered belongs to a round.
     pub(crate) round: u64,
     /// The round since which everything must have been named by an end of registration.
@@ -89,6 +94,7 @@ impl Session {
         Self {
             id,
             hello: false,
+            names_groups: false,
             round,
             snapshot: round,
             refreshing: BTreeMap::new(),
@@ -99,6 +105,11 @@ impl Session {
             feeds: Feeds::default(),
             groups: BTreeMap::new(),
         }
+    }
+
+    /// Whether the other side knows our frames about this.
+    pub(crate) fn understands(&self, wanted: Wanted) -> bool {
+        self.hello && (self.names_groups || wanted != Wanted::All)
     }
 }
 

@@ -198,6 +198,11 @@ impl Shard {
                     node.lisp_port = port;
                 }
             }
+            Body::Signal(Signal::NamesGroups) => {
+                if let Some(session) = self.nodes.get_mut(nve).and_then(|node| node.session.as_mut()) {
+                    session.names_groups = true;
+                }
+            }
             Body::Signal(Signal::EndOfRegistration { count, digest }) => {
                 self.end_of_registration(now, nve, Digest { count, sum: digest });
             }
@@ -584,7 +589,7 @@ impl Shard {
     }
 
     /// Asks an NVE to register a VN, or everything, again; not more often than the interval says.
-    fn ask_refresh(&mut self, now: Time, nve: XtrId, vni: Option<Vni>) {
+    pub(crate) fn ask_refresh(&mut self, now: Time, nve: XtrId, vni: Option<Vni>) {
         let interval = self.config.timing.refresh_interval;
         let known = vni.is_none_or(|vni| self.vns.contains_key(&vni));
         let Some(session) = self.nodes.get_mut(nve).and_then(|node| node.session.as_mut()) else { return };

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use weft_lisp::tcp::{Membership, MembershipEvent, SubscribeError};
-use weft_model::{Eid, GroupIp, Rloc, Time, Vni, XtrId};
+use weft_model::{Eid, Rloc, Time, Vni, Wanted, XtrId};
 
 use super::nodes::Control;
 use super::output::Transmit;
@@ -53,8 +53,8 @@ pub(crate) struct Feeds {
     pub(crate) mappings: BTreeMap<Vni, Feed<Eid>>,
     /// Members about which something is to be said, RLOC by RLOC.
     pub(crate) member_changes: BTreeSet<(Vni, XtrId, Rloc)>,
-    /// Groups about whose receivers something is to be said.
-    pub(crate) group_changes: BTreeSet<(Vni, XtrId, GroupIp)>,
+    /// Groups, or all, about whose receivers something is to be said.
+    pub(crate) group_changes: BTreeSet<(Vni, XtrId, Wanted)>,
 }
 
 /// Of which snapshot a piece is due.
@@ -228,7 +228,7 @@ impl Shard {
     pub(crate) fn review_scope(&mut self, now: Time, nves: &[XtrId], vni: Vni) {
         for nve in nves {
             if let Err(error) = self.may_subscribe(*nve, vni) {
-                self.forget_groups(now, vni, *nve, &BTreeSet::new());
+                self.forget_groups(now, vni, *nve);
                 self.end_subscriptions(*nve, vni, error);
             }
             self.review_subscriptions(Some(*nve), Some(vni));
@@ -248,7 +248,7 @@ impl Shard {
     /// A VN is gone.
     pub(crate) fn end_vn(&mut self, now: Time, vni: Vni) {
         while let Some(nve) = self.receivers.behind(vni, None) {
-            self.forget_groups(now, vni, nve, &BTreeSet::new());
+            self.forget_groups(now, vni, nve);
         }
         self.published.remove(&vni);
         let subscribers = &self.subscribers;

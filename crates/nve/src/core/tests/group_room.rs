@@ -298,3 +298,13 @@ fn a_restarted_agent_takes_over_who_gets_all() {
     assert_eq!(told(&pass(&mut w, Duration::from_secs(61))), to_first(&["-all"]));
     assert_eq!((rest(&w), receivers(&w, GROUPS[1]).0), (none(), vec![1]));
 }
+
+/// An Oracle that has room again asks for a VN anew.
+#[test]
+fn n9_a_vn_that_is_asked_for_again_is_told_with_its_groups() {
+    let (mut w, _) = started(V4);
+    joins(&mut w, 1, GROUPS[0]);
+    let seen = w.hears(0, &super::session::refresh(Some(VNI)));
+    assert_eq!(told(&seen), to_first(&["begin", "+239.1.2.3", "end"]));
+    assert_eq!(registered(&seen).len(), 2);
+}

@@ -26,7 +26,7 @@ fn signal(signal: Signal) -> Vec<u8> {
     oracle::frame(&Body::Signal(signal), 1)
 }
 
-fn refresh(vni: Option<u32>) -> Vec<u8> {
+pub(super) fn refresh(vni: Option<u32>) -> Vec<u8> {
     let scope = vni.map_or(RefreshScope::All, |iid| {
         let eid = Address::InstanceId { iid, mask_len: 32, inner: Inner::NoAddress };
         RefreshScope::Instance(EidPrefix { mask_len: 0, eid })

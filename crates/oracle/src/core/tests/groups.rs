@@ -6,10 +6,10 @@ use weft_model::GroupIp;
 use super::*;
 use crate::core::members::site_id;
 
-const GROUPS: [&str; 2] = ["239.1.2.3", "ff15::1"];
+pub(super) const GROUPS: [&str; 2] = ["239.1.2.3", "ff15::1"];
 
 /// What is said of members and groups to session `to`, in order, without IPv6 RLOCs.
-fn said(bench: &mut Bench, to: u64) -> Vec<String> {
+pub(super) fn said(bench: &mut Bench, to: u64) -> Vec<String> {
     let sent = bench.sent().into_iter();
     sent.filter_map(|sent| match sent {
         Sent::Membership { session, vni: 1, event } if session == to => Some(match event {
@@ -24,6 +24,8 @@ fn said(bench: &mut Bench, to: u64) -> Vec<String> {
         Sent::Group { session, vni: 1, event } if session == to => Some(match event {
             GroupEvent::Add { site_id, group } => format!("{site_id} +{group}"),
             GroupEvent::Remove { site_id, group } => format!("{site_id} -{group}"),
+            GroupEvent::AddAll { site_id } => format!("{site_id} +all"),
+            GroupEvent::RemoveAll { site_id } => format!("{site_id} -all"),
             other => panic!("{other:?}"),
         }),
         _ => None,
@@ -32,19 +34,19 @@ fn said(bench: &mut Bench, to: u64) -> Vec<String> {
     .collect()
 }
 
-fn add(bench: &mut Bench, session: u64, group: &str) {
+pub(super) fn add(bench: &mut Bench, session: u64, group: &str) {
     bench.group(session, 1, GroupEvent::Add { site_id: 0, group: group.parse().unwrap() });
 }
 
-fn remove(bench: &mut Bench, session: u64, group: &str) {
+pub(super) fn remove(bench: &mut Bench, session: u64, group: &str) {
     bench.group(session, 1, GroupEvent::Remove { site_id: 0, group: group.parse().unwrap() });
 }
 
-fn held(bench: &Bench, n: u8) -> Vec<String> {
+pub(super) fn held(bench: &Bench, n: u8) -> Vec<String> {
     bench.shard.receivers.of(vni(1), nve(n)).map(|group| group.to_string()).collect()
 }
 
-fn bench_of(limits: Limits) -> Bench {
+pub(super) fn bench_of(limits: Limits) -> Bench {
     let timing = Timing { patience: Duration::ZERO, ..Timing::default() };
     let mut bench = Bench::with(4, ShardConfig { limits, timing, ..ShardConfig::default() });
     for n in 1..=3 {

@@ -1,6 +1,7 @@
 //! Behaviour of the core, by requirement id, on a small bench: a shard, honest messages, decoded outputs.
 
 mod forward;
+mod group_room;
 mod groups;
 mod liveness;
 mod members;
