@@ -157,12 +157,7 @@ fn narrowed(underlay: &str) -> Result<()> {
         Ok(())
     };
     only_h2(&lab, "for red-b", &[&b])?;
-    let socket = lab.files().socket("h1");
-    let socket = socket.to_str().context("a path that is text")?;
-    let shown: serde_json::Value =
-        serde_json::from_str(&lab.weft_at("h1", ["get", "groups", "--socket", socket, "-o", "json"])?)?;
-    let row = |group: IpAddr| serde_json::json!({"vn": "red", "group": group, "here": 0, "rlocs": [h2]});
-    ensure!(shown == serde_json::Value::from(GROUPS.map(row).to_vec()), "{shown}");
+    until_shown(&lab, "h1", &["239.1.2.3", "ff15::123"], 0, &[h2])?;
     // Who is on the sender's own host gets it there.
     let d = Receiver::join(&lab, "red-d")?;
     until_groups(&lab, "h2", 2)?;
@@ -189,6 +184,97 @@ fn narrowed(underlay: &str) -> Result<()> {
     until_groups(&lab, "h2", 0)?;
     nobody(&lab, "all left")?;
     lab.down()
+}
+
+/// What `host` shows of groups.
+fn shown(lab: &TestLab, host: &str) -> Result<serde_json::Value> {
+    let socket = lab.files().socket(host);
+    let socket = socket.to_str().context("a path that is text")?;
+    Ok(serde_json::from_str(&lab.weft_at(host, ["get", "groups", "--socket", socket, "-o", "json"])?)?)
+}
+
+/// Waits until `host` shows just these groups, or `all`, as received at `rlocs`.
+fn until_shown(lab: &TestLab, host: &str, groups: &[&str], here: usize, rlocs: &[IpAddr]) -> Result<()> {
+    let row = |group: &&str| serde_json::json!({"vn": "red", "group": group, "here": here, "rlocs": rlocs});
+    let wanted = serde_json::Value::from(groups.iter().map(row).collect::<Vec<_>>());
+    let mut found = serde_json::Value::Null;
+    let seen = clock::until(clock::CEILING, || {
+        found = shown(lab, host)?;
+        Ok::<_, anyhow::Error>((found == wanted).then_some(()))
+    })?;
+    seen.with_context(|| format!("{host} shows {found}, not {wanted}"))
+}
+
+/// Groups that are kept of one tenant system.
+const KEPT: u16 = 64;
+
+/// As many other groups as are kept, joined until the socket is dropped.
+fn fill(lab: &TestLab, tenant: &str) -> Result<UdpSocket> {
+    Ok(lab.node(tenant)?.run(|| -> std::io::Result<_> {
+        let socket = UdpSocket::bind(("::", PORT + 2))?;
+        for n in 0..KEPT {
+            socket.join_multicast_v6(&Ipv6Addr::new(0xff15, 0, 0, 0, 0, 0, 1, n), 0)?;
+        }
+        Ok(socket)
+    })??)
+}
+
+/// One tenant system wants more groups than are kept of it: it gets all, and nobody else does.
+fn beyond_what_is_kept(underlay: &str) -> Result<()> {
+    let yaml = THREE_HOSTS.replace("ipv4: 192.0.2.0/24", underlay);
+    let yaml = yaml.replacen("    learning: oracle\n", "    learning: oracle\n    bum: replicate\n", 1);
+    let mut lab = TestLab::up(&yaml)?;
+    lab.settle()?;
+    let h2 = lab.rloc("h2")?;
+    let only_h2 = |lab: &TestLab, word: &str, receivers: &[&Receiver], sent: usize| -> Result<()> {
+        let captured = send(lab, word, receivers)?;
+        let (h2, h3) = (to_host(lab, &captured, "h2")?, to_host(lab, &captured, "h3")?);
+        ensure!((h2, h3) == ([sent; 2], [0; 2]), "{word}: {h2:?} to h2, {h3:?} to h3");
+        Ok(())
+    };
+    let filled = fill(&lab, "red-b")?;
+    until_groups(&lab, "h1", KEPT.into())?;
+    only_h2(&lab, "not asked for", &[], 0)?;
+
+    let b = Receiver::join(&lab, "red-b")?;
+    // An entry for those that have none.
+    until_groups(&lab, "h1", u64::from(KEPT) + 1)?;
+    let rest = |host: &str| -> Result<serde_json::Value> {
+        let all = shown(&lab, host)?;
+        let row = all.as_array().context("a list")?.iter().find(|row| row["group"] == "all");
+        row.cloned().with_context(|| format!("{host} shows {all}"))
+    };
+    let (at_h1, at_h2) = (rest("h1")?, rest("h2")?);
+    ensure!(at_h1 == serde_json::json!({"vn": "red", "group": "all", "here": 0, "rlocs": [h2]}), "{at_h1}");
+    ensure!(at_h2 == serde_json::json!({"vn": "red", "group": "all", "here": 1, "rlocs": []}), "{at_h2}");
+    only_h2(&lab, "one too many", &[&b], SENT)?;
+    for host in ["h1", "h2"] {
+        lab.signal(host, Signal::SIGKILL)?;
+        only_h2(&lab, &format!("without {host}"), &[&b], SENT)?;
+        lab.restart(host)?;
+        until_connected(&lab, host)?;
+        only_h2(&lab, &format!("with {host} again"), &[&b], SENT)?;
+    }
+
+    // There is room for what it wants.
+    drop(filled);
+    until_shown(&lab, "h1", &["239.1.2.3", "ff15::123"], 0, &[h2])?;
+    until_shown(&lab, "h2", &["239.1.2.3", "ff15::123"], 1, &[])?;
+    only_h2(&lab, "kept", &[&b], SENT)?;
+    drop(b);
+    until_groups(&lab, "h1", 0)?;
+    only_h2(&lab, "all left", &[], 0)?;
+    lab.down()
+}
+
+#[test]
+fn n9_more_groups_than_are_kept_are_received_over_an_ipv4_underlay() -> Result<()> {
+    beyond_what_is_kept("ipv4: 192.0.2.0/24")
+}
+
+#[test]
+fn n9_more_groups_than_are_kept_are_received_over_an_ipv6_underlay() -> Result<()> {
+    beyond_what_is_kept("ipv6: \"2001:db8::/64\"")
 }
 
 #[test]
