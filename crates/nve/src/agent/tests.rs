@@ -350,3 +350,11 @@ fn an_uplink_made_anew_is_followed() {
         driver.drive(queue, asked).await.unwrap();
     });
 }
+
+#[test]
+fn n9_the_data_plane_has_room_for_all_entries_of_groups() {
+    let room = weft_datapath::Limits::default();
+    // Those of single groups, and one of each VN.
+    let entries = Limits::default().group_entries + usize::try_from(room.vaps).unwrap();
+    assert!(entries <= usize::try_from(room.groups).unwrap(), "{entries}");
+}

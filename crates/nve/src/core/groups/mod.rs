@@ -239,7 +239,8 @@ impl Core {
     }
 
     /// Takes over who the data plane was observed to hold as receivers: VAPs until they have had time to say
-    /// otherwise, members until an Oracle has said who is.
+    /// otherwise, members until an Oracle has said who is. Those of all groups first: who gets all stands in every
+    /// entry, whatever he asked for, and will say.
     pub(super) fn adopt_group(&mut self, now: Time, vni: Vni, wanted: Wanted, receivers: &Receivers) {
         if !self.narrows(vni) {
             return;
@@ -247,8 +248,10 @@ impl Core {
         for vap in &receivers.vaps {
             let id = self.vaps.get(vap).filter(|id| id.vni == vni);
             if id.and_then(|id| self.tsis.get(id)).is_some_and(|tsi| tsi.state == State::Activated) {
+                let open = self.groups.open.get(&vni).is_some_and(|open| open.contains(vap));
                 match wanted {
-                    Wanted::Group(group) => self.join(now, vni, group, *vap),
+                    Wanted::Group(group) if !open => self.join(now, vni, group, *vap),
+                    Wanted::Group(_) => {}
                     Wanted::All => self.open_vap(now, vni, *vap),
                 }
             }

@@ -273,30 +273,35 @@ fn a_restarted_agent_takes_over_who_gets_all() {
     for group in GROUPS {
         joins(&mut old, 1, group);
     }
+    joins(&mut old, 2, "239.7.7.7");
     group_says(&mut old, 0, GroupEvent::AddAll { site_id: 2 });
-    let mut w = World::new(V4);
+    assert_eq!(receivers(&old, "239.7.7.7").0, [1, 2]);
+    let mut w = World::with(V4, |config| config.limits.groups_per_vap = 1);
     w.core.restore(w.now, old.core.attachments(), &[device(1), device(2)]);
     w.core.adopt(w.now, vec![replicating()], &old.tables);
     w.seen();
-    assert_eq!(w.tables.groups, old.tables.groups);
-    assert!(w.tables.groups.contains_key(&(vni(), Wanted::All)));
+    // Who gets all stands in every entry, so what it asked for by name is not to be told from that.
+    for wanted in [Wanted::All, "239.7.7.7".parse().unwrap()] {
+        let key = (vni(), wanted);
+        assert_eq!(w.tables.groups[&key], old.tables.groups[&key]);
+    }
     let seen = w.session(0, Session::Up);
-    assert_eq!(told(&seen), to_first(&["begin", "+all", "+239.1.2.3", "end"]));
+    assert_eq!(told(&seen), to_first(&["begin", "+all", "+239.7.7.7", "end"]));
     let frame = registered(&seen)[0].1;
     let request_id = subscribed(&w.ack(0, frame, mac(1)));
+    assert_eq!(told(&joins(&mut w, 1, GROUPS[0])), to_first(&["+239.1.2.3"]), "there is room for it");
     member_says(&mut w, 0, MembershipEvent::RefreshBegin { request_id });
     member_says(&mut w, 0, MembershipEvent::Add { site_id: 2, rloc: rloc(V4, 2).get() });
     assert_eq!(rest(&w).1, ["192.0.2.2"]);
     member_says(&mut w, 0, MembershipEvent::RefreshEnd { request_id });
     assert_eq!(rest(&w), (vec![1], vec![]));
-    // It finds room for all that is wanted.
-    joins(&mut w, 1, GROUPS[1]);
+    // Nothing more is wanted than that.
     pass(&mut w, Duration::from_secs(200));
-    for group in GROUPS {
-        joins(&mut w, 1, group);
-    }
+    joins(&mut w, 1, GROUPS[0]);
+    joins(&mut w, 2, "239.7.7.7");
     assert_eq!(told(&pass(&mut w, Duration::from_secs(61))), to_first(&["-all"]));
-    assert_eq!((rest(&w), receivers(&w, GROUPS[1]).0), (none(), vec![1]));
+    assert_eq!((rest(&w), receivers(&w, GROUPS[0]).0), (none(), vec![1]));
+    assert_eq!(receivers(&w, "239.7.7.7"), (vec![2], vec![]));
 }
 
 /// An Oracle that has room again asks for a VN anew.
