@@ -27,6 +27,7 @@ mod frames;
 mod names;
 mod net;
 mod run;
+mod session;
 mod store;
 mod world;
 

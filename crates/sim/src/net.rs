@@ -41,7 +41,8 @@ pub struct Link {
     pub delay: Duration,
     /// Up to this much more, drawn for each message: so datagrams overtake each other.
     pub jitter: Duration,
-    /// Lost, of a thousand. What is lost on a session is sent again after a while.
+    /// Lost, of a thousand. What is lost on a session is sent again after a while, and not for ever: then the
+    /// session is lost.
     pub loss: u16,
     /// Delivered twice, of a thousand datagrams.
     pub duplicate: u16,
@@ -72,8 +73,11 @@ pub struct Net {
     cut: BTreeSet<(Host, Host)>,
 }
 
-/// A session's segment that is lost is sent again after this.
+/// A session's segment that is lost is sent again after this, then after twice as long.
 const RETRANSMIT: Duration = Duration::from_millis(200);
+/// What does not arrive for so long ends its session, at both ends, as daemons have the kernel do; a host that is
+/// cut off or dead is noticed after this.
+pub(crate) const ALIVE: Duration = Duration::from_secs(3);
 
 impl Net {
     /// A network.
@@ -112,19 +116,38 @@ impl Net {
         [Some(self.delay()), twice.then(|| self.delay())]
     }
 
-    /// After which delay a session's segment arrives at last.
-    pub fn segment(&mut self) -> Duration {
+    /// After which delay a session's segment arrives at last; none when that is too late for the session.
+    pub fn segment(&mut self) -> Option<Duration> {
         let mut delay = self.delay();
         let mut wait = RETRANSMIT;
-        while self.rng.chance(self.link.loss.min(900)) {
+        while self.rng.chance(self.link.loss) {
             delay += wait;
-            wait = (wait * 2).min(Duration::from_secs(5));
+            wait *= 2;
+            if delay > ALIVE {
+                return None;
+            }
         }
-        delay
+        Some(delay)
     }
 
     /// The generator, for whoever else needs chance.
     pub const fn rng(&mut self) -> &mut Rng {
         &mut self.rng
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_is_in_time_or_ends_its_session() {
+        for (loss, ended) in [(0, 0..=0), (300, 1..=999), (1_000, 1_000..=1_000)] {
+            let mut net = Net::new(1, Link { loss, ..Link::default() });
+            let segments: Vec<_> = (0..1_000).map(|_| net.segment()).collect();
+            assert!(segments.iter().flatten().all(|delay| *delay <= ALIVE), "{loss} of a thousand");
+            let late = segments.iter().filter(|delay| delay.is_none()).count();
+            assert!(ended.contains(&late), "{loss} of a thousand: {late} too late");
+        }
     }
 }

@@ -4,18 +4,17 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use weft_lisp::tcp::FrameDecoder;
 use weft_lisp::{MapReply, MessageType};
-use weft_model::{BootId, Eid, Rloc, TenantIp, Time, TsiId, VnSpec, Vni};
+use weft_model::{BootId, Eid, Rloc, TenantIp, Time, TsiId, Vni};
 use weft_nve::core as nve;
 use weft_nve::core::{ApiCall, Core, Output};
-use weft_oracle::core::{Event, Fact, Limits, SessionEvent, SessionId, Shard, ShardConfig, Transmit};
+use weft_oracle::core::{Event, Fact, Limits, Shard, ShardConfig, Transmit};
 
 use crate::frames;
 use crate::names::{PORT, flat, nve_fact, xtr_id};
-use crate::net::Host;
+use crate::net::{ALIVE, Host};
 use crate::store::Change;
-use crate::world::{Ev, Session, World};
+use crate::world::{Ev, World};
 
 /// From the store to an Oracle or an NVE.
 const WATCH: Duration = Duration::from_millis(1);
@@ -43,7 +42,9 @@ impl World {
             Ev::SegmentToOracle { session, octets } => self.segment_to_oracle(session, &octets),
             Ev::SegmentToNve { session, octets } => self.segment_to_nve(session, &octets),
             Ev::Connect { nve, oracle } => self.connect(nve, oracle),
-            Ev::Lost { session } => self.lost(session),
+            Ev::Lost { session, silent } => self.lost(session, silent),
+            Ev::EndAtNve { session } => self.end_at_nve(session),
+            Ev::EndAtOracle { session, silent } => self.end_at_oracle(session, silent),
             Ev::Fact { oracle, boot, fact } => {
                 self.with_shard(oracle, boot, |shard, now, _| shard.handle_fact(now, fact));
             }
@@ -78,6 +79,7 @@ impl World {
                 self.with_core(nve, Core::handle_timeout);
             }
             Ev::Restart(oracle) => self.boot(oracle),
+            Ev::Again(event) => self.api(*event),
         }
     }
 
@@ -101,7 +103,12 @@ impl World {
         self.drain_oracle(oracle);
     }
 
-    fn with_shard(&mut self, oracle: usize, boot: u64, act: impl FnOnce(&mut Shard, Time, IpAddr)) {
+    pub(crate) fn with_shard(
+        &mut self,
+        oracle: usize,
+        boot: u64,
+        act: impl FnOnce(&mut Shard, Time, IpAddr),
+    ) {
         let now = self.now;
         let Some(site) = self.oracles.get_mut(oracle).filter(|site| site.boot == boot) else { return };
         let to = site.addr.ip();
@@ -111,77 +118,11 @@ impl World {
         }
     }
 
-    fn with_core(&mut self, nve: usize, act: impl FnOnce(&mut Core, Time)) {
+    pub(crate) fn with_core(&mut self, nve: usize, act: impl FnOnce(&mut Core, Time)) {
         let now = self.now;
         if let Some(site) = self.nves.get_mut(nve).filter(|site| site.agent) {
             act(&mut site.core, now);
             self.drain_nve(nve);
-        }
-    }
-
-    fn connect(&mut self, nve: usize, oracle: usize) {
-        let Some(site) = self.nves.get(nve).filter(|site| site.agent) else { return };
-        let up = self.oracles.get(oracle).is_some_and(|o| o.shard.as_ref().is_some_and(Shard::ready));
-        if site.sessions.get(oracle).copied().flatten().is_some() {
-            return;
-        }
-        if !up || !self.net.reaches(Host::Nve(nve), Host::Oracle(oracle)) {
-            let again = Duration::from_millis(500) + self.jitter(500);
-            return self.at(again, Ev::Connect { nve, oracle });
-        }
-        self.next_session += 1;
-        let (id, xtr_id) = (self.next_session, site.xtr);
-        let session = Session { nve, oracle, to_oracle: self.now, to_nve: self.now };
-        self.sessions.insert(id, session);
-        if let Some(slot) = self.nves.get_mut(nve).and_then(|site| site.sessions.get_mut(oracle)) {
-            *slot = Some(id);
-        }
-        let boot = self.oracles.get(oracle).map_or(0, |o| o.boot);
-        let event = SessionEvent::Up { session: SessionId(id), xtr_id };
-        self.with_shard(oracle, boot, |shard, now, _| shard.handle_session(now, event));
-        // As the agent does: the grants are read before anything is registered.
-        let (revision, grants) = self.store.grants_of(xtr_id);
-        let held = |spec: &&VnSpec| grants.iter().any(|grant| grant.tsi.vni == spec.vni);
-        let vns: Vec<VnSpec> = self.store.vns().filter(held).cloned().collect();
-        self.with_core(nve, |core, now| {
-            vns.into_iter().for_each(|vn| core.handle_fact(nve::Fact::Vn(vn)));
-            core.handle_fact(nve::Fact::Grants(revision, grants));
-            core.handle_session(now, oracle, nve::Session::Up);
-        });
-    }
-
-    fn lost(&mut self, id: u64) {
-        let Some(Session { nve, oracle, .. }) = self.sessions.remove(&id) else { return };
-        if let Some(slot) = self.nves.get_mut(nve).and_then(|site| site.sessions.get_mut(oracle)) {
-            *slot = None;
-        }
-        let boot = self.oracles.get(oracle).map_or(0, |o| o.boot);
-        let event = SessionEvent::Down { session: SessionId(id), silent: Duration::ZERO };
-        self.with_shard(oracle, boot, |shard, now, _| shard.handle_session(now, event));
-        self.with_core(nve, |core, now| core.handle_session(now, oracle, nve::Session::Down));
-        let again = Duration::from_millis(100) + self.jitter(900);
-        self.at(again, Ev::Connect { nve, oracle });
-    }
-
-    fn segment_to_oracle(&mut self, id: u64, octets: &[u8]) {
-        let Some(Session { oracle, .. }) = self.sessions.get(&id) else { return };
-        let oracle = *oracle;
-        let boot = self.oracles.get(oracle).map_or(0, |o| o.boot);
-        let mut decoder = FrameDecoder::default();
-        decoder.push(octets);
-        while let Ok(Some(frame)) = decoder.next_frame() {
-            let event = SessionEvent::Frame { session: SessionId(id), frame };
-            self.with_shard(oracle, boot, |shard, now, _| shard.handle_session(now, event));
-        }
-    }
-
-    fn segment_to_nve(&mut self, id: u64, octets: &[u8]) {
-        let Some(Session { nve, oracle, .. }) = self.sessions.get(&id) else { return };
-        let (nve, oracle) = (*nve, *oracle);
-        let mut decoder = FrameDecoder::default();
-        decoder.push(octets);
-        while let Ok(Some(frame)) = decoder.next_frame() {
-            self.with_core(nve, |core, now| core.handle_session(now, oracle, nve::Session::Frame(frame)));
         }
     }
 
@@ -200,6 +141,14 @@ impl World {
         self.at(TENANT_RETRY, Ev::Tenant { nve, tsi, target, tries: tries - 1 });
     }
 
+    /// A message of /v1, or the answer to one, goes out. If it is not there in time, so it does on another connection.
+    fn api(&mut self, event: Ev) {
+        match self.net.segment() {
+            Some(delay) => self.at(delay, event),
+            None => self.at(ALIVE, Ev::Again(Box::new(event))),
+        }
+    }
+
     /// A call of /v1 reaches the store, if any Oracle can be reached.
     fn call(&mut self, nve: usize, call: ApiCall) {
         let reachable = (0..self.oracles.len()).any(|o| {
@@ -209,7 +158,6 @@ impl World {
         if !reachable {
             return self.at(Duration::from_secs(1), Ev::Call { nve, call });
         }
-        let back = self.net.segment();
         match call {
             ApiCall::Grant { call, vn, name, mac, ips } => {
                 let answer = self.store.attach(&vn, &name, xtr_id(nve), mac, &ips);
@@ -219,7 +167,7 @@ impl World {
                     }
                     granted
                 });
-                self.at(back, Ev::Granted { nve, call, answer });
+                self.api(Ev::Granted { nve, call, answer });
             }
             ApiCall::Release { call, vn, name } => {
                 let vni = self.store.vns().find(|spec| spec.name == vn).map(|spec| spec.vni);
@@ -229,7 +177,7 @@ impl World {
                 {
                     self.commit(change, false);
                 }
-                self.at(back, Ev::Released { nve, call });
+                self.api(Ev::Released { nve, call });
             }
             // Tenants here claim no link-locals.
             ApiCall::Take { .. } => {}
@@ -290,10 +238,7 @@ impl World {
                     let id = site.sessions.get(oracle).copied().flatten();
                     self.segment(id, true, octets);
                 }
-                Output::Call(call) => {
-                    let delay = self.net.segment();
-                    self.at(delay, Ev::Call { nve, call });
-                }
+                Output::Call(call) => self.api(Ev::Call { nve, call }),
                 Output::Answer { to, octets } => {
                     let from = if to.is_ipv4() { IpAddr::V4(v4) } else { IpAddr::V6(v6) };
                     self.send_to_asker(nve, from, to, &octets);
@@ -341,25 +286,6 @@ impl World {
         }
     }
 
-    fn segment(&mut self, id: Option<u64>, up: bool, octets: Vec<u8>) {
-        let delay = self.net.segment();
-        let Some((id, session)) = id.and_then(|id| self.sessions.get_mut(&id).map(|s| (id, s))) else {
-            return;
-        };
-        if !self.net.reaches(Host::Nve(session.nve), Host::Oracle(session.oracle)) {
-            return;
-        }
-        let last = if up { &mut session.to_oracle } else { &mut session.to_nve };
-        *last = (self.now + delay).max(*last);
-        let delay = last.since(self.now);
-        let event = if up {
-            Ev::SegmentToOracle { session: id, octets }
-        } else {
-            Ev::SegmentToNve { session: id, octets }
-        };
-        self.at(delay, event);
-    }
-
     fn drain_oracle(&mut self, oracle: usize) {
         let now = self.now;
         loop {
@@ -372,7 +298,10 @@ impl World {
                         self.commit(change, true);
                     }
                 }
-                Event::Overrun { session, .. } => self.at(Duration::ZERO, Ev::Lost { session: session.0 }),
+                Event::Overrun { session, .. } => {
+                    let (session, silent) = (session.0, Duration::ZERO);
+                    self.at(Duration::ZERO, Ev::Lost { session, silent });
+                }
                 _ => {}
             }
             if let Some(site) = self.oracles.get_mut(oracle) {

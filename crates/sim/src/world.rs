@@ -13,11 +13,9 @@ use weft_nve::core::{ApiCall, Attach, CallId, Core, Device, Granted, OracleAddr,
 use weft_oracle::core::{Event, Fact, Shard};
 
 use crate::names::{PORT, oracle_addr, rlocs, vn_name, vn_spec, xtr_id};
-use crate::net::{Host, Link, Net};
+use crate::net::{ALIVE, Host, Link, Net};
+use crate::session::Session;
 use crate::store::Store;
-
-/// A host that is cut off or dead is noticed on its session after this.
-const KEEPALIVE: Duration = Duration::from_secs(3);
 
 /// How large the data centre is and how its network behaves.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -99,21 +97,15 @@ pub(crate) struct NveSite {
     pub(crate) sessions: Vec<Option<u64>>,
 }
 
-pub(crate) struct Session {
-    pub(crate) nve: usize,
-    pub(crate) oracle: usize,
-    /// When the last segment in each direction arrives: the next one does not overtake it.
-    pub(crate) to_oracle: Time,
-    pub(crate) to_nve: Time,
-}
-
 pub(crate) enum Ev {
     ToOracle { oracle: usize, boot: u64, from: SocketAddr, octets: Vec<u8> },
     ToNve { nve: usize, from: IpAddr, octets: Vec<u8> },
     SegmentToOracle { session: u64, octets: Vec<u8> },
     SegmentToNve { session: u64, octets: Vec<u8> },
     Connect { nve: usize, oracle: usize },
-    Lost { session: u64 },
+    Lost { session: u64, silent: Duration },
+    EndAtNve { session: u64 },
+    EndAtOracle { session: u64, silent: Duration },
     Fact { oracle: usize, boot: u64, fact: Fact },
     Grants { nve: usize },
     Vn { nve: usize, spec: VnSpec },
@@ -125,6 +117,7 @@ pub(crate) enum Ev {
     WakeOracle(usize),
     WakeNve(usize),
     Restart(usize),
+    Again(Box<Ev>),
 }
 
 /// A simulated data centre.
@@ -397,7 +390,7 @@ impl World {
     pub fn lose_session(&mut self, nve: usize, oracle: usize) {
         let session = self.nves.get(nve).and_then(|site| site.sessions.get(oracle).copied().flatten());
         if let Some(session) = session {
-            self.at(Duration::ZERO, Ev::Lost { session });
+            self.at(Duration::ZERO, Ev::Lost { session, silent: Duration::ZERO });
         }
     }
 
@@ -417,7 +410,7 @@ impl World {
         let lost: Vec<u64> =
             self.sessions.iter().filter(|(_, s)| s.oracle == oracle).map(|(id, _)| *id).collect();
         for session in lost {
-            self.at(Duration::from_millis(1), Ev::Lost { session });
+            self.at(Duration::from_millis(1), Ev::Lost { session, silent: Duration::ZERO });
         }
     }
 
@@ -428,20 +421,22 @@ impl World {
 
     /// An NVE's agent dies; its data path goes on.
     pub fn kill_agent(&mut self, nve: usize) {
-        self.kill(nve, false, Duration::from_millis(1));
+        self.kill(nve, false);
     }
 
     /// A host dies.
     pub fn kill_host(&mut self, nve: usize) {
-        self.kill(nve, true, KEEPALIVE);
+        self.kill(nve, true);
     }
 
-    fn kill(&mut self, nve: usize, host: bool, noticed: Duration) {
+    fn kill(&mut self, nve: usize, host: bool) {
+        let (noticed, silent) =
+            if host { (ALIVE, ALIVE) } else { (Duration::from_millis(1), Duration::ZERO) };
         let Some(site) = self.nves.get_mut(nve) else { return };
         site.agent = false;
         site.host &= !host;
         for session in site.sessions.clone().into_iter().flatten() {
-            self.at(noticed, Ev::Lost { session });
+            self.at(noticed, Ev::Lost { session, silent });
         }
     }
 
@@ -450,7 +445,7 @@ impl World {
         self.net.set_cut(Host::Nve(nve), Host::Oracle(oracle), cut);
         let session = self.nves.get(nve).and_then(|site| site.sessions.get(oracle).copied().flatten());
         if let (true, Some(session)) = (cut, session) {
-            self.at(KEEPALIVE, Ev::Lost { session });
+            self.at(ALIVE, Ev::Lost { session, silent: ALIVE });
         }
     }
 

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use weft_model::Learning;
 use weft_oracle::core::Event;
 use weft_sim::{Link, Plan, World};
 
@@ -92,6 +93,24 @@ fn loss_of_30_percent_delays_and_changes_nothing() {
         world.net().link.loss = 0;
         settled(&mut world, S(60), &format!("seed {seed}, after the loss stopped"));
         assert_eq!(world.stats().negatives, 0);
+    }
+}
+
+#[test]
+fn what_a_session_does_not_deliver_is_said_on_the_next() {
+    for (seed, learning) in (90..).zip([Learning::Distribute, Learning::Flood, Learning::Translate]) {
+        let mut world = started(Plan { seed, nves: 10, tsis: 1, vns: 1, learning, ..Plan::default() });
+        let leaving = world.tsi(3, 0);
+        world.detach(3, &leaving);
+        while world.store().grant(&leaving).is_some() {
+            world.run(Duration::from_micros(100));
+        }
+        // Before anybody is told.
+        world.net().link.loss = 1_000;
+        world.run(S(2));
+        assert!(!world.problems().is_empty(), "seed {seed}, {learning}: the word of it is lost");
+        world.net().link.loss = 0;
+        settled(&mut world, S(10), &format!("seed {seed}, {learning}"));
     }
 }
 
