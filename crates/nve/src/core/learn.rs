@@ -81,7 +81,10 @@ impl Core {
                 }
             }
             Said::Absent { vni, eid, ttl } => self.absent(now, vni, eid, ttl, asker),
-            Said::Withdrawn { vni, eid } => self.forget_remote(vni, eid),
+            Said::Withdrawn { vni, eid } => {
+                self.forget_remote(vni, eid);
+                self.ask_anew(now, vni, eid);
+            }
         }
     }
 

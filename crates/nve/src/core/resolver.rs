@@ -62,6 +62,15 @@ impl Resolver {
         self.pending.insert(key, pending);
     }
 
+    /// Answers to a question count from now on with this nonce only; whether it is under way.
+    fn renew(&mut self, key: (Vni, Eid), nonce: u64) -> bool {
+        let Some(pending) = self.pending.get_mut(&key) else { return false };
+        let old = std::mem::replace(&mut pending.nonce, nonce);
+        self.nonces.remove(&old);
+        self.nonces.insert(nonce, key);
+        true
+    }
+
     fn remove(&mut self, key: &(Vni, Eid)) -> Option<Pending> {
         let pending = self.pending.remove(key)?;
         self.invoked.remove(key);
@@ -202,6 +211,15 @@ impl Core {
         self.resolver.insert(key, Pending { nonce, tries: 0, asker, source, waiters });
         self.transmit(now, key);
         true
+    }
+
+    /// What is on its way as the answer to a question may be what has just been taken back: that does not count any
+    /// more, and whoever waits waits for what is true now.
+    pub(super) fn ask_anew(&mut self, now: Time, vni: Vni, eid: Eid) {
+        let nonce = self.draw();
+        if self.resolver.renew((vni, eid), nonce) {
+            self.transmit(now, (vni, eid));
+        }
     }
 
     /// Sends the Map-Request of `key` and sets the clock for the next try.

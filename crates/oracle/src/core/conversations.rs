@@ -67,6 +67,8 @@ pub(crate) struct Ask {
     pub(crate) class: Class,
     /// What the asker knows is that there is nothing.
     pub(crate) negative: bool,
+    /// Which of two answers to a question it took.
+    pub(crate) doubt: Doubt,
     /// Map-Replies that may be sent; full again once the answer has changed, so that nothing delays it.
     pub(crate) replies: TokenBucket,
     expires: Time,
@@ -75,6 +77,18 @@ pub(crate) struct Ask {
     /// For whom, with the time of the last request. Empty when the EID was not asked for itself but came
     /// with the answer to another.
     pub(crate) sources: Vec<(Eid, Time)>,
+}
+
+/// Whether it is known what an asker has made of an answer: of those to one question, asked twice or delivered
+/// twice, it takes the first that arrives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Doubt {
+    /// It is.
+    None,
+    /// The question with this nonce was answered by a Negative.
+    Denied(u64),
+    /// It was answered by a Negative and by a mapping.
+    Either,
 }
 
 const NIL: u32 = u32::MAX;
@@ -260,6 +274,7 @@ impl Asks {
         let ask = Ask {
             class,
             negative: class.negative(),
+            doubt: Doubt::None,
             replies: TokenBucket::full(now, limits.reply_burst),
             expires: now + class.span(ttl),
             r1: AskAt(NIL),
@@ -383,6 +398,17 @@ impl Asks {
 }
 
 impl Ask {
+    /// Notes that the question with this nonce is answered by a Negative, or by a mapping.
+    pub(crate) fn note_answer(&mut self, nonce: u64, negative: bool) {
+        self.doubt = match self.doubt {
+            _ if negative => Doubt::Denied(nonce),
+            Doubt::Denied(before) if before == nonce => Doubt::Either,
+            // Who asks with another nonce takes answers to that only.
+            Doubt::Denied(_) => Doubt::None,
+            doubt => doubt,
+        };
+    }
+
     /// Notes for whom it was asked; beyond `limit` the longest silent source makes room.
     pub(crate) fn note_source(&mut self, now: Time, source: Eid, limit: usize) {
         if let Some((_, seen)) = self.sources.iter_mut().find(|(eid, _)| *eid == source) {

@@ -6,7 +6,7 @@ use weft_lisp::{Address, EncodeOptions, Inner};
 use weft_model::digest::Digest;
 use weft_model::{Eid, Epoch, MacAddr, Time, Vni, XtrId};
 
-use super::conversations::{AskAt, AskKey, Class};
+use super::conversations::{AskAt, AskKey, Class, Doubt};
 use super::database::{Answer, Database, Found, Locator, Source, Tsi, TsiIx};
 use super::limits::TokenBucket;
 use super::nodes::{Control, Nodes};
@@ -140,7 +140,7 @@ impl Shard {
             ask.replies = TokenBucket::full(now, self.config.limits.reply_burst);
             let tell = match after.basis() {
                 // A Negative is cleared by a registration only: before that the TSI is not there.
-                Some(Basis::Registered) => ask.negative || changed,
+                Some(Basis::Registered) => ask.negative || ask.doubt == Doubt::Either || changed,
                 Some(Basis::Granted) => !ask.negative && changed,
                 Some(Basis::Expected) => !ask.negative && (changed || before.basis() != after.basis()),
                 None => !ask.negative,
@@ -148,9 +148,10 @@ impl Shard {
             if !tell {
                 continue;
             }
+            let doubt = std::mem::replace(&mut ask.doubt, Doubt::None);
             match after {
                 Told::At { basis: Basis::Registered | Basis::Granted, mac, .. } => {
-                    self.tell_mapping(now, key, *mac);
+                    self.tell_mapping(now, key, *mac, doubt);
                 }
                 _ => ask.negative = true,
             }
@@ -159,12 +160,12 @@ impl Shard {
     }
 
     /// An asker is about to be told a mapping: it holds one from now on.
-    fn tell_mapping(&mut self, now: Time, key: AskKey, mac: MacAddr) {
+    fn tell_mapping(&mut self, now: Time, key: AskKey, mac: MacAddr, doubt: Doubt) {
         self.remember(now, key, Class::Positive);
         if matches!(key.eid, Eid::Ip(_)) {
             // It gets R2 and needs R1 with it, and is then told when R1 changes.
             let r1 = AskKey { eid: Eid::Mac(mac), ..key };
-            let knows = self.asks.get_mut(r1).is_some_and(|ask| !ask.negative);
+            let knows = self.asks.get_mut(r1).is_some_and(|ask| !ask.negative) && doubt != Doubt::Either;
             self.remember(now, r1, Class::Positive);
             if !knows {
                 self.tell(now, key.asker, key.vni, r1.eid);

@@ -158,12 +158,13 @@ impl Shard {
             return;
         };
         let at = self.remember_at(now, key, class, known);
-        if known.is_none()
-            && let Some(ask) = self.asks.at(at)
-        {
-            ask.replies.take(now, rate, burst);
-            if let Some(source) = source {
-                ask.note_source(now, source, sources);
+        if let Some(ask) = self.asks.at(at) {
+            ask.note_answer(asked.request.nonce, class.negative());
+            if known.is_none() {
+                ask.replies.take(now, rate, burst);
+                if let Some(source) = source {
+                    ask.note_source(now, source, sources);
+                }
             }
         }
         self.end_solicit(key);

@@ -168,6 +168,30 @@ fn n3_answer_to_a_late_try_and_then_again() {
 }
 
 #[test]
+fn n8_an_answer_that_a_withdrawal_has_overtaken_does_not_count() {
+    for f in BOTH {
+        for eid in [Eid::Ip(ip(f, 50)), Eid::Mac(mac(50))] {
+            let mut w = World::started(f, &["a"]);
+            let asks = |w: &mut World| match eid {
+                Eid::Ip(ip) => w.asks(1, ip, false),
+                Eid::Mac(mac) => w.sends(1, mac),
+            };
+            let first = one_asked(&asks(&mut w));
+            let again = one_asked(&w.notify(Rec::Gone(eid)));
+            assert_eq!(again.eid, eid, "it is asked for anew at once");
+            let late = [Rec::Owner(ip(f, 50), mac(50), 4), Rec::At(mac(50), rloc(f, 3), 4)];
+            assert_eq!(w.reply(&first, &late), []);
+            assert_eq!((w.core.pending(), w.core.counters().unknown_nonces), (1, 1));
+            w.reply(&again, &[Rec::No(eid, 1)]);
+            assert_eq!((w.core.pending(), w.core.counters().negatives), (0, 1));
+            assert_eq!(asks(&mut w), []);
+            // Nobody asks: there is nothing to ask anew.
+            assert_eq!(asked(&w.notify(Rec::Gone(Eid::Ip(ip(f, 51))))), []);
+        }
+    }
+}
+
+#[test]
 fn n3_fails_over_to_the_second_oracle() {
     for f in BOTH {
         let mut w = World::started(f, &["a"]);

@@ -35,6 +35,41 @@ fn n8_asked_before_it_exists_then_attached_tells_the_asker() {
 }
 
 #[test]
+fn n8_who_was_answered_both_ways_is_told() {
+    let ask = |bench: &mut Bench, eid, nonce| {
+        let src = SocketAddr::new(rloc(2).get(), 4342);
+        bench.shard.handle_datagram(bench.now, src, oracle_ip(), &request(2, 1, eid, Some(ip4(99)), nonce));
+        match &bench.sent()[..] {
+            [Sent::Reply { nonce: to, records, .. }] if *to == nonce => records[0].2,
+            other => panic!("{other:?}"),
+        }
+    };
+    for eid in [mac(7), ip4(7), ip6(7)] {
+        for again in [500, 501] {
+            let mut bench = bench();
+            assert_eq!(ask(&mut bench, eid, 500), Action::Drop);
+            bench.grant(1, 7, 1);
+            assert_eq!(ask(&mut bench, eid, again), Action::NoAction);
+            bench.register(10, 1, 1, 7, ACTIVE);
+            let r1 = (20, mac(7), 15, at(1));
+            let mut all = if eid == mac(7) { vec![r1] } else { vec![r1, (20, eid, 15, at_mac(7))] };
+            let told = bench.told();
+            match again {
+                500 => assert_eq!(told, all, "the same question: it may have taken the Negative"),
+                _ => assert_eq!(told, [], "another one: it knows"),
+            }
+            // Once; and it is told of what follows.
+            bench.register(10, 1, 1, 7, ACTIVE);
+            assert_eq!(bench.told(), []);
+            bench.withdraw(10, 1, 1, 7);
+            all.iter_mut().for_each(|told| (told.2, told.3) = (0, vec![]));
+            let told = bench.told();
+            assert!(all.iter().all(|gone| told.contains(gone)), "{told:?}");
+        }
+    }
+}
+
+#[test]
 fn n8_a_grant_whose_nve_activates_it_is_told_at_once_and_only_once() {
     let mut bench = bench();
     assert_eq!(bench.answer(2, 1, ip4(7)).unwrap()[0].2, Action::Drop);
