@@ -32,7 +32,7 @@ enum Task {
     Test(test::Args),
     /// Measure Weft beside its peers, interleaved, and print medians and ratios.
     Bench(bench::Args),
-    /// Keep a data centre busy and broken for a while, and count what is lost.
+    /// Simulate a thousand lossy networks; then keep a data centre busy and broken for a while, and count what is lost.
     Soak(soak::Args),
     /// The lab, as `weft lab` (the benches start relays with it).
     #[command(subcommand, hide = true)]
