@@ -21,7 +21,7 @@ pub struct TsiId {
 pub struct Successor {
     /// The NVE.
     pub nve: XtrId,
-    /// One above the owner's epoch.
+    /// Higher than the owner's epoch.
     pub epoch: Epoch,
 }
 
@@ -64,6 +64,12 @@ pub enum GrantError {
 }
 
 impl Grant {
+    /// The highest epoch that it names.
+    #[must_use]
+    pub fn highest_epoch(&self) -> Epoch {
+        self.next.map_or(self.epoch, |next| next.epoch.max(self.epoch))
+    }
+
     /// The epoch at which `claimant` may register, the higher one if it is owner and successor.
     ///
     /// # Errors

@@ -109,6 +109,16 @@ pub enum RegistryError {
         /// At which epoch.
         epoch: Epoch,
     },
+    /// It is there.
+    #[error("'{tsi}' in VN '{vn}' is on NVE '{nve}' already; name another to move it to")]
+    MovesNowhere {
+        /// The VN.
+        vn: VnName,
+        /// The tenant system.
+        tsi: TsiName,
+        /// Where it is and was to go.
+        nve: NveName,
+    },
     /// The caller holds it with another MAC address.
     #[error("'{tsi}' in VN '{vn}' has MAC address {has}, not {asked}; detach it to change that")]
     MacMismatch {
@@ -304,7 +314,8 @@ impl RegistryError {
             Self::TokenUsed => Code::TokenUsed,
             Self::TokenExpired(_) => Code::TokenExpired,
             Self::TokenRloc(_) | Self::TokenName { .. } => Code::Forbidden,
-            Self::NoGateway(_)
+            Self::MovesNowhere { .. }
+            | Self::NoGateway(_)
             | Self::Storm(_)
             | Self::LinkLocalSubnet(_)
             | Self::NoRloc

@@ -1,7 +1,7 @@
 //! Grants and the addresses they take.
 
 use super::{
-    Caller, Kind, Registry, RegistryError, decode, keys, nves,
+    Caller, Kind, Registry, RegistryError, decode, keys, moves, nves,
     pool::{self, Pools, VnPools},
     read, vns, write,
 };
@@ -90,7 +90,8 @@ impl Registry {
         .await
     }
 
-    /// Gives a tenant system back: by its owner, or by an operator who says `force`.
+    /// Gives a tenant system back: by its owner, or by an operator who says `force`. An owner that gives back what
+    /// moves gives it to where it moves; who was to be its next owner calls the move off by this.
     ///
     /// # Errors
     /// [`RegistryError::NoTsi`], [`RegistryError::GrantedElsewhere`] or [`RegistryError::Forbidden`].
@@ -109,36 +110,15 @@ impl Registry {
                 )));
             }
             let vn = vns::find(tx, &vn)?;
-            let view = held_by(tx, &vn, &tsi, &caller)?;
-            remove(tx, &pools, &vn, &view)?;
+            let mut view = named_by(tx, &vn, &tsi, &caller)?;
+            match caller.nve() {
+                Some(nve) if nve != view.grant.owner => moves::end_move(tx, &mut view)?,
+                Some(_) if moves::hand_over(tx, &mut view)? => {}
+                _ => remove(tx, &pools, &vn, &view)?,
+            }
             Ok(view)
         })
         .await
-    }
-
-    /// Writes down that the grant's successor has become its holder. Nothing happens if the grant
-    /// has changed meanwhile.
-    ///
-    /// # Errors
-    /// [`RegistryError::Store`].
-    pub async fn succeed(&self, tsi: TsiId, nve: XtrId, epoch: Epoch) -> Result<(), RegistryError> {
-        self.run(move |tx| {
-            let key = keys::grant(tsi.vni, &tsi.name);
-            let Some(mut view) = read::<GrantView>(tx, &key)? else { return Ok(()) };
-            if view.grant.next.is_none_or(|next| next.nve != nve || next.epoch != epoch) {
-                return Ok(());
-            }
-            let Some((name, _)) = nves::holder(tx, nve)? else { return Ok(()) };
-            tx.delete(keys::held_one(view.grant.owner, tsi.vni, &tsi.name));
-            view.nve = name;
-            view.grant.owner = nve;
-            view.grant.epoch = epoch;
-            view.grant.next = None;
-            write(tx, key, &view)?;
-            Ok(())
-        })
-        .await
-        .map(|_| ())
     }
 }
 
@@ -200,8 +180,27 @@ fn found(view: GrantView, vn: VnSpec, wish: &Wish) -> Result<Granted, RegistryEr
     Ok(Granted { view, vn, created: false })
 }
 
+/// The grant of `tsi`, if it names `caller`, as its owner or as who is next, or an operator asks.
+pub(super) fn named_by(
+    tx: &dyn Transaction,
+    vn: &VnSpec,
+    tsi: &TsiName,
+    caller: &Caller,
+) -> Result<GrantView, RegistryError> {
+    match caller.nve() {
+        Some(nve) => {
+            let view: Option<GrantView> = read(tx, &keys::grant(vn.vni, tsi))?;
+            match view.filter(|view| view.grant.next.is_some_and(|next| next.nve == nve)) {
+                Some(view) => Ok(view),
+                None => held_by(tx, vn, tsi, caller),
+            }
+        }
+        None => held_by(tx, vn, tsi, caller),
+    }
+}
+
 /// The grant of `tsi`, if `caller` may change it.
-fn held_by(
+pub(super) fn held_by(
     tx: &dyn Transaction,
     vn: &VnSpec,
     tsi: &TsiName,
@@ -227,7 +226,7 @@ pub(super) fn remove(
     vn: &VnSpec,
     view: &GrantView,
 ) -> Result<(), StoreError> {
-    let Grant { tsi, mac, ips, owner, epoch, next } = &view.grant;
+    let Grant { tsi, mac, ips, owner, next, .. } = &view.grant;
     for ip in ips {
         tx.delete(keys::ip(tsi.vni, ip.get()));
     }
@@ -237,7 +236,7 @@ pub(super) fn remove(
         tx.delete(keys::held_one(next.nve, tsi.vni, &tsi.name));
     }
     tx.delete(keys::grant(tsi.vni, &tsi.name));
-    let highest = next.map_or(*epoch, |next| next.epoch.max(*epoch));
+    let highest = view.grant.highest_epoch();
     let floor = read(tx, &keys::floor(tsi.vni))?.unwrap_or(Epoch::FIRST);
     write(tx, keys::floor(tsi.vni), &floor.max(highest.next()))?;
     with_pools(tx, pools, vn, |p| ips.iter().for_each(|ip| p.unmark(ip.get())))
@@ -255,10 +254,9 @@ pub(crate) fn raise_floors(
                 highest.entry(decode::<VnSpec>(key, value)?.vni).or_insert(Epoch::FIRST);
             }
             Some(Kind::Grant) => {
-                let Grant { tsi, epoch, next, .. } = decode::<GrantView>(key, value)?.grant;
-                let epoch = next.map_or(epoch, |next| next.epoch.max(epoch));
-                let floor = highest.entry(tsi.vni).or_insert(Epoch::FIRST);
-                *floor = epoch.max(*floor);
+                let grant = decode::<GrantView>(key, value)?.grant;
+                let floor = highest.entry(grant.tsi.vni).or_insert(Epoch::FIRST);
+                *floor = grant.highest_epoch().max(*floor);
             }
             _ => {}
         }

@@ -10,6 +10,7 @@ mod facts;
 mod grants;
 mod joins;
 mod keys;
+mod moves;
 mod nves;
 mod pool;
 mod records;

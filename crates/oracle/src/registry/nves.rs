@@ -1,8 +1,8 @@
 //! NVEs, and the tokens by which they become known.
 
 use super::{
-    NveRecord, Registry, RegistryError, TokenRecord, decode, grants, keys, pool::Pools, read, vns, write,
-    xtrs,
+    NveRecord, Registry, RegistryError, TokenRecord, decode, grants, keys, moves, pool::Pools, read, vns,
+    write, xtrs,
 };
 use crate::store::{Revision, StoreError, Transaction};
 use sha2::{Digest, Sha256};
@@ -154,13 +154,10 @@ pub(super) fn let_go(
     let held = held(tx, id)?;
     let count = held.iter().filter(|view| view.grant.owner == id).count();
     for mut view in held {
-        let tsi = view.grant.tsi.clone();
         if view.grant.owner != id {
             // It will not come: the move is off.
-            view.grant.next = None;
-            tx.delete(keys::held_one(id, tsi.vni, &tsi.name));
-            write(tx, keys::grant(tsi.vni, &tsi.name), &view)?;
-        } else if release {
+            moves::end_move(tx, &mut view)?;
+        } else if release && !moves::hand_over(tx, &mut view)? {
             let vn = vns::find(tx, &view.vn)?;
             grants::remove(tx, pools, &vn, &view)?;
         }

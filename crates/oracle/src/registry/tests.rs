@@ -1,5 +1,7 @@
 //! Operations one by one, and any sequence of them against a model, across crashes.
 
+mod moves;
+
 use super::*;
 use crate::pki::{NVE_TTL_S, PkiError, Signed};
 use crate::store::{MemoryStore, RedbStore};
@@ -439,46 +441,56 @@ fn joining() {
     assert_eq!(r.tokens().unwrap().len(), 1);
 }
 
-#[test]
-fn succession() {
-    let r = memory();
-    let (x, y) = (enrol(&r, 1), enrol(&r, 2));
-    block(r.create_vn(new_vn("red", None, &["10.0.0.0/24"]))).unwrap();
-    let (granted, _) = block(r.grant(wish("red", "web1", x, &[]))).unwrap();
-    let id = granted.view.grant.tsi.clone();
-    let second = Epoch::FIRST.next();
-    block(r.succeed(id.clone(), y, second)).unwrap();
-    let now = |r: &Registry| {
-        let tx = r.snapshot().unwrap();
-        read::<weft_api::GrantView>(&*tx, &keys::grant(id.vni, &id.name)).unwrap().unwrap().grant
-    };
-    assert_eq!(now(&r), granted.view.grant, "nobody had named it");
-    let mut moving = granted.view.clone();
-    moving.grant.next = Some(weft_model::Successor { nve: y, epoch: second });
-    let id2 = id.clone();
-    block(r.run(move |tx| {
-        tx.put(keys::held_one(y, id2.vni, &id2.name), vec![]);
-        Ok(write(tx, keys::grant(id2.vni, &id2.name), &moving)?)
-    }))
-    .unwrap();
-    block(r.succeed(id.clone(), y, second)).unwrap();
-    assert_eq!((now(&r).owner, now(&r).epoch, now(&r).next), (y, second, None));
-    block(r.release(n("red"), n("web1"), nve(2), false)).unwrap();
-    assert_eq!(block(r.grant(wish("red", "web1", x, &[]))).unwrap().0.view.grant.epoch.get(), 3);
-}
-
 /// What the registry should be, without its indices.
 #[derive(Default)]
 struct Model {
     /// (VN, TSI) to owner, addresses, epoch.
     grants: BTreeMap<(String, String), (XtrId, BTreeSet<TenantIp>, Epoch)>,
+    /// Those that move, and where to.
+    next: BTreeMap<(String, String), (XtrId, Epoch)>,
     floors: BTreeMap<String, Epoch>,
+}
+
+type Key = (String, String);
+
+impl Model {
+    fn highest(&self, key: &Key) -> Epoch {
+        self.next.get(key).map_or(self.grants[key].2, |(_, epoch)| *epoch)
+    }
+
+    fn remove(&mut self, key: &Key) -> bool {
+        if !self.grants.contains_key(key) {
+            return false;
+        }
+        let highest = self.highest(key);
+        let floor = self.floors.entry(key.0.clone()).or_insert(Epoch::FIRST);
+        *floor = (*floor).max(highest.next());
+        self.next.remove(key);
+        self.grants.remove(key).is_some()
+    }
+
+    fn succeed(&mut self, key: &Key) -> bool {
+        let Some((nve, epoch)) = self.next.remove(key) else { return false };
+        let grant = self.grants.get_mut(key).unwrap();
+        (grant.0, grant.2) = (nve, epoch);
+        true
+    }
+
+    fn call_off(&mut self, key: &Key) {
+        if let Some((_, epoch)) = self.next.remove(key) {
+            self.grants.get_mut(key).unwrap().2 = epoch.next();
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
 enum Op {
     Grant { vn: u8, tsi: u8, nve: u8, named: Option<u8> },
     Release { vn: u8, tsi: u8 },
+    GiveBack { vn: u8, tsi: u8, nve: u8 },
+    Next { vn: u8, tsi: u8, nve: u8 },
+    CallOff { vn: u8, tsi: u8 },
+    Succeed { vn: u8, tsi: u8 },
     RemoveNve { nve: u8 },
     Crash,
 }
@@ -488,6 +500,10 @@ fn op() -> impl Strategy<Value = Op> {
         8 => (0u8..2, 0u8..12, 1u8..4, prop::option::weighted(0.3, 0u8..16))
             .prop_map(|(vn, tsi, nve, named)| Op::Grant { vn, tsi, nve, named }),
         5 => (0u8..2, 0u8..12).prop_map(|(vn, tsi)| Op::Release { vn, tsi }),
+        4 => (0u8..2, 0u8..12, 1u8..4).prop_map(|(vn, tsi, nve)| Op::GiveBack { vn, tsi, nve }),
+        6 => (0u8..2, 0u8..12, 1u8..4).prop_map(|(vn, tsi, nve)| Op::Next { vn, tsi, nve }),
+        2 => (0u8..2, 0u8..12).prop_map(|(vn, tsi)| Op::CallOff { vn, tsi }),
+        3 => (0u8..2, 0u8..12).prop_map(|(vn, tsi)| Op::Succeed { vn, tsi }),
         1 => (1u8..4).prop_map(|nve| Op::RemoveNve { nve }),
         2 => Just(Op::Crash),
     ]
@@ -503,7 +519,7 @@ fn crash_copy(from: &Path, to: &Path) {
 
 fn check(r: &Registry, model: &Model) {
     let tx = r.snapshot().unwrap();
-    let mut seen = BTreeMap::new();
+    let (mut seen, mut next) = (BTreeMap::new(), BTreeMap::new());
     let mut ips = BTreeMap::new();
     tx.scan(b"grant/", &mut |k, v| {
         let view: weft_api::GrantView = decode(k, v).unwrap();
@@ -516,12 +532,19 @@ fn check(r: &Registry, model: &Model) {
             );
         }
         let g = view.grant;
-        seen.insert((view.vn.to_string(), g.tsi.name.to_string()), (g.owner, g.ips, g.epoch));
+        let key = (view.vn.to_string(), g.tsi.name.to_string());
+        if let Some(successor) = g.next {
+            assert!(successor.epoch > g.epoch && successor.nve != g.owner);
+            next.insert(key.clone(), (successor.nve, successor.epoch));
+        }
+        seen.insert(key, (g.owner, g.ips, g.epoch));
         true
     })
     .unwrap();
     assert_eq!(seen, model.grants);
-    for (prefix, expected) in [(&b"ip/"[..], ips.len()), (b"mac/", seen.len()), (b"held/", seen.len())] {
+    assert_eq!(next, model.next);
+    let held = seen.len() + next.len();
+    for (prefix, expected) in [(&b"ip/"[..], ips.len()), (b"mac/", seen.len()), (b"held/", held)] {
         let mut count = 0;
         tx.scan(prefix, &mut |_, _| {
             count += 1;
@@ -562,7 +585,8 @@ proptest! {
                         .filter(|((v, _), _)| v == vn_name).flat_map(|(_, (_, ips, _))| ips.clone()).collect();
                     match (result, model.grants.get(&key)) {
                         (Ok((g, _)), Some((holder, ips, epoch))) => {
-                            prop_assert!(!g.created && *holder == owner);
+                            let next = model.next.get(&key).is_some_and(|(next, _)| *next == owner);
+                            prop_assert!(!g.created && (*holder == owner || next));
                             prop_assert_eq!((&g.view.grant.ips, g.view.grant.epoch), (ips, *epoch));
                         }
                         (Ok((g, _)), None) => {
@@ -592,25 +616,61 @@ proptest! {
                 Op::Release { vn, tsi } => {
                     let (vn, tsi) = (vns[usize::from(vn)], format!("t{tsi}"));
                     let result = block(r.release(n(vn), n(&tsi), Caller::Operator, true));
-                    match model.grants.remove(&(vn.to_owned(), tsi)) {
-                        Some((_, _, epoch)) => {
-                            result.unwrap();
-                            let floor = model.floors.entry(vn.to_owned()).or_insert(Epoch::FIRST);
-                            *floor = (*floor).max(epoch.next());
-                        }
-                        None => prop_assert!(result.is_err()),
+                    prop_assert_eq!(result.is_ok(), model.remove(&(vn.to_owned(), tsi)));
+                }
+                Op::GiveBack { vn, tsi, nve: id } => {
+                    let (vn, tsi) = (vns[usize::from(vn)], format!("t{tsi}"));
+                    let (key, who) = ((vn.to_owned(), tsi.clone()), enrolled[&id]);
+                    let caller = Caller::Nve { xtr_id: who, name: NveName::new(format!("nve{id}")).unwrap() };
+                    let result = block(r.release(n(vn), n(&tsi), caller, false));
+                    let owner = model.grants.get(&key).map(|(owner, ..)| *owner);
+                    let next = model.next.get(&key).map(|(next, _)| *next);
+                    prop_assert_eq!(result.is_ok(), owner == Some(who) || next == Some(who));
+                    if next == Some(who) {
+                        model.call_off(&key);
+                    } else if owner == Some(who) && !model.succeed(&key) {
+                        model.remove(&key);
                     }
+                }
+                Op::Next { vn, tsi, nve } => {
+                    let (vn, tsi) = (vns[usize::from(vn)], format!("t{tsi}"));
+                    let key = (vn.to_owned(), tsi.clone());
+                    let (to, name) = (enrolled[&nve], NveName::new(format!("nve{nve}")).unwrap());
+                    let result = block(r.name_next(n(vn), n(&tsi), name, Caller::Operator));
+                    let fits = model.grants.get(&key).is_some_and(|(owner, ..)| *owner != to);
+                    prop_assert_eq!(result.is_ok(), fits, "{:?}", result);
+                    if fits && model.next.get(&key).is_none_or(|(next, _)| *next != to) {
+                        let epoch = model.highest(&key).next();
+                        model.next.insert(key, (to, epoch));
+                    }
+                }
+                Op::CallOff { vn, tsi } => {
+                    let (vn, tsi) = (vns[usize::from(vn)], format!("t{tsi}"));
+                    let key = (vn.to_owned(), tsi.clone());
+                    let result = block(r.call_off(n(vn), n(&tsi), Caller::Operator));
+                    prop_assert_eq!(result.is_ok(), model.grants.contains_key(&key));
+                    model.call_off(&key);
+                }
+                Op::Succeed { vn, tsi } => {
+                    let (vn, tsi) = (vns[usize::from(vn)], format!("t{tsi}"));
+                    let key = (vn.to_owned(), tsi.clone());
+                    let vni = super::vns::find(&*r.snapshot().unwrap(), &n(vn)).unwrap().vni;
+                    let (nve, epoch) = model.next.get(&key).copied().unwrap_or((XtrId([9; 16]), Epoch::FIRST));
+                    block(r.succeed(weft_model::TsiId { vni, name: n(&tsi) }, nve, epoch)).unwrap();
+                    model.succeed(&key);
                 }
                 Op::RemoveNve { nve } => {
                     let name = r.snapshot().unwrap();
                     let name = nves::find(&*name, enrolled[&nve]).unwrap().unwrap().name;
                     block(r.remove_nve(name, true)).unwrap();
                     let gone = enrolled[&nve];
-                    for ((vn, _), (_, _, epoch)) in model.grants.iter().filter(|(_, (o, ..))| *o == gone) {
-                        let floor = model.floors.entry(vn.clone()).or_insert(Epoch::FIRST);
-                        *floor = (*floor).max(epoch.next());
+                    for key in model.grants.keys().cloned().collect::<Vec<_>>() {
+                        if model.next.get(&key).is_some_and(|(next, _)| *next == gone) {
+                            model.call_off(&key);
+                        } else if model.grants[&key].0 == gone && !model.succeed(&key) {
+                            model.remove(&key);
+                        }
                     }
-                    model.grants.retain(|_, (owner, ..)| *owner != gone);
                     let secret = format!("again{}", model.floors.len());
                     block(r.create_token(NewToken { uses: 99, ..NewToken::default() }, &secret, 0)).unwrap();
                     let mut e = enrolment(&secret, nve);

@@ -1,0 +1,128 @@
+//! Who is next, and who has become the owner.
+
+use super::*;
+use weft_model::{Grant, Successor};
+
+fn name(id: u8) -> NveName {
+    NveName::new(format!("nve{id}")).unwrap()
+}
+
+/// Three NVEs, and web1 in VN red on the first.
+fn moving() -> (Registry, Grant) {
+    let r = memory();
+    for id in 1..=3 {
+        enrol(&r, id);
+    }
+    block(r.create_vn(new_vn("red", None, &["10.0.0.0/24"]))).unwrap();
+    let (granted, _) = block(r.grant(wish("red", "web1", XtrId([1; 16]), &[]))).unwrap();
+    (r, granted.view.grant)
+}
+
+fn to(r: &Registry, id: u8, caller: Caller) -> Result<Grant, RegistryError> {
+    block(r.name_next(n("red"), n("web1"), name(id), caller)).map(|(view, _)| view.grant)
+}
+
+fn now(r: &Registry) -> (String, Grant) {
+    let tx = r.snapshot().unwrap();
+    let view = read::<weft_api::GrantView>(&*tx, &keys::grant(4097.try_into().unwrap(), &n("web1")));
+    let view = view.unwrap().unwrap();
+    (view.nve.to_string(), view.grant)
+}
+
+fn next(id: u8, epoch: u32) -> Option<Successor> {
+    Some(Successor { nve: XtrId([id; 16]), epoch: Epoch::new(epoch).unwrap() })
+}
+
+fn held(r: &Registry, id: u8) -> usize {
+    r.held(&*r.snapshot().unwrap(), XtrId([id; 16])).unwrap().len()
+}
+
+#[test]
+fn v5_who_is_next_becomes_the_owner_once_it_has_activated() {
+    let (r, before) = moving();
+    let (id, second) = (before.tsi.clone(), Epoch::FIRST.next());
+    block(r.succeed(id.clone(), XtrId([2; 16]), second)).unwrap();
+    assert_eq!(now(&r).1, before, "nobody had named it");
+    assert_eq!(to(&r, 2, nve(1)).unwrap().next, next(2, 2));
+    assert_eq!((held(&r, 1), held(&r, 2)), (1, 1), "both see it");
+    assert_eq!(to(&r, 2, Caller::Operator).unwrap().next, next(2, 2), "once more is nothing new");
+    let (found, _) = block(r.grant(wish("red", "web1", XtrId([2; 16]), &[]))).unwrap();
+    assert!(!found.created);
+    block(r.succeed(id.clone(), XtrId([2; 16]), second.next())).unwrap();
+    assert_eq!(now(&r).0, "nve1", "not with another epoch");
+    block(r.succeed(id, XtrId([2; 16]), second)).unwrap();
+    let (owner, grant) = now(&r);
+    assert_eq!(
+        (owner.as_str(), grant.owner, grant.epoch, grant.next),
+        ("nve2", XtrId([2; 16]), second, None)
+    );
+    assert_eq!((held(&r, 1), held(&r, 2)), (0, 1));
+    block(r.release(n("red"), n("web1"), nve(2), false)).unwrap();
+    assert_eq!(block(r.grant(wish("red", "web1", XtrId([1; 16]), &[]))).unwrap().0.view.grant.epoch.get(), 3);
+}
+
+#[test]
+fn v10_nobody_takes_what_is_anothers_by_itself() {
+    let (r, before) = moving();
+    for (id, caller) in [(2, nve(2)), (3, nve(2)), (1, nve(2))] {
+        let refused = to(&r, id, caller).unwrap_err();
+        assert!(matches!(refused, RegistryError::GrantedElsewhere { owner, .. } if owner == name(1)));
+    }
+    assert_eq!(
+        to(&r, 1, nve(1)).unwrap_err().to_string(),
+        "'web1' in VN 'red' is on NVE 'nve1' already; name another to move it to"
+    );
+    assert!(matches!(to(&r, 9, nve(1)), Err(RegistryError::NoNve(_))));
+    let none = block(r.name_next(n("red"), n("web9"), name(2), Caller::Operator));
+    assert!(matches!(none, Err(RegistryError::NoTsi { .. })));
+    assert_eq!(now(&r).1, before);
+    // Nor does who is next name another, or a third call it off.
+    to(&r, 2, nve(1)).unwrap();
+    assert!(matches!(to(&r, 3, nve(2)), Err(RegistryError::GrantedElsewhere { .. })));
+    let third = block(r.call_off(n("red"), n("web1"), nve(3)));
+    assert!(matches!(third, Err(RegistryError::GrantedElsewhere { .. })));
+    assert_eq!(now(&r).1.next, next(2, 2));
+}
+
+#[test]
+fn v5_a_move_that_is_called_off_or_redirected_leaves_no_epoch_to_two() {
+    let (r, _) = moving();
+    to(&r, 2, nve(1)).unwrap();
+    assert_eq!(to(&r, 3, nve(1)).unwrap().next, next(3, 3), "2 was promised to another");
+    assert_eq!((held(&r, 2), held(&r, 3)), (0, 1));
+    for caller in [nve(3), nve(1), Caller::Operator] {
+        block(r.call_off(n("red"), n("web1"), caller)).unwrap();
+        assert_eq!((now(&r).1.epoch.get(), now(&r).1.next), (4, None), "above the one that was promised");
+    }
+    assert_eq!(to(&r, 2, nve(1)).unwrap().next, next(2, 5));
+}
+
+#[test]
+fn v5_an_owner_that_lets_go_in_the_middle_lets_go_to_who_is_next() {
+    let (r, before) = moving();
+    to(&r, 2, nve(1)).unwrap();
+    block(r.release(n("red"), n("web1"), nve(1), false)).unwrap();
+    let (owner, grant) = now(&r);
+    assert_eq!((owner.as_str(), grant.epoch.get(), grant.next), ("nve2", 2, None));
+    assert_eq!((grant.mac, grant.ips), (before.mac, before.ips));
+    // Who was to be next does not come: the move is off.
+    to(&r, 3, nve(2)).unwrap();
+    block(r.release(n("red"), n("web1"), nve(3), false)).unwrap();
+    assert_eq!((now(&r).0.as_str(), now(&r).1.next), ("nve2", None));
+    // By force nothing is left of it.
+    to(&r, 1, nve(2)).unwrap();
+    block(r.release(n("red"), n("web1"), Caller::Operator, true)).unwrap();
+    assert_eq!([1, 2, 3].map(|id| held(&r, id)), [0; 3]);
+}
+
+#[test]
+fn v5_an_nve_that_is_removed_holds_up_no_move() {
+    let (r, _) = moving();
+    to(&r, 2, nve(1)).unwrap();
+    block(r.remove_nve(name(2), true)).unwrap();
+    assert_eq!((now(&r).0.as_str(), now(&r).1.next), ("nve1", None));
+    to(&r, 3, nve(1)).unwrap();
+    block(r.remove_nve(name(1), true)).unwrap();
+    assert_eq!((now(&r).0.as_str(), now(&r).1.next), ("nve3", None));
+    assert_eq!(held(&r, 3), 1);
+}
