@@ -5,6 +5,7 @@
 //! | --- | --- | --- |
 //! | `POST /v1/tsis` | [`Attach`] | 201 or 200 [`Tsi`] |
 //! | `DELETE /v1/tsis/{vn}/{name}?force=true` | | 200 [`crate::Message`] |
+//! | `PUT /v1/tsis/{vn}/{name}/state` | [`ChangeState`] | 200 [`crate::Message`] |
 //! | `GET /v1/tsis` | | [`Items`]`<`[`Tsi`]`>` |
 //! | `GET /v1/mappings` | | [`Items`]`<`[`CacheEntry`]`>` |
 //! | `GET /v1/groups` | | [`Items`]`<`[`Group`]`>` |
@@ -32,7 +33,7 @@ pub enum DeviceKind {
     Tap,
 }
 
-/// Attach a device to a VN: RFC 8394's Associate and Activate in one.
+/// Attach a device to a VN: RFC 8394's Associate, and its Activate unless another state is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Attach {
@@ -52,6 +53,20 @@ pub struct Attach {
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     #[schema(value_type = Vec<String>)]
     pub ips: BTreeSet<TenantIp>,
+    /// What it is to be.
+    #[serde(default)]
+    pub state: State,
+    /// Shown in the logs; repeating a request is harmless with or without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+}
+
+/// Activate or Deactivate an attached interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeState {
+    /// What it is to be.
+    pub state: State,
     /// Shown in the logs; repeating a request is harmless with or without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
@@ -59,14 +74,35 @@ pub struct Attach {
 
 /// RFC 8394's states of a tenant system interface.
 #[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    utoipa::ToSchema,
 )]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// Resources and addresses are held, no traffic.
     Associated,
     /// Carries traffic.
+    #[default]
     Activated,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Associated => "associated",
+            Self::Activated => "activated",
+        })
+    }
 }
 
 /// One attached tenant system interface.

@@ -1,5 +1,6 @@
 //! What a user may type.
 
+mod tsi;
 mod vn;
 mod xtr;
 
@@ -10,8 +11,9 @@ use std::{
     num::NonZeroUsize,
     path::PathBuf,
 };
+pub(crate) use tsi::{Place, TsiCommand, Which};
 pub(crate) use vn::{GatewayName, VnChange, VnCommand};
-use weft_model::{IpNet, NveName, Rloc, TenantIp, TsMac, TsiName, VnName};
+use weft_model::{IpNet, NveName, Rloc, TenantIp, VnName};
 pub(crate) use xtr::{XtrAdd, XtrCommand};
 
 /// Where the Oracle keeps its data unless told otherwise; its operator context is in it.
@@ -352,80 +354,6 @@ pub(crate) enum Kind {
     Tap,
 }
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum TsiCommand {
-    /// Attach a device of this host to a virtual network, and set it up.
-    #[command(after_help = "Examples:
-  weft tsi attach --vn red --name web1 --device tap0       addresses assigned and printed
-  weft tsi attach --vn red --name web2 --device veth7 --ip 10.0.0.7 --ip fd00::7
-  weft tsi attach --vn red --name web3 --device veth8 --mac 02:00:00:00:00:08")]
-    Attach {
-        /// The virtual network.
-        #[arg(long)]
-        vn: VnName,
-        /// The interface's name in it.
-        #[arg(long)]
-        name: TsiName,
-        /// The device on this host: a TAP, or a veth whose peer is in the tenant's network namespace.
-        #[arg(long)]
-        device: String,
-        /// What the device is [default: asked of the kernel].
-        #[arg(long, value_enum)]
-        kind: Option<Kind>,
-        /// The tenant's MAC address [default: assigned].
-        #[arg(long)]
-        mac: Option<TsMac>,
-        /// An IP address of the tenant; may be repeated [default: one of each family assigned].
-        #[arg(long, value_parser = tenant_ip)]
-        ip: Vec<TenantIp>,
-        #[command(flatten)]
-        socket: Socket,
-        #[command(flatten)]
-        output: Output,
-    },
-    /// Detach an interface: its addresses are free again, and its device is set down.
-    #[command(after_help = "Examples:
-  weft tsi detach --vn red --name web1
-  weft tsi detach --vn red --name web1 --force       also while no Oracle answers")]
-    Detach {
-        /// The virtual network.
-        #[arg(long)]
-        vn: VnName,
-        /// The interface.
-        #[arg(long)]
-        name: TsiName,
-        /// Let go at once, also while no Oracle answers; the grant is released when one does.
-        #[arg(long)]
-        force: bool,
-        #[command(flatten)]
-        socket: Socket,
-        #[command(flatten)]
-        output: Output,
-    },
-    /// As an operator, free what was granted to an interface whose host is gone.
-    #[command(after_help = "Example: weft tsi release --vn red --name web1")]
-    Release {
-        /// The virtual network.
-        #[arg(long)]
-        vn: VnName,
-        /// The interface.
-        #[arg(long)]
-        name: TsiName,
-        #[command(flatten)]
-        access: Access,
-        #[command(flatten)]
-        output: Output,
-    },
-    /// List what is attached to this host.
-    #[command(after_help = "Example: weft tsi list -o yaml")]
-    List {
-        #[command(flatten)]
-        socket: Socket,
-        #[command(flatten)]
-        output: Output,
-    },
-}
-
 /// Why a command line is not understood, in one line: the parser's own text has several.
 pub(crate) fn misuse(error: &clap::Error) -> CommandError {
     let text = error.render().to_string();
@@ -511,7 +439,11 @@ impl Cli {
                 | VnCommand::List { output, .. },
             )
             | Command::Tsi(
-                TsiCommand::Attach { output, .. }
+                TsiCommand::Attach(Place { output, .. })
+                | TsiCommand::Associate(Place { output, .. })
+                | TsiCommand::Activate(Which { output, .. })
+                | TsiCommand::Deactivate(Which { output, .. })
+                | TsiCommand::Move { output, .. }
                 | TsiCommand::Detach { output, .. }
                 | TsiCommand::Release { output, .. }
                 | TsiCommand::List { output, .. },
@@ -550,6 +482,10 @@ mod tests {
             "vn delete red",
             "vn list",
             "tsi attach --vn red --name web --device d",
+            "tsi associate --vn red --name web --device d",
+            "tsi activate --vn red --name web",
+            "tsi deactivate --vn red --name web",
+            "tsi move --vn red --name web --to h2",
             "tsi detach --vn red --name web",
             "tsi release --vn red --name web",
             "tsi list",

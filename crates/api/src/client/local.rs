@@ -1,9 +1,9 @@
 //! The client of the NVE's local API.
 
-use super::{ClientError, Endpoint, delete, force, get, post, transport::Transport};
+use super::{ClientError, Endpoint, delete, force, get, post, put, transport::Transport};
 use crate::{
     Counters, Message,
-    local::{Attach, CacheEntry, Drop, Group, Items, Shown, Status, Table, Tsi},
+    local::{Attach, CacheEntry, ChangeState, Drop, Group, Items, Shown, Status, Table, Tsi},
 };
 use core::time::Duration;
 use serde::de::DeserializeOwned;
@@ -29,6 +29,16 @@ impl LocalClient {
     /// Attaches a device; repeating it gives the same answer.
     pub async fn attach(&self, attach: &Attach) -> Result<Tsi, ClientError> {
         self.transport.json(&post("/v1/tsis", attach, true)?).await
+    }
+
+    /// Activates, or Deactivates, what is attached.
+    pub async fn change_state(
+        &self,
+        vn: &VnName,
+        tsi: &TsiName,
+        change: &ChangeState,
+    ) -> Result<Message, ClientError> {
+        self.transport.json(&put(&format!("/v1/tsis/{vn}/{tsi}/state"), change)?).await
     }
 
     /// Detaches; `by_force` also without an Oracle to release the grant at.

@@ -15,7 +15,7 @@ pub use watch::Watch;
 
 use crate::{
     ConversationView, Counters, GrantReply, GrantRequest, GrantView, JoinReply, JoinRequest, List,
-    MappingView, Message, NewToken, NewVn, NewXtr, NveView, RenewReply, RenewRequest, TakeAddress,
+    MappingView, Message, NameNext, NewToken, NewVn, NewXtr, NveView, RenewReply, RenewRequest, TakeAddress,
     TokenReply, TokenView, TsiView, Version, Vn, VnChange, XtrView,
     local::{Items, Shown},
 };
@@ -50,6 +50,12 @@ fn post(path: &str, body: &impl Serialize, repeatable: bool) -> Result<Ask, Clie
     let body = serde_json::to_vec(body)
         .map_err(|e| ClientError::Answer { address: path.to_owned(), reason: e.to_string() })?;
     Ok(Ask { method: Method::POST, path: path.to_owned(), body: Some(Bytes::from(body)), repeatable })
+}
+
+/// # Errors
+/// As [`post`].
+fn put(path: &str, body: &impl Serialize) -> Result<Ask, ClientError> {
+    Ok(Ask { method: Method::PUT, ..post(path, body, true)? })
 }
 
 impl Transport {
@@ -205,6 +211,21 @@ impl Client {
     ) -> Result<GrantReply, ClientError> {
         let path = format!("/v1/grants/{vn}/{tsi}/addresses");
         self.transport.json(&post(&path, &TakeAddress { ip: take }, true)?).await
+    }
+
+    /// Names the NVE that a tenant system moves to; repeating it gives the same answer.
+    pub async fn name_next(
+        &self,
+        vn: &VnName,
+        tsi: &TsiName,
+        nve: NveName,
+    ) -> Result<GrantView, ClientError> {
+        self.transport.json(&put(&format!("/v1/grants/{vn}/{tsi}/next"), &NameNext { nve })?).await
+    }
+
+    /// Calls a move off.
+    pub async fn call_off(&self, vn: &VnName, tsi: &TsiName) -> Result<GrantView, ClientError> {
+        self.transport.json(&delete(format!("/v1/grants/{vn}/{tsi}/next"))).await
     }
 
     /// Gives a tenant system back; `by_force` (operators) whoever holds it.

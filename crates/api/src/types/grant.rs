@@ -54,6 +54,14 @@ pub struct GrantView {
     pub grant: Grant,
 }
 
+/// Where a tenant system moves to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NameNext {
+    /// The NVE that may Associate it from now on and holds it once it has Activated it.
+    pub nve: NveName,
+}
+
 /// A request for one more address of an existing tenant system.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]

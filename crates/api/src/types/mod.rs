@@ -9,7 +9,7 @@ mod vn;
 mod xtr;
 
 pub use error::{Code, ErrorBody};
-pub use grant::{GrantReply, GrantRequest, GrantView, TakeAddress};
+pub use grant::{GrantReply, GrantRequest, GrantView, NameNext, TakeAddress};
 pub use list::{Event, List};
 pub use nve::{
     JoinReply, JoinRequest, NewToken, NveView, RenewReply, RenewRequest, Role, TokenReply, TokenView,

@@ -73,6 +73,8 @@ impl Input {
 pub(super) enum LocalCall {
     Attach(Attach, oneshot::Sender<Result<Attached, Refused>>),
     Detach(VnName, TsiName, bool, oneshot::Sender<Result<(), Refused>>),
+    Activate(VnName, TsiName, oneshot::Sender<Result<Attached, Refused>>),
+    Deactivate(VnName, TsiName, oneshot::Sender<Result<(), Refused>>),
     Tsis(oneshot::Sender<Vec<api::Tsi>>),
     Mappings(oneshot::Sender<Vec<api::CacheEntry>>),
     Drops(oneshot::Sender<Vec<api::Drop>>),
@@ -113,6 +115,7 @@ pub(super) struct Driver {
     pub(super) attaching: BTreeMap<CallId, Attaching>,
     pub(super) parked: Parked,
     pub(super) detaching: BTreeMap<CallId, Detaching>,
+    pub(super) deactivating: BTreeMap<CallId, oneshot::Sender<Result<(), Refused>>>,
     pub(super) next_call: u64,
     pub(super) saver: Saver,
     pub(super) name: NveName,
@@ -394,6 +397,11 @@ impl Driver {
                         self.detached(detaching, result);
                     }
                 }
+                Output::Deactivated(call, result) => {
+                    if let Some(answer) = self.deactivating.remove(&call) {
+                        let _ = answer.send(result.map_err(|refused| self.named(refused)));
+                    }
+                }
                 Output::Persist(attachments) => self.persist(Some(attachments)),
                 // The Oracle's list may tell of a release before its answer does.
                 Output::Notice(Notice::LostGrant(tsi)) if self.is_detaching(&tsi) => {}
@@ -442,6 +450,16 @@ impl Driver {
                 let detaching = Detaching { vn: vn.clone(), name: name.clone(), device, answer };
                 self.detaching.insert(call, detaching);
                 self.core.handle_detach(call, vn, name, force);
+            }
+            LocalCall::Activate(vn, name, answer) => {
+                let call = self.call_id();
+                self.attaching.insert(call, answer);
+                self.core.handle_activate(self.clock.now(), call, vn, name);
+            }
+            LocalCall::Deactivate(vn, name, answer) => {
+                let call = self.call_id();
+                self.deactivating.insert(call, answer);
+                self.core.handle_deactivate(call, vn, name);
             }
             LocalCall::Tsis(answer) => drop(answer.send(self.tsis())),
             LocalCall::Mappings(answer) => drop(answer.send(self.mappings())),
@@ -551,6 +569,8 @@ impl Driver {
 
 pub(super) fn log(notice: &Notice) {
     match notice {
+        Notice::Associated(tsi) => tracing::info!(%tsi, "associated"),
+        Notice::Deactivated(tsi) => tracing::info!(%tsi, "deactivated: the hypervisor said so"),
         Notice::Activated(tsi, epoch) => tracing::info!(%tsi, %epoch, "activated"),
         Notice::LostGrant(tsi) => tracing::warn!(%tsi, "granted elsewhere; deactivated"),
         Notice::DeviceGone(tsi, device) => tracing::warn!(%tsi, %device, "device went away; deactivated"),

@@ -3,13 +3,13 @@
 
 use super::driver::{Input, LocalCall};
 use super::{NveError, devices::Links};
-use crate::core::{Attach, Attached, Refused};
+use crate::core::{Attach, Attached, Refused, TsiState};
 use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, Path as Parts, Query, State, rejection::JsonRejection},
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::{delete, get},
+    routing::{delete, get, put},
     serve::Listener,
 };
 use serde::Deserialize;
@@ -168,6 +168,7 @@ pub(super) fn router(local: Local) -> Router {
     Router::new()
         .route("/v1/tsis", get(tsis).post(attach))
         .route("/v1/tsis/{vn}/{name}", delete(detach))
+        .route("/v1/tsis/{vn}/{name}/state", put(change_state))
         .route("/v1/mappings", get(mappings))
         .route("/v1/groups", get(groups))
         .route("/v1/drops", get(drops))
@@ -236,8 +237,12 @@ async fn attach(
             return Err(Refusal(Code::BadRequest, text));
         }
     }
-    let attach =
-        Attach { vn: body.vn.clone(), name: body.name.clone(), device, mac: body.mac, ips: body.ips };
+    let state = match body.state {
+        local::State::Associated => TsiState::Associated,
+        local::State::Activated => TsiState::Activated,
+    };
+    let (vn, name) = (body.vn.clone(), body.name.clone());
+    let attach = Attach { vn, name, device, mac: body.mac, ips: body.ips, state };
     let answer = local.ask(|answer| LocalCall::Attach(attach, answer)).await?;
     // Only now: a line of the log takes as long as a system call, and somebody's first packet waits.
     let refused = answer.as_ref().err().map(ToString::to_string);
@@ -260,8 +265,11 @@ fn view(device: &str, attached: Attached) -> local::Tsi {
         ips: attached.grant.ips,
         vni: attached.grant.tsi.vni,
         mtu: attached.mtu,
-        state: local::State::Activated,
-        epoch: Some(attached.grant.epoch),
+        state: match attached.state {
+            TsiState::Associated => local::State::Associated,
+            TsiState::Activated => local::State::Activated,
+        },
+        epoch: Some(attached.epoch),
     }
 }
 
@@ -282,6 +290,28 @@ async fn detach(
     tracing::info!(%vn, tsi = %name, force = force.force, "detach");
     let message = format!("{vn}/{name} detached");
     local.ask(|answer| LocalCall::Detach(vn, name, force.force, answer)).await??;
+    Ok(Json(Message { message }))
+}
+
+/// Activate and Deactivate (RFC 8394 section 4.2).
+async fn change_state(
+    State(local): State<Local>,
+    Parts((vn, name)): Parts<(String, String)>,
+    body: Result<Json<local::ChangeState>, JsonRejection>,
+) -> Result<Json<Message>, Refusal> {
+    let Json(local::ChangeState { state, request_id }) = body?;
+    let bad = |e: weft_model::NameError| Refusal(Code::BadRequest, e.to_string());
+    let (vn, name) = (VnName::new(vn).map_err(bad)?, TsiName::new(name).map_err(bad)?);
+    tracing::info!(%vn, tsi = %name, ?state, request = ?request_id, "state");
+    let message = format!("{vn}/{name} is {state}");
+    match state {
+        local::State::Activated => {
+            local.ask(|answer| LocalCall::Activate(vn, name, answer)).await??;
+        }
+        local::State::Associated => {
+            local.ask(|answer| LocalCall::Deactivate(vn, name, answer)).await??;
+        }
+    }
     Ok(Json(Message { message }))
 }
 

@@ -88,6 +88,7 @@ fn driver(dir: &Path, pins: &Path, grace: Duration) -> (Driver, mpsc::Receiver<I
         attaching: BTreeMap::new(),
         parked: Default::default(),
         detaching: BTreeMap::new(),
+        deactivating: BTreeMap::new(),
         next_call: 0,
         saver: Saver::start(dir.join("state.json"), Saved::default()),
         name: "h1".parse().unwrap(),
@@ -155,7 +156,7 @@ pub(super) fn away() -> Attachment {
     let tsi = TsiId { vni: Vni::new(7).unwrap(), name: "web".parse().unwrap() };
     let (mac, epoch) = (TsMac::local(1), Epoch::new(5).unwrap());
     let grant = Grant { tsi, mac, ips: BTreeSet::new(), owner: ME, epoch, next: None };
-    Attachment { vn: "red".parse().unwrap(), device: "tap1".to_owned(), tap: true, grant }
+    Attachment { vn: "red".parse().unwrap(), device: "tap1".to_owned(), tap: true, grant, activated: true }
 }
 
 #[test]
@@ -198,7 +199,8 @@ fn nothing_is_attached_that_cannot_be_saved() {
         let shared = driver.shared.clone();
         let device = Device { name: "tap2".to_owned(), index: IfIndex(9), kind: VapKind::Tap };
         let (vn, name) = ("red".parse().unwrap(), "db".parse().unwrap());
-        let attach = Attach { vn, name, device, mac: None, ips: BTreeSet::new() };
+        let state = crate::core::TsiState::Activated;
+        let attach = Attach { vn, name, device, mac: None, ips: BTreeSet::new(), state };
         let (attached, answer) = oneshot::channel();
         driver.inputs.try_send(Input::Local(LocalCall::Attach(attach, attached))).ok().unwrap();
         let asked = async {

@@ -64,18 +64,20 @@ impl Core {
         }
         if let Some(tsi) = self.find(&attach.vn, &attach.name).filter(|t| t.present && !t.lost) {
             let same = tsi.device == *device
-                && tsi.state == State::Activated
                 && attach.mac.is_none_or(|m| m == tsi.grant.mac)
                 && attach.ips.is_subset(&tsi.grant.ips);
-            return if same {
-                Ok(Some(self.attached(tsi, true)))
-            } else {
-                Err(Refused::AlreadyAttached {
-                    vn: attach.vn.clone(),
-                    name: attach.name.clone(),
-                    device: tsi.device.name.clone(),
-                })
-            };
+            match (same, tsi.state, attach.state) {
+                (true, now, wanted) if now == wanted => return Ok(Some(self.attached(tsi, true))),
+                // What is prepared is put in service.
+                (true, State::Associated, State::Activated) => {}
+                _ => {
+                    return Err(Refused::AlreadyAttached {
+                        vn: attach.vn.clone(),
+                        name: attach.name.clone(),
+                        device: tsi.device.name.clone(),
+                    });
+                }
+            }
         }
         let limit = self.config.limits.calls;
         if self.calls.len() >= limit.max(1) { Err(Refused::TooManyCalls { limit }) } else { Ok(None) }
@@ -128,19 +130,21 @@ impl Core {
         self.next_ticket += 1;
         self.tickets.insert(ticket, id.clone());
         let mut tsi = Tsi::new(attach.vn, grant, revision, attach.device, true);
+        tsi.wanted = attach.state;
         tsi.waiting = Some(Waiting {
             call,
             ticket,
             applied: false,
-            acknowledged: false,
+            acknowledged: attach.state == State::Associated,
             created,
             before,
+            associated: false,
             rejected: BTreeSet::new(),
         });
         self.insert_tsi(tsi);
         self.timers.set(Timer::Acknowledge(id.clone()), now + self.config.timing.acknowledge);
         self.save();
-        self.activate(&id, Some(ticket));
+        self.put_in_place(&id, Some(ticket));
     }
 
     /// The data plane's answer to a change with a ticket.
@@ -168,9 +172,13 @@ impl Core {
         self.timers.cancel(&Timer::Acknowledge(id.clone()));
         if let Some(tsi) = self.tsis.get(id) {
             let attached = self.attached(tsi, false);
-            let epoch = tsi.grant.epoch;
+            let epoch = attached.epoch;
+            let notice = match tsi.state {
+                State::Associated => Notice::Associated(id.clone()),
+                State::Activated => Notice::Activated(id.clone(), epoch),
+            };
             self.save();
-            self.notice(Notice::Activated(id.clone(), epoch));
+            self.notice(notice);
             self.outputs.push_back(Output::Attached(waiting.call, Ok(attached)));
         }
     }
@@ -187,7 +195,7 @@ impl Core {
     /// Takes back an attach that cannot be finished, so that nothing is half done: a grant that it made is
     /// released, and what was here before waits out its grace time.
     pub(super) fn fail_attach(&mut self, id: &TsiId, refused: Refused) {
-        if self.tsis.get(id).is_none_or(|t| t.waiting.is_none()) {
+        if self.tsis.get(id).is_none_or(|t| t.waiting.is_none()) || self.fail_activate(id, &refused) {
             return;
         }
         let context = self.vns.get(&id.vni).cloned();
@@ -280,7 +288,9 @@ impl Core {
         let name = tsi.device.name.clone();
         if tsi.waiting.is_some() {
             self.fail_attach(&id, Refused::Datapath { reason: format!("device {name} went away") });
-        } else {
+        }
+        // What was Associated before the call that has failed still is.
+        if self.tsis.contains_key(&id) {
             self.notice(Notice::DeviceGone(id.clone(), name));
             self.timers.set(Timer::Grace(id), now + self.config.timing.grace);
         }
@@ -307,7 +317,9 @@ impl Core {
         if waiting {
             let reason = format!("device {} was replaced by another of its name", device.name);
             self.fail_attach(&id, Refused::Datapath { reason });
-            return;
+            if !self.tsis.contains_key(&id) {
+                return;
+            }
         }
         self.withdraw(&id);
         if self.vaps.get(&old) == Some(&id) {
@@ -323,7 +335,7 @@ impl Core {
         if lost {
             self.deactivate(&id);
         } else {
-            self.activate(&id, None);
+            self.put_in_place(&id, None);
         }
         self.unsaved = true;
     }

@@ -1,5 +1,6 @@
 //! What goes into the core and what comes out: everything it receives or sends is a value.
 
+use super::tsi::State;
 use ::core::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -23,7 +24,7 @@ pub struct Device {
     pub kind: VapKind,
 }
 
-/// Attach a device to a VN: Associate and Activate in one (requirements H1 to H3, A1).
+/// Attach a device to a VN: Associate it, and Activate it if so wanted (requirements H1 to H3, A1).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Attach {
     /// The VN's name.
@@ -36,6 +37,8 @@ pub struct Attach {
     pub mac: Option<TsMac>,
     /// The addresses; one of each family assigned when none of it is named.
     pub ips: BTreeSet<TenantIp>,
+    /// Whether it is to carry traffic, too.
+    pub state: State,
 }
 
 /// What is kept across restarts, one for each tenant system.
@@ -50,6 +53,14 @@ pub struct Attachment {
     pub tap: bool,
     /// The grant, as last heard.
     pub grant: Grant,
+    /// Whether it is to carry traffic.
+    #[serde(default = "carries", skip_serializing_if = "Clone::clone")]
+    pub activated: bool,
+}
+
+/// What an earlier version kept carried traffic.
+const fn carries() -> bool {
+    true
 }
 
 /// What the agent is told of the fabric by the Oracle's watches.
@@ -217,6 +228,10 @@ pub struct Attached {
     pub grant: Grant,
     /// Largest IP packet, octets.
     pub mtu: u16,
+    /// Its epoch here: the owner's, or that of who is next.
+    pub epoch: Epoch,
+    /// Associated, or Activated as well.
+    pub state: State,
     /// Whether it was attached so before.
     pub already: bool,
 }
@@ -268,10 +283,12 @@ pub enum Output {
     },
     /// Call an Oracle's /v1.
     Call(ApiCall),
-    /// Answer a local attach.
+    /// Answer a local attach or Activate.
     Attached(CallId, Result<Attached, Refused>),
     /// Answer a local detach.
     Detached(CallId, Result<(), Refused>),
+    /// Answer a local Deactivate.
+    Deactivated(CallId, Result<(), Refused>),
     /// Write these to disk in place of what was there.
     Persist(Vec<Attachment>),
     /// Tell the operator.
@@ -281,8 +298,12 @@ pub enum Output {
 /// What an operator would want to read in the log.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Notice {
+    /// An interface was Associated.
+    Associated(TsiId),
     /// An interface was Activated.
     Activated(TsiId, Epoch),
+    /// An interface was Deactivated because the hypervisor said so.
+    Deactivated(TsiId),
     /// An interface lost its grant to another NVE and was Deactivated.
     LostGrant(TsiId),
     /// An interface's device went away.

@@ -32,6 +32,7 @@ mod release;
 mod resolver;
 mod session;
 mod solicit;
+mod states;
 mod subscribe;
 #[cfg(test)]
 mod tests;

@@ -144,7 +144,10 @@ impl Core {
         let activated = tsi.state == State::Activated;
         if tsi.waiting.is_some() {
             self.fail_attach(id, Refused::Registration { tsi: id.clone() });
-            return;
+            // What was Associated before the call that has failed is still here, and lost.
+            if !self.tsis.contains_key(id) {
+                return;
+            }
         }
         self.deactivate(id);
         self.leave(id);

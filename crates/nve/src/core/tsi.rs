@@ -5,7 +5,7 @@ use super::messages::Registering;
 use super::{Attached, Attachment, CallId, Core, Device, Output, Ticket, Timer};
 use std::collections::{BTreeMap, BTreeSet};
 use weft_datapath::{IfIndex, Location, Neighbour, Op, Vap, VapKind};
-use weft_model::{Eid, Grant, TenantIp, Time, TsiId, TsiName, VnName, Vni, digest::Digest};
+use weft_model::{Eid, Epoch, Grant, TenantIp, Time, TsiId, TsiName, VnName, Vni, digest::Digest};
 
 /// RFC 8394 section 4.2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,6 +27,8 @@ pub struct Tsi {
     /// Whether the device exists.
     pub present: bool,
     pub state: State,
+    /// What the hypervisor wants it to be.
+    pub wanted: State,
     /// Granted to somebody else or nobody: not to be Activated until that changes.
     pub lost: bool,
     /// The attach that waits for this one to be ready.
@@ -50,6 +52,8 @@ pub struct Waiting {
     pub created: bool,
     /// The device it was at before, whose grace time was not over.
     pub before: Option<Device>,
+    /// It was Associated before and is again if the call fails.
+    pub associated: bool,
     /// The Oracles that refused the registration.
     pub rejected: BTreeSet<usize>,
 }
@@ -64,6 +68,7 @@ impl Tsi {
             device,
             present,
             state: State::Associated,
+            wanted: State::Activated,
             lost: false,
             waiting: None,
             claims: BTreeMap::new(),
@@ -105,9 +110,13 @@ impl Core {
             let present = found.is_some();
             let kind = if attachment.tap { VapKind::Tap } else { VapKind::Veth };
             let device = found.unwrap_or(Device { name: attachment.device, index: IfIndex(0), kind });
-            self.insert_tsi(Tsi::new(attachment.vn, attachment.grant, 0, device, present));
+            let mut tsi = Tsi::new(attachment.vn, attachment.grant, 0, device, present);
+            if !attachment.activated {
+                tsi.wanted = State::Associated;
+            }
+            self.insert_tsi(tsi);
             if present {
-                self.activate(&id, None);
+                self.put_in_place(&id, None);
             } else {
                 self.timers.set(Timer::Grace(id), now + self.config.timing.grace);
             }
@@ -166,6 +175,19 @@ impl Core {
         if members.is_empty() {
             self.members.remove(&id.vni);
             self.forget_vn(id.vni);
+        }
+    }
+
+    /// Makes an interface that is granted and whose device is there what it is wanted to be.
+    pub(super) fn put_in_place(&mut self, id: &TsiId, ticket: Option<Ticket>) {
+        match self.tsis.get(id).map(|tsi| tsi.wanted) {
+            Some(State::Activated) => self.activate(id, ticket),
+            Some(State::Associated) => {
+                // The grant may have brought another VN Context along.
+                self.review_vn(id.vni);
+                self.close(id, ticket);
+            }
+            None => {}
         }
     }
 
@@ -252,11 +274,18 @@ impl Core {
     /// every frame, or the tenant system would talk to the host itself.
     pub(super) fn deactivate(&mut self, id: &TsiId) {
         self.withdraw(id);
+        self.close(id, None);
+    }
+
+    /// A VAP at its device lets nothing through.
+    fn close(&mut self, id: &TsiId, ticket: Option<Ticket>) {
         let Some(tsi) = self.tsis.get(id).filter(|t| t.present) else { return };
         let (device, closed) = (tsi.device.index, self.vap(&tsi.grant, tsi.device.kind, false));
         self.end_orphan(device);
-        if self.tables.vaps.get(&device) != Some(&closed) {
-            self.apply(Op::SetVap(device, closed));
+        if ticket.is_some() || self.tables.vaps.get(&device) != Some(&closed) {
+            let op = Op::SetVap(device, closed);
+            self.tables.apply(&op);
+            self.outputs.push_back(Output::Apply(op, ticket));
         }
     }
 
@@ -270,10 +299,17 @@ impl Core {
 
     /// Takes an interface out of service but for its VAP; the grant stays.
     pub(super) fn withdraw(&mut self, id: &TsiId) {
+        self.take_out(id, true);
+    }
+
+    /// The same; the Oracle is told if `told`.
+    pub(super) fn take_out(&mut self, id: &TsiId, told: bool) {
         let Some(tsi) = self.tsis.get_mut(id).filter(|t| t.state == State::Activated) else { return };
         tsi.state = State::Associated;
         let (grant, device) = (tsi.grant.clone(), tsi.device.index);
-        self.register(id, Registering::Withdrawn);
+        if told {
+            self.register(id, Registering::Withdrawn);
+        }
         if let Some(tsi) = self.tsis.get_mut(id) {
             tsi.sent.clear();
             tsi.digest = Digest::default();
@@ -321,8 +357,8 @@ impl Core {
             let gone: Vec<Eid> = eids(&old).into_iter().filter(|eid| !kept.contains(eid)).collect();
             self.remove_local(id, &gone);
         }
-        if activated || (regained && present) {
-            self.activate(id, None);
+        if present && !self.tsis.get(id).is_none_or(|tsi| tsi.lost) {
+            self.put_in_place(id, None);
         }
         self.unsaved = true;
     }
@@ -341,8 +377,14 @@ impl Core {
         }
     }
 
+    /// The epoch of an interface at this NVE.
+    pub(super) fn epoch_of(&self, tsi: &Tsi) -> Epoch {
+        tsi.grant.epoch_of(self.config.xtr_id).unwrap_or(tsi.grant.epoch)
+    }
+
     pub(super) fn attached(&self, tsi: &Tsi, already: bool) -> Attached {
-        Attached { vn: tsi.vn.clone(), grant: tsi.grant.clone(), mtu: self.config.tenant_mtu, already }
+        let (mtu, state, epoch) = (self.config.tenant_mtu, tsi.state, self.epoch_of(tsi));
+        Attached { vn: tsi.vn.clone(), grant: tsi.grant.clone(), mtu, epoch, state, already }
     }
 
     /// What must outlive the agent: everything attached and not lost.
@@ -354,6 +396,7 @@ impl Core {
             device: t.device.name.clone(),
             tap: t.device.kind == VapKind::Tap,
             grant: t.grant.clone(),
+            activated: t.wanted == State::Activated,
         })
         .collect()
     }

@@ -63,6 +63,39 @@ fn vns_are_created_and_refused() {
     });
 }
 
+/// Requirements V2, V5, V10.
+#[test]
+fn a_move_is_the_owners_or_an_operators_to_begin_and_to_call_off() {
+    in_namespace(async || {
+        let f = Fabric::with(2, |_| ()).await;
+        let (one, two) = (f.join(1).await, f.join(2).await);
+        f.vn("red", &["10.0.0.0/29", "fd00::/64"]).await;
+        let web1 = (name("red"), name("web1"));
+        let got = one.grant("red", "web1").await.unwrap();
+        let (code, status, message) = refusal(two.client.name_next(&web1.0, &web1.1, two.name.clone()).await);
+        assert_eq!((code, status), (Code::GrantedElsewhere, 409));
+        assert!(message.contains("'host1' (epoch 1)"), "{message}");
+        assert_eq!(refusal(f.operator.name_next(&web1.0, &web1.1, name("none")).await).0, Code::NotFound);
+        assert_eq!(
+            refusal(one.client.name_next(&web1.0, &web1.1, one.name.clone()).await).0,
+            Code::BadRequest
+        );
+        for client in [&f.operator, &one.client] {
+            let view = client.name_next(&web1.0, &web1.1, two.name.clone()).await.unwrap();
+            assert_eq!(view.nve, one.name);
+            assert_eq!(view.grant.next.map(|next| (next.nve, next.epoch.get())), Some((two.id, 2)));
+        }
+        // Both see it, and who is next takes the very same grant.
+        let seen = two.client.grants().await.unwrap().items;
+        assert_eq!(seen.iter().map(|view| &view.grant.mac).collect::<Vec<_>>(), [&got.grant.mac]);
+        assert_eq!(two.grant("red", "web1").await.unwrap().grant.ips, got.grant.ips);
+        let view = f.operator.call_off(&web1.0, &web1.1).await.unwrap();
+        assert_eq!((view.grant.next, view.grant.epoch.get()), (None, 3));
+        assert_eq!(two.client.grants().await.unwrap().items, []);
+        assert_eq!(refusal(two.client.call_off(&web1.0, &web1.1).await).0, Code::GrantedElsewhere);
+    });
+}
+
 #[test]
 fn grants_are_taken_found_refused_and_released() {
     in_namespace(async || {

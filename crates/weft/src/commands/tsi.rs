@@ -1,12 +1,12 @@
 //! `weft tsi`: a thin client of this host's NVE.
 
 use super::client;
-use crate::cli::{Kind, Socket, TsiCommand};
+use crate::cli::{Kind, Place, Socket, TsiCommand, Which};
 use crate::error::CommandError;
-use crate::output::{self, Column};
+use crate::output::{self, Column, Format};
 use weft_api::{
-    ClientError, LocalClient,
-    local::{Attach, DeviceKind},
+    ClientError, LocalClient, Message,
+    local::{Attach, ChangeState, DeviceKind, State},
 };
 
 /// How attached interfaces are shown.
@@ -21,6 +21,9 @@ pub(super) const COLUMNS: &[Column] = &[
     ("state", "/state"),
     ("epoch", "/epoch"),
 ];
+
+/// How a move is shown.
+const MOVE_COLUMNS: &[Column] = &[("vn", "/vn"), ("name", "/grant/tsi/name"), ("nve", "/nve")];
 
 /// A client of the NVE; an unreachable one is told with what to do.
 pub(super) fn nve(socket: &Socket) -> Result<LocalClient, CommandError> {
@@ -41,15 +44,29 @@ pub(super) fn unreachable<'a>(socket: &'a Socket) -> impl Fn(ClientError) -> Com
 
 pub(super) async fn run(command: TsiCommand) -> Result<(), CommandError> {
     match command {
-        TsiCommand::Attach { vn, name, device, kind, mac, ip, socket, output } => {
-            let kind = kind.map(|kind| match kind {
-                Kind::Veth => DeviceKind::Veth,
-                Kind::Tap => DeviceKind::Tap,
-            });
-            let ips = ip.into_iter().collect();
-            let attach = Attach { vn, name, device, kind, mac, ips, request_id: None };
-            let tsi = nve(&socket)?.attach(&attach).await.map_err(unreachable(&socket))?;
-            output::print(&output::one(output.output, &tsi, COLUMNS)?)
+        TsiCommand::Attach(place) => place_at(place, State::Activated).await,
+        TsiCommand::Associate(place) => place_at(place, State::Associated).await,
+        TsiCommand::Activate(which) => change_state(which, State::Activated).await,
+        TsiCommand::Deactivate(which) => change_state(which, State::Associated).await,
+        TsiCommand::Move { vn, name, to, cancel: _, access, output } => {
+            let oracle = client(&access)?;
+            let (view, message) = match to {
+                Some(to) => {
+                    let message = format!(
+                        "{vn}/{name} may be associated on '{to}' now, and is there once it is activated"
+                    );
+                    (oracle.name_next(&vn, &name, to).await?, message)
+                }
+                None => {
+                    let view = oracle.call_off(&vn, &name).await?;
+                    let message = format!("{vn}/{name} stays on '{}'", view.nve);
+                    (view, message)
+                }
+            };
+            match output.output {
+                Format::Table => output::print(&output::done(output.output, &Message { message })?),
+                _ => output::print(&output::one(output.output, &view, MOVE_COLUMNS)?),
+            }
         }
         TsiCommand::Detach { vn, name, force, socket, output } => {
             let message = nve(&socket)?.detach(&vn, &name, force).await.map_err(unreachable(&socket))?;
@@ -64,4 +81,25 @@ pub(super) async fn run(command: TsiCommand) -> Result<(), CommandError> {
             output::print(&output::list(output.output, &tsis.items, COLUMNS)?)
         }
     }
+}
+
+/// Attaches, in that state.
+async fn place_at(place: Place, state: State) -> Result<(), CommandError> {
+    let Place { vn, name, device, kind, mac, ip, socket, output } = place;
+    let kind = kind.map(|kind| match kind {
+        Kind::Veth => DeviceKind::Veth,
+        Kind::Tap => DeviceKind::Tap,
+    });
+    let attach =
+        Attach { vn, name, device, kind, mac, ips: ip.into_iter().collect(), state, request_id: None };
+    let tsi = nve(&socket)?.attach(&attach).await.map_err(unreachable(&socket))?;
+    output::print(&output::one(output.output, &tsi, COLUMNS)?)
+}
+
+/// Activates or Deactivates.
+async fn change_state(which: Which, state: State) -> Result<(), CommandError> {
+    let Which { vn, name, socket, output } = which;
+    let change = ChangeState { state, request_id: None };
+    let message = nve(&socket)?.change_state(&vn, &name, &change).await.map_err(unreachable(&socket))?;
+    output::print(&output::done(output.output, &message)?)
 }

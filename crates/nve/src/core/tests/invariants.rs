@@ -48,11 +48,15 @@ fn interfaces(core: &Core) {
             assert_eq!(core.vaps[&tsi.device.index], *id);
             let vap = &core.tables.vaps[&tsi.device.index];
             assert_eq!((vap.vni, vap.activated), (id.vni, tsi.state == State::Activated), "open or closed");
+            assert!(tsi.lost || (vap.mac, &vap.ips) == (tsi.grant.mac, &tsi.grant.ips));
             vaps.insert(tsi.device.index);
         }
         if let Some(waiting) = &tsi.waiting {
-            assert!(tsi.state == State::Activated && !tsi.lost);
+            assert!(!tsi.lost);
             assert_eq!(core.tickets.contains_key(&waiting.ticket), !waiting.applied);
+        }
+        if tsi.present && !tsi.lost {
+            assert_eq!(tsi.state, tsi.wanted, "{id}");
         }
         if tsi.state == State::Activated {
             assert!(tsi.present && !tsi.lost, "in service without a device or a grant");

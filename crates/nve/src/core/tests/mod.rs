@@ -23,5 +23,6 @@ mod push;
 mod resolve;
 mod session;
 mod solicit;
+mod states;
 mod translate;
 mod world;

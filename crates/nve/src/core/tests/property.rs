@@ -1,6 +1,6 @@
 //! Any sequence of inputs: nothing panics, and the invariants hold after each.
 
-use super::super::{ApiCall, CallId, Fact, Granted, Limits, Session};
+use super::super::{ApiCall, CallId, Fact, Granted, Limits, Session, TsiState};
 use super::oracle::{self, Asked, Heard, Rec};
 use super::world::*;
 use ::core::net::IpAddr;
@@ -11,7 +11,9 @@ use weft_datapath::{IfIndex, PuntReason};
 use weft_lisp::tcp::{
     Body, Group, GroupEvent, Membership, MembershipEvent, RejectReason, Signal, SubscribeError,
 };
-use weft_model::{Bum, Eid, Epoch, Grant, Learning, Miss, TenantIp, TsiId, VnSpec, digest::Digest};
+use weft_model::{
+    Bum, Eid, Epoch, Grant, Learning, Miss, Successor, TenantIp, TsiId, VnSpec, digest::Digest,
+};
 
 /// What may happen. Numbers choose among few names, devices and addresses, so that they meet.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +21,11 @@ enum Input {
     Attach {
         tsi: u32,
         device: u32,
+        only: bool,
+    },
+    Wanted {
+        tsi: u32,
+        active: bool,
     },
     Detach {
         tsi: u32,
@@ -130,7 +137,9 @@ fn input() -> impl Strategy<Value = Input> {
     use Input::*;
     let (n, v) = (0_u32..7, prop_oneof![0_u16..8, Just(4_095), Just(2_048)]);
     prop_oneof![
-        6 => (1_u32..5, 1_u32..5).prop_map(|(tsi, device)| Attach { tsi, device }),
+        6 => (1_u32..5, 1_u32..5, prop::bool::weighted(0.3))
+            .prop_map(|(tsi, device, only)| Attach { tsi, device, only }),
+        4 => (1_u32..5, any::<bool>()).prop_map(|(tsi, active)| Wanted { tsi, active }),
         2 => (1_u32..5, any::<bool>()).prop_map(|(tsi, force)| Detach { tsi, force }),
         8 => (0_u8..6, 1_u32..5).prop_map(|(verdict, addresses)| Called { verdict, addresses }),
         4 => prop::bool::weighted(0.8).prop_map(|ok| Applied { ok }),
@@ -183,6 +192,13 @@ fn tsi_name(n: u32) -> String {
 fn some_grant(n: u32, addresses: u32, epoch: u32) -> Grant {
     let mut grant = grant(&tsi_name(n), n);
     grant.epoch = Epoch::new(epoch).unwrap();
+    // Some are on the move, here or away.
+    let moves = Successor { nve: OTHER, epoch: grant.epoch.next() };
+    match (n + addresses + epoch) % 7 {
+        0 => grant.next = Some(moves),
+        1 => (grant.owner, grant.next) = (OTHER, Some(Successor { nve: ME, ..moves })),
+        _ => {}
+    }
     // Now and then one of somebody else's: lists and answers cross.
     grant.ips = BTreeSet::from([ip(V4, addresses), ip(V6, n)]);
     grant
@@ -202,7 +218,7 @@ impl Run {
                 Seen::Heard(oracle, Heard::Membership(id, ..) | Heard::Mappings(id, _)) => {
                     self.subscribed.push((oracle, id));
                 }
-                Seen::Attached(call, _) | Seen::Detached(call, _) => {
+                Seen::Attached(call, _) | Seen::Detached(call, _) | Seen::Deactivated(call, _) => {
                     assert!(self.answered.insert(call), "{call:?} is answered twice");
                 }
                 _ => {}
@@ -213,9 +229,22 @@ impl Run {
     fn act(&mut self, input: Input) {
         let w = &mut self.w;
         match input {
-            Input::Attach { tsi, device: n } => {
-                let call = w.attach(attach(&tsi_name(tsi), n));
+            Input::Attach { tsi, device: n, only } => {
+                let mut wanted = attach(&tsi_name(tsi), n);
+                if only {
+                    wanted.state = TsiState::Associated;
+                }
+                let call = w.attach(wanted);
                 self.called.insert(call);
+            }
+            Input::Wanted { tsi, active } => {
+                let call = w.call();
+                self.called.insert(call);
+                if active {
+                    w.core.handle_activate(w.now, call, red(), name(&tsi_name(tsi)));
+                } else {
+                    w.core.handle_deactivate(call, red(), name(&tsi_name(tsi)));
+                }
             }
             Input::Detach { tsi, force } => {
                 let call = w.call();

@@ -2,7 +2,7 @@
 
 use super::super::{
     ApiCall, Attach, Attached, Attachment, CallId, Config, Core, Device, Fact, Granted, Limits, Notice,
-    OracleAddr, Output, Refused, Session, Ticket, Timing,
+    OracleAddr, Output, Refused, Session, Ticket, Timing, TsiState,
 };
 use super::oracle::{self, Asked, Heard, Rec};
 use ::core::net::{IpAddr, SocketAddr};
@@ -104,7 +104,14 @@ pub fn device(n: u32) -> Device {
 }
 
 pub fn attach(text: &str, n: u32) -> Attach {
-    Attach { vn: red(), name: name(text), device: device(n), mac: None, ips: BTreeSet::new() }
+    Attach {
+        vn: red(),
+        name: name(text),
+        device: device(n),
+        mac: None,
+        ips: BTreeSet::new(),
+        state: TsiState::Activated,
+    }
 }
 
 pub fn config(f: Family) -> Config {
@@ -137,6 +144,7 @@ pub enum Seen {
     Call(ApiCall),
     Attached(CallId, Result<Attached, Refused>),
     Detached(CallId, Result<(), Refused>),
+    Deactivated(CallId, Result<(), Refused>),
     Persist(Vec<Attachment>),
     Notice(Notice),
 }
@@ -216,6 +224,17 @@ impl World {
         let call = self.call();
         self.core.handle_attach(call, attach);
         call
+    }
+
+    pub fn activate(&mut self, text: &str) -> CallId {
+        let call = self.call();
+        self.core.handle_activate(self.now, call, red(), name(text));
+        call
+    }
+
+    pub fn deactivate(&mut self, text: &str) {
+        let call = self.call();
+        self.core.handle_deactivate(call, red(), name(text));
     }
 
     pub fn granted(&mut self, call: CallId, grant: Grant) -> Vec<Seen> {
@@ -345,6 +364,7 @@ impl World {
                 Output::Call(call) => Seen::Call(call),
                 Output::Attached(call, result) => Seen::Attached(call, result),
                 Output::Detached(call, result) => Seen::Detached(call, result),
+                Output::Deactivated(call, result) => Seen::Deactivated(call, result),
                 Output::Persist(attachments) => Seen::Persist(attachments),
                 Output::Notice(notice) => Seen::Notice(notice),
             });

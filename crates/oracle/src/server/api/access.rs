@@ -77,7 +77,8 @@ fn need(method: &Method, path: &str) -> Need {
             | "/v1/nves/{name}/{what}",
         ) => Need::Person,
         (&Method::POST, "/v1/grants" | "/v1/grants/{vn}/{tsi}/addresses")
-        | (&Method::DELETE, "/v1/grants/{vn}/{tsi}") => Need::Holder,
+        | (&Method::PUT, "/v1/grants/{vn}/{tsi}/next")
+        | (&Method::DELETE, "/v1/grants/{vn}/{tsi}" | "/v1/grants/{vn}/{tsi}/next") => Need::Holder,
         (&Method::POST, "/v1/renew") => Need::Nve,
         _ => Need::Operator,
     }
@@ -188,6 +189,7 @@ mod tests {
             lines,
             [
                 "DELETE /v1/grants/{vn}/{tsi} no",
+                "DELETE /v1/grants/{vn}/{tsi}/next no",
                 "DELETE /v1/nves/{name} o",
                 "DELETE /v1/vns/{name} o",
                 "DELETE /v1/xtrs/{name} o",
@@ -213,6 +215,7 @@ mod tests {
                 "POST /v1/tokens o",
                 "POST /v1/vns o",
                 "POST /v1/xtrs o",
+                "PUT /v1/grants/{vn}/{tsi}/next no",
             ]
         );
     }

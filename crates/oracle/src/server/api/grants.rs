@@ -17,7 +17,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use std::sync::Arc;
-use weft_api::{ErrorBody, Event, GrantReply, GrantRequest, GrantView, List, Message, TakeAddress};
+use weft_api::{ErrorBody, Event, GrantReply, GrantRequest, GrantView, List, Message, NameNext, TakeAddress};
 
 /// List the grants: an NVE sees its own.
 #[utoipa::path(
@@ -113,6 +113,45 @@ pub(super) async fn take_address(
     query.only(&[])?;
     let (granted, revision) = app.registry.take_address(vn, tsi, take.ip, identity.caller()?).await?;
     Ok(Json(reply(granted, revision)))
+}
+
+/// Say where a tenant system moves to: its owner, or an operator.
+#[utoipa::path(
+    put, path = "/v1/grants/{vn}/{tsi}/next", tag = "grants", request_body = NameNext,
+    params(("vn" = String, Path), ("tsi" = String, Path)),
+    responses((status = 200, body = GrantView), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody),
+        (status = 404, body = ErrorBody), (status = 409, body = ErrorBody))
+)]
+pub(super) async fn name_next(
+    State(app): State<Arc<App>>,
+    Extension(identity): Extension<Identity>,
+    Names([vn, tsi]): Names<2>,
+    query: Query,
+    Body(NameNext { nve }): Body<NameNext>,
+) -> Answer<GrantView> {
+    query.only(&[])?;
+    let (view, _) = app.registry.name_next(vn, tsi, nve.clone(), identity.caller()?).await?;
+    tracing::info!(vn = %view.vn, tsi = %view.grant.tsi.name, from = %view.nve, to = %nve, "moves");
+    Ok(Json(view))
+}
+
+/// Call a move off: the owner, who was to be next, or an operator.
+#[utoipa::path(
+    delete, path = "/v1/grants/{vn}/{tsi}/next", tag = "grants",
+    params(("vn" = String, Path), ("tsi" = String, Path)),
+    responses((status = 200, body = GrantView), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody),
+        (status = 409, body = ErrorBody))
+)]
+pub(super) async fn call_off(
+    State(app): State<Arc<App>>,
+    Extension(identity): Extension<Identity>,
+    Names([vn, tsi]): Names<2>,
+    query: Query,
+) -> Answer<GrantView> {
+    query.only(&[])?;
+    let (view, _) = app.registry.call_off(vn, tsi, identity.caller()?).await?;
+    tracing::info!(vn = %view.vn, tsi = %view.grant.tsi.name, at = %view.nve, "stays");
+    Ok(Json(view))
 }
 
 /// Give a tenant system back; an operator says `force`.

@@ -58,6 +58,7 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(grants::list, grants::create))
         .routes(routes!(grants::release))
         .routes(routes!(grants::take_address))
+        .routes(routes!(grants::name_next, grants::call_off))
         .routes(routes!(xtrs::list, xtrs::create))
         .routes(routes!(xtrs::remove))
         .routes(routes!(views::tsis))

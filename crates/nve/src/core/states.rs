@@ -1,0 +1,99 @@
+//! Activate and Deactivate as calls of their own: a hypervisor prepares an interface where a tenant system moves to,
+//! and takes it out of service where it moves from (RFC 8394 section 4.2; requirements H3, H5, V3, V4).
+
+use super::tsi::{State, Waiting};
+use super::{CallId, Core, Notice, Output, Refused, Ticket, Timer};
+use std::collections::BTreeSet;
+use weft_model::{Time, TsiId, TsiName, VnName};
+
+impl Core {
+    /// A local call to Activate what is Associated; answered by [`Output::Attached`]. If it fails, it is Associated as
+    /// before.
+    pub fn handle_activate(&mut self, now: Time, call: CallId, vn: VnName, name: TsiName) {
+        self.now = now;
+        let id = match self.attached_here(vn, name) {
+            Ok(id) => id,
+            Err(refused) => return self.outputs.push_back(Output::Attached(call, Err(refused))),
+        };
+        let Some(tsi) = self.tsis.get(&id) else { return };
+        if !tsi.present {
+            let reason = format!("device {} is gone", tsi.device.name);
+            self.outputs.push_back(Output::Attached(call, Err(Refused::Datapath { reason })));
+            return;
+        }
+        if tsi.state == State::Activated {
+            let attached = self.attached(tsi, true);
+            self.outputs.push_back(Output::Attached(call, Ok(attached)));
+            return;
+        }
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        self.tickets.insert(ticket, id.clone());
+        if let Some(tsi) = self.tsis.get_mut(&id) {
+            tsi.wanted = State::Activated;
+            tsi.waiting = Some(Waiting {
+                call,
+                ticket,
+                applied: false,
+                acknowledged: false,
+                created: false,
+                before: None,
+                associated: true,
+                rejected: BTreeSet::new(),
+            });
+        }
+        self.unsaved = true;
+        self.timers.set(Timer::Acknowledge(id.clone()), now + self.config.timing.acknowledge);
+        self.activate(&id, Some(ticket));
+    }
+
+    /// Whether what fails is an Activate: then the interface is Associated again.
+    pub(super) fn fail_activate(&mut self, id: &TsiId, refused: &Refused) -> bool {
+        let Some(tsi) = self.tsis.get_mut(id) else { return false };
+        let Some(waiting) = tsi.waiting.take_if(|waiting| waiting.associated) else { return false };
+        tsi.wanted = State::Associated;
+        self.tickets.remove(&waiting.ticket);
+        self.timers.cancel(&Timer::Acknowledge(id.clone()));
+        self.deactivate(id);
+        self.unsaved = true;
+        self.save();
+        self.outputs.push_back(Output::Attached(waiting.call, Err(refused.clone())));
+        true
+    }
+
+    /// A local call to Deactivate what is Activated; answered by [`Output::Deactivated`]. Its grant and its device stay.
+    ///
+    /// Of one that moves the Oracle is not told: whoever sends to it goes on sending here until it is Activated where
+    /// it moves to, instead of learning that it is nowhere.
+    pub fn handle_deactivate(&mut self, call: CallId, vn: VnName, name: TsiName) {
+        let answer = match self.attached_here(vn, name) {
+            Ok(id) => {
+                let moves = self
+                    .tsis
+                    .get(&id)
+                    .is_some_and(|tsi| tsi.grant.next.is_some_and(|next| next.nve != self.config.xtr_id));
+                self.take_out(&id, !moves);
+                self.deactivate(&id);
+                if let Some(tsi) = self.tsis.get_mut(&id).filter(|tsi| tsi.wanted == State::Activated) {
+                    tsi.wanted = State::Associated;
+                    self.unsaved = true;
+                    self.notice(Notice::Deactivated(id));
+                }
+                self.save();
+                Ok(())
+            }
+            Err(refused) => Err(refused),
+        };
+        self.outputs.push_back(Output::Deactivated(call, answer));
+    }
+
+    fn attached_here(&self, vn: VnName, name: TsiName) -> Result<TsiId, Refused> {
+        if self.is_busy(&vn, &name) {
+            return Err(Refused::Busy { vn, name });
+        }
+        match self.find(&vn, &name).filter(|tsi| !tsi.lost) {
+            Some(tsi) => Ok(tsi.grant.tsi.clone()),
+            None => Err(Refused::NotAttached { vn, name }),
+        }
+    }
+}

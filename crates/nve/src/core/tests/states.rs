@@ -1,0 +1,188 @@
+//! Associate, Activate and Deactivate one by one: requirements H2, H3, H5, V3 to V5.
+
+use super::super::{Attached, Notice, Refused, Session, TsiState};
+use super::oracle::{self, Heard};
+use super::world::*;
+use weft_datapath::{Location, Op};
+use weft_lisp::tcp::RejectReason;
+use weft_model::{Grant, Successor};
+
+/// web moves here from another NVE.
+fn coming() -> Grant {
+    let here = grant("web", 1);
+    let next = Some(Successor { nve: ME, epoch: here.epoch.next() });
+    Grant { owner: OTHER, next, ..here }
+}
+
+fn associated(w: &mut World, granted: Grant) -> Vec<Seen> {
+    let mut wanted = attach("web", 1);
+    wanted.state = TsiState::Associated;
+    let call = w.attach(wanted);
+    w.seen();
+    w.granted(call, granted)
+}
+
+fn attached(seen: &[Seen]) -> Option<&Result<Attached, Refused>> {
+    seen.iter().find_map(|s| if let Seen::Attached(_, result) = s { Some(result) } else { None })
+}
+
+fn open(w: &World) -> bool {
+    w.tables.vaps.get(&device(1).index).is_some_and(|vap| vap.activated)
+}
+
+fn wanted(w: &World) -> Vec<bool> {
+    w.core.attachments().iter().map(|a| a.activated).collect()
+}
+
+#[test]
+fn h2_what_is_associated_is_held_and_nothing_passes() {
+    for f in BOTH {
+        let mut w = World::started(f, &[]);
+        let seen = associated(&mut w, coming());
+        let done = attached(&seen).unwrap().as_ref().unwrap();
+        assert_eq!((done.state, done.epoch.get(), done.already), (TsiState::Associated, 6, false));
+        assert!(seen.contains(&Seen::Notice(Notice::Associated(id("web")))));
+        assert_eq!(registered(&seen), [], "its owner is another");
+        assert!(!open(&w) && w.tables.vaps.len() == 1, "a closed VAP keeps it from the host");
+        assert!(w.tables.fdb.is_empty() && w.tables.neighbours.is_empty());
+        assert_eq!(wanted(&w), [false], "and after a restart as well");
+        // Once more, it is so already.
+        let again = associated(&mut w, coming());
+        assert_eq!(again, []);
+    }
+}
+
+#[test]
+fn v4_activate_registers_at_the_epoch_of_who_is_next() {
+    for f in BOTH {
+        let mut w = World::started(f, &[]);
+        associated(&mut w, coming());
+        let call = w.activate("web");
+        let seen = w.seen();
+        assert!(open(&w));
+        assert_eq!(w.tables.fdb.get(&(vni(), mac(1))), Some(&Location::Local(device(1).index)));
+        let (id_, version) = seen
+            .iter()
+            .find_map(|s| match s {
+                Seen::Heard(0, Heard::Registered { id, version, .. }) => Some((*id, *version)),
+                _ => None,
+            })
+            .unwrap();
+        assert_eq!((version, attached(&seen)), (6, None), "not acknowledged yet");
+        let seen = w.ack(0, id_, mac(1));
+        assert!(
+            matches!(&seen[..], [.., Seen::Attached(c, Ok(a))] if *c == call && a.state == TsiState::Activated)
+        );
+        assert_eq!(wanted(&w), [true]);
+        // Idempotent.
+        w.activate("web");
+        let again = w.seen();
+        assert!(matches!(&again[..], [Seen::Attached(_, Ok(a))] if a.already));
+        // The store says the same a little later: nothing changes.
+        let after = Grant { owner: ME, epoch: coming().next.unwrap().epoch, next: None, ..coming() };
+        let seen = w.grants(11, vec![after]);
+        assert!(
+            !seen.iter().any(|s| matches!(s, Seen::Op(Op::SetVap(_, vap)) if !vap.activated)),
+            "{seen:?}"
+        );
+        assert!(open(&w));
+    }
+}
+
+#[test]
+fn v10_an_activate_that_is_refused_leaves_it_associated() {
+    let mut w = World::started(V4, &[]);
+    associated(&mut w, coming());
+    w.activate("web");
+    let seen = w.seen();
+    let sent = seen.iter().find_map(|s| match s {
+        Seen::Heard(0, Heard::Registered { id, .. }) => Some(*id),
+        _ => None,
+    });
+    let seen = w.hears(0, &oracle::reject(sent.unwrap(), mac(1), RejectReason::NotASitePrefix));
+    assert!(matches!(attached(&seen), Some(Err(Refused::Registration { .. }))), "{seen:?}");
+    assert!(!open(&w) && w.tables.fdb.is_empty());
+    assert_eq!(wanted(&w), [false]);
+    assert!(!seen.iter().any(|s| matches!(s, Seen::Call(_))), "no grant is given back");
+    assert_eq!(w.core.tsis().count(), 1);
+}
+
+#[test]
+fn h5_deactivate_takes_it_out_of_service_and_keeps_what_is_its_own() {
+    for f in BOTH {
+        let mut w = World::started(f, &["web"]);
+        w.deactivate("web");
+        let seen = w.seen();
+        assert!(seen.iter().any(|s| matches!(s, Seen::Deactivated(_, Ok(())))));
+        assert!(!open(&w) && w.tables.vaps.len() == 1 && w.tables.fdb.is_empty());
+        assert!(seen.iter().any(|s| matches!(s, Seen::Heard(0, Heard::Registered { ttl: 0, .. }))));
+        assert_eq!(wanted(&w), [false]);
+        // A new session does not put it back in service, nor does the list of grants.
+        w.session(0, Session::Down);
+        w.session(0, Session::Up);
+        assert_eq!(registered(&w.grants(11, vec![grant("web", 1)])), []);
+        assert!(!open(&w));
+        // Its device goes and comes back: still not.
+        w.core.handle_device_gone(w.now, device(1).index);
+        w.core.handle_device(&device(1));
+        w.seen();
+        assert!(!open(&w) && w.tables.vaps.len() == 1);
+        w.activate("web");
+        w.seen();
+        assert!(open(&w));
+    }
+}
+
+/// Until it is Activated where it goes to, whoever sends to it goes on sending here.
+#[test]
+fn v3_of_what_moves_the_oracle_is_not_told_that_it_is_nowhere() {
+    let mut w = World::started(V4, &["web"]);
+    let moving = Grant {
+        next: Some(Successor { nve: OTHER, epoch: grant("web", 1).epoch.next() }),
+        ..grant("web", 1)
+    };
+    w.grants(11, vec![moving]);
+    assert!(open(&w), "to be on the move takes nothing out of service");
+    w.deactivate("web");
+    let seen = w.seen();
+    assert!(!open(&w) && w.tables.fdb.is_empty());
+    assert!(!seen.iter().any(|s| matches!(s, Seen::Heard(..))), "{seen:?}");
+    // It is Activated there: the grant names this NVE no more.
+    w.grants(12, vec![]);
+    assert!(!open(&w));
+    assert!(w.core.attachments().is_empty());
+}
+
+#[test]
+fn h8_what_is_not_attached_or_busy_is_neither_activated_nor_deactivated() {
+    let mut w = World::started(V4, &[]);
+    for _ in 0..2 {
+        w.activate("web");
+        w.deactivate("web");
+        let seen = w.seen();
+        assert!(matches!(attached(&seen), Some(Err(Refused::NotAttached { .. }))));
+        assert!(seen.iter().any(|s| matches!(s, Seen::Deactivated(_, Err(Refused::NotAttached { .. })))));
+    }
+    w.attach(attach("web", 1));
+    w.seen();
+    w.activate("web");
+    w.deactivate("web");
+    let seen = w.seen();
+    assert!(matches!(attached(&seen), Some(Err(Refused::Busy { .. }))));
+    assert!(seen.iter().any(|s| matches!(s, Seen::Deactivated(_, Err(Refused::Busy { .. })))));
+}
+
+#[test]
+fn v4_a_restart_between_associate_and_activate_forgets_neither() {
+    let mut w = World::started(V6, &[]);
+    associated(&mut w, coming());
+    let kept = w.core.attachments();
+    let mut after = World::new(V6);
+    after.core.restore(after.now, kept, &[device(1)]);
+    after.seen();
+    assert!(!open(&after) && after.tables.vaps.len() == 1);
+    assert!(matches!(after.core.tsis().next(), Some(t) if t.state == TsiState::Associated));
+    after.activate("web");
+    assert!(attached(&after.seen()).unwrap().is_ok(), "without a session nobody acknowledges");
+    assert!(open(&after));
+}

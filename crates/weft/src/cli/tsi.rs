@@ -1,0 +1,137 @@
+//! `weft tsi`.
+
+use super::{Access, Kind, Output, Socket, tenant_ip};
+use clap::{Args, Subcommand};
+use weft_model::{NveName, TenantIp, TsMac, TsiName, VnName};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TsiCommand {
+    /// Attach a device of this host to a virtual network, and set it up: associate and activate in one.
+    #[command(after_help = "Examples:
+  weft tsi attach --vn red --name web1 --device tap0       addresses assigned and printed
+  weft tsi attach --vn red --name web2 --device veth7 --ip 10.0.0.7 --ip fd00::7
+  weft tsi attach --vn red --name web3 --device veth8 --mac 02:00:00:00:00:08")]
+    Attach(Place),
+    /// Prepare an interface without letting anything through: RFC 8394's Associate, where a tenant moves to.
+    #[command(after_help = "Example, a move from h1 to h2:
+  weft tsi move --vn red --name web1 --to h2               by an operator
+  weft tsi associate --vn red --name web1 --device tap3    on h2
+  weft tsi deactivate --vn red --name web1                 on h1, once the tenant is stopped there
+  weft tsi activate --vn red --name web1                   on h2
+  weft tsi de-associate --vn red --name web1               on h1")]
+    Associate(Place),
+    /// Put an associated interface in service.
+    #[command(after_help = "Example: weft tsi activate --vn red --name web1")]
+    Activate(Which),
+    /// Take an interface out of service; its addresses and its device stay its own.
+    #[command(after_help = "Example: weft tsi deactivate --vn red --name web1")]
+    Deactivate(Which),
+    /// As an operator, say where an interface moves to: there it may be associated and activated.
+    #[command(after_help = "Examples:
+  weft tsi move --vn red --name web1 --to h2
+  weft tsi move --vn red --name web1 --cancel              it stays where it is")]
+    Move {
+        /// The virtual network.
+        #[arg(long)]
+        vn: VnName,
+        /// The interface.
+        #[arg(long)]
+        name: TsiName,
+        /// The NVE it moves to.
+        #[arg(long, required_unless_present = "cancel", conflicts_with = "cancel")]
+        to: Option<NveName>,
+        /// It does not move.
+        #[arg(long)]
+        cancel: bool,
+        #[command(flatten)]
+        access: Access,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Detach an interface: its addresses are free again, and its device is set down.
+    #[command(
+        visible_alias = "de-associate",
+        after_help = "Examples:
+  weft tsi detach --vn red --name web1
+  weft tsi detach --vn red --name web1 --force       also while no Oracle answers"
+    )]
+    Detach {
+        /// The virtual network.
+        #[arg(long)]
+        vn: VnName,
+        /// The interface.
+        #[arg(long)]
+        name: TsiName,
+        /// Let go at once, also while no Oracle answers; the grant is released when one does.
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        socket: Socket,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// As an operator, free what was granted to an interface whose host is gone.
+    #[command(after_help = "Example: weft tsi release --vn red --name web1")]
+    Release {
+        /// The virtual network.
+        #[arg(long)]
+        vn: VnName,
+        /// The interface.
+        #[arg(long)]
+        name: TsiName,
+        #[command(flatten)]
+        access: Access,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// List what is attached to this host.
+    #[command(after_help = "Example: weft tsi list -o yaml")]
+    List {
+        #[command(flatten)]
+        socket: Socket,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+/// An interface and the device it is to be at.
+#[derive(Debug, Args)]
+pub(crate) struct Place {
+    /// The virtual network.
+    #[arg(long)]
+    pub(crate) vn: VnName,
+    /// The interface's name in it.
+    #[arg(long)]
+    pub(crate) name: TsiName,
+    /// The device on this host: a TAP, or a veth whose peer is in the tenant's network namespace.
+    #[arg(long)]
+    pub(crate) device: String,
+    /// What the device is [default: asked of the kernel].
+    #[arg(long, value_enum)]
+    pub(crate) kind: Option<Kind>,
+    /// The tenant's MAC address [default: assigned].
+    #[arg(long)]
+    pub(crate) mac: Option<TsMac>,
+    /// An IP address of the tenant; may be repeated [default: one of each family assigned].
+    #[arg(long, value_parser = tenant_ip)]
+    pub(crate) ip: Vec<TenantIp>,
+    #[command(flatten)]
+    pub(crate) socket: Socket,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// An interface that is attached to this host.
+#[derive(Debug, Args)]
+pub(crate) struct Which {
+    /// The virtual network.
+    #[arg(long)]
+    pub(crate) vn: VnName,
+    /// The interface.
+    #[arg(long)]
+    pub(crate) name: TsiName,
+    #[command(flatten)]
+    pub(crate) socket: Socket,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
