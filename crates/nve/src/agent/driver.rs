@@ -115,6 +115,7 @@ pub(super) struct Driver {
     pub(super) attaching: BTreeMap<CallId, Attaching>,
     pub(super) parked: Parked,
     pub(super) detaching: BTreeMap<CallId, Detaching>,
+    pub(super) activating: BTreeMap<CallId, oneshot::Sender<Result<Attached, Refused>>>,
     pub(super) deactivating: BTreeMap<CallId, oneshot::Sender<Result<(), Refused>>>,
     pub(super) next_call: u64,
     pub(super) saver: Saver,
@@ -453,7 +454,7 @@ impl Driver {
             }
             LocalCall::Activate(vn, name, answer) => {
                 let call = self.call_id();
-                self.attaching.insert(call, answer);
+                self.activating.insert(call, answer);
                 self.core.handle_activate(self.clock.now(), call, vn, name);
             }
             LocalCall::Deactivate(vn, name, answer) => {

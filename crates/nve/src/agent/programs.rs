@@ -129,10 +129,15 @@ impl Driver {
         self.let_go(device);
     }
 
-    /// Answers an attach.
+    /// Answers an attach or an Activate.
     pub(super) fn answer_attach(&mut self, call: CallId, result: Result<crate::core::Attached, Refused>) {
+        let result = result.map_err(|refused| self.named(refused));
+        if let Some(answer) = self.activating.remove(&call) {
+            let _ = answer.send(result);
+            return;
+        }
         let Some(Attaching { device, answer, begun }) = self.attaching.remove(&call) else { return };
-        let _ = answer.send(result.map_err(|refused| self.named(refused)));
+        let _ = answer.send(result);
         if begun {
             self.let_go(device);
         }

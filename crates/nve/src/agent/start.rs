@@ -139,6 +139,7 @@ pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>)
         attaching: BTreeMap::new(),
         parked: Default::default(),
         detaching: BTreeMap::new(),
+        activating: BTreeMap::new(),
         deactivating: BTreeMap::new(),
         next_call: 0,
         saver,

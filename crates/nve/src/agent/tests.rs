@@ -88,6 +88,7 @@ fn driver(dir: &Path, pins: &Path, grace: Duration) -> (Driver, mpsc::Receiver<I
         attaching: BTreeMap::new(),
         parked: Default::default(),
         detaching: BTreeMap::new(),
+        activating: BTreeMap::new(),
         deactivating: BTreeMap::new(),
         next_call: 0,
         saver: Saver::start(dir.join("state.json"), Saved::default()),

@@ -31,8 +31,14 @@ impl Driver {
     async fn ask_for_web(&mut self) -> oneshot::Receiver<Result<crate::core::Attached, Refused>> {
         let device = self.links.by_name("tap1").await.unwrap().device().unwrap();
         let (answer, answered) = oneshot::channel();
-        let attach =
-            Attach { vn: away().vn, name: away().grant.tsi.name, device, mac: None, ips: BTreeSet::new() };
+        let attach = Attach {
+            vn: away().vn,
+            name: away().grant.tsi.name,
+            device,
+            mac: None,
+            ips: BTreeSet::new(),
+            state: crate::core::TsiState::Activated,
+        };
         self.input(Input::Local(LocalCall::Attach(attach, answer)));
         self.outputs();
         answered
