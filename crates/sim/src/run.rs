@@ -159,7 +159,7 @@ impl World {
             return self.at(Duration::from_secs(1), Ev::Call { nve, call });
         }
         match call {
-            ApiCall::Grant { call, vn, name, mac, ips } => {
+            ApiCall::Grant { call, vn, name, mac, ips, .. } => {
                 let answer = self.store.attach(&vn, &name, xtr_id(nve), mac, &ips);
                 let answer = answer.map(|(granted, change)| {
                     if let Some(change) = change {

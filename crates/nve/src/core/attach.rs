@@ -34,6 +34,7 @@ impl Core {
                     name: attach.name.clone(),
                     mac: attach.mac,
                     ips: attach.ips.clone(),
+                    activate: attach.state == State::Activated,
                 }));
                 let held = self.may_hold(&attach.vn, &attach.name);
                 self.calls.insert(call, Call::Attach { attach, held });

@@ -108,6 +108,8 @@ pub enum ApiCall {
         mac: Option<TsMac>,
         /// As asked for.
         ips: BTreeSet<TenantIp>,
+        /// It is Activated with the grant, so whoever asked for it may be told at once.
+        activate: bool,
     },
     /// Give the grant back.
     Release {

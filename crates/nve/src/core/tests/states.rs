@@ -1,6 +1,6 @@
 //! Associate, Activate and Deactivate one by one: requirements H2, H3, H5, V3 to V5.
 
-use super::super::{Attached, Notice, Refused, Session, TsiState};
+use super::super::{ApiCall, Attached, Notice, Refused, Session, TsiState};
 use super::oracle::{self, Heard};
 use super::world::*;
 use weft_datapath::{Location, Op};
@@ -18,7 +18,10 @@ fn associated(w: &mut World, granted: Grant) -> Vec<Seen> {
     let mut wanted = attach("web", 1);
     wanted.state = TsiState::Associated;
     let call = w.attach(wanted);
-    w.seen();
+    for asked in w.seen() {
+        let Seen::Call(ApiCall::Grant { activate, .. }) = asked else { continue };
+        assert!(!activate, "nobody is told that it is here");
+    }
     w.granted(call, granted)
 }
 

@@ -155,6 +155,7 @@ fn n10_a_dead_host_wants_nothing() {
     let mut bench = naming(Limits::default());
     bench.group(2, 1, GroupEvent::AddAll { site_id: 0 });
     said(&mut bench, 1);
+    bench.answering = (1..=9).collect();
     bench.down(2);
     bench.pass(Duration::from_secs(2));
     assert_eq!(said(&mut bench, 1), [""; 0]);
