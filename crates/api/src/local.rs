@@ -54,7 +54,7 @@ pub struct Attach {
     #[schema(value_type = Vec<String>)]
     pub ips: BTreeSet<TenantIp>,
     /// What it is to be.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "State::is_default")]
     pub state: State,
     /// Shown in the logs; repeating a request is harmless with or without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -94,6 +94,13 @@ pub enum State {
     /// Carries traffic.
     #[default]
     Activated,
+}
+
+impl State {
+    /// An agent of an earlier version knows no other.
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl fmt::Display for State {

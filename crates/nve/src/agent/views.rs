@@ -19,6 +19,7 @@ impl Driver {
             TsiState::Activated => api::State::Activated,
         };
         let view = |t: crate::core::TsiView| api::Tsi {
+            epoch: Some(t.grant.epoch_of(self.xtr_id).unwrap_or(t.grant.epoch)),
             vn: t.vn,
             tsi: t.grant.tsi.name,
             device: t.device,
@@ -27,7 +28,6 @@ impl Driver {
             vni: t.grant.tsi.vni,
             mtu: t.mtu,
             state: state(t.state),
-            epoch: Some(t.grant.epoch),
         };
         self.core.tsis().map(view).collect()
     }

@@ -2,7 +2,6 @@
 //! (`reply: forward`, requirement N5; RFC 9301 section 8.3).
 
 use super::messages::{self, Answer};
-use super::tsi::State;
 use super::{Core, Output};
 use ::core::net::{IpAddr, SocketAddr};
 use ::core::time::Duration;
@@ -76,14 +75,15 @@ impl Core {
         request.itr_rlocs.iter().filter_map(|address| address.as_ip()).find(|ip| mine(ip) && peer(ip))
     }
 
-    /// What there is to say of an address: its grant, if its tenant system is Activated here.
+    /// What there is to say of an address: its grant, if its tenant system is registered here.
     fn own(&self, vni: Vni, eid: Eid) -> Answer<'_> {
         let id = match eid {
             Eid::Mac(mac) => self.local_macs.get(&(vni, mac)),
             Eid::Ip(ip) => self.local_ips.get(&(vni, ip)),
         };
-        let activated = id.and_then(|id| self.tsis.get(id)).filter(|tsi| tsi.state == State::Activated);
-        let grant: Option<&Grant> = activated.map(|tsi| &tsi.grant);
+        // Of what is on its way elsewhere it is not for this NVE to say that it is nowhere.
+        let id = id.or_else(|| self.stopped_with(vni, eid));
+        let grant: Option<&Grant> = id.and_then(|id| self.tsis.get(id)).map(|tsi| &tsi.grant);
         Answer { vni, eid, grant }
     }
 

@@ -114,15 +114,16 @@ impl Core {
         .into_iter()
         .flatten()
         .collect();
-        let mut before = None;
+        let (mut before, mut associated) = (None, false);
         for old in replaced {
             let Some(tsi) = self.forget_tsi(&old) else { continue };
             // The device's VAP is this one's from now on: not for a moment is there none.
             if tsi.present && tsi.device.index != attach.device.index {
                 self.orphan(&tsi);
             }
-            if old == id && !tsi.present && !tsi.lost {
-                before = Some(tsi.device);
+            if old == id && !tsi.lost {
+                associated = tsi.present && tsi.wanted == State::Associated;
+                before = Some(tsi.device).filter(|_| !tsi.present);
             }
         }
         self.cancel_release(&attach.vn, &attach.name);
@@ -139,7 +140,7 @@ impl Core {
             acknowledged: attach.state == State::Associated,
             created,
             before,
-            associated: false,
+            associated: associated && attach.state == State::Activated,
             rejected: BTreeSet::new(),
         });
         self.insert_tsi(tsi);
@@ -165,6 +166,8 @@ impl Core {
     /// Answers the attach that waits for `id` if nothing is missing any more.
     pub(super) fn finish_attach(&mut self, id: &TsiId) {
         let no_session = !self.oracles.iter().any(|o| o.up);
+        let anothers = self.tsis.get(id).is_some_and(|tsi| self.is_anothers(tsi));
+        let no_session = no_session && !anothers;
         let Some(tsi) = self.tsis.get_mut(id) else { return };
         if !tsi.waiting.as_ref().is_some_and(|w| w.applied && (w.acknowledged || no_session)) {
             return;
@@ -258,9 +261,9 @@ impl Core {
         }
         let Some(Call::Detach { .. }) = self.calls.get(&call) else { return };
         let Some(Call::Detach { vn, tsi }) = self.calls.remove(&call) else { return };
-        // A grant that is gone already is what was asked for.
+        // A grant that is gone already, or somebody else's, is what was asked for.
         let answer = match answer {
-            Err(Refused::Oracle { code, .. }) if code == super::release::NOT_FOUND => Ok(()),
+            Err(Refused::Oracle { code, .. }) if super::release::GONE.contains(&code.as_str()) => Ok(()),
             other => other,
         };
         if answer.is_ok() {

@@ -156,7 +156,9 @@ pub enum Refused {
         tsi: TsiId,
     },
     /// The interface is attached here at another device.
-    #[error("{vn}/{name} is already attached at {device}; detach it first")]
+    #[error(
+        "{vn}/{name} is already attached at {device}; `weft tsi deactivate` takes it out of service there, detach it to use another device"
+    )]
     AlreadyAttached {
         /// The VN.
         vn: VnName,

@@ -20,7 +20,8 @@ impl Core {
         }
         match said {
             Said::Located { vni, mac, rloc, version, ttl } => {
-                if let Some(id) = self.local_macs.get(&(vni, mac)).cloned()
+                let here = self.local_macs.get(&(vni, mac)).or_else(|| self.stopped_with(vni, Eid::Mac(mac)));
+                if let Some(id) = here.cloned()
                     && !self.gives_way(&id, rloc, version, origin)
                 {
                     return;

@@ -136,6 +136,8 @@ pub struct Core {
     vaps: BTreeMap<IfIndex, TsiId>,
     /// VAPs without an interface, by device.
     orphans: BTreeMap<IfIndex, orphan::Orphan>,
+    /// Deactivated here, on their way elsewhere, and registered until they are there.
+    stopped: BTreeSet<TsiId>,
     /// By VN, those that have a part in it: all that are not lost.
     members: BTreeMap<Vni, BTreeSet<TsiId>>,
     /// Those Activated by address: what is here is never asked for.
@@ -188,6 +190,7 @@ impl Core {
             by_device: BTreeMap::new(),
             vaps: BTreeMap::new(),
             orphans: BTreeMap::new(),
+            stopped: BTreeSet::new(),
             members: BTreeMap::new(),
             local_macs: BTreeMap::new(),
             local_ips: BTreeMap::new(),
@@ -251,7 +254,7 @@ impl Core {
                 Timer::Refresh(vni, eid) => self.refresh_if_used(now, vni, eid),
                 Timer::Absent(vni, eid) => self.end_absent(vni, eid),
                 Timer::Grace(tsi) => self.end_grace(now, &tsi),
-                Timer::Acknowledge(tsi) => self.acknowledged(&tsi),
+                Timer::Acknowledge(tsi) => self.unacknowledged(&tsi),
                 Timer::Register(tsi) => self.register_again(&tsi),
                 Timer::Release(vn, tsi) => self.retry_release(now, vn, tsi),
                 Timer::Digest(oracle) => self.send_digests(now, oracle),

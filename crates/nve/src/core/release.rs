@@ -12,8 +12,8 @@ const RETRY: Duration = Duration::from_millis(500);
 /// The longest.
 const RETRY_MAX: Duration = Duration::from_secs(30);
 /// Codes of /v1 that say that there is nothing, or nothing of ours, to give back.
-pub(super) const NOT_FOUND: &str = "not_found";
-const FINAL: [&str; 5] = [NOT_FOUND, "forbidden", "revoked", "granted_elsewhere", "bad_request"];
+pub(super) const GONE: [&str; 2] = ["not_found", "granted_elsewhere"];
+const FINAL: [&str; 3] = ["forbidden", "revoked", "bad_request"];
 /// Calls of the core's own are numbered downwards from here, those of the agent upwards from 0.
 const OWN_CALLS: u64 = u64::MAX;
 
@@ -71,7 +71,7 @@ impl Core {
         };
         release.call = None;
         let again = match answer {
-            Err(Refused::Oracle { code, .. }) => !FINAL.contains(&code.as_str()),
+            Err(Refused::Oracle { code, .. }) => ![&GONE[..], &FINAL].concat().contains(&code.as_str()),
             Err(Refused::Unanswered { .. }) => true,
             _ => false,
         };
@@ -137,11 +137,15 @@ impl Core {
 
     /// The grant of `id` is somebody else's now, or nobody's.
     pub(super) fn lose_grant(&mut self, id: &TsiId) {
+        let me = self.config.xtr_id;
         let Some(tsi) = self.tsis.get_mut(id).filter(|t| !t.lost) else { return };
         tsi.lost = true;
+        tsi.lost_with = tsi.grant.epoch_of(me).unwrap_or(tsi.grant.epoch);
         tsi.claims.clear();
-        self.unsaved = true;
         let activated = tsi.state == State::Activated;
+        self.unsaved = true;
+        self.end_stop(id, false);
+        let Some(tsi) = self.tsis.get(id) else { return };
         if tsi.waiting.is_some() {
             self.fail_attach(id, Refused::Registration { tsi: id.clone() });
             // What was Associated before the call that has failed is still here, and lost.

@@ -139,7 +139,7 @@ impl Core {
 
     /// Registers `id` once more, if it is still to be.
     pub(super) fn register_again(&mut self, id: &TsiId) {
-        if self.tsis.get(id).is_some_and(|t| t.state == State::Activated) {
+        if self.is_registered(id) {
             self.register(id, Registering::Activated);
         }
     }
@@ -189,19 +189,24 @@ impl Core {
         self.send(oracle, &Body::Signal(Signal::EndOfRegistration { count: all.count, digest: all.sum }));
     }
 
+    /// Whether an Oracle is to know that it is here: it is Activated, or on its way elsewhere and not there yet.
+    fn is_registered(&self, id: &TsiId) -> bool {
+        self.tsis.get(id).is_some_and(|t| t.state == State::Activated) || self.stopped.contains(id)
+    }
+
     /// Registers everything Activated in a VN.
     fn register_members(&mut self, oracle: usize, vni: Vni) -> Digest {
         let mut digest = Digest::default();
-        for id in self.activated_in(vni) {
+        for id in self.registered_ids(vni) {
             self.register_at(oracle, &id, Registering::Activated);
             digest.add(self.tsis.get(&id).map_or_else(Digest::default, |t| t.digest));
         }
         digest
     }
 
-    fn activated_in(&self, vni: Vni) -> Vec<TsiId> {
-        let activated = |id: &&TsiId| self.tsis.get(*id).is_some_and(|t| t.state == State::Activated);
-        self.members.get(&vni).into_iter().flatten().filter(activated).cloned().collect()
+    fn registered_ids(&self, vni: Vni) -> Vec<TsiId> {
+        let members = self.members.get(&vni).into_iter().flatten();
+        members.filter(|id| self.is_registered(id)).cloned().collect()
     }
 
     fn refresh_registrations(&mut self, oracle: usize, scope: &RefreshScope<'_>) {
@@ -233,11 +238,9 @@ impl Core {
 
     /// What this NVE has registered in a VN.
     fn registered_in(&self, vni: Vni) -> Digest {
-        let members = self.members.get(&vni).into_iter().flatten().filter_map(|id| self.tsis.get(id));
-        members.fold(Digest::default(), |mut sum, tsi| {
-            if tsi.state == State::Activated {
-                sum.add(tsi.digest);
-            }
+        let members = self.members.get(&vni).into_iter().flatten().filter(|id| self.is_registered(id));
+        members.filter_map(|id| self.tsis.get(id)).fold(Digest::default(), |mut sum, tsi| {
+            sum.add(tsi.digest);
             sum
         })
     }

@@ -65,7 +65,8 @@ impl Core {
         }
         let eid = Eid::Mac(mac);
         // It may have come while the frame was on its way up.
-        if routed || TsMac::new(mac).is_err() || self.is_local(vni, eid) {
+        let on_its_way = self.stopped_with(vni, eid).is_some();
+        if routed || TsMac::new(mac).is_err() || self.is_local(vni, eid) || on_its_way {
             return;
         }
         let to = from.get();

@@ -1,7 +1,7 @@
 //! Activate and Deactivate as calls of their own: a hypervisor prepares an interface where a tenant system moves to,
 //! and takes it out of service where it moves from (RFC 8394 section 4.2; requirements H3, H5, V3, V4).
 
-use super::tsi::{State, Waiting};
+use super::tsi::{State, Tsi, Waiting};
 use super::{CallId, Core, Notice, Output, Refused, Ticket, Timer};
 use std::collections::BTreeSet;
 use weft_model::{Time, TsiId, TsiName, VnName};
@@ -16,6 +16,11 @@ impl Core {
             Err(refused) => return self.outputs.push_back(Output::Attached(call, Err(refused))),
         };
         let Some(tsi) = self.tsis.get(&id) else { return };
+        if self.is_anothers(tsi) && !self.oracles.iter().any(|o| o.up) {
+            let refused = self.not_confirmed(tsi);
+            self.outputs.push_back(Output::Attached(call, Err(refused)));
+            return;
+        }
         if !tsi.present {
             let reason = format!("device {} is gone", tsi.device.name);
             self.outputs.push_back(Output::Attached(call, Err(Refused::Datapath { reason })));
@@ -47,6 +52,30 @@ impl Core {
         self.activate(&id, Some(ticket));
     }
 
+    /// Whether it is another NVE's until an Oracle has taken the registration made here: fail-static is for owners.
+    pub(super) fn is_anothers(&self, tsi: &Tsi) -> bool {
+        tsi.grant.owner != self.config.xtr_id
+    }
+
+    fn not_confirmed(&self, tsi: &Tsi) -> Refused {
+        let (vn, name, owner) = (&tsi.vn, &tsi.grant.tsi.name, tsi.grant.owner);
+        let message = format!(
+            "{vn}/{name} is NVE {owner}'s until an Oracle says otherwise, and none answers; try again"
+        );
+        Refused::Unanswered { message }
+    }
+
+    /// No Oracle has acknowledged the registration of `id` in time. An owner need not wait any longer.
+    pub(super) fn unacknowledged(&mut self, id: &TsiId) {
+        match self.tsis.get(id).filter(|tsi| tsi.state == State::Activated && self.is_anothers(tsi)) {
+            Some(tsi) => {
+                let refused = self.not_confirmed(tsi);
+                self.fail_attach(id, refused);
+            }
+            None => self.acknowledged(id),
+        }
+    }
+
     /// Whether what fails is an Activate: then the interface is Associated again.
     pub(super) fn fail_activate(&mut self, id: &TsiId, refused: &Refused) -> bool {
         let Some(tsi) = self.tsis.get_mut(id) else { return false };
@@ -72,7 +101,7 @@ impl Core {
                     .tsis
                     .get(&id)
                     .is_some_and(|tsi| tsi.grant.next.is_some_and(|next| next.nve != self.config.xtr_id));
-                self.take_out(&id, !moves);
+                self.take_out(&id, moves);
                 self.deactivate(&id);
                 if let Some(tsi) = self.tsis.get_mut(&id).filter(|tsi| tsi.wanted == State::Activated) {
                     tsi.wanted = State::Associated;

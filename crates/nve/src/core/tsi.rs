@@ -31,6 +31,8 @@ pub struct Tsi {
     pub wanted: State,
     /// Granted to somebody else or nobody: not to be Activated until that changes.
     pub lost: bool,
+    /// The highest epoch at which it was this NVE's when it was lost.
+    pub lost_with: Epoch,
     /// The attach that waits for this one to be ready.
     pub waiting: Option<Waiting>,
     /// Link-locals asked for at the Oracle and not answered yet, with the asker's frame.
@@ -70,6 +72,7 @@ impl Tsi {
             state: State::Associated,
             wanted: State::Activated,
             lost: false,
+            lost_with: Epoch::FIRST,
             waiting: None,
             claims: BTreeMap::new(),
             sent: BTreeMap::new(),
@@ -148,6 +151,7 @@ impl Core {
     /// Forgets an interface but not its VAP: that is the caller's to remove or to give to another.
     pub(super) fn forget_tsi(&mut self, id: &TsiId) -> Option<Tsi> {
         self.withdraw(id);
+        self.end_stop(id, true);
         let tsi = self.tsis.remove(id)?;
         remove_if(&mut self.by_name, &(tsi.vn.clone(), id.name.clone()), id);
         remove_if(&mut self.by_device, &tsi.device.name, id);
@@ -197,6 +201,7 @@ impl Core {
         self.take_over(id);
         let Some(tsi) = self.tsis.get_mut(id).filter(|t| !t.lost) else { return };
         tsi.state = State::Activated;
+        self.stopped.remove(id);
         let (grant, device, eids) = (tsi.grant.clone(), tsi.device.clone(), tsi.eids());
         let mac = grant.mac.get();
         self.local_macs.insert((id.vni, mac), id.clone());
@@ -299,25 +304,54 @@ impl Core {
 
     /// Takes an interface out of service but for its VAP; the grant stays.
     pub(super) fn withdraw(&mut self, id: &TsiId) {
-        self.take_out(id, true);
+        self.take_out(id, false);
     }
 
-    /// The same; the Oracle is told if `told`.
-    pub(super) fn take_out(&mut self, id: &TsiId, told: bool) {
+    /// The same. Of one that moves elsewhere no Oracle is told: it stays registered until it is there.
+    pub(super) fn take_out(&mut self, id: &TsiId, moves: bool) {
         let Some(tsi) = self.tsis.get_mut(id).filter(|t| t.state == State::Activated) else { return };
         tsi.state = State::Associated;
         let (grant, device) = (tsi.grant.clone(), tsi.device.index);
-        if told {
-            self.register(id, Registering::Withdrawn);
-        }
-        if let Some(tsi) = self.tsis.get_mut(id) {
-            tsi.sent.clear();
-            tsi.digest = Digest::default();
+        if moves {
+            self.stopped.insert(id.clone());
+        } else {
+            self.unregister(id);
         }
         self.remove_local(id, &eids(&grant));
         self.forget_asker(id.vni, device);
         self.stand_ins.forget_vap(device);
         self.review_vn(id.vni);
+    }
+
+    fn unregister(&mut self, id: &TsiId) {
+        self.register(id, Registering::Withdrawn);
+        if let Some(tsi) = self.tsis.get_mut(id) {
+            tsi.sent.clear();
+            tsi.digest = Digest::default();
+        }
+    }
+
+    /// It moves no more, or is where it moved to, which Oracles know by themselves: `told` if not.
+    pub(super) fn end_stop(&mut self, id: &TsiId, told: bool) {
+        if !self.stopped.remove(id) {
+            return;
+        }
+        if told {
+            self.unregister(id);
+        } else if let Some(tsi) = self.tsis.get_mut(id) {
+            tsi.sent.clear();
+            tsi.digest = Digest::default();
+        }
+    }
+
+    /// The one with this address that is on its way elsewhere.
+    pub(super) fn stopped_with(&self, vni: Vni, eid: Eid) -> Option<&TsiId> {
+        let has = |tsi: &Tsi| match eid {
+            Eid::Mac(mac) => tsi.grant.mac.get() == mac,
+            Eid::Ip(ip) => tsi.grant.ips.contains(&ip),
+        };
+        // Few are at a time.
+        self.stopped.iter().find(|id| id.vni == vni && self.tsis.get(*id).is_some_and(has))
     }
 
     /// Takes addresses of `id` out of the tables, unless somebody else here has them by now.
@@ -339,25 +373,34 @@ impl Core {
             self.lose_grant(id);
             return;
         }
+        let me = self.config.xtr_id;
         let Some(tsi) = self.tsis.get_mut(id) else { return };
         tsi.revision = tsi.revision.max(revision);
-        // To be the one it moves to next is no reason to Activate it.
-        let regained = tsi.lost && grant.owner == self.config.xtr_id;
+        // Only by a later epoch than it was lost with: what was written before that may be read after it.
+        let regained = tsi.lost && grant.epoch_of(me).is_ok_and(|epoch| epoch > tsi.lost_with);
         tsi.lost &= !regained;
         if tsi.grant == grant && !regained {
             return;
+        }
+        if regained && grant.owner != me {
+            // To be the one it moves to next is no reason to Activate it.
+            tsi.wanted = State::Associated;
         }
         if regained {
             self.members.entry(id.vni).or_default().insert(id.clone());
         }
         let old = std::mem::replace(&mut tsi.grant, grant);
         let kept = tsi.eids();
+        let stays = tsi.grant.next.is_none_or(|next| next.nve == me);
         let (activated, present) = (tsi.state == State::Activated, tsi.present);
         if activated {
             let gone: Vec<Eid> = eids(&old).into_iter().filter(|eid| !kept.contains(eid)).collect();
             self.remove_local(id, &gone);
         }
-        if present && !self.tsis.get(id).is_none_or(|tsi| tsi.lost) {
+        if stays {
+            self.end_stop(id, true);
+        }
+        if present && self.tsis.get(id).is_some_and(|tsi| !tsi.lost) {
             self.put_in_place(id, None);
         }
         self.unsaved = true;

@@ -89,6 +89,9 @@ impl Shard {
             .filter(|(_, node)| node.lost.as_ref().is_some_and(|lost| lost.outstanding == Some(nonce)));
         let found = nves.next().map(|(nve, _)| nve);
         drop(nves);
+        if let Some(node) = found.and_then(|nve| self.nodes.get_mut(nve)) {
+            node.echoes = true;
+        }
         match found.and_then(|nve| self.nodes.get_mut(nve)).and_then(|node| node.lost.as_mut()) {
             Some(lost) => {
                 self.counters.echo_replies += 1;

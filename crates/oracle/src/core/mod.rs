@@ -473,6 +473,7 @@ impl Shard {
         for before in before {
             self.publish(now, before);
         }
+        self.review_alarm(now);
     }
 }
 

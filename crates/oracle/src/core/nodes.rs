@@ -31,6 +31,9 @@ pub(crate) struct Node {
     /// What it must be told about: of each, what there is when it is sent. Kept while it has no session, for
     /// when it comes back.
     pub(crate) pending: BTreeSet<(Vni, Eid)>,
+    /// The echo of its first moment of a session, and that one was ever answered: others are no witnesses.
+    pub(crate) greeting: Option<u64>,
+    pub(crate) echoes: bool,
     /// It stands in [`Outbox::ready`](super::output::Outbox::ready).
     pub(crate) queued: bool,
     /// Its snapshots wait for their turn.
@@ -54,6 +57,8 @@ impl Node {
             latest: None,
             lost: None,
             pending: BTreeSet::new(),
+            greeting: None,
+            echoes: false,
             queued: false,
             pushing: false,
             asked_at: None,

@@ -154,6 +154,7 @@ impl Shard {
         }
         self.arm(now + self.config.timing.digest_interval, super::Timer::Digest(nve, id));
         self.release_pending(now, nve);
+        self.greet(nve);
         self.review_alarm(now);
     }
 

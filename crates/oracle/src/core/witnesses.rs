@@ -58,18 +58,41 @@ impl Shard {
         }
     }
 
+    /// Sends the first echo of a session. Who answers it may be a witness: where echoes do not get through (a filter
+    /// between Oracle and RLOCs) their want says nothing.
+    pub(crate) fn greet(&mut self, nve: XtrId) {
+        let room = self.out.echoes.len() < self.config.limits.echoes;
+        let Some(node) = self.nodes.get_mut(nve).filter(|node| room && !node.echoes) else { return };
+        let nonce = self.nonces.draw();
+        node.greeting = Some(nonce);
+        for rloc in &node.rlocs {
+            self.out.echoes.push_back((*rloc, nonce));
+            self.counters.echoes += 1;
+        }
+    }
+
+    /// Takes the answer to it.
+    fn greeted(&mut self, rloc: Rloc, nonce: u64) -> bool {
+        let found = self.nodes.at(rloc).find(|(_, node)| node.greeting == Some(nonce)).map(|(nve, _)| nve);
+        let Some(node) = found.and_then(|nve| self.nodes.get_mut(nve)) else { return false };
+        node.greeting = None;
+        node.echoes = true;
+        self.counters.echo_replies += 1;
+        true
+    }
+
     fn draw_witnesses(&mut self) {
         let (nodes, witnesses) = (&self.nodes, &mut self.witnesses);
         let most = self.config.limits.witnesses.max(1);
         let behind = witnesses.last.map_or(SessionId(0), |last| SessionId(last.0.saturating_add(1)));
         let turn = nodes.sessions.range(behind..).chain(nodes.sessions.range(..behind));
-        // Few are passed over: those without an RLOC, and those drawn already.
+        // Few are passed over: those that no echo was ever heard of, and those drawn already.
         for (session, nve) in turn.take(most * 2) {
             if witnesses.all.len() >= most {
                 break;
             }
             witnesses.last = Some(*session);
-            if nodes.get(*nve).is_some_and(|node| !node.rlocs.is_empty()) {
+            if nodes.get(*nve).is_some_and(|node| node.echoes) {
                 let new = Witness { since: None, outstanding: None, heard: None };
                 witnesses.all.entry(*nve).or_insert(new);
             }
@@ -78,6 +101,9 @@ impl Shard {
 
     /// Takes the answer to an echo, if it is a witness's.
     pub(crate) fn witness_replied(&mut self, now: Time, rloc: Rloc, nonce: u64) {
+        if self.greeted(rloc, nonce) {
+            return;
+        }
         for (nve, _) in self.nodes.at(rloc) {
             let witness = self.witnesses.all.get_mut(&nve);
             if let Some(witness) = witness.filter(|witness| witness.outstanding == Some(nonce)) {

@@ -97,7 +97,7 @@ pub enum RegistryError {
     },
     /// Another NVE holds it.
     #[error(
-        "'{tsi}' in VN '{vn}' is granted to NVE '{owner}' (epoch {epoch}); detach it there, or release it by force"
+        "'{tsi}' in VN '{vn}' is granted to NVE '{owner}' (epoch {epoch}); `weft tsi move --to` has it move here, or detach it there"
     )]
     GrantedElsewhere {
         /// The VN.

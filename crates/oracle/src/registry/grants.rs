@@ -40,6 +40,17 @@ pub struct Wish {
     pub owner: XtrId,
 }
 
+/// What became of a grant that was given back, as it was or is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Released {
+    /// Its addresses are free.
+    Freed(GrantView),
+    /// It was moving: who was next is its owner.
+    HandedOver(GrantView),
+    /// Who was next gave it back: it does not move.
+    CalledOff(GrantView),
+}
+
 /// A grant that was made or found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Granted {
@@ -101,7 +112,7 @@ impl Registry {
         tsi: TsiName,
         caller: Caller,
         force: bool,
-    ) -> Result<(GrantView, Revision), RegistryError> {
+    ) -> Result<(Released, Revision), RegistryError> {
         let pools = self.pools.clone();
         self.run(move |tx| {
             if caller == Caller::Operator && !force {
@@ -112,11 +123,16 @@ impl Registry {
             let vn = vns::find(tx, &vn)?;
             let mut view = named_by(tx, &vn, &tsi, &caller)?;
             match caller.nve() {
-                Some(nve) if nve != view.grant.owner => moves::end_move(tx, &mut view)?,
-                Some(_) if moves::hand_over(tx, &mut view)? => {}
-                _ => remove(tx, &pools, &vn, &view)?,
+                Some(nve) if nve != view.grant.owner => {
+                    moves::end_move(tx, &mut view)?;
+                    Ok(Released::CalledOff(view))
+                }
+                Some(_) if moves::hand_over(tx, &mut view)? => Ok(Released::HandedOver(view)),
+                _ => {
+                    remove(tx, &pools, &vn, &view)?;
+                    Ok(Released::Freed(view))
+                }
             }
-            Ok(view)
         })
         .await
     }

@@ -154,6 +154,7 @@ fn grants() {
     let full = block(r.grant(wish("red", "e", x, &[]))).unwrap_err();
     assert!(matches!(full, RegistryError::SubnetFull { .. }));
     let (v6, _) = block(r.release(n("red"), n("d"), nve(1), false)).unwrap();
+    let Released::Freed(v6) = v6 else { panic!("{v6:?}") };
     assert_eq!(texts(&v6.grant.ips), ["10.0.0.5", "fd00::6"]);
     let (e, _) = block(r.grant(wish("red", "e", x, &[]))).unwrap();
     assert_eq!(texts(&e.view.grant.ips), ["10.0.0.5", "fd00::7"]);

@@ -478,7 +478,7 @@ impl Running {
                 tracing::error!(
                     lost,
                     of,
-                    "too many NVEs lost at once: nothing is withdrawn, look at this host"
+                    "too many NVEs are lost, or silent to the echo, at once: nothing is withdrawn, look at this host"
                 );
             }
             Event::NvesBack => tracing::info!("NVEs are back"),

@@ -32,7 +32,7 @@ use std::{
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use weft_api::{Context, Role};
-use weft_model::BootId;
+use weft_model::{BootId, Epoch, TsiId, XtrId};
 
 /// Runs an Oracle until `shutdown` completes.
 ///
@@ -428,6 +428,26 @@ fn write_context(app: &App, options: &OracleOptions) -> Result<(), OracleError> 
     Ok(())
 }
 
+/// The first wait before a new holder is written down again, and the longest.
+const RETRY: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// Writes a new holder down that the store has refused.
+async fn succeed_at_last(app: &App, tsi: TsiId, nve: XtrId, epoch: Epoch) {
+    let mut wait = RETRY;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = app.stop.cancelled() => return,
+        }
+        if app.registry.succeed(tsi.clone(), nve, epoch).await.is_ok() {
+            tracing::info!(%tsi, %nve, "the new holder is written down");
+            return;
+        }
+        wait = (wait * 2).min(RETRY_MAX);
+    }
+}
+
 /// Writes down what the shards have found out.
 async fn carry_out(app: Arc<App>, mut queue: mpsc::UnboundedReceiver<Order>) {
     loop {
@@ -438,7 +458,10 @@ async fn carry_out(app: Arc<App>, mut queue: mpsc::UnboundedReceiver<Order>) {
         match order {
             Some(Order::Succeed { tsi, nve, epoch }) => {
                 if let Err(e) = app.registry.succeed(tsi.clone(), nve, epoch).await {
-                    tracing::error!(error = %e, %tsi, %nve, "the new holder cannot be written down");
+                    tracing::error!(error = %e, %tsi, %nve, "the new holder cannot be written down; trying again");
+                    // Until it is, the former one could hold it again. What has changed meanwhile ends it.
+                    let again = app.clone();
+                    app.tasks.spawn(async move { succeed_at_last(&again, tsi, nve, epoch).await });
                 }
             }
             Some(Order::SaveNonce { shard, xtr, nonce }) => {

@@ -48,7 +48,7 @@ pub(crate) enum TsiCommand {
         #[command(flatten)]
         output: Output,
     },
-    /// Detach an interface: its addresses are free again, and its device is set down.
+    /// Detach an interface: its addresses are free again, unless it moves elsewhere, and its device is set down.
     #[command(
         visible_alias = "de-associate",
         after_help = "Examples:

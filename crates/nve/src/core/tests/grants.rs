@@ -6,7 +6,7 @@ use super::world::*;
 use ::core::time::Duration;
 use std::collections::BTreeSet;
 use weft_datapath::{IfIndex, Location, Neighbour, Op};
-use weft_model::{Epoch, Successor};
+use weft_model::{Epoch, Grant, Successor};
 
 fn lost(seen: &[Seen], tsi: &str) -> bool {
     seen.contains(&Seen::Notice(Notice::LostGrant(id(tsi))))
@@ -57,9 +57,15 @@ fn d1_granted_again_is_in_service_again_but_not_for_being_next() {
     let mut back = grant("a", 1);
     back.owner = OTHER;
     back.next = Some(Successor { nve: ME, epoch: Epoch::new(7).unwrap() });
-    assert_eq!(registered(&w.grants(12, vec![back.clone()])), []);
+    let mut next = w.clone();
+    assert_eq!(registered(&next.grants(12, vec![back.clone()])), []);
     back = grant("a", 1);
     back.epoch = Epoch::new(7).unwrap();
+    // Whoever had it let go of it: it is for the hypervisor to Activate it.
+    assert_eq!(registered(&next.grants(13, vec![back.clone()])), []);
+    assert_eq!(next.core.tsis().next().unwrap().state, TsiState::Associated);
+    next.activate("a");
+    assert_eq!(registered(&next.seen()).len(), 1);
     let seen = w.grants(13, vec![back]);
     assert_eq!(registered(&seen).len(), 1);
     assert_eq!(w.core.tsis().next().unwrap().state, TsiState::Activated);
@@ -230,7 +236,8 @@ fn d1_without_a_grant_in_it_nothing_of_a_vn_is_kept_or_asked() {
         assert!(later.iter().all(|(_, s)| !matches!(s, Seen::Asked(_))), "it would not be answered");
         assert_eq!(w.core.vns().count(), 1);
         // Granted again it takes part again.
-        assert_eq!(registered(&w.grants(12, vec![grant("a", 1)])).len(), 1);
+        let again = Grant { epoch: Epoch::new(7).unwrap(), ..grant("a", 1) };
+        assert_eq!(registered(&w.grants(12, vec![again])).len(), 1);
         w.knows(50, 3, 6);
     }
 }

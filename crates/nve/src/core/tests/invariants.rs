@@ -36,6 +36,14 @@ fn interfaces(core: &Core) {
         tsis().filter(|(_, t)| !t.lost).count()
     );
     assert!(core.members.values().all(|members| !members.is_empty()));
+    for id in &core.stopped {
+        let tsi = &core.tsis[id];
+        assert!(tsi.state == State::Associated && !tsi.lost);
+        assert!(
+            tsi.grant.next.is_some_and(|next| next.nve != core.config.xtr_id),
+            "stopped and goes nowhere"
+        );
+    }
     let mut macs = BTreeMap::new();
     let mut ips = BTreeMap::new();
     let mut vaps = BTreeSet::new();

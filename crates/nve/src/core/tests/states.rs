@@ -1,11 +1,13 @@
 //! Associate, Activate and Deactivate one by one: requirements H2, H3, H5, V3 to V5.
 
 use super::super::{ApiCall, Attached, Notice, Refused, Session, TsiState};
-use super::oracle::{self, Heard};
+use super::oracle::{self, Heard, Rec};
 use super::world::*;
+use ::core::time::Duration;
+use std::collections::BTreeSet;
 use weft_datapath::{Location, Op};
 use weft_lisp::tcp::RejectReason;
-use weft_model::{Grant, Successor};
+use weft_model::{Epoch, Grant, Successor, Time};
 
 /// web moves here from another NVE.
 fn coming() -> Grant {
@@ -50,8 +52,10 @@ fn h2_what_is_associated_is_held_and_nothing_passes() {
         assert!(w.tables.fdb.is_empty() && w.tables.neighbours.is_empty());
         assert_eq!(wanted(&w), [false], "and after a restart as well");
         // Once more, it is so already.
-        let again = associated(&mut w, coming());
-        assert_eq!(again, []);
+        let mut wanted = attach("web", 1);
+        wanted.state = TsiState::Associated;
+        w.attach(wanted);
+        assert!(matches!(&w.seen()[..], [Seen::Attached(_, Ok(a))] if a.already));
     }
 }
 
@@ -150,10 +154,56 @@ fn v3_of_what_moves_the_oracle_is_not_told_that_it_is_nowhere() {
     let seen = w.seen();
     assert!(!open(&w) && w.tables.fdb.is_empty());
     assert!(!seen.iter().any(|s| matches!(s, Seen::Heard(..))), "{seen:?}");
+    // However long it takes: digests say that it is here, and a new session registers it.
+    let digest = |seen: &[(Time, Seen)]| -> BTreeSet<u32> {
+        let counts = seen.iter().filter_map(|(_, s)| match s {
+            Seen::Heard(0, Heard::Digest(_, digest)) => Some(digest.count),
+            _ => None,
+        });
+        counts.collect()
+    };
+    let long = w.passes(Duration::from_secs(100));
+    assert_eq!(digest(&long), BTreeSet::from([3]));
+    assert_eq!(withdrawn(&long.into_iter().map(|(_, s)| s).collect::<Vec<_>>()), 0);
+    w.session(0, Session::Down);
+    assert_eq!(registered(&w.session(0, Session::Up)).len(), 1);
     // It is Activated there: the grant names this NVE no more.
     w.grants(12, vec![]);
     assert!(!open(&w));
     assert!(w.core.attachments().is_empty());
+    let long: Vec<Seen> = w.passes(Duration::from_secs(40)).into_iter().map(|(_, s)| s).collect();
+    assert_eq!(registered(&long), []);
+}
+
+#[test]
+fn v3_when_the_move_is_called_off_the_oracle_is_told_that_it_is_out_of_service() {
+    let mut w = World::started(V6, &["web"]);
+    let next = Some(Successor { nve: OTHER, epoch: grant("web", 1).epoch.next() });
+    w.grants(11, vec![Grant { next, ..grant("web", 1) }]);
+    w.deactivate("web");
+    w.seen();
+    let stays = Grant { epoch: Epoch::new(7).unwrap(), ..grant("web", 1) };
+    assert_eq!(withdrawn(&w.grants(12, vec![stays])), 1);
+    assert!(!open(&w));
+    w.activate("web");
+    w.seen();
+    assert!(open(&w));
+}
+
+/// What was written before it was lost may be read after it.
+#[test]
+fn v5_a_list_from_before_the_loss_puts_nothing_back_in_service() {
+    let mut w = World::started(V4, &["web"]);
+    let next = Some(Successor { nve: OTHER, epoch: grant("web", 1).epoch.next() });
+    w.notify(Rec::At(mac(1), rloc(V4, 2), 6));
+    assert!(!open(&w), "the Oracle says that it is elsewhere");
+    for grant in [grant("web", 1), Grant { next, ..grant("web", 1) }] {
+        w.grants(11, vec![grant]);
+        assert!(!open(&w));
+    }
+    // It comes back by a later word only.
+    w.grants(12, vec![Grant { epoch: Epoch::new(7).unwrap(), ..grant("web", 1) }]);
+    assert!(open(&w));
 }
 
 #[test]
@@ -185,7 +235,17 @@ fn v4_a_restart_between_associate_and_activate_forgets_neither() {
     after.seen();
     assert!(!open(&after) && after.tables.vaps.len() == 1);
     assert!(matches!(after.core.tsis().next(), Some(t) if t.state == TsiState::Associated));
+    // Fail-static is for owners: it is another's until an Oracle says otherwise.
     after.activate("web");
-    assert!(attached(&after.seen()).unwrap().is_ok(), "without a session nobody acknowledges");
-    assert!(open(&after));
+    assert!(matches!(attached(&after.seen()), Some(Err(Refused::Unanswered { .. }))));
+    assert!(!open(&after));
+    after.session(0, Session::Up);
+    after.activate("web");
+    let late = after.passes(Duration::from_secs(6));
+    let answer = late.iter().find_map(|(_, seen)| match seen {
+        Seen::Attached(_, answer) => Some(answer),
+        _ => None,
+    });
+    assert!(matches!(answer, Some(Err(Refused::Unanswered { .. }))), "not acknowledged in time");
+    assert!(!open(&after) && after.tables.vaps.len() == 1);
 }

@@ -149,6 +149,7 @@ pub enum Seen {
     Notice(Notice),
 }
 
+#[derive(Clone)]
 pub struct World {
     pub family: Family,
     pub core: Core,

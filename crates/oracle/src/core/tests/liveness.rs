@@ -218,7 +218,11 @@ fn n10_an_echo_that_was_not_sent_is_not_missed() {
     let withdrawn = |event: &Event| matches!(event, Event::Withdrawn { .. });
     assert_eq!(bench.events().iter().filter(|event| withdrawn(event)).count(), 0);
     assert_eq!(echoes(&mut bench).len(), 2);
-    assert_eq!(bench.shard.counters().echoes, 2);
+    assert_eq!(
+        bench.shard.counters().echoes,
+        2 * 9 + 2,
+        "at the beginning of each session, and of one that is lost"
+    );
 }
 
 #[test]
@@ -281,6 +285,35 @@ fn n10_a_cut_that_ends_before_sessions_do_withdraws_who_died_meanwhile() {
     assert!(matches!(bench.events()[..], [Event::Withdrawn { nve: gone, .. }] if gone == nve(1)));
 }
 
+/// Sessions get through, echoes do not.
+#[test]
+fn n10_where_no_echo_was_ever_answered_its_want_is_no_witness() {
+    let mut bench = Bench::new(4);
+    for n in 1..=4 {
+        bench.grant(1, n, n);
+        bench.up(u64::from(n), n);
+        bench.register(u64::from(n), n, 1, n, ACTIVE);
+    }
+    bench.down(1);
+    bench.events();
+    bench.pass(Duration::from_secs(4));
+    assert!(matches!(bench.events()[..], [Event::Withdrawn { nve: gone, .. }] if gone == nve(1)));
+}
+
+#[test]
+fn n10_the_alarm_ends_with_nves_that_are_removed() {
+    let mut bench = bench(5);
+    for n in 1..=3 {
+        bench.down(n);
+    }
+    bench.pass(Duration::from_secs(4));
+    assert!(bench.shard.alarmed());
+    for n in 1..=3 {
+        bench.fact(Fact::NveGone(nve(n)));
+    }
+    assert!(!bench.shard.alarmed());
+}
+
 #[test]
 fn n10_the_alarm_ends_with_the_only_session_that_a_short_cut_ended() {
     let mut bench = bench(12);
@@ -297,12 +330,14 @@ fn n10_few_are_asked_however_many_there_are_and_each_in_turn() {
     for witnesses in [0, 1, 8] {
         let limits = Limits { witnesses, ..Limits::default() };
         let mut bench = Bench::with(30, ShardConfig { limits, ..ShardConfig::default() });
+        bench.answering = (1..=30).collect();
         for n in 1..=30 {
             bench.grant(1, n, n);
             bench.up(u64::from(n), n);
             bench.register(u64::from(n), n, 1, n, ACTIVE);
         }
         bench.sent();
+        bench.answering.clear();
         let mut all = BTreeSet::new();
         for lost in 1..=15 {
             bench.down(lost);

@@ -240,10 +240,17 @@ impl Bench {
         self.shard.handle_session(self.now, event);
         let sent = self.sent();
         assert!(sent.contains(&Sent::Hello { session }), "{sent:?}");
-        self.signal(session, Signal::Hello { version: 1, boot_id: 1 });
         if !self.answering.is_empty() {
             self.answering.insert(n);
         }
+        for sent in sent {
+            if let Sent::Echo { rloc, nonce } = sent
+                && self.answers(&rloc)
+            {
+                self.shard.handle_echo_reply(self.now, rloc.parse().unwrap(), nonce);
+            }
+        }
+        self.signal(session, Signal::Hello { version: 1, boot_id: 1 });
     }
 
     /// A host that has answered so far dies, if its session has its number.

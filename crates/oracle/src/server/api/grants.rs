@@ -7,7 +7,7 @@ use super::{
     watch,
 };
 use crate::{
-    registry::{Granted, Kind, Wish},
+    registry::{Granted, Kind, Released, Wish},
     server::{App, blocking},
 };
 use axum::{
@@ -169,8 +169,12 @@ pub(super) async fn release(
 ) -> Answer<Message> {
     query.only(&["force"])?;
     let force = query.flag("force")?;
-    let (view, _) = app.registry.release(vn, tsi, identity.caller()?, force).await?;
-    let GrantView { vn, nve, grant } = view;
-    tracing::debug!(%vn, tsi = %grant.tsi.name, %nve, force, "released");
-    Ok(Json(Message { message: format!("'{}' in VN '{vn}' is released by NVE '{nve}'", grant.tsi.name) }))
+    let (released, _) = app.registry.release(vn, tsi, identity.caller()?, force).await?;
+    let (GrantView { vn, nve, grant }, what) = match released {
+        Released::Freed(view) => (view, "is free again; it was held by"),
+        Released::HandedOver(view) => (view, "was on its way and is held from now on by"),
+        Released::CalledOff(view) => (view, "does not move and stays with"),
+    };
+    tracing::debug!(%vn, tsi = %grant.tsi.name, %nve, force, what, "released");
+    Ok(Json(Message { message: format!("'{}' in VN '{vn}' {what} NVE '{nve}'", grant.tsi.name) }))
 }
