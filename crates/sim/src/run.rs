@@ -169,7 +169,7 @@ impl World {
                 });
                 self.api(Ev::Granted { nve, call, answer });
             }
-            ApiCall::Release { call, vn, name } => {
+            ApiCall::Release { call, vn, name, .. } => {
                 let vni = self.store.vns().find(|spec| spec.name == vn).map(|spec| spec.vni);
                 let Some(tsi) = vni.map(|vni| TsiId { vni, name }) else { return };
                 if self.store.grant(&tsi).is_some_and(|grant| grant.owner == xtr_id(nve))

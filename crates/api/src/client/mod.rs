@@ -233,6 +233,11 @@ impl Client {
         self.transport.json(&delete(format!("/v1/grants/{vn}/{tsi}{}", force(by_force)))).await
     }
 
+    /// Gives a tenant system back if it is the calling NVE's own, and not if it merely moves there.
+    pub async fn release_owned(&self, vn: &VnName, tsi: &TsiName) -> Result<Message, ClientError> {
+        self.transport.json(&delete(format!("/v1/grants/{vn}/{tsi}?owned=true"))).await
+    }
+
     /// The grants the caller may see: an NVE its own.
     pub async fn grants(&self) -> Result<List<GrantView>, ClientError> {
         self.transport.json(&get("/v1/grants")).await

@@ -90,6 +90,9 @@ pub struct TsiView {
     pub rlocs: BTreeSet<Rloc>,
     /// The grant's epoch.
     pub epoch: Epoch,
+    /// The name of the NVE it moves to, if it moves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<NveName>,
     /// Whether it is registered.
     pub state: TsiState,
 }

@@ -20,7 +20,9 @@ pub(super) async fn make(client: &Client, call: ApiCall) -> Input {
                     .map_err(|e| refused(e, GRANTS)),
             )
         }
-        ApiCall::Release { call, vn, name } => Input::Released(call, release(client, &vn, &name).await),
+        ApiCall::Release { call, vn, name, owned } => {
+            Input::Released(call, release(client, &vn, &name, owned).await)
+        }
         ApiCall::Take { vn, tsi, ip } => {
             let taken = client.take_address(&vn, &tsi.name, ip).await;
             Input::Taken(tsi, ip, taken.map(|reply| granted(reply, false)).map_err(|e| refused(e, GRANTS)))
@@ -31,8 +33,12 @@ pub(super) async fn make(client: &Client, call: ApiCall) -> Input {
 /// What to know while no Oracle answers.
 const GRANTS: &str = "new grants need an Oracle, everything attached goes on";
 
-async fn release(client: &Client, vn: &VnName, tsi: &TsiName) -> Result<(), Refused> {
-    match client.release(vn, tsi, false).await {
+async fn release(client: &Client, vn: &VnName, tsi: &TsiName, owned: bool) -> Result<(), Refused> {
+    let released = match owned {
+        true => client.release_owned(vn, tsi).await,
+        false => client.release(vn, tsi, false).await,
+    };
+    match released {
         Ok(_) => Ok(()),
         // It is gone already: what was wanted.
         Err(ClientError::Api(error)) if error.status == 404 => Ok(()),

@@ -251,7 +251,7 @@ impl Core {
         }
         // Traffic stops only once the grant is given back: a refusal changes nothing.
         self.calls.insert(call, Call::Detach { vn: vn.clone(), tsi: id.clone() });
-        self.outputs.push_back(Output::Call(ApiCall::Release { call, vn, name }));
+        self.outputs.push_back(Output::Call(ApiCall::Release { call, vn, name, owned: false }));
     }
 
     /// An Oracle's answer to [`ApiCall::Release`].

@@ -119,6 +119,8 @@ pub enum ApiCall {
         vn: VnName,
         /// The interface.
         name: TsiName,
+        /// Only if it is this NVE's: what merely moves here is not called off by it.
+        owned: bool,
     },
     /// Take one more address (a link-local).
     Take {

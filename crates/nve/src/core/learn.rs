@@ -170,7 +170,13 @@ impl Core {
         self.counters.negatives += 1;
         self.drop_held(vni, eid);
         self.forget_remote(vni, eid);
-        let Some(asker) = asker.filter(|vap| self.vaps.contains_key(vap)) else { return };
+        let Some(asker) = asker.filter(|vap| self.vaps.contains_key(vap)) else {
+            // On nobody's account, as of what a gateway carries: no entry, and no question again so soon.
+            if self.members.contains_key(&vni) {
+                self.hold_off(now, vni, eid);
+            }
+            return;
+        };
         // Its own sweep costs the asker its own older entries, and nobody else's.
         if !self.members.contains_key(&vni) || !self.make_room(Some(asker)) {
             return;

@@ -22,6 +22,8 @@ const OWN_CALLS: u64 = u64::MAX;
 pub struct Release {
     /// The call under way; none while waiting for the next try.
     pub(super) call: Option<CallId>,
+    /// It may have been made by a call that nobody answered: then it is given back only if it was.
+    owned: bool,
     wait: Duration,
 }
 
@@ -37,7 +39,7 @@ impl Core {
     /// Gives a grant back, now and again until an Oracle has it or says that it is not ours.
     pub(super) fn release(&mut self, vn: VnName, name: TsiName) {
         let name = (vn, name);
-        self.releases.by_name.insert(name.clone(), Release { call: None, wait: RETRY });
+        self.releases.by_name.insert(name.clone(), Release { call: None, owned: false, wait: RETRY });
         self.call_release(name);
     }
 
@@ -48,7 +50,7 @@ impl Core {
         if self.releases.by_name.contains_key(&key) {
             return;
         }
-        self.releases.by_name.insert(key, Release { call: None, wait: RETRY });
+        self.releases.by_name.insert(key, Release { call: None, owned: true, wait: RETRY });
         self.timers.set(Timer::Release(vn, name), self.now + RETRY);
     }
 
@@ -58,9 +60,10 @@ impl Core {
         let call = CallId(OWN_CALLS - releases.made);
         releases.made += 1;
         release.call = Some(call);
+        let owned = release.owned;
         let (vn, tsi) = name.clone();
         releases.by_call.insert(call, name);
-        self.outputs.push_back(Output::Call(ApiCall::Release { call, vn, name: tsi }));
+        self.outputs.push_back(Output::Call(ApiCall::Release { call, vn, name: tsi, owned }));
     }
 
     /// Whether `call` was one of the core's own; then its answer is dealt with.

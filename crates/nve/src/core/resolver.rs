@@ -275,6 +275,12 @@ impl Core {
         all().filter(|(_, is_up)| up == 0 || *is_up).nth(tries.checked_rem(of)?).map(|(path, _)| path)
     }
 
+    /// It is not asked for again for a while.
+    pub(super) fn hold_off(&mut self, now: Time, vni: Vni, eid: Eid) {
+        self.resolver.held.insert((vni, eid));
+        self.timers.set(Timer::Hold(vni, eid), now + self.config.timing.hold);
+    }
+
     pub(super) fn retry(&mut self, now: Time, vni: Vni, eid: Eid) {
         let key = (vni, eid);
         let Some(pending) = self.resolver.pending.get(&key) else { return };
@@ -284,8 +290,7 @@ impl Core {
         }
         self.counters.unanswered += 1;
         self.resolver.remove(&key);
-        self.resolver.held.insert(key);
-        self.timers.set(Timer::Hold(vni, eid), now + self.config.timing.hold);
+        self.hold_off(now, vni, eid);
         if self.is_known(vni, eid) && self.oracles.iter().any(|o| o.up) {
             // The Oracle forgets who asked when the answer's TTL ends: no whole life until the next try.
             self.refresh_in(now, vni, eid, self.config.timing.ttl / 5);

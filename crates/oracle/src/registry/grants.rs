@@ -40,6 +40,9 @@ pub struct Wish {
     pub owner: XtrId,
 }
 
+/// Finds a grant that a caller may change.
+type Find = fn(&dyn Transaction, &VnSpec, &TsiName, &Caller) -> Result<GrantView, RegistryError>;
+
 /// What became of a grant that was given back, as it was or is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Released {
@@ -113,6 +116,30 @@ impl Registry {
         caller: Caller,
         force: bool,
     ) -> Result<(Released, Revision), RegistryError> {
+        self.give_back(vn, tsi, caller, force, named_by).await
+    }
+
+    /// The same by its owner only: who is merely next calls no move off by it.
+    ///
+    /// # Errors
+    /// As [`Self::release`].
+    pub async fn release_owned(
+        &self,
+        vn: VnName,
+        tsi: TsiName,
+        caller: Caller,
+    ) -> Result<(Released, Revision), RegistryError> {
+        self.give_back(vn, tsi, caller, false, held_by).await
+    }
+
+    async fn give_back(
+        &self,
+        vn: VnName,
+        tsi: TsiName,
+        caller: Caller,
+        force: bool,
+        find: Find,
+    ) -> Result<(Released, Revision), RegistryError> {
         let pools = self.pools.clone();
         self.run(move |tx| {
             if caller == Caller::Operator && !force {
@@ -121,7 +148,7 @@ impl Registry {
                 )));
             }
             let vn = vns::find(tx, &vn)?;
-            let mut view = named_by(tx, &vn, &tsi, &caller)?;
+            let mut view = find(tx, &vn, &tsi, &caller)?;
             match caller.nve() {
                 Some(nve) if nve != view.grant.owner => {
                     moves::end_move(tx, &mut view)?;

@@ -23,6 +23,7 @@ const TSIS: &[Column] = &[
     ("vni", "/vni"),
     ("state", "/state"),
     ("epoch", "/epoch"),
+    ("moves to", "/next"),
 ];
 const MAPPINGS: &[Column] = &[
     ("vn", "/vn"),

@@ -20,7 +20,7 @@ fn h5_released_first_then_withdrawn_and_forgotten() {
         w.knows(50, 3, 1);
         w.asks(1, ip(f, 60), false);
         let (call, seen) = detach(&mut w, "web", false);
-        assert_eq!(seen, [Seen::Call(ApiCall::Release { call, vn: red(), name: name("web") })]);
+        assert_eq!(seen, [Seen::Call(ApiCall::Release { call, vn: red(), name: name("web"), owned: false })]);
         assert_eq!(w.tables.vaps.len(), 1, "traffic goes on until the grant is given back");
 
         w.core.handle_released(call, Ok(()));

@@ -210,10 +210,16 @@ fn what_a_gateway_does_not_know_either_waits_there() {
             // Nobody's, and too late.
             let asked = one_asked(&w.carried(2, frame(mac(22), 60)));
             assert_eq!(carries(&w.reply(&asked, &[Rec::No(Eid::Mac(mac(22)), 1)])), []);
+            // Nor is it asked for again at once, however many come for it.
+            assert_eq!(w.carried(3, frame(mac(22), 60)), []);
+            let hold = w.core.config.timing.hold;
+            w.passes(hold);
+            one_asked(&w.carried(3, frame(mac(22), 60)));
+            w.notify(Rec::Gone(Eid::Mac(mac(22))));
             let asked = one_asked(&w.carried(2, frame(mac(23), 60)));
             w.passes(Duration::from_secs(1));
             assert_eq!(carries(&w.reply(&asked, &[Rec::At(mac(23), rloc(f, 3), 5)])), []);
-            assert_eq!(w.core.counters().held_dropped, 4);
+            assert_eq!(w.core.counters().held_dropped, 5);
             assert_eq!(w.core.counters().smrs_sent, 0);
         }
     }

@@ -105,8 +105,11 @@ fn v5_an_owner_that_lets_go_in_the_middle_lets_go_to_who_is_next() {
     let (owner, grant) = now(&r);
     assert_eq!((owner.as_str(), grant.epoch.get(), grant.next), ("nve2", 2, None));
     assert_eq!((grant.mac, grant.ips), (before.mac, before.ips));
-    // Who was to be next does not come: the move is off.
+    // Who was to be next does not come: the move is off. Not by a call that is meant for what is one's own.
     to(&r, 3, nve(2)).unwrap();
+    let refused = block(r.release_owned(n("red"), n("web1"), nve(3)));
+    assert!(matches!(refused, Err(RegistryError::GrantedElsewhere { .. })));
+    assert!(now(&r).1.next.is_some());
     block(r.release(n("red"), n("web1"), nve(3), false)).unwrap();
     assert_eq!((now(&r).0.as_str(), now(&r).1.next), ("nve2", None));
     // By force nothing is left of it.

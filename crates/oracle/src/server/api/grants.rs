@@ -154,10 +154,11 @@ pub(super) async fn call_off(
     Ok(Json(view))
 }
 
-/// Give a tenant system back; an operator says `force`.
+/// Give a tenant system back; an operator says `force`. An NVE to which it merely moves calls that off by it, unless it
+/// says `owned`.
 #[utoipa::path(
     delete, path = "/v1/grants/{vn}/{tsi}", tag = "grants",
-    params(("vn" = String, Path), ("tsi" = String, Path), ("force" = Option<bool>, Query)),
+    params(("vn" = String, Path), ("tsi" = String, Path), ("force" = Option<bool>, Query), ("owned" = Option<bool>, Query)),
     responses((status = 200, body = Message), (status = 403, body = ErrorBody),
         (status = 404, body = ErrorBody), (status = 409, body = ErrorBody))
 )]
@@ -167,9 +168,12 @@ pub(super) async fn release(
     Names([vn, tsi]): Names<2>,
     query: Query,
 ) -> Answer<Message> {
-    query.only(&["force"])?;
-    let force = query.flag("force")?;
-    let (released, _) = app.registry.release(vn, tsi, identity.caller()?, force).await?;
+    query.only(&["force", "owned"])?;
+    let (force, caller) = (query.flag("force")?, identity.caller()?);
+    let (released, _) = match query.flag("owned")? {
+        true => app.registry.release_owned(vn, tsi, caller).await?,
+        false => app.registry.release(vn, tsi, caller, force).await?,
+    };
     let (GrantView { vn, nve, grant }, what) = match released {
         Released::Freed(view) => (view, "is free again; it was held by"),
         Released::HandedOver(view) => (view, "was on its way and is held from now on by"),

@@ -73,7 +73,9 @@ pub(super) async fn tsis(State(app): State<Arc<App>>, query: Query) -> Answer<It
     let items = grants.into_iter().filter(|g| vni.is_none_or(|vni| g.grant.tsi.vni == vni)).map(|view| {
         let rlocs = app.directory.holder(view.grant.owner).map(|(_, rlocs)| rlocs).unwrap_or_default();
         let state = states.get(&view.grant.tsi).copied().unwrap_or(TsiState::Granted);
+        let next = view.grant.next.and_then(|next| app.directory.holder(next.nve)).map(|(name, _)| name);
         TsiView {
+            next,
             vn: view.vn,
             vni: view.grant.tsi.vni,
             name: view.grant.tsi.name,
