@@ -107,15 +107,15 @@ fn tshark(words: &[&str]) -> Result<()> {
         "{}",
         report["seen"]
     );
-    // Registration, ACK and Mapping Notification; and Weft's hello, end of registration and VN
-    // digest, the only types that tshark does not know.
+    // Registration, ACK and Mapping Notification; and Weft's hello, end of registration, VN digest and
+    // naming of groups, the only types that tshark does not know.
     ensure!(
-        names(&report["seen"]["tcp"]) == ["17", "18", "21", "65281", "65282", "65283"],
+        names(&report["seen"]["tcp"]) == ["17", "18", "21", "65281", "65282", "65283", "65297"],
         "{}",
         report["seen"]
     );
     let exceptions = report["exceptions"].as_array().context("it names what it cannot judge")?;
-    ensure!(exceptions.len() == 5, "{exceptions:?}");
+    ensure!(exceptions.len() == 6, "{exceptions:?}");
     Ok(())
 }
 
