@@ -165,9 +165,8 @@ impl Core {
 
     /// Answers the attach that waits for `id` if nothing is missing any more.
     pub(super) fn finish_attach(&mut self, id: &TsiId) {
-        let no_session = !self.oracles.iter().any(|o| o.up);
-        let anothers = self.tsis.get(id).is_some_and(|tsi| self.is_anothers(tsi));
-        let no_session = no_session && !anothers;
+        let mine = self.tsis.get(id).is_some_and(|tsi| !self.is_anothers(tsi));
+        let no_session = mine && !self.oracles.iter().any(|o| o.up);
         let Some(tsi) = self.tsis.get_mut(id) else { return };
         if !tsi.waiting.as_ref().is_some_and(|w| w.applied && (w.acknowledged || no_session)) {
             return;

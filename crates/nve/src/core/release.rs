@@ -74,7 +74,7 @@ impl Core {
         };
         release.call = None;
         let again = match answer {
-            Err(Refused::Oracle { code, .. }) => ![&GONE[..], &FINAL].concat().contains(&code.as_str()),
+            Err(Refused::Oracle { code, .. }) => !GONE.iter().chain(&FINAL).any(|end| code == end),
             Err(Refused::Unanswered { .. }) => true,
             _ => false,
         };

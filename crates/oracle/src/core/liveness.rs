@@ -68,18 +68,23 @@ impl Shard {
     }
 
     fn echo(&mut self, nve: XtrId) {
-        let nonce = self.nonces.draw();
-        let Some(node) = self.nodes.get_mut(nve) else { return };
-        let Some(lost) = node.lost.as_mut() else { return };
-        // An echo that there is no room for proves nothing by going unanswered.
-        let room = self.out.echoes.len() < self.config.limits.echoes;
-        lost.outstanding = (room && !node.rlocs.is_empty()).then_some(nonce);
-        if room {
-            for rloc in &node.rlocs {
-                self.out.echoes.push_back((*rloc, nonce));
-                self.counters.echoes += 1;
-            }
+        let outstanding = self.send_echo(nve);
+        if let Some(lost) = self.nodes.get_mut(nve).and_then(|node| node.lost.as_mut()) {
+            lost.outstanding = outstanding;
         }
+    }
+
+    /// Sends an echo to each RLOC of an NVE; its nonce. None that there is no room for: that proves nothing by going
+    /// unanswered.
+    pub(crate) fn send_echo(&mut self, nve: XtrId) -> Option<u64> {
+        let room = self.out.echoes.len() < self.config.limits.echoes;
+        let node = self.nodes.get(nve).filter(|node| room && !node.rlocs.is_empty())?;
+        let nonce = self.nonces.draw();
+        for rloc in &node.rlocs {
+            self.out.echoes.push_back((*rloc, nonce));
+            self.counters.echoes += 1;
+        }
+        Some(nonce)
     }
 
     pub(crate) fn echo_replied(&mut self, now: Time, rloc: Rloc, nonce: u64) {

@@ -44,16 +44,12 @@ impl Shard {
         }
         witnesses.asked = Some(now);
         self.draw_witnesses();
-        for (nve, witness) in &mut self.witnesses.all {
-            if self.out.echoes.len() >= self.config.limits.echoes {
-                break;
-            }
-            let nonce = self.nonces.draw();
-            witness.outstanding = Some(nonce);
-            witness.since.get_or_insert(now);
-            for rloc in self.nodes.get(*nve).map_or(&[][..], |node| &node.rlocs) {
-                self.out.echoes.push_back((*rloc, nonce));
-                self.counters.echoes += 1;
+        let all: Vec<XtrId> = self.witnesses.all.keys().copied().collect();
+        for nve in all {
+            let Some(nonce) = self.send_echo(nve) else { continue };
+            if let Some(witness) = self.witnesses.all.get_mut(&nve) {
+                witness.outstanding = Some(nonce);
+                witness.since.get_or_insert(now);
             }
         }
     }
@@ -61,13 +57,12 @@ impl Shard {
     /// Sends the first echo of a session. Who answers it may be a witness: where echoes do not get through (a filter
     /// between Oracle and RLOCs) their want says nothing.
     pub(crate) fn greet(&mut self, nve: XtrId) {
-        let room = self.out.echoes.len() < self.config.limits.echoes;
-        let Some(node) = self.nodes.get_mut(nve).filter(|node| room && !node.echoes) else { return };
-        let nonce = self.nonces.draw();
-        node.greeting = Some(nonce);
-        for rloc in &node.rlocs {
-            self.out.echoes.push_back((*rloc, nonce));
-            self.counters.echoes += 1;
+        if self.nodes.get(nve).is_none_or(|node| node.echoes) {
+            return;
+        }
+        let nonce = self.send_echo(nve);
+        if let Some(node) = self.nodes.get_mut(nve) {
+            node.greeting = nonce;
         }
     }
 
