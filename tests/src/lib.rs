@@ -5,11 +5,13 @@
 #![allow(clippy::print_stderr, reason = "what a failed test shows goes to standard error")]
 
 mod guard;
+mod guest;
 mod peer;
 mod traffic;
 mod wire;
 
 pub use guard::TestLab;
+pub use guest::{Guest, HOSTS};
 pub use peer::{Peer, script};
 pub use traffic::transfer;
 pub use weft_lab::ping::{Ping, ping, ping_from};

@@ -3,95 +3,12 @@
 
 use anyhow::{Context as _, Result, ensure};
 use std::net::IpAddr;
-use weft_e2e::{THREE_HOSTS, TestLab};
-use weft_lab::{BridgePort, Links, VethEnd, capture::Capture, clock, echo::Echoes};
-use weft_model::MacAddr;
+use weft_e2e::{Guest, HOSTS, THREE_HOSTS, TestLab};
+use weft_lab::{capture::Capture, clock, echo::Echoes};
 
-const HOSTS: [&str; 3] = ["h1", "h2", "h3"];
 /// Echo requests a second, and how many more are looked at after the first.
 const RATE: u32 = 100;
 const MORE: u64 = 20;
-
-/// A guest with a connection to each host, of which one at a time carries: what a hypervisor does when it stops a
-/// guest here and goes on with it there.
-struct Guest<'a> {
-    lab: &'a TestLab,
-    links: Links,
-    at: &'static str,
-}
-
-impl<'a> Guest<'a> {
-    /// Attached at `at`.
-    fn boot(lab: &'a mut TestLab, at: &'static str, ips: &[&str]) -> Result<Self> {
-        let inside = lab.add_namespace("guest")?;
-        let links = Links::open(&inside)?;
-        links.add_bridge("switch")?;
-        inside.sysctl("net/ipv6/conf/switch/disable_ipv6", "1")?;
-        let end = |name| VethEnd { namespace: &inside, name, mac: None, mtu: None };
-        Links::add_veth(&end("eth0"), &end("port"))?;
-        for host in HOSTS {
-            let there = lab.node(host)?;
-            Links::add_veth(
-                &VethEnd { namespace: &there, name: "guest", mac: None, mtu: None },
-                &VethEnd { namespace: &inside, name: host, mac: None, mtu: None },
-            )?;
-            there.sysctl("net/ipv6/conf/guest/disable_ipv6", "1")?;
-            Links::open(&there)?.up("guest")?;
-        }
-        for port in HOSTS.into_iter().chain(["port"]) {
-            inside.sysctl(&format!("net/ipv6/conf/{port}/disable_ipv6"), "1")?;
-            links.set_bridge(port, "switch", BridgePort::default())?;
-        }
-        links.up("port")?;
-        links.up("switch")?;
-        let guest = Self { lab, links, at };
-        let mut words = vec!["--device", "guest"];
-        words.extend(ips.iter().flat_map(|ip| ["--ip", *ip]));
-        let tsi: serde_json::Value = serde_json::from_str(&guest.tsi(at, "attach", &words)?)?;
-        let mac: MacAddr = tsi["mac"].as_str().context("a MAC")?.parse()?;
-        guest.links.set_mac("eth0", mac)?;
-        guest.links.set_mtu("eth0", u32::try_from(tsi["mtu"].as_u64().context("an MTU")?)?)?;
-        guest.links.up(at)?;
-        Ok(guest)
-    }
-
-    fn tsi(&self, host: &str, verb: &str, more: &[&str]) -> Result<String> {
-        let socket = self.lab.files().socket(host);
-        let socket = socket.to_str().context("a path that is text")?;
-        let words = ["tsi", verb, "--vn", "red", "--name", "guest", "--socket", socket, "-o", "json"];
-        Ok(self.lab.weft_at(host, [&words[..], more].concat())?)
-    }
-
-    /// By an operator's word, and each step at the NVE whose it is. It may not be stopped where it was: what is activated
-    /// by who is next is no longer there (V10).
-    fn migrate(&mut self, to: &'static str, stopped: bool) -> Result<()> {
-        let from = std::mem::replace(&mut self.at, to);
-        self.lab.json(&["tsi", "move", "--vn", "red", "--name", "guest", "--to", to])?;
-        self.tsi(to, "associate", &["--device", "guest"])?;
-        self.links.down(from)?;
-        self.links.up(to)?;
-        // The kernel may take a second to say so, and its bridge forwards nothing before.
-        self.links.wait_running(to)?;
-        if stopped {
-            self.tsi(from, "deactivate", &[])?;
-        }
-        self.tsi(to, "activate", &[])?;
-        Ok(())
-    }
-
-    /// In which state each host has it.
-    fn states(&self) -> Result<Vec<Option<String>>> {
-        let state = |host: &&str| {
-            let socket = self.lab.files().socket(host);
-            let socket = socket.to_str().context("a path that is text")?;
-            let all = self.lab.weft_at(host, ["tsi", "list", "--socket", socket, "-o", "json"])?;
-            let all: serde_json::Value = serde_json::from_str(&all)?;
-            let own = all.as_array().context("a list")?.iter().find(|tsi| tsi["tsi"] == "guest");
-            Ok(own.and_then(|tsi| tsi["state"].as_str()).map(str::to_owned))
-        };
-        HOSTS.iter().map(state).collect()
-    }
-}
 
 fn next(streams: &[Echoes]) -> Vec<u64> {
     streams.iter().map(Echoes::next).collect()

@@ -8,7 +8,7 @@
 
 #include <linux/types.h>
 
-#define WEFT_ABI_VERSION 4
+#define WEFT_ABI_VERSION 5
 
 struct weft_ip {
 	__u32 w[4];
@@ -42,6 +42,8 @@ struct weft_vap {
 	__u32 slot; /* in `hot`, of its VN */
 	__be32 ip4; /* one each of its addresses, or zero: those that most frames come from */
 	struct weft_ip ip6;
+	__u32 previous; /* the NVE, as in `peers`, that it moved here from and that sends its frames on, or 0 */
+	__u32 pad;
 	__u64 punt_interval; /* ns between two punts */
 	__u64 punt_window;   /* ns a burst may run ahead */
 	__u64 punt_tat;	     /* state of the punt bucket: theoretical arrival time, CLOCK_MONOTONIC ns */
@@ -61,7 +63,7 @@ struct weft_scoped_ip {
 	struct weft_ip ip;
 };
 
-/* Key of `fdb`, `learned` and `asked`. */
+/* Key of `fdb`, `away`, `learned` and `asked`. */
 struct weft_vn_mac {
 	__u32 vni;
 	__u8 mac[6];
@@ -84,6 +86,13 @@ struct weft_location {
 #define WEFT_AT_NOWHERE 0
 #define WEFT_AT_LOCAL 1
 #define WEFT_AT_REMOTE 2
+
+/* Map `away`: whereto a tenant system went that was here. Looked at where `fdb` says nothing of what one here sends,
+ * and for what comes from other NVEs where it does not say that it is here: every NVE on its way knows the next. */
+struct weft_away {
+	struct weft_ip rloc;
+	__u32 epoch; /* of the grant by which it is there */
+};
 
 /* Map `learned`: where a VN's frames from a MAC address came from last. */
 struct weft_learned {
@@ -239,6 +248,7 @@ enum weft_reason {
 	WEFT_SRC_MOVED = 7,
 	WEFT_REPLICATED = 8,
 	WEFT_BY_GATEWAY = 9,
+	WEFT_REDIRECTED = 10,
 	WEFT_NO_VAP = 32,
 	WEFT_NOT_ACTIVATED = 33,
 	WEFT_VLAN_TAGGED = 34,
@@ -273,6 +283,7 @@ enum weft_reason {
 	WEFT_STORM = 63,
 	WEFT_UNTRANSLATABLE = 64,
 	WEFT_NO_RECEIVER = 65,
+	WEFT_REDIRECT_LOOP = 66,
 };
 
 /* skb->tc_index of everything that has come over an uplink: nothing else counts at the VXLAN device.

@@ -30,17 +30,6 @@ static __noinline bool by_gateway(__u32 vni, __u32 node)
 	return peer && peer->node == node;
 }
 
-/* Whether a location is another NVE's than the one that a frame came from. */
-static __always_inline bool elsewhere(const struct weft_location *at, const struct weft_ip *from, __u32 node)
-{
-	struct weft_peer *peer;
-
-	if (same_ip(&at->rloc, from))
-		return false;
-	peer = bpf_map_lookup_elem(&peers, &at->rloc);
-	return !peer || peer->node != node;
-}
-
 /* The owner's MAC address of a frame that another NVE was to route and could not, in `inner` and itself; the
  * reason why there is none, or 0. */
 static __noinline __u32 route_carried(struct __sk_buff *skb, __u32 vni, struct eth *inner)
@@ -189,7 +178,7 @@ static __noinline int carry(struct __sk_buff *skb, __u32 vni, const struct weft_
 		return hold_carried(skb, vni, from, inner, ttl);
 	if (at->kind != WEFT_AT_REMOTE)
 		return drop_inward(skb, w, WEFT_NOWHERE);
-	if (ttl <= CARRIED_TTL || !elsewhere(at, from, peer->node)) {
+	if (ttl <= CARRIED_TTL || !elsewhere(&at->rloc, from, peer->node)) {
 		if (ttl != CARRY_AGAIN)
 			report(skb, vni, from, 0);
 		return drop_inward(skb, w, WEFT_NO_SUCH_TS);

@@ -31,8 +31,8 @@ static __always_inline void admit(struct __sk_buff *skb, struct inward *in, cons
 				  __u32 vni, const struct weft_ip *from, __u32 node, const struct eth *eth,
 				  __u32 off)
 {
-	struct weft_location *at;
-	struct weft_vn_mac key;
+	struct weft_location *at, *other = 0;
+	struct weft_vn_mac key, source;
 	int lets;
 
 	in->to = 0;
@@ -42,6 +42,7 @@ static __always_inline void admit(struct __sk_buff *skb, struct inward *in, cons
 	in->learn = false;
 	in->asks = false;
 	in->carry = false;
+	in->away = false;
 	in->restore = false;
 	in->group = eth->h_dest[0] & 1;
 	if (is_vlan(eth->h_proto)) {
@@ -65,18 +66,32 @@ static __always_inline void admit(struct __sk_buff *skb, struct inward *in, cons
 		in->reason = WEFT_SPOOFED_MAC;
 		return;
 	}
-	key.vni = vni;
-	copy_mac(key.mac, eth->h_source);
-	*(__u16 *)key.pad = 0;
-	at = bpf_map_lookup_elem(&fdb, &key);
+	source.vni = vni;
+	copy_mac(source.mac, eth->h_source);
+	*(__u16 *)source.pad = 0;
+	at = bpf_map_lookup_elem(&fdb, &source);
 	if (at && at->kind == WEFT_AT_LOCAL) {
 		in->reason = WEFT_FENCED;
 		return;
 	}
-	if (at && at->kind == WEFT_AT_REMOTE && elsewhere(at, from, node) && !by_gateway(vni, node)) {
-		if (fenced(cfg, at)) {
+	if (at && at->kind == WEFT_AT_REMOTE && elsewhere(&at->rloc, from, node) && !by_gateway(vni, node))
+		other = at;
+	at = 0;
+	if (!in->group) {
+		key.vni = vni;
+		copy_mac(key.mac, eth->h_dest);
+		*(__u16 *)key.pad = 0;
+		at = bpf_map_lookup_elem(&fdb, &key);
+	}
+	if (at && at->kind == WEFT_AT_LOCAL) {
+		in->ifindex = at->ifindex;
+		in->to = bpf_map_lookup_elem(&vaps, &in->ifindex);
+	}
+	/* Where it moved here from others' frames for it come from too. */
+	if (other && !(in->to && in->to->previous && in->to->previous == node)) {
+		if (fenced(cfg, other)) {
 			in->reason = WEFT_FENCED;
-			bpf_map_delete_elem(&learned, &key);
+			bpf_map_delete_elem(&learned, &source);
 			return;
 		}
 		in->moved = true;
@@ -85,20 +100,15 @@ static __always_inline void admit(struct __sk_buff *skb, struct inward *in, cons
 		in->learn = !off && (in->asks ? is_node(eth->h_source) : learns(vni));
 		return;
 	}
-	copy_mac(key.mac, eth->h_dest);
-	at = bpf_map_lookup_elem(&fdb, &key);
 	if (!at && same_mac(eth->h_dest, cfg->node_mac)) {
 		restore(skb, in, vni, eth, off);
 		return;
 	}
-	if (at && at->kind == WEFT_AT_LOCAL) {
-		in->ifindex = at->ifindex;
-		in->to = bpf_map_lookup_elem(&vaps, &in->ifindex);
-	}
 	if (!in->to || in->to->vni != vni) {
 		in->reason = WEFT_NO_SUCH_TS;
 		in->learn = learns(vni);
-		in->carry = carries(vni);
+		in->away = (!at || at->kind != WEFT_AT_LOCAL) && find_away(&key);
+		in->carry = !in->away && carries(vni);
 	} else if (!(in->to->flags & WEFT_VAP_ACTIVATED)) {
 		in->reason = WEFT_NOT_ACTIVATED;
 	} else {
@@ -248,8 +258,8 @@ static __always_inline int tunnelled(struct __sk_buff *skb, struct weft_config *
 	w.vni = vni;
 	inner = *(struct eth *)(data + off + 8);
 	admit(skb, &in, cfg, vni, from, node, &inner, off + 8);
-	if (in.carry)
-		return pass(skb); /* by the VXLAN device to from_overlay, which carries it on */
+	if (in.carry || in.away)
+		return pass(skb); /* by the VXLAN device to from_overlay, which sends it on */
 	if (in.reason) {
 		if (in.learn)
 			learn(vni, &inner, from);
@@ -383,6 +393,8 @@ static __always_inline int overlay_frame(struct __sk_buff *skb)
 	admit(skb, &in, cfg, w.vni, &from, peer->node, &inner, 0);
 	if (in.learn)
 		learn(w.vni, &inner, &from);
+	if (in.away)
+		return redirect(skb, w.vni, &from, &inner, key.tunnel_ttl);
 	if (in.carry)
 		return carry(skb, w.vni, &from, &inner, key.tunnel_ttl);
 	if (in.reason == WEFT_NO_SUCH_TS)

@@ -24,6 +24,7 @@ PINNED_MAP(groups, BPF_MAP_TYPE_HASH, struct weft_scoped_ip, struct weft_group, 
 PINNED_MAP(vn_vaps, BPF_MAP_TYPE_HASH, struct weft_indexed, __u32, 4096, 0);
 PINNED_MAP(hot, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct weft_hot, 4096, 0);
 PINNED_MAP(fdb, BPF_MAP_TYPE_HASH, struct weft_vn_mac, struct weft_location, 262144, BPF_F_NO_PREALLOC);
+PINNED_MAP(away, BPF_MAP_TYPE_HASH, struct weft_vn_mac, struct weft_away, 16384, BPF_F_NO_PREALLOC);
 PINNED_MAP(neighbours, BPF_MAP_TYPE_HASH, struct weft_scoped_ip, struct weft_neighbour, 262144,
 	   BPF_F_NO_PREALLOC);
 PINNED_MAP(peers, BPF_MAP_TYPE_HASH, struct weft_ip, struct weft_peer, 65536, BPF_F_NO_PREALLOC);

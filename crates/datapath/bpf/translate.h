@@ -75,6 +75,7 @@ struct inward {
 	bool learn; /* its source */
 	bool asks; /* for whoever has an address */
 	bool carry; /* it is not for here, and this NVE carries what others do not know the way of */
+	bool away; /* it is for one that was here and is to be sent on */
 	bool restore; /* it came for this NVE's MAC address and is to have its owner's */
 };
 

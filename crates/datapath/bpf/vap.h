@@ -62,6 +62,7 @@ static __always_inline int forward(struct __sk_buff *skb, struct weft_vap *vap, 
 	__u64 now = bpf_ktime_get_coarse_ns();
 	const struct weft_ip *rloc = 0;
 	struct weft_settings *how;
+	struct weft_away *gone;
 	bool everywhere = false, learns;
 	struct weft_learned *seen;
 	struct weft_location *at;
@@ -90,6 +91,11 @@ static __always_inline int forward(struct __sk_buff *skb, struct weft_vap *vap, 
 		/* The VN learned from frames until its mode changed: the frame finds its way while it is asked. */
 		if (seen && !learns && first_this_second(&key))
 			punt(skb, vap, WEFT_PUNT_MAC);
+	}
+	if (!at && !rloc && ret != CARRY) {
+		gone = find_away(&key);
+		if (gone)
+			rloc = &gone->rloc;
 	}
 	if (!at && !rloc && ret != CARRY) {
 		everywhere = floods(vap->mode);

@@ -33,6 +33,7 @@
 #include "translate.h"
 #include "again.h"
 #include "knock.h"
+#include "away.h"
 #include "vap.h"
 #include "carry.h"
 #include "fabric.h"

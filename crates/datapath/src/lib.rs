@@ -66,4 +66,6 @@ pub use kernel::{
 };
 pub use model::{Action, Ingress, Learned, Lesson, Model, Verdict, decide};
 pub use reason::{Counter, Direction, Idle, Reason};
-pub use tables::{Config, IfIndex, Location, Neighbour, Op, Path, Peer, Receivers, Tables, Vap, VapKind, Vn};
+pub use tables::{
+    Away, Config, IfIndex, Location, Neighbour, Op, Path, Peer, Receivers, Tables, Vap, VapKind, Vn,
+};

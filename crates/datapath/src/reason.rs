@@ -58,6 +58,8 @@ reasons! {
     /// Counted beside what becomes of it: sent to the VN's gateway, for its destination is asked for; or, inward,
     /// carried on by this NVE as a gateway.
     ByGateway = 9, "by-gateway";
+    /// Sent on to the NVE that its destination has moved to from here.
+    Redirected = 10, "redirected";
     /// The device is no VAP.
     NoVap = 32, "no-vap";
     /// The VAP it came from or goes to is not Activated (RFC 8394).
@@ -128,6 +130,8 @@ reasons! {
     Untranslatable = 64, "untranslatable";
     /// For a multicast group that nobody asked for, in a VN that replicates.
     NoReceiver = 65, "no-receiver";
+    /// To be redirected, but back to the NVE it came from, or too often already.
+    RedirectLoop = 66, "redirect-loop";
 }
 
 impl Reason {

@@ -1,7 +1,7 @@
 //! The tables of the data plane, as their owner intends them and as the kernel is observed to
 //! hold them: one type for both, so that a reconciler can subtract one from the other.
 
-use core::net::IpAddr;
+use core::{net::IpAddr, num::NonZeroU32};
 use std::collections::{BTreeMap, BTreeSet};
 use weft_model::{Bum, Epoch, Learning, MacAddr, Miss, Rloc, Storm, TenantIp, TsMac, Vni, Wanted};
 
@@ -45,6 +45,9 @@ pub struct Vap {
     pub mtu: u16,
     /// RFC 8394 Activated. When false every frame to and from it is dropped (`not-activated`).
     pub activated: bool,
+    /// The NVE that it moved here from ([`Peer::node`]), which sends on what still comes for it there: what others
+    /// sent is not fenced when it comes from that one.
+    pub previous: Option<NonZeroU32>,
 }
 
 /// Where a MAC address of a VN is.
@@ -61,6 +64,15 @@ pub enum Location {
     },
     /// Known not to exist: drop, do not punt.
     Nowhere,
+}
+
+/// Whereto a tenant system went that was here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Away {
+    /// An RLOC of the NVE it moved to.
+    pub rloc: Rloc,
+    /// The epoch of the grant by which it is there.
+    pub epoch: Epoch,
 }
 
 /// What is answered to an ARP request or Neighbor Solicitation for an IP address of a VN.
@@ -135,6 +147,9 @@ pub struct Tables {
     pub vaps: BTreeMap<IfIndex, Vap>,
     /// Where MAC addresses are.
     pub fdb: BTreeMap<(Vni, MacAddr), Location>,
+    /// Whereto MAC addresses went that were here: for what other NVEs send for them here, unless [`Self::fdb`] says
+    /// that they are here, and for what tenant systems here send, unless that says anything.
+    pub away: BTreeMap<(Vni, MacAddr), Away>,
     /// What ARP and ND are answered with.
     pub neighbours: BTreeMap<(Vni, TenantIp), Neighbour>,
     /// Who may send to this node's tunnels.
@@ -158,6 +173,10 @@ pub enum Op {
     SetLocation(Vni, MacAddr, Location),
     /// Forget a location.
     RemoveLocation(Vni, MacAddr),
+    /// Frames for who was here are to be redirected.
+    SetAway(Vni, MacAddr, Away),
+    /// They are not any more.
+    RemoveAway(Vni, MacAddr),
     /// Add or replace an answer.
     SetNeighbour(Vni, TenantIp, Neighbour),
     /// Forget an answer.
@@ -192,6 +211,12 @@ impl Tables {
             }
             Op::RemoveLocation(vni, mac) => {
                 self.fdb.remove(&(*vni, *mac));
+            }
+            Op::SetAway(vni, mac, away) => {
+                self.away.insert((*vni, *mac), *away);
+            }
+            Op::RemoveAway(vni, mac) => {
+                self.away.remove(&(*vni, *mac));
             }
             Op::SetNeighbour(vni, ip, neighbour) => {
                 self.neighbours.insert((*vni, *ip), *neighbour);
@@ -232,6 +257,8 @@ impl Tables {
         ops.extend(observed.vaps.keys().filter(|k| gone(k)).map(|k| Op::RemoveVap(*k)));
         let gone = |key: &_| !self.fdb.contains_key(key);
         ops.extend(observed.fdb.keys().filter(|k| gone(k)).map(|(v, m)| Op::RemoveLocation(*v, *m)));
+        let gone = |key: &_| !self.away.contains_key(key);
+        ops.extend(observed.away.keys().filter(|k| gone(k)).map(|(v, m)| Op::RemoveAway(*v, *m)));
         let gone = |key: &_| !self.neighbours.contains_key(key);
         ops.extend(observed.neighbours.keys().filter(|k| gone(k)).map(|(v, i)| Op::RemoveNeighbour(*v, *i)));
         let gone = |key: &_| !self.peers.contains_key(key);
@@ -259,6 +286,8 @@ impl Tables {
         ops.extend(changed.map(|(k, v)| Op::SetVap(*k, v.clone())));
         let changed = self.fdb.iter().filter(|(k, v)| observed.fdb.get(*k) != Some(*v));
         ops.extend(changed.map(|((v, m), l)| Op::SetLocation(*v, *m, *l)));
+        let changed = self.away.iter().filter(|(k, v)| observed.away.get(*k) != Some(*v));
+        ops.extend(changed.map(|((v, m), a)| Op::SetAway(*v, *m, *a)));
         let changed = self.neighbours.iter().filter(|(k, v)| observed.neighbours.get(*k) != Some(*v));
         ops.extend(changed.map(|((v, i), n)| Op::SetNeighbour(*v, *i, *n)));
         ops

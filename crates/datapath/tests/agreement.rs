@@ -12,11 +12,12 @@ use proptest::{
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    num::NonZeroU32,
 };
 use weft_datapath::{
-    Action, Config, Datapath as _, DatapathError, Did, IfIndex, Ingress, Kernel, Learned, Lesson, Location,
-    Neighbour, Path, Peer, Punt, PuntReason, Punts, Reason, Receivers, Tables, Vap, VapKind, Verdict, Vn,
-    decide, echo,
+    Action, Away, Config, Datapath as _, DatapathError, Did, IfIndex, Ingress, Kernel, Learned, Lesson,
+    Location, Neighbour, Path, Peer, Punt, PuntReason, Punts, Reason, Receivers, Tables, Vap, VapKind,
+    Verdict, Vn, decide, echo,
 };
 use weft_model::{Bum, Epoch, GroupIp, Learning, MacAddr, Miss, Rloc, Storm, TenantIp, Time, TsMac, Wanted};
 
@@ -122,6 +123,7 @@ fn tables(d: &mut Dice, uplink: IfIndex, devices: &[IfIndex]) -> Tables {
             path: d.pick(&[Path::Direct, Path::Device]),
             mtu: d.pick(&[1450, 1280, 600]),
             activated: !d.rarely(12),
+            previous: None,
         };
         if !d.rarely(4) {
             t.fdb.insert((vap.vni, vap.mac.get()), Location::Local(*device));
@@ -183,6 +185,13 @@ fn tables(d: &mut Dice, uplink: IfIndex, devices: &[IfIndex]) -> Tables {
             let receivers = Receivers { vaps, members: (0..d.below(3)).map(|_| any_rloc(d)).collect() };
             t.groups.insert((vni(n), Wanted::All), receivers);
         }
+    }
+    for vap in t.vaps.values_mut() {
+        vap.previous = NonZeroU32::new(d.octet() as u32 % 3);
+    }
+    for _ in 0..d.below(12) {
+        let away = Away { rloc: any_rloc(d), epoch: Epoch::FIRST };
+        t.away.insert((vni(VNIS[d.below(2)]), MacAddr(any_mac(d))), away);
     }
     t
 }
@@ -414,6 +423,12 @@ impl Bench {
         };
         self.learned.note(Time::from_secs(0), &expected.lessons);
         self.saw(format!("{:?}", expected.reason));
+        if let (Action::Tunnel { .. }, Some(vni)) = (expected.action, expected.vni) {
+            let key = (vni, MacAddr(frame[..6].try_into().unwrap()));
+            if tables.away.contains_key(&key) && !tables.fdb.contains_key(&key) {
+                self.saw("to who has gone".into());
+            }
+        }
         if expected.action == Action::Reply {
             let family = if frame[12..14] == [0x86, 0xdd] { 6 } else { 4 };
             self.saw(format!("{:?} answer to {family}", expected.reason));
@@ -548,7 +563,7 @@ impl Bench {
 fn agree(bench: Bench, cases: u32, rng: TestRng) -> BTreeMap<String, u32> {
     let bench = std::cell::RefCell::new(bench);
     let entropy = |n| proptest::collection::vec(any::<u8>(), n);
-    let input = (entropy(520), proptest::collection::vec((any::<bool>(), 0..40_u8, entropy(120)), 1..40));
+    let input = (entropy(560), proptest::collection::vec((any::<bool>(), 0..40_u8, entropy(120)), 1..40));
     let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
     let result = TestRunner::new_with_rng(config, rng).run(&input, |(table, frames)| {
         let bench = &mut *bench.borrow_mut();
@@ -621,7 +636,7 @@ fn programs_and_model_agree() {
 #[test]
 fn every_decision_is_compared() {
     with_bench("decide", |bench| {
-        let seen = agree(bench, 1_500, TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]));
+        let seen = agree(bench, 1_500, TestRng::from_seed(RngAlgorithm::ChaCha, &[8; 32]));
         println!("{seen:#?}");
         let answers = ["Answered", "TooBig", "Echoed"]
             .into_iter()
@@ -635,6 +650,8 @@ fn every_decision_is_compared() {
             Reason::OtherLink,
             Reason::Storm,
             Reason::ByGateway,
+            Reason::Redirected,
+            Reason::RedirectLoop,
         ];
         let reasons = Reason::ALL.iter().filter(|r| !elsewhere.contains(r)).map(|r| format!("{:?}", Some(r)));
         let punts = [
@@ -659,6 +676,7 @@ fn every_decision_is_compared() {
             "asked by ND",
             "restored",
             "another NVE's",
+            "to who has gone",
         ]
         .into_iter()
         .map(str::to_owned);

@@ -44,6 +44,7 @@ fn installed(pins: &Path) -> Kernel {
         path: Tunnel::Direct,
         mtu: 1_450,
         activated: true,
+        previous: None,
     };
     kernel.apply(&Op::SetVap(IfIndex(index), vap)).unwrap();
     kernel

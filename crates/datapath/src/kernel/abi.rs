@@ -1,11 +1,14 @@
 //! The structures of `bpf/abi.h`, octet for octet, and what they mean in the tables' terms.
 
-use crate::{Direction, IfIndex, Location, Neighbour, Path, Peer, PuntReason, Reason, Vap, VapKind};
-use core::net::{IpAddr, Ipv6Addr};
+use crate::{Away, Direction, IfIndex, Location, Neighbour, Path, Peer, PuntReason, Reason, Vap, VapKind};
+use core::{
+    net::{IpAddr, Ipv6Addr},
+    num::NonZeroU32,
+};
 use std::collections::BTreeSet;
 use weft_model::{Bum, Epoch, Learning, MacAddr, Miss, Rloc, TenantIp, TsMac, Vni};
 
-pub(crate) const ABI_VERSION: u32 = 4;
+pub(crate) const ABI_VERSION: u32 = 5;
 
 /// An address, IPv4 as IPv4-mapped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,6 +49,8 @@ pub(crate) struct VapValue {
     pub(crate) slot: u32,
     pub(crate) ip4: [u8; 4],
     pub(crate) ip6: Ip,
+    pub(crate) previous: u32,
+    pub(crate) pad: u32,
     pub(crate) punt_interval: u64,
     pub(crate) punt_window: u64,
     pub(crate) punt_tat: u64,
@@ -79,6 +84,13 @@ pub(crate) struct LocationValue {
     pub(crate) last_used: u64,
     pub(crate) contested: u64,
     pub(crate) contested_last: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(crate) struct AwayValue {
+    pub(crate) rloc: Ip,
+    pub(crate) epoch: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -231,6 +243,7 @@ pod!(
     ScopedIp,
     VnMac,
     LocationValue,
+    AwayValue,
     LearnedValue,
     HeardValue,
     NeighbourValue,
@@ -286,6 +299,8 @@ impl VapValue {
                 _ => [0; 4],
             },
             ip6: first(false).map_or_else(Ip::default, Ip::from),
+            previous: vap.previous.map_or(0, NonZeroU32::get),
+            pad: 0,
             punt_interval,
             punt_window,
             punt_tat: old.map_or(0, |old| old.punt_tat),
@@ -308,6 +323,7 @@ impl VapValue {
             path: path_of(self.path)?,
             mtu: self.mtu,
             activated: self.flags & 1 == 1,
+            previous: NonZeroU32::new(self.previous),
         })
     }
 }
@@ -334,6 +350,18 @@ impl LocationValue {
             }),
             _ => None,
         }
+    }
+}
+
+impl From<Away> for AwayValue {
+    fn from(away: Away) -> Self {
+        Self { rloc: away.rloc.get().into(), epoch: away.epoch.get() }
+    }
+}
+
+impl AwayValue {
+    pub(crate) fn meaning(&self) -> Option<Away> {
+        Some(Away { rloc: Rloc::new(self.rloc.into()).ok()?, epoch: Epoch::new(self.epoch)? })
     }
 }
 
@@ -459,8 +487,9 @@ mod tests {
             Ip = "weft_ip" {}
             ConfigValue = "weft_config" { vxlan_ifindex, families, rloc4, rloc6, netns, fence_until, node_mac, pad, ageing }
             LearnedValue = "weft_learned" { rloc, seen }
+            AwayValue = "weft_away" { rloc, epoch }
             HeardValue = "weft_heard" { mac, pad, seen }
-            VapValue = "weft_vap" { vni, mac, mtu, kind, path, flags, mode, slot, ip4, ip6, punt_interval, punt_window, punt_tat, icmp_tat, storm_tat }
+            VapValue = "weft_vap" { vni, mac, mtu, kind, path, flags, mode, slot, ip4, ip6, previous, pad, punt_interval, punt_window, punt_tat, icmp_tat, storm_tat }
             ScopedIp = "weft_scoped_ip" { scope, ip }
             VnMac = "weft_vn_mac" { vni, mac, pad }
             LocationValue = "weft_location" { kind, ifindex, rloc, epoch, pad, last_used, contested, contested_last }

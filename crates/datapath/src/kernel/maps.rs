@@ -1,8 +1,9 @@
 //! The maps, typed, and the check that pinned ones are what this program means.
 
 use super::abi::{
-    ConfigValue, CountKey, CountValue, GroupValue, HeardValue, HotValue, Indexed, Ip, LearnedValue,
-    LocationValue, NeighbourValue, PeerValue, ScopedIp, SettingsValue, VapValue, VnMac, VnValue,
+    AwayValue, ConfigValue, CountKey, CountValue, GroupValue, HeardValue, HotValue, Indexed, Ip,
+    LearnedValue, LocationValue, NeighbourValue, PeerValue, ScopedIp, SettingsValue, VapValue, VnMac,
+    VnValue,
 };
 use super::{Limits, sys};
 use crate::DatapathError;
@@ -21,7 +22,7 @@ const fn size<T>() -> u32 {
     octets
 }
 
-pub(super) fn shapes(limits: &Limits) -> [Shape; 17] {
+pub(super) fn shapes(limits: &Limits) -> [Shape; 18] {
     [
         ("config", 4, size::<ConfigValue>(), 1),
         ("vaps", 4, size::<VapValue>(), limits.vaps),
@@ -33,6 +34,7 @@ pub(super) fn shapes(limits: &Limits) -> [Shape; 17] {
         ("vn_vaps", size::<Indexed>(), 4, limits.vaps),
         ("hot", 4, size::<HotValue>(), limits.vaps),
         ("fdb", size::<VnMac>(), size::<LocationValue>(), limits.locations),
+        ("away", size::<VnMac>(), size::<AwayValue>(), limits.away),
         ("learned", size::<VnMac>(), size::<LearnedValue>(), limits.learned),
         ("heard", size::<ScopedIp>(), size::<HeardValue>(), limits.heard),
         ("neighbours", size::<ScopedIp>(), size::<NeighbourValue>(), limits.neighbours),
@@ -161,6 +163,7 @@ pub(super) struct Maps {
     pub(super) groups: Table<ScopedIp, GroupValue>,
     pub(super) vn_vaps: Table<Indexed, u32>,
     pub(super) fdb: Table<VnMac, LocationValue>,
+    pub(super) away: Table<VnMac, AwayValue>,
     pub(super) learned: Table<VnMac, LearnedValue>,
     pub(super) heard: Table<ScopedIp, HeardValue>,
     pub(super) neighbours: Table<ScopedIp, NeighbourValue>,
@@ -186,6 +189,7 @@ impl Maps {
             groups: Table::new(&mut maps, &shapes, "groups")?,
             vn_vaps: Table::new(&mut maps, &shapes, "vn_vaps")?,
             fdb: Table::new(&mut maps, &shapes, "fdb")?,
+            away: Table::new(&mut maps, &shapes, "away")?,
             learned: Table::new(&mut maps, &shapes, "learned")?,
             heard: Table::new(&mut maps, &shapes, "heard")?,
             neighbours: Table::new(&mut maps, &shapes, "neighbours")?,

@@ -466,6 +466,8 @@ impl Datapath for Kernel {
                 }
             }
             Op::RemoveLocation(vni, mac) => self.maps.fdb.remove(&VnMac::new(*vni, *mac)),
+            Op::SetAway(vni, mac, away) => self.maps.away.set(&VnMac::new(*vni, *mac), &(*away).into()),
+            Op::RemoveAway(vni, mac) => self.maps.away.remove(&VnMac::new(*vni, *mac)),
             Op::SetNeighbour(vni, ip, neighbour) => {
                 let key = ScopedIp { scope: vni.get(), ip: ip.get().into() };
                 self.maps.neighbours.set(&key, &(*neighbour).into())
@@ -516,6 +518,10 @@ impl Datapath for Kernel {
         for (key, value) in self.maps.fdb.all()? {
             let known = Vni::new(key.vni).ok().zip(value.meaning());
             tables.fdb.extend(known.map(|(vni, at)| ((vni, MacAddr(key.mac)), at)));
+        }
+        for (key, value) in self.maps.away.all()? {
+            let known = Vni::new(key.vni).ok().zip(value.meaning());
+            tables.away.extend(known.map(|(vni, to)| ((vni, MacAddr(key.mac)), to)));
         }
         for (key, value) in self.maps.neighbours.all()? {
             let known = Vni::new(key.scope).ok().zip(TenantIp::new(key.ip.into()).ok());

@@ -12,6 +12,8 @@ pub struct Limits {
     pub vap_ips: u32,
     /// MAC locations.
     pub locations: u32,
+    /// Tenant systems that moved elsewhere, whose frames are sent on.
+    pub away: u32,
     /// Locations learned from frames; the oldest is forgotten first.
     pub learned: u32,
     /// IP addresses that other NVEs were heard to have, where a VN translates; the oldest is forgotten first.
@@ -40,6 +42,7 @@ impl Default for Limits {
             vaps: 4_096,
             vap_ips: 32_768,
             locations: 262_144,
+            away: 16_384,
             learned: 65_536,
             heard: 65_536,
             neighbours: 262_144,

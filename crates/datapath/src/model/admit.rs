@@ -4,8 +4,8 @@ use super::bytes::{ethertype, is_vlan, mac};
 use super::members::{Lets, floods, lets_in};
 use super::miss::carries;
 use super::{Lesson, translate};
-use crate::{IfIndex, Location, Path, Reason, Tables};
-use core::net::IpAddr;
+use crate::{Away, IfIndex, Location, Path, Reason, Tables};
+use core::{net::IpAddr, num::NonZeroU32};
 use weft_model::{MacAddr, Rloc, Vni};
 
 /// To whom.
@@ -18,6 +18,8 @@ pub(super) enum To {
     Owner,
     /// That is seen when it is stripped.
     Later,
+    /// Not for here any more: to the NVE that it went to.
+    Away(Away),
     /// Not for here, but this NVE is the VN's gateway.
     Carry,
 }
@@ -71,10 +73,19 @@ fn decide(
     if translate::is_node(src) && Some(src) != node(from).map(MacAddr::of_node) {
         return Err(Reason::SpoofedMac);
     }
+    let at = tables.fdb.get(&(vni, dst)).filter(|_| !dst.is_group());
+    let vap = match at {
+        Some(Location::Local(device)) => tables.vaps.get(device).map(|vap| (*device, vap)),
+        _ => None,
+    };
     match tables.fdb.get(&(vni, src)) {
         Some(Location::Local(_)) => return Err(Reason::Fenced),
         Some(Location::Remote { rloc, .. }) => {
-            *moved = rloc.get() != from && node(rloc.get()) != node(from) && !by_gateway(tables, vni, from);
+            let moved_here = vap.and_then(|(_, vap)| vap.previous).map(NonZeroU32::get);
+            *moved = rloc.get() != from
+                && node(rloc.get()) != node(from)
+                && !by_gateway(tables, vni, from)
+                && (moved_here.is_none() || moved_here != node(from));
         }
         _ => {}
     }
@@ -83,7 +94,6 @@ fn decide(
         *learns = stripped && (floods || lets == Lets::Owner && translate::is_node(src));
         return Ok(if lets == Lets::Owner { To::Owner } else { To::All });
     }
-    let at = tables.fdb.get(&(vni, dst));
     if at.is_none() && dst == MacAddr::of_node(tables.config.node) {
         let restored = translate::inbound(tables, vni, frame, stripped);
         *heard = restored.lesson;
@@ -93,11 +103,11 @@ fn decide(
         let path = tables.vaps.get(&device).map_or(Path::Device, |vap| vap.path);
         return Ok(To::Vap(device, path, Some(owner)));
     }
-    let vap = match at {
-        Some(Location::Local(device)) => tables.vaps.get(device).map(|vap| (*device, vap)),
-        _ => None,
-    };
     match vap.filter(|(_, vap)| vap.vni == vni) {
+        None if !matches!(at, Some(Location::Local(_))) && tables.away.contains_key(&(vni, dst)) => {
+            *learns = floods;
+            tables.away.get(&(vni, dst)).map_or(Err(Reason::NoSuchTs), |away| Ok(To::Away(*away)))
+        }
         None if carries(tables, vni) => Ok(To::Carry),
         None => {
             *learns = floods;

@@ -3,7 +3,7 @@
 use super::admit::{To, admit};
 use super::bytes::{ETH, IPV4, IPV6, UDP, be16, checksum, ethertype, ipv4, ipv6, take, update};
 use super::{Action, Verdict, carry, members, translate};
-use crate::{IfIndex, Path, Peer, PuntReason, Reason, Tables, echo};
+use crate::{Away, IfIndex, Path, Peer, PuntReason, Reason, Tables, echo};
 use core::net::IpAddr;
 use weft_model::Vni;
 
@@ -39,6 +39,7 @@ pub(super) fn from_overlay(tables: &Tables, vni: u32, from: IpAddr, frame: &[u8]
             lessons.extend(heard);
             to.map(|device| delivered(device, frame.to_vec())).map_err(|reason| (reason, None))
         }
+        Ok(To::Away(away)) => redirected(tables, vni, from, away, frame),
         Ok(To::Carry) => carry::decide(tables, vni, from, frame),
         Ok(To::All | To::Later) => {
             let spread = members::spread(tables, vni, frame);
@@ -55,6 +56,37 @@ pub(super) fn from_overlay(tables: &Tables, vni: u32, from: IpAddr, frame: &[u8]
 fn delivered(to: IfIndex, moved: bool, vni: Vni, path: Path, frame: Vec<u8>) -> Verdict {
     let (reason, vni, frames) = (Some(Reason::Delivered), Some(vni), vec![frame]);
     Verdict { reason, vni, path, moved, frames, ..Verdict::new(Action::Deliver(to)) }
+}
+
+/// A frame goes on to where its destination went, unless that is where it came from. How often it was redirected is
+/// no function of tables and frame: the outer TTL says so.
+fn redirected(
+    tables: &Tables,
+    vni: Vni,
+    from: IpAddr,
+    away: Away,
+    frame: &[u8],
+) -> Result<Verdict, (Reason, Option<PuntReason>)> {
+    let (to, path) = (away.rloc.get(), Path::Device);
+    let here = tables.vaps.values().any(|vap| vap.vni == vni).then_some(vni);
+    let verdict = |action, reason, also, frames| Verdict {
+        reason: Some(reason),
+        vni: here,
+        path,
+        also,
+        frames,
+        ..Verdict::new(action)
+    };
+    let node = |ip: IpAddr| tables.peers.get(&ip).map(|peer| peer.node);
+    if to == from || node(to).is_some() && node(to) == node(from) {
+        return Ok(verdict(Action::Drop, Reason::RedirectLoop, None, vec![]));
+    }
+    let also = reported(tables, vni, Reason::NoSuchTs);
+    if !tables.config.rlocs.iter().any(|own| own.get().is_ipv4() == to.is_ipv4()) {
+        return Ok(verdict(Action::Drop, Reason::NoRloc, also, vec![]));
+    }
+    let action = Action::Tunnel { rloc: away.rloc, path };
+    Ok(verdict(action, Reason::Redirected, also, vec![frame.to_vec()]))
 }
 
 /// The agent is told of frames for who is not here, but where frames for anybody come to everybody.
@@ -126,7 +158,7 @@ pub(super) fn from_underlay(tables: &Tables, frame: &[u8]) -> Verdict {
             return Verdict { lessons, also, ..drop_inward(tables, reason, vni, path) };
         }
         // Copies are made where the VXLAN device has stripped it.
-        Ok(To::All | To::Owner | To::Later | To::Carry) => return PASS,
+        Ok(To::All | To::Owner | To::Later | To::Away(_) | To::Carry) => return PASS,
         Ok(To::Vap(device, way, owner)) => (device, way, owner),
     };
     let v4 = ethertype(inner) == Some(IPV4);

@@ -49,6 +49,7 @@ mod tests {
                 path: Path::Direct,
                 mtu: 1450,
                 activated: true,
+                previous: None,
             };
             let at = IfIndex(n.into());
             model.apply(&Op::SetVap(at, vap)).unwrap();

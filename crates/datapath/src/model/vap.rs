@@ -413,7 +413,10 @@ fn forward(
     let seen = dst.filter(|_| told.is_none() || (learns && !matches!(told, Some(Location::Local(_)))));
     let seen = seen.and_then(|dst| learned.location(vap.vni, dst));
     let also = (seen.is_some() && !learns).then_some(PuntReason::UnknownMac);
-    if seen.or(told).is_none() && !learns && gateway.is_none() {
+    let gone = dst.filter(|_| seen.or(told).is_none() && gateway.is_none());
+    let gone = gone.and_then(|dst| tables.away.get(&(vap.vni, dst)));
+    let gone = gone.map(|away| Location::Remote { rloc: away.rloc, epoch: away.epoch });
+    if seen.or(told).or(gone).is_none() && !learns && gateway.is_none() {
         match missed(tables, vap.vni) {
             Missed::Held => {
                 return verdict(Action::Punt(PuntReason::UnknownMacHeld), Reason::Punted, vec![]);
@@ -428,7 +431,7 @@ fn forward(
     let also = gateway.map_or(also, |(_, reason)| Some(reason));
     let used = dst.filter(|_| seen.is_none() && told.is_some() && !carried);
     let gateway = gateway.map(|(rloc, _)| Location::Remote { rloc, epoch: Epoch::FIRST });
-    let location = gateway.or(seen).or(told);
+    let location = gateway.or(seen).or(told).or(gone);
     let ip = matches!(ethertype(frame), Some(IPV4 | IPV6));
     let path = if ip { vap.path } else { Path::Device };
     let drop = |reason| Verdict { also, carried, ..drop(reason) };

@@ -229,6 +229,7 @@ pub fn options() -> OpenOptions {
             vaps: 64,
             vap_ips: small,
             locations: small,
+            away: 256,
             learned: small,
             heard: small,
             neighbours: small,
@@ -351,6 +352,7 @@ impl Lab {
             path: how.path,
             mtu: how.mtu(),
             activated: true,
+            previous: None,
         }
     }
 

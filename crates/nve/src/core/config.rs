@@ -84,6 +84,8 @@ pub struct Limits {
     pub stand_ins_per_vap: usize,
     /// Solicitations remembered, both ways.
     pub solicits: usize,
+    /// Tenant systems that moved on and whose frames are redirected: no more than the data plane has room for.
+    pub away: usize,
 }
 
 /// Intervals.
@@ -107,6 +109,8 @@ pub struct Timing {
     pub held: Duration,
     /// Between two solicitations from or to one RLOC about one address.
     pub solicit: Duration,
+    /// How long what comes for who has moved on is redirected. Who cannot hear of the move sends here until then.
+    pub away: Duration,
     /// From a device's disappearance to the release of its tenant system.
     pub grace: Duration,
     /// How long an attach waits for an Oracle to acknowledge its registration.
@@ -144,6 +148,7 @@ impl Default for Limits {
             group_entries: 4_096,
             stand_ins_per_vap: 1_024,
             solicits: 4_096,
+            away: 16_384,
         }
     }
 }
@@ -160,6 +165,7 @@ impl Default for Timing {
             idle: Duration::from_secs(10 * 60),
             held: Duration::from_secs(1),
             solicit: Duration::from_secs(3),
+            away: Duration::from_secs(60 * 60),
             grace: Duration::from_secs(60),
             acknowledge: Duration::from_secs(5),
             digest: Duration::from_secs(30),

@@ -131,7 +131,13 @@ impl Core {
         {
             return false;
         }
+        let was_here = self.is_local_tsi(id) || self.stopped.contains(id);
+        let mac = self.tsis.get(id).map(|tsi| tsi.grant.mac.get());
         self.lose_grant(id);
+        if let Some(mac) = mac.filter(|_| was_here) {
+            let epoch = Epoch::new(version.into()).unwrap_or(Epoch::FIRST);
+            self.redirect_to(id.vni, mac, rloc, epoch);
+        }
         !self.is_local_tsi(id)
     }
 

@@ -14,6 +14,7 @@ mod adopt;
 mod answer;
 mod anycast;
 mod attach;
+mod away;
 mod cache;
 mod claim;
 mod config;
@@ -109,6 +110,10 @@ enum Timer {
     Held(Vni, Eid),
     /// An RLOC and an address may be solicited about again.
     Solicited(solicit::Solicited),
+    /// What comes for who was here is not redirected any more.
+    Away(Vni, MacAddr),
+    /// What the NVE that it moved here from sends on is fenced like anybody's.
+    Previous(TsiId),
 }
 
 /// The core of one NVE.
@@ -267,6 +272,8 @@ impl Core {
                 Timer::Hear(vni) => self.hear_again(now, vni),
                 Timer::Held(vni, eid) => self.drop_held(vni, eid),
                 Timer::Solicited(key) => self.solicits.end(&key),
+                Timer::Away(vni, mac) => self.end_redirect(vni, mac),
+                Timer::Previous(tsi) => self.end_previous(&tsi),
             }
         }
     }
@@ -320,6 +327,7 @@ impl Core {
             // Another NVE may have been given the address in between.
             if decrement(&mut self.rlocs, *gone) == 0 {
                 self.set_peer(gone.get(), |peer| (peer.nve, peer.node) = (false, 0));
+                self.end_redirects_to(*gone);
             }
         }
         if old != rlocs {

@@ -146,6 +146,7 @@ impl Core {
         tsi.lost_with = tsi.grant.epoch_of(me).unwrap_or(tsi.grant.epoch);
         tsi.claims.clear();
         let activated = tsi.state == State::Activated;
+        let was_here = activated || self.stopped.contains(id);
         self.unsaved = true;
         self.end_stop(id, false);
         let Some(tsi) = self.tsis.get(id) else { return };
@@ -157,6 +158,9 @@ impl Core {
             }
         }
         self.deactivate(id);
+        if was_here {
+            self.redirect(id);
+        }
         self.leave(id);
         if activated {
             self.notice(Notice::LostGrant(id.clone()));

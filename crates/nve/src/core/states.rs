@@ -102,6 +102,9 @@ impl Core {
                     .get(&id)
                     .is_some_and(|tsi| tsi.grant.next.is_some_and(|next| next.nve != self.config.xtr_id));
                 self.take_out(&id, moves);
+                if self.stopped.contains(&id) {
+                    self.redirect(&id);
+                }
                 self.deactivate(&id);
                 if let Some(tsi) = self.tsis.get_mut(&id).filter(|tsi| tsi.wanted == State::Activated) {
                     tsi.wanted = State::Associated;

@@ -3,6 +3,7 @@
 
 use super::messages::Registering;
 use super::{Attached, Attachment, CallId, Core, Device, Output, Ticket, Timer};
+use ::core::num::NonZeroU32;
 use std::collections::{BTreeMap, BTreeSet};
 use weft_datapath::{IfIndex, Location, Neighbour, Op, Vap, VapKind};
 use weft_model::{Eid, Epoch, Grant, TenantIp, Time, TsiId, TsiName, VnName, Vni, digest::Digest};
@@ -33,6 +34,8 @@ pub struct Tsi {
     pub lost: bool,
     /// The highest epoch at which it was this NVE's when it was lost.
     pub lost_with: Epoch,
+    /// The NVE that it moved here from and that sends on what comes for it there.
+    pub previous: Option<NonZeroU32>,
     /// The attach that waits for this one to be ready.
     pub waiting: Option<Waiting>,
     /// Link-locals asked for at the Oracle and not answered yet, with the asker's frame.
@@ -73,6 +76,7 @@ impl Tsi {
             wanted: State::Activated,
             lost: false,
             lost_with: Epoch::FIRST,
+            previous: None,
             waiting: None,
             claims: BTreeMap::new(),
             sent: BTreeMap::new(),
@@ -156,7 +160,12 @@ impl Core {
         remove_if(&mut self.by_name, &(tsi.vn.clone(), id.name.clone()), id);
         remove_if(&mut self.by_device, &tsi.device.name, id);
         remove_if(&mut self.vaps, &tsi.device.index, id);
-        for timer in [Timer::Grace(id.clone()), Timer::Acknowledge(id.clone()), Timer::Register(id.clone())] {
+        for timer in [
+            Timer::Grace(id.clone()),
+            Timer::Acknowledge(id.clone()),
+            Timer::Register(id.clone()),
+            Timer::Previous(id.clone()),
+        ] {
             self.timers.cancel(&timer);
         }
         if let Some(waiting) = &tsi.waiting {
@@ -199,11 +208,13 @@ impl Core {
     /// whoever is told of it finds it.
     pub(super) fn activate(&mut self, id: &TsiId, ticket: Option<Ticket>) {
         self.take_over(id);
+        self.came_from(id);
         let Some(tsi) = self.tsis.get_mut(id).filter(|t| !t.lost) else { return };
         tsi.state = State::Activated;
         self.stopped.remove(id);
         let (grant, device, eids) = (tsi.grant.clone(), tsi.device.clone(), tsi.eids());
         let mac = grant.mac.get();
+        self.end_redirect(id.vni, mac);
         self.local_macs.insert((id.vni, mac), id.clone());
         for ip in &grant.ips {
             self.local_ips.insert((id.vni, *ip), id.clone());
@@ -218,7 +229,7 @@ impl Core {
         for ip in &grant.ips {
             self.change(Op::SetNeighbour(id.vni, *ip, Neighbour::At(mac)));
         }
-        let vap = self.vap(&grant, device.kind, true);
+        let vap = self.vap(id, &grant, device.kind, true);
         if ticket.is_some() || self.tables.vaps.get(&device.index) != Some(&vap) {
             let op = Op::SetVap(device.index, vap);
             self.tables.apply(&op);
@@ -260,7 +271,7 @@ impl Core {
         }
     }
 
-    fn vap(&self, grant: &Grant, kind: VapKind, activated: bool) -> Vap {
+    fn vap(&self, id: &TsiId, grant: &Grant, kind: VapKind, activated: bool) -> Vap {
         Vap {
             vni: grant.tsi.vni,
             mac: grant.mac,
@@ -272,6 +283,7 @@ impl Core {
             },
             mtu: self.config.tenant_mtu,
             activated,
+            previous: self.tsis.get(id).and_then(|tsi| tsi.previous).filter(|_| activated),
         }
     }
 
@@ -285,7 +297,7 @@ impl Core {
     /// A VAP at its device lets nothing through.
     fn close(&mut self, id: &TsiId, ticket: Option<Ticket>) {
         let Some(tsi) = self.tsis.get(id).filter(|t| t.present) else { return };
-        let (device, closed) = (tsi.device.index, self.vap(&tsi.grant, tsi.device.kind, false));
+        let (device, closed) = (tsi.device.index, self.vap(id, &tsi.grant, tsi.device.kind, false));
         self.end_orphan(device);
         if ticket.is_some() || self.tables.vaps.get(&device) != Some(&closed) {
             let op = Op::SetVap(device, closed);
@@ -337,6 +349,9 @@ impl Core {
             return;
         }
         if told {
+            if let Some(mac) = self.tsis.get(id).map(|tsi| tsi.grant.mac.get()) {
+                self.end_redirect(id.vni, mac);
+            }
             self.unregister(id);
         } else if let Some(tsi) = self.tsis.get_mut(id) {
             tsi.sent.clear();
@@ -399,6 +414,8 @@ impl Core {
         }
         if stays {
             self.end_stop(id, true);
+        } else if self.stopped.contains(id) {
+            self.redirect(id);
         }
         if present && self.tsis.get(id).is_some_and(|tsi| !tsi.lost) {
             self.put_in_place(id, None);

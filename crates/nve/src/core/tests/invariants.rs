@@ -235,11 +235,18 @@ fn timers(core: &Core) {
             Timer::Hear(vni) => assert!(core.memberships.contains_key(vni)),
             Timer::Held(vni, eid) => assert!(core.held.has(*vni, *eid)),
             Timer::Solicited(key) => assert!(core.solicits.all().contains(key)),
+            Timer::Away(vni, mac) => assert!(core.tables.away.contains_key(&(*vni, *mac))),
+            Timer::Previous(tsi) => assert!(core.tsis[tsi].previous.is_some()),
         }
     }
     let ends = |expires| expires != weft_model::Time::NEVER;
     let macs = core.cache.macs.values().filter(|e| e.known().is_some_and(|k| ends(k.expires))).count();
     let ips = core.cache.ips.values().filter(|e| e.known().is_some_and(|k| ends(k.expires))).count();
+    for (vni, mac) in core.tables.away.keys() {
+        assert!(core.timers.is_set(&Timer::Away(*vni, *mac)), "a redirect ends");
+        assert!(!core.local_macs.contains_key(&(*vni, *mac)), "nobody here is away");
+    }
+    assert!(core.tables.away.len() <= core.config.limits.away.max(1));
     assert_eq!(refreshes, macs + ips, "every entry that ends is refreshed");
     assert_eq!(absents, core.cache.by_end.len());
     for key in &core.resolver.held {

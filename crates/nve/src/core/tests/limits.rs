@@ -160,6 +160,7 @@ fn limits_of_one_everywhere() {
             member_groups: 1,
             group_entries_per_vn: 1,
             group_entries: 1,
+            away: 1,
             solicits: 1,
         };
         let mut w = World::with(f, |c| c.limits = limits);
@@ -206,6 +207,7 @@ fn limits_of_one_everywhere() {
             member_groups: 1,
             group_entries_per_vn: 1,
             group_entries: 1,
+            away: 0,
             solicits: 1,
         };
         c.timing.ttl = Duration::ZERO;

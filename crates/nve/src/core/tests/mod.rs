@@ -4,6 +4,7 @@
 mod answer;
 mod anycast;
 mod attach;
+mod away;
 mod claim;
 mod detach;
 mod grants;

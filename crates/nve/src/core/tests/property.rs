@@ -520,6 +520,7 @@ proptest! {
                     member_groups: 1,
                     group_entries_per_vn: 2,
                     group_entries: 2,
+                    away: 2,
                     solicits: 1,
                 };
             }

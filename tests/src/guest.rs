@@ -1,0 +1,108 @@
+//! A guest that moves as a hypervisor moves it: prepared where it goes to before it stops where it is (requirements
+//! V1 to V5, H2, H3, H5).
+
+use crate::TestLab;
+use anyhow::{Context as _, Result};
+use weft_lab::{BridgePort, Links, VethEnd};
+use weft_model::MacAddr;
+
+/// Those of [`THREE_HOSTS`](crate::THREE_HOSTS).
+pub const HOSTS: [&str; 3] = ["h1", "h2", "h3"];
+
+#[derive(Debug)]
+/// A guest with a connection to each host, of which one at a time carries: what a hypervisor does when it stops a
+/// guest here and goes on with it there.
+pub struct Guest<'a> {
+    /// Where.
+    pub lab: &'a TestLab,
+    /// Its devices.
+    pub links: Links,
+    /// The host that it is at.
+    pub at: &'static str,
+}
+
+impl<'a> Guest<'a> {
+    /// Attached at `at`, one of [`HOSTS`].
+    ///
+    /// # Errors
+    /// When a part of it cannot be made.
+    pub fn boot(lab: &'a mut TestLab, at: &'static str, ips: &[&str]) -> Result<Self> {
+        let inside = lab.add_namespace("guest")?;
+        let links = Links::open(&inside)?;
+        links.add_bridge("switch")?;
+        inside.sysctl("net/ipv6/conf/switch/disable_ipv6", "1")?;
+        let end = |name| VethEnd { namespace: &inside, name, mac: None, mtu: None };
+        Links::add_veth(&end("eth0"), &end("port"))?;
+        for host in HOSTS {
+            let there = lab.node(host)?;
+            Links::add_veth(
+                &VethEnd { namespace: &there, name: "guest", mac: None, mtu: None },
+                &VethEnd { namespace: &inside, name: host, mac: None, mtu: None },
+            )?;
+            there.sysctl("net/ipv6/conf/guest/disable_ipv6", "1")?;
+            Links::open(&there)?.up("guest")?;
+        }
+        for port in HOSTS.into_iter().chain(["port"]) {
+            inside.sysctl(&format!("net/ipv6/conf/{port}/disable_ipv6"), "1")?;
+            links.set_bridge(port, "switch", BridgePort::default())?;
+        }
+        links.up("port")?;
+        links.up("switch")?;
+        let guest = Self { lab, links, at };
+        let mut words = vec!["--device", "guest"];
+        words.extend(ips.iter().flat_map(|ip| ["--ip", *ip]));
+        let tsi: serde_json::Value = serde_json::from_str(&guest.tsi(at, "attach", &words)?)?;
+        let mac: MacAddr = tsi["mac"].as_str().context("a MAC")?.parse()?;
+        guest.links.set_mac("eth0", mac)?;
+        guest.links.set_mtu("eth0", u32::try_from(tsi["mtu"].as_u64().context("an MTU")?)?)?;
+        guest.links.up(at)?;
+        Ok(guest)
+    }
+
+    /// `weft tsi VERB` about it at a host, as JSON.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn tsi(&self, host: &str, verb: &str, more: &[&str]) -> Result<String> {
+        let socket = self.lab.files().socket(host);
+        let socket = socket.to_str().context("a path that is text")?;
+        let words = ["tsi", verb, "--vn", "red", "--name", "guest", "--socket", socket, "-o", "json"];
+        Ok(self.lab.weft_at(host, [&words[..], more].concat())?)
+    }
+
+    /// By an operator's word, and each step at the NVE whose it is. It may not be stopped where it was: what is activated
+    /// by who is next is no longer there (V10).
+    ///
+    /// # Errors
+    /// When a step fails.
+    pub fn migrate(&mut self, to: &'static str, stopped: bool) -> Result<()> {
+        let from = std::mem::replace(&mut self.at, to);
+        self.lab.json(&["tsi", "move", "--vn", "red", "--name", "guest", "--to", to])?;
+        self.tsi(to, "associate", &["--device", "guest"])?;
+        self.links.down(from)?;
+        self.links.up(to)?;
+        // The kernel may take a second to say so, and its bridge forwards nothing before.
+        self.links.wait_running(to)?;
+        if stopped {
+            self.tsi(from, "deactivate", &[])?;
+        }
+        self.tsi(to, "activate", &[])?;
+        Ok(())
+    }
+
+    /// In which state each host has it.
+    ///
+    /// # Errors
+    /// When a host cannot be asked.
+    pub fn states(&self) -> Result<Vec<Option<String>>> {
+        let state = |host: &&str| {
+            let socket = self.lab.files().socket(host);
+            let socket = socket.to_str().context("a path that is text")?;
+            let all = self.lab.weft_at(host, ["tsi", "list", "--socket", socket, "-o", "json"])?;
+            let all: serde_json::Value = serde_json::from_str(&all)?;
+            let own = all.as_array().context("a list")?.iter().find(|tsi| tsi["tsi"] == "guest");
+            Ok(own.and_then(|tsi| tsi["state"].as_str()).map(str::to_owned))
+        };
+        HOSTS.iter().map(state).collect()
+    }
+}
