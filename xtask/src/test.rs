@@ -38,7 +38,7 @@ const STAGES: &[Stage] = &[
         name: "clippy",
         words: &["clippy", LOCKED, "--workspace", "--all-targets", "--", "-D", "warnings"],
     },
-    Stage { name: "weft", words: &["build", LOCKED, "--package", "weft", "--profile", "lab"] },
+    Stage { name: "weft", words: &["build", LOCKED, "--package", "weft"] },
     Stage { name: "tests", words: &["nextest", "run", LOCKED, "--workspace", "--profile", "ci"] },
     Stage { name: "doc", words: &["test", LOCKED, "--workspace", "--doc", "--quiet"] },
 ];
@@ -113,7 +113,7 @@ impl Stage {
 
 /// The binary of the stage before.
 fn weft_bin() -> Result<PathBuf> {
-    build::weft()
+    build::tested()
 }
 
 fn summary(results: &[(&str, Outcome, Duration)], whole: Duration) {

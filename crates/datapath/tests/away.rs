@@ -71,39 +71,37 @@ const HOWS: [(VapKind, Path, bool); 4] = [
 /// V6, M4: tenant system 3 was at NVE 1 and is at NVE 2; NVE 0 has not heard of it yet.
 #[test]
 fn redirected_to_where_it_went() {
-    for (kind, path, v6) in HOWS {
-        for learning in [Learning::Oracle, Learning::Distribute, Learning::Flood] {
-            let (mut lab, wires) = lab(How { kind, path, v6 });
-            for nve in 0..3 {
-                lab.nves[nve].apply(&[Op::SetVn(vni(7001), Vn { learning, ..Vn::default() })]);
-            }
-            lab.nves[0].apply(&[remote(3, 1, v6)]);
-            // Whether it has learned yet where that is or not.
-            let nothing = Op::RemoveLocation(vni(7001), ts_mac(3).get());
-            lab.nves[1].apply(&[away(3, 2, v6)]);
-            if path == Path::Direct {
-                lab.nves[1].apply(&[nothing]);
-            }
-            if learning == Learning::Flood {
-                // Frames find their way by what was learned in such a VN: as if it had been at NVE 1.
-                let socket =
-                    lab.nves[1].ns.run(|| std::net::UdpSocket::bind((rloc(1, v6).get(), 0)).unwrap());
-                let from3 = eth(A, ts_mac(3).octets(), 0x88cc, &[b'i'; 60]);
-                socket.send_to(&vxlan(8, 7001, &from3), (rloc(0, v6).get(), 4789)).unwrap();
-                wires[0].receive("a first frame", |f| f[12..14] == [0x88, 0xcc]);
-            }
-            for inner6 in [false, true] {
-                wires[0].send(&data(3, inner6, b"on its way"));
-                let got = wires[2].receive("it", |f| f.ends_with(b"on its way"));
-                assert_eq!(got, data(3, inner6, b"on its way"));
-            }
-            count_to(&mut lab, 1, Reason::Redirected, 2);
-            assert_eq!(lab.nves[1].count(Reason::NoSuchTs), 0, "{}", lab.dump());
-            let told = lab.nves[1].punts.as_mut().unwrap().drain(10);
-            // Who learns from frames asks nobody.
-            assert_eq!(!told.is_empty(), learning != Learning::Flood, "{told:?}");
-            assert!(told.iter().all(|p| p.reason == PuntReason::NoSuchTs && p.from == Some(rloc(0, v6))));
+    let modes = [Learning::Oracle, Learning::Distribute, Learning::Flood, Learning::Flood];
+    for ((kind, path, v6), learning) in HOWS.into_iter().zip(modes) {
+        let (mut lab, wires) = lab(How { kind, path, v6 });
+        for nve in 0..3 {
+            lab.nves[nve].apply(&[Op::SetVn(vni(7001), Vn { learning, ..Vn::default() })]);
         }
+        lab.nves[0].apply(&[remote(3, 1, v6)]);
+        // Whether it has learned yet where that is or not.
+        let nothing = Op::RemoveLocation(vni(7001), ts_mac(3).get());
+        lab.nves[1].apply(&[away(3, 2, v6)]);
+        if path == Path::Direct {
+            lab.nves[1].apply(&[nothing]);
+        }
+        if learning == Learning::Flood {
+            // Frames find their way by what was learned in such a VN: as if it had been at NVE 1.
+            let socket = lab.nves[1].ns.run(|| std::net::UdpSocket::bind((rloc(1, v6).get(), 0)).unwrap());
+            let from3 = eth(A, ts_mac(3).octets(), 0x88cc, &[b'i'; 60]);
+            socket.send_to(&vxlan(8, 7001, &from3), (rloc(0, v6).get(), 4789)).unwrap();
+            wires[0].receive("a first frame", |f| f[12..14] == [0x88, 0xcc]);
+        }
+        for inner6 in [false, true] {
+            wires[0].send(&data(3, inner6, b"on its way"));
+            let got = wires[2].receive("it", |f| f.ends_with(b"on its way"));
+            assert_eq!(got, data(3, inner6, b"on its way"));
+        }
+        count_to(&mut lab, 1, Reason::Redirected, 2);
+        assert_eq!(lab.nves[1].count(Reason::NoSuchTs), 0, "{}", lab.dump());
+        let told = lab.nves[1].punts.as_mut().unwrap().drain(10);
+        // Who learns from frames asks nobody.
+        assert_eq!(!told.is_empty(), learning != Learning::Flood, "{told:?}");
+        assert!(told.iter().all(|p| p.reason == PuntReason::NoSuchTs && p.from == Some(rloc(0, v6))));
     }
 }
 
