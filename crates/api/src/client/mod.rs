@@ -25,7 +25,7 @@ use http::Method;
 use serde::{Serialize, de::DeserializeOwned};
 use std::sync::Arc;
 use transport::{Ask, Transport};
-use weft_model::{Name, NveName, TenantIp, TsiName, VnName};
+use weft_model::{Epoch, Name, NveName, TenantIp, TsiName, VnName};
 
 /// A client of the Oracle's `/v1`. Cheap to clone; connections are shared and kept warm.
 ///
@@ -236,6 +236,17 @@ impl Client {
     /// Gives a tenant system back if it is the calling NVE's own, and not if it merely moves there.
     pub async fn release_owned(&self, vn: &VnName, tsi: &TsiName) -> Result<Message, ClientError> {
         self.transport.json(&delete(format!("/v1/grants/{vn}/{tsi}?owned=true"))).await
+    }
+
+    /// Gives a tenant system back that the calling NVE has Activated at this epoch, whether or not it is written down
+    /// as its own yet.
+    pub async fn release_activated(
+        &self,
+        vn: &VnName,
+        tsi: &TsiName,
+        epoch: Epoch,
+    ) -> Result<Message, ClientError> {
+        self.transport.json(&delete(format!("/v1/grants/{vn}/{tsi}?activated={}", epoch.get()))).await
     }
 
     /// The grants the caller may see: an NVE its own.

@@ -1,7 +1,7 @@
 //! Calls of an Oracle's /v1 on behalf of the core.
 
 use super::driver::Input;
-use crate::core::{ApiCall, Granted, Refused};
+use crate::core::{ApiCall, Granted, Held, Refused};
 use weft_api::{Client, ClientError, GrantRequest};
 use weft_model::{TsiName, VnName};
 
@@ -20,8 +20,8 @@ pub(super) async fn make(client: &Client, call: ApiCall) -> Input {
                     .map_err(|e| refused(e, GRANTS)),
             )
         }
-        ApiCall::Release { call, vn, name, owned } => {
-            Input::Released(call, release(client, &vn, &name, owned).await)
+        ApiCall::Release { call, vn, name, held } => {
+            Input::Released(call, release(client, &vn, &name, held).await)
         }
         ApiCall::Take { vn, tsi, ip } => {
             let taken = client.take_address(&vn, &tsi.name, ip).await;
@@ -33,10 +33,11 @@ pub(super) async fn make(client: &Client, call: ApiCall) -> Input {
 /// What to know while no Oracle answers.
 const GRANTS: &str = "new grants need an Oracle, everything attached goes on";
 
-async fn release(client: &Client, vn: &VnName, tsi: &TsiName, owned: bool) -> Result<(), Refused> {
-    let released = match owned {
-        true => client.release_owned(vn, tsi).await,
-        false => client.release(vn, tsi, false).await,
+async fn release(client: &Client, vn: &VnName, tsi: &TsiName, held: Held) -> Result<(), Refused> {
+    let released = match held {
+        Held::Granted => client.release(vn, tsi, false).await,
+        Held::Activated(epoch) => client.release_activated(vn, tsi, epoch).await,
+        Held::Unknown => client.release_owned(vn, tsi).await,
     };
     match released {
         Ok(_) => Ok(()),

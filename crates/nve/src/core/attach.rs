@@ -3,7 +3,7 @@
 
 use super::tsi::{State, Tsi, Waiting};
 use super::{
-    ApiCall, Attach, Attached, CallId, Core, Device, Granted, Notice, Output, Refused, Ticket, Timer,
+    ApiCall, Attach, Attached, CallId, Core, Device, Granted, Held, Notice, Output, Refused, Ticket, Timer,
 };
 use std::collections::BTreeSet;
 use weft_datapath::IfIndex;
@@ -20,6 +20,7 @@ pub enum Call {
     Detach {
         vn: VnName,
         tsi: TsiId,
+        held: Held,
     },
 }
 
@@ -172,6 +173,9 @@ impl Core {
             return;
         }
         let Some(waiting) = tsi.waiting.take() else { return };
+        if tsi.state == State::Activated {
+            tsi.came = tsi.grant.epoch_of(self.config.xtr_id).ok();
+        }
         self.timers.cancel(&Timer::Acknowledge(id.clone()));
         if let Some(tsi) = self.tsis.get(id) {
             let attached = self.attached(tsi, false);
@@ -214,7 +218,7 @@ impl Core {
         self.save();
         self.outputs.push_back(Output::Attached(waiting.call, Err(refused)));
         if released {
-            self.release(tsi.vn, id.name.clone());
+            self.release(tsi.vn, id.name.clone(), Held::Granted);
         }
     }
 
@@ -224,8 +228,8 @@ impl Core {
         // A call to detach that hangs is overtaken by force.
         let detaching = self.is_detaching(&vn, &name);
         let busy = self.is_busy(&vn, &name) && !(force && detaching);
-        let found = self.find(&vn, &name).map(|t| (t.grant.tsi.clone(), t.lost));
-        let (id, lost) = match found {
+        let found = self.find(&vn, &name).map(|t| (t.grant.tsi.clone(), t.lost, self.held(t)));
+        let (id, lost, held) = match found {
             Some(found) if !busy => found,
             Some(_) => {
                 self.outputs.push_back(Output::Detached(call, Err(Refused::Busy { vn, name })));
@@ -243,14 +247,14 @@ impl Core {
             self.save();
             // What is somebody else's is not ours to give back.
             if !lost && !detaching {
-                self.release(vn, name);
+                self.release(vn, name, held);
             }
             self.outputs.push_back(Output::Detached(call, Ok(())));
             return;
         }
         // Traffic stops only once the grant is given back: a refusal changes nothing.
-        self.calls.insert(call, Call::Detach { vn: vn.clone(), tsi: id.clone() });
-        self.outputs.push_back(Output::Call(ApiCall::Release { call, vn, name, owned: false }));
+        self.calls.insert(call, Call::Detach { vn: vn.clone(), tsi: id, held });
+        self.outputs.push_back(Output::Call(ApiCall::Release { call, vn, name, held }));
     }
 
     /// An Oracle's answer to [`ApiCall::Release`].
@@ -259,7 +263,7 @@ impl Core {
             return;
         }
         let Some(Call::Detach { .. }) = self.calls.get(&call) else { return };
-        let Some(Call::Detach { vn, tsi }) = self.calls.remove(&call) else { return };
+        let Some(Call::Detach { vn, tsi, held }) = self.calls.remove(&call) else { return };
         // A grant that is gone already, or somebody else's, is what was asked for.
         let answer = match answer {
             Err(Refused::Oracle { code, .. }) if super::release::GONE.contains(&code.as_str()) => Ok(()),
@@ -270,7 +274,7 @@ impl Core {
             self.save();
         } else if !self.tsis.contains_key(&tsi) {
             // Overtaken by force: what failed is tried again.
-            self.release(vn, tsi.name);
+            self.release(vn, tsi.name, held);
         }
         self.outputs.push_back(Output::Detached(call, answer));
     }
@@ -352,24 +356,25 @@ impl Core {
             self.timers.set(Timer::Grace(id.clone()), now + again);
             return;
         }
+        let held = self.held(tsi);
         let Some(tsi) = self.remove_tsi(id) else { return };
         self.notice(Notice::Released(id.clone()));
         if !tsi.lost {
-            self.release(tsi.vn, id.name.clone());
+            self.release(tsi.vn, id.name.clone(), held);
         }
     }
 
     pub(super) fn is_busy(&self, vn: &VnName, name: &TsiName) -> bool {
         let called = self.calls.values().any(|call| match call {
             Call::Attach { attach, .. } => attach.vn == *vn && attach.name == *name,
-            Call::Detach { vn: v, tsi } => v == vn && tsi.name == *name,
+            Call::Detach { vn: v, tsi, .. } => v == vn && tsi.name == *name,
         });
         called || self.is_releasing(vn, name) || self.find(vn, name).is_some_and(|t| t.waiting.is_some())
     }
 
     fn is_detaching(&self, vn: &VnName, name: &TsiName) -> bool {
         let detach =
-            |call: &Call| matches!(call, Call::Detach { vn: v, tsi } if v == vn && tsi.name == *name);
+            |call: &Call| matches!(call, Call::Detach { vn: v, tsi, .. } if v == vn && tsi.name == *name);
         self.calls.values().any(detach)
     }
 }

@@ -93,6 +93,17 @@ pub enum Session<'a> {
     Down,
 }
 
+/// What an NVE has of a grant that it gives back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Held {
+    /// What the store says: what merely moves here is called off by it.
+    Granted,
+    /// An Oracle has said that it is this NVE's at this epoch, which the store may not say yet.
+    Activated(Epoch),
+    /// It may have been granted without this NVE's knowing: only if it is this NVE's is it given back.
+    Unknown,
+}
+
 /// What the core asks of an Oracle's /v1.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ApiCall {
@@ -119,8 +130,8 @@ pub enum ApiCall {
         vn: VnName,
         /// The interface.
         name: TsiName,
-        /// Only if it is this NVE's: what merely moves here is not called off by it.
-        owned: bool,
+        /// What of it is here.
+        held: Held,
     },
     /// Take one more address (a link-local).
     Take {

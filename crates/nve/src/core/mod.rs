@@ -44,8 +44,8 @@ mod views;
 
 pub use config::{Config, Limits, OracleAddr, Timing};
 pub use event::{
-    ApiCall, Attach, Attached, Attachment, CallId, Device, Fact, Granted, Notice, Output, Refused, Session,
-    Ticket,
+    ApiCall, Attach, Attached, Attachment, CallId, Device, Fact, Granted, Held, Notice, Output, Refused,
+    Session, Ticket,
 };
 pub use views::{CacheEntry, Counters, TsiState, TsiView};
 

@@ -1,8 +1,8 @@
 //! Grants: giving back those that are no longer wanted until an Oracle has taken them, and following what
 //! the store says of those that are.
 
-use super::tsi::State;
-use super::{ApiCall, CallId, Core, Notice, Output, Refused, Timer};
+use super::tsi::{State, Tsi};
+use super::{ApiCall, CallId, Core, Held, Notice, Output, Refused, Timer};
 use ::core::time::Duration;
 use std::collections::BTreeMap;
 use weft_model::{Grant, Time, TsiId, TsiName, VnName};
@@ -22,8 +22,7 @@ const OWN_CALLS: u64 = u64::MAX;
 pub struct Release {
     /// The call under way; none while waiting for the next try.
     pub(super) call: Option<CallId>,
-    /// It may have been made by a call that nobody answered: then it is given back only if it was.
-    owned: bool,
+    held: Held,
     wait: Duration,
 }
 
@@ -37,9 +36,9 @@ pub struct Releases {
 
 impl Core {
     /// Gives a grant back, now and again until an Oracle has it or says that it is not ours.
-    pub(super) fn release(&mut self, vn: VnName, name: TsiName) {
+    pub(super) fn release(&mut self, vn: VnName, name: TsiName, held: Held) {
         let name = (vn, name);
-        self.releases.by_name.insert(name.clone(), Release { call: None, owned: false, wait: RETRY });
+        self.releases.by_name.insert(name.clone(), Release { call: None, held, wait: RETRY });
         self.call_release(name);
     }
 
@@ -50,7 +49,7 @@ impl Core {
         if self.releases.by_name.contains_key(&key) {
             return;
         }
-        self.releases.by_name.insert(key, Release { call: None, owned: true, wait: RETRY });
+        self.releases.by_name.insert(key, Release { call: None, held: Held::Unknown, wait: RETRY });
         self.timers.set(Timer::Release(vn, name), self.now + RETRY);
     }
 
@@ -60,10 +59,10 @@ impl Core {
         let call = CallId(OWN_CALLS - releases.made);
         releases.made += 1;
         release.call = Some(call);
-        let owned = release.owned;
+        let held = release.held;
         let (vn, tsi) = name.clone();
         releases.by_call.insert(call, name);
-        self.outputs.push_back(Output::Call(ApiCall::Release { call, vn, name: tsi, owned }));
+        self.outputs.push_back(Output::Call(ApiCall::Release { call, vn, name: tsi, held }));
     }
 
     /// Whether `call` was one of the core's own; then its answer is dealt with.
@@ -95,6 +94,12 @@ impl Core {
         } else {
             self.call_release((vn, name));
         }
+    }
+
+    /// What is here of a grant.
+    pub(super) fn held(&self, tsi: &Tsi) -> Held {
+        let epoch = self.epoch_of(tsi);
+        if self.is_anothers(tsi) && tsi.came == Some(epoch) { Held::Activated(epoch) } else { Held::Granted }
     }
 
     /// Whether a grant is being given back at this moment.

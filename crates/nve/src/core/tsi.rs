@@ -36,6 +36,8 @@ pub struct Tsi {
     pub lost_with: Epoch,
     /// The NVE that it moved here from and that sends on what comes for it there.
     pub previous: Option<NonZeroU32>,
+    /// An Oracle has said that it is this NVE's at this epoch, which the store may say a little later.
+    pub came: Option<Epoch>,
     /// The attach that waits for this one to be ready.
     pub waiting: Option<Waiting>,
     /// Link-locals asked for at the Oracle and not answered yet, with the asker's frame.
@@ -77,6 +79,7 @@ impl Tsi {
             lost: false,
             lost_with: Epoch::FIRST,
             previous: None,
+            came: None,
             waiting: None,
             claims: BTreeMap::new(),
             sent: BTreeMap::new(),
@@ -118,7 +121,9 @@ impl Core {
             let kind = if attachment.tap { VapKind::Tap } else { VapKind::Veth };
             let device = found.unwrap_or(Device { name: attachment.device, index: IfIndex(0), kind });
             let mut tsi = Tsi::new(attachment.vn, attachment.grant, 0, device, present);
-            if !attachment.activated {
+            if attachment.activated {
+                tsi.came = tsi.grant.epoch_of(self.config.xtr_id).ok();
+            } else {
                 tsi.wanted = State::Associated;
             }
             self.insert_tsi(tsi);

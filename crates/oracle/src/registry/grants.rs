@@ -116,7 +116,7 @@ impl Registry {
         caller: Caller,
         force: bool,
     ) -> Result<(Released, Revision), RegistryError> {
-        self.give_back(vn, tsi, caller, force, named_by).await
+        self.give_back(vn, tsi, caller, (force, None), named_by).await
     }
 
     /// The same by its owner only: who is merely next calls no move off by it.
@@ -129,7 +129,23 @@ impl Registry {
         tsi: TsiName,
         caller: Caller,
     ) -> Result<(Released, Revision), RegistryError> {
-        self.give_back(vn, tsi, caller, false, held_by).await
+        self.give_back(vn, tsi, caller, (false, None), held_by).await
+    }
+
+    /// The same by an NVE at which it is Activated, at `epoch`. Who is next may hold it as soon as an Oracle says so,
+    /// which is written down a little later: what it gives back in between ends as an owner's does. Had it Activated
+    /// it at another epoch, it is merely next by now.
+    ///
+    /// # Errors
+    /// As [`Self::release`].
+    pub async fn release_activated(
+        &self,
+        vn: VnName,
+        tsi: TsiName,
+        caller: Caller,
+        epoch: Epoch,
+    ) -> Result<(Released, Revision), RegistryError> {
+        self.give_back(vn, tsi, caller, (false, Some(epoch)), named_by).await
     }
 
     async fn give_back(
@@ -137,7 +153,7 @@ impl Registry {
         vn: VnName,
         tsi: TsiName,
         caller: Caller,
-        force: bool,
+        (force, activated): (bool, Option<Epoch>),
         find: Find,
     ) -> Result<(Released, Revision), RegistryError> {
         let pools = self.pools.clone();
@@ -149,7 +165,13 @@ impl Registry {
             }
             let vn = vns::find(tx, &vn)?;
             let mut view = find(tx, &vn, &tsi, &caller)?;
+            let came = view.grant.next.filter(|next| activated == Some(next.epoch)).map(|next| next.nve);
             match caller.nve() {
+                Some(nve) if came == Some(nve) => {
+                    moves::hand_over(tx, &mut view)?;
+                    remove(tx, &pools, &vn, &view)?;
+                    Ok(Released::Freed(view))
+                }
                 Some(nve) if nve != view.grant.owner => {
                     moves::end_move(tx, &mut view)?;
                     Ok(Released::CalledOff(view))

@@ -155,6 +155,15 @@ fn grants_are_taken_found_refused_and_released() {
         assert_eq!(refusal(one.client.release(&name("red"), &name("web1"), false).await).0, Code::NotFound);
         assert_eq!(two.grant("red", "web1").await.unwrap().grant.epoch, Epoch::FIRST.next());
 
+        // Who was to have what moves calls that off by giving it back; what has come there already ends.
+        let (web1, to) = (name("web1"), || one.name.clone());
+        f.operator.name_next(&name("red"), &web1, to()).await.unwrap();
+        one.client.release(&name("red"), &web1, false).await.unwrap();
+        let moves = f.operator.name_next(&name("red"), &web1, to()).await.unwrap().grant;
+        one.client.release_activated(&name("red"), &web1, moves.next.unwrap().epoch).await.unwrap();
+        assert_eq!(refusal(two.client.release(&name("red"), &web1, false).await).0, Code::NotFound);
+        two.grant("red", "web1").await.unwrap();
+
         // The views know it by the time the answer is here.
         let tsis = f.operator.tsis(Some(&name("red"))).await.unwrap().items;
         assert_eq!(tsis.len(), 6);

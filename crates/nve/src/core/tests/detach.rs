@@ -1,6 +1,6 @@
 //! Detaching, and devices that go and come back: requirements H5 and H8.
 
-use super::super::{ApiCall, Notice, Refused, Session, TsiState};
+use super::super::{ApiCall, Held, Notice, Refused, Session, TsiState};
 use super::oracle::Rec;
 use super::world::*;
 use ::core::time::Duration;
@@ -20,7 +20,10 @@ fn h5_released_first_then_withdrawn_and_forgotten() {
         w.knows(50, 3, 1);
         w.asks(1, ip(f, 60), false);
         let (call, seen) = detach(&mut w, "web", false);
-        assert_eq!(seen, [Seen::Call(ApiCall::Release { call, vn: red(), name: name("web"), owned: false })]);
+        assert_eq!(
+            seen,
+            [Seen::Call(ApiCall::Release { call, vn: red(), name: name("web"), held: Held::Granted })]
+        );
         assert_eq!(w.tables.vaps.len(), 1, "traffic goes on until the grant is given back");
 
         w.core.handle_released(call, Ok(()));

@@ -1,6 +1,6 @@
 //! Associate, Activate and Deactivate one by one: requirements H2, H3, H5, V3 to V5.
 
-use super::super::{ApiCall, Attached, Notice, Refused, Session, TsiState};
+use super::super::{ApiCall, Attached, Held, Notice, Refused, Session, TsiState};
 use super::oracle::{self, Heard, Rec};
 use super::world::*;
 use ::core::time::Duration;
@@ -188,6 +188,58 @@ fn v3_when_the_move_is_called_off_the_oracle_is_told_that_it_is_out_of_service()
     w.activate("web");
     w.seen();
     assert!(open(&w));
+}
+
+/// web, which moves here, is Activated and an Oracle has said so.
+fn came() -> World {
+    let mut w = World::started(V4, &[]);
+    associated(&mut w, coming());
+    w.activate("web");
+    let seen = w.seen();
+    let sent = seen.iter().find_map(|s| match s {
+        Seen::Heard(0, Heard::Registered { id, .. }) => Some(*id),
+        _ => None,
+    });
+    assert!(matches!(attached(&w.ack(0, sent.unwrap(), mac(1))), Some(Ok(_))));
+    w
+}
+
+fn given_back(seen: &[Seen]) -> Vec<Held> {
+    let calls = seen.iter().filter_map(|s| match s {
+        Seen::Call(ApiCall::Release { held, .. }) => Some(*held),
+        _ => None,
+    });
+    calls.collect()
+}
+
+/// The store may say that it is this NVE's a little later than the Oracle did.
+#[test]
+fn h5_what_came_here_is_given_back_as_what_is_held_here() {
+    let here = Held::Activated(coming().next.unwrap().epoch);
+    for force in [false, true] {
+        let mut w = came();
+        let call = w.call();
+        w.core.handle_detach(call, red(), name("web"), force);
+        assert_eq!(given_back(&w.seen()), [here]);
+    }
+    // Its device goes for good.
+    let mut w = came();
+    w.core.handle_device_gone(w.now, device(1).index);
+    w.seen();
+    let later: Vec<Seen> = w.passes(Duration::from_secs(61)).into_iter().map(|(_, s)| s).collect();
+    assert_eq!(given_back(&later), [here]);
+    // It is Deactivated before.
+    let mut w = came();
+    w.deactivate("web");
+    let call = w.call();
+    w.core.handle_detach(call, red(), name("web"), false);
+    assert_eq!(given_back(&w.seen()), [here]);
+    // What did not come calls the move off.
+    let mut w = World::started(V4, &[]);
+    associated(&mut w, coming());
+    let call = w.call();
+    w.core.handle_detach(call, red(), name("web"), false);
+    assert_eq!(given_back(&w.seen()), [Held::Granted]);
 }
 
 /// What was written before it was lost may be read after it.

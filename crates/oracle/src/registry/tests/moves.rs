@@ -118,6 +118,30 @@ fn v5_an_owner_that_lets_go_in_the_middle_lets_go_to_who_is_next() {
     assert_eq!([1, 2, 3].map(|id| held(&r, id)), [0; 3]);
 }
 
+/// An Oracle has acknowledged it already, and the store does not say so yet.
+#[test]
+fn h5_what_is_activated_where_it_moved_to_is_freed_and_not_given_back() {
+    let (r, before) = moving();
+    let give = |id: u8, epoch: u32| {
+        let epoch = Epoch::new(epoch).unwrap();
+        block(r.release_activated(n("red"), n("web1"), nve(id), epoch)).map(|(released, _)| released)
+    };
+    let next = to(&r, 2, nve(1)).unwrap().next.unwrap();
+    assert!(matches!(give(3, 2), Err(RegistryError::GrantedElsewhere { .. })));
+    let Ok(Released::Freed(view)) = give(2, next.epoch.get()) else { panic!("it is held there") };
+    assert_eq!((view.nve.as_str(), view.grant.owner), ("nve2", XtrId([2; 16])));
+    assert_eq!([1, 2].map(|id| held(&r, id)), [0; 2]);
+    block(r.succeed(before.tsi.clone(), next.nve, next.epoch)).unwrap();
+    let (again, _) = block(r.grant(wish("red", "web1", XtrId([1; 16]), &[]))).unwrap();
+    assert_eq!((again.created, again.view.grant.epoch.get()), (true, 3), "word of it comes too late");
+    // What it had Activated was called off, and now it is merely next; and an owner's goes to who is.
+    assert_eq!(to(&r, 2, nve(1)).unwrap().next.unwrap().epoch.get(), 4);
+    assert!(matches!(give(2, 2), Ok(Released::CalledOff(_))));
+    to(&r, 2, nve(1)).unwrap();
+    assert!(matches!(give(1, 5), Ok(Released::HandedOver(view)) if view.nve.as_str() == "nve2"));
+    assert!(matches!(give(2, 6), Ok(Released::Freed(_))));
+}
+
 #[test]
 fn v5_an_nve_that_is_removed_holds_up_no_move() {
     let (r, _) = moving();

@@ -155,10 +155,11 @@ pub(super) async fn call_off(
 }
 
 /// Give a tenant system back; an operator says `force`. An NVE to which it merely moves calls that off by it, unless it
-/// says `owned`.
+/// says `owned`, or by `activated` at which epoch it has Activated it already.
 #[utoipa::path(
     delete, path = "/v1/grants/{vn}/{tsi}", tag = "grants",
-    params(("vn" = String, Path), ("tsi" = String, Path), ("force" = Option<bool>, Query), ("owned" = Option<bool>, Query)),
+    params(("vn" = String, Path), ("tsi" = String, Path), ("force" = Option<bool>, Query), ("owned" = Option<bool>, Query),
+        ("activated" = Option<u32>, Query)),
     responses((status = 200, body = Message), (status = 403, body = ErrorBody),
         (status = 404, body = ErrorBody), (status = 409, body = ErrorBody))
 )]
@@ -168,11 +169,12 @@ pub(super) async fn release(
     Names([vn, tsi]): Names<2>,
     query: Query,
 ) -> Answer<Message> {
-    query.only(&["force", "owned"])?;
+    query.only(&["force", "owned", "activated"])?;
     let (force, caller) = (query.flag("force")?, identity.caller()?);
-    let (released, _) = match query.flag("owned")? {
-        true => app.registry.release_owned(vn, tsi, caller).await?,
-        false => app.registry.release(vn, tsi, caller, force).await?,
+    let (released, _) = match (query.flag("owned")?, query.epoch("activated")?) {
+        (true, _) => app.registry.release_owned(vn, tsi, caller).await?,
+        (false, Some(epoch)) => app.registry.release_activated(vn, tsi, caller, epoch).await?,
+        (false, None) => app.registry.release(vn, tsi, caller, force).await?,
     };
     let (GrantView { vn, nve, grant }, what) = match released {
         Released::Freed(view) => (view, "is free again; it was held by"),

@@ -10,7 +10,7 @@ use axum::{
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use weft_api::Code;
-use weft_model::Name;
+use weft_model::{Epoch, Name};
 
 /// A JSON body.
 pub(super) struct Body<T>(pub(super) T);
@@ -95,6 +95,13 @@ impl Query {
             .get(word)
             .map(|text| text.parse().map_err(|_| Failure::bad(format!("'{word}={text}': write a number"))))
             .transpose()
+    }
+
+    pub(super) fn epoch(&self, word: &str) -> Result<Option<Epoch>, Failure> {
+        let bad =
+            |text: &String| Failure::bad(format!("'{word}={text}': write an epoch, a number from 1 on"));
+        let epoch = |text: &str| text.parse().ok().and_then(Epoch::new);
+        self.words.get(word).map(|text| epoch(text).ok_or_else(|| bad(text))).transpose()
     }
 
     pub(super) fn name(&self, word: &str) -> Result<Option<Name>, Failure> {
