@@ -147,6 +147,14 @@ impl Refusal {
         )
     }
 
+    /// The address that another NVE holds.
+    pub(crate) const fn held_elsewhere(&self) -> Option<(Vni, Eid)> {
+        match self {
+            Self::HeldBy { vni, eid, .. } | Self::Superseded { vni, eid, .. } => Some((*vni, *eid)),
+            _ => None,
+        }
+    }
+
     /// The index of this reason's name in [`Refusal::NAMES`].
     #[must_use]
     pub const fn index(&self) -> usize {

@@ -133,15 +133,52 @@ pub(crate) struct Parked {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Control {
     Hello,
-    Ack { id: u32, eid: Option<lisp::Eid> },
-    Reject { id: u32, reason: lisp::tcp::RejectReason, eid: Option<lisp::Eid> },
-    Refresh { vni: Option<Vni> },
-    Malformed { frame_type: u16, length: u16, id: u32 },
-    Unknown { frame_type: u16, length: u16, id: u32 },
-    Digest { vni: Vni },
-    Subscribed { id: u32, afi: u16, iid: u32 },
-    NotSubscribed { id: u32, afi: u16, iid: u32, error: SubscribeError },
-    MappingsRefused { id: u32, vni: u32, error: SubscribeError },
+    Ack {
+        id: u32,
+        eid: Option<lisp::Eid>,
+    },
+    Reject {
+        id: u32,
+        reason: lisp::tcp::RejectReason,
+        eid: Option<lisp::Eid>,
+    },
+    Refresh {
+        vni: Option<Vni>,
+    },
+    Malformed {
+        frame_type: u16,
+        length: u16,
+        id: u32,
+    },
+    Unknown {
+        frame_type: u16,
+        length: u16,
+        id: u32,
+    },
+    Digest {
+        vni: Vni,
+    },
+    Subscribed {
+        id: u32,
+        afi: u16,
+        iid: u32,
+    },
+    NotSubscribed {
+        id: u32,
+        afi: u16,
+        iid: u32,
+        error: SubscribeError,
+    },
+    MappingsRefused {
+        id: u32,
+        vni: u32,
+        error: SubscribeError,
+    },
+    /// Where an address is or would come back to, for who claims it.
+    Holder {
+        vni: Vni,
+        eid: Eid,
+    },
 }
 
 /// All nodes, found by xTR-ID and by RLOC.

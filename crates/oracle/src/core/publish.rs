@@ -256,6 +256,18 @@ impl Shard {
         }
     }
 
+    /// A node that registers what another one holds is told who: by the epoch it knows that it is to take it out of
+    /// service, registered there or not.
+    pub(crate) fn tell_holder(&mut self, now: Time, nve: XtrId, vni: Vni, eid: Eid) {
+        let Some((_, tsi)) = self.db.lookup(vni, eid) else { return };
+        let (mac, eids) = (Eid::Mac(tsi.grant.mac.get()), tsi.eids().collect::<Vec<_>>());
+        // Who asks would be told that it is gone.
+        if self.told(vni, mac).basis() == Some(Basis::Expected) {
+            self.control(nve, Control::Holder { vni, eid: mac });
+        }
+        self.tell_previous(now, nve, vni, &eids);
+    }
+
     /// Has a node's session looked at by `poll_transmit`.
     pub(crate) fn wake(&mut self, nve: XtrId) {
         let Some(node) = self.nodes.get_mut(nve) else { return };
@@ -337,8 +349,11 @@ impl Shard {
                 (nve, ttl, Some(epoch), locators)
             }
         };
+        self.write_mapping(registrant, record(vni, eid, ttl, epoch, &locators), out);
+    }
+
+    fn write_mapping(&mut self, registrant: XtrId, record: lisp::Record<'_>, out: &mut Vec<u8>) {
         let xtr = lisp::Xtr { xtr_id: registrant.0, site_id: 0 };
-        let record = record(vni, eid, ttl, epoch, &locators);
         let id = self.next_frame_id();
         // Such a record always has an encoding and fits a frame.
         let body = Body::MappingNotification { xtr, record };
@@ -347,11 +362,18 @@ impl Shard {
         }
     }
 
+    fn write_holder(&mut self, vni: Vni, eid: Eid, out: &mut Vec<u8>) {
+        let Told::At { nve, epoch, locators, .. } = self.told(vni, eid) else { return };
+        let locators = Locators::collect(locators.into_iter());
+        self.write_mapping(nve, record(vni, eid, self.config.ttl.positive, Some(epoch), &locators), out);
+    }
+
     fn write_control(&mut self, nve: XtrId, control: Control, out: &mut Vec<u8>) {
         let prefix = |eid: Option<lisp::Eid>| {
             eid.map_or(EidPrefix { mask_len: 0, eid: Address::NoAddress }, EidPrefix::from)
         };
         let (id, body) = match control {
+            Control::Holder { vni, eid } => return self.write_holder(vni, eid, out),
             Control::Hello => {
                 let boot_id = self.config.boot_id.0;
                 (self.next_frame_id(), Body::Signal(Signal::Hello { version: PROTOCOL_VERSION, boot_id }))

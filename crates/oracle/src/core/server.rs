@@ -258,8 +258,13 @@ impl Shard {
             Err(reason) if patience && reason.lacks_grant() && self.park(now, nve, id, octets) => {}
             Err(reason) => {
                 let code = reason.reject_reason();
+                // It held it at an earlier epoch, if at any.
+                let held = reason.held_elsewhere().filter(|_| first.is_some_and(|r| r.map_version.get() > 0));
                 self.refuse(Some(nve), reason);
                 self.control(nve, Control::Reject { id, reason: code, eid });
+                if let Some((vni, eid)) = held {
+                    self.tell_holder(now, nve, vni, eid);
+                }
             }
         }
     }

@@ -169,6 +169,53 @@ fn v4_activation_by_next_is_published_and_reported() {
     assert_eq!(bench.told(), []);
 }
 
+/// As NVE `by` does of what it holds at `version`.
+fn claims(bench: &mut Bench, session: u64, by: u8, version: u16) {
+    let here = [lisp::Locator::new(rloc(by).get(), 1)];
+    let map_version = lisp::MapVersion::new(version).unwrap();
+    let record = Record { map_version, ..wire_record(1, mac(7), 0xffff_ffff, &here) };
+    bench.register_records(session, by, &[record]);
+}
+
+/// The one that was away while it moved learns it by what it says itself, whatever its grants say.
+#[test]
+fn v10_who_claims_what_another_holds_is_told_who() {
+    for withdrawn in [false, true] {
+        let mut bench = Bench::new(3);
+        let next = successor(2, 2);
+        bench.fact(Fact::Grant(Grant { next, ..grant(1, 7, 1) }));
+        bench.grant(1, 8, 1);
+        bench.grant(1, 9, 3);
+        bench.up(20, 2);
+        bench.up(30, 3);
+        bench.register(20, 2, 1, 7, ACTIVE);
+        if withdrawn {
+            bench.withdraw(20, 2, 1, 7);
+        }
+        bench.up(10, 1);
+        bench.sent();
+        claims(&mut bench, 10, 1, 1);
+        assert_eq!(refusal(&mut bench), Some("superseded"));
+        let located = |sent: &Sent| match sent {
+            Sent::Notify { session: 10, eid, version, rlocs, .. } if *eid == mac(7) && !rlocs.is_empty() => {
+                Some((*version, rlocs.clone()))
+            }
+            _ => None,
+        };
+        let sent = bench.sent();
+        assert!(matches!(sent[0], Sent::Reject { session: 10, .. }));
+        assert_eq!(sent.iter().filter_map(located).collect::<Vec<_>>(), [(2, at(2))], "{sent:?}");
+        // The store says so, too. Who says of no epoch that he holds it is told nothing.
+        bench.fact(Fact::Grant(Grant { epoch: Epoch::new(2).unwrap(), ..grant(1, 7, 2) }));
+        bench.sent();
+        claims(&mut bench, 30, 3, 1);
+        assert_eq!(refusal(&mut bench), Some("held-by"));
+        assert!(bench.told().iter().any(|(session, eid, ..)| (*session, *eid) == (30, mac(7))));
+        claims(&mut bench, 10, 1, 0);
+        assert_eq!((refusal(&mut bench), bench.told()), (Some("held-by"), vec![]));
+    }
+}
+
 #[test]
 fn v4_a_cancelled_move_gives_the_tsi_back() {
     let mut bench = Bench::new(2);
