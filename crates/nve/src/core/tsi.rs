@@ -394,6 +394,11 @@ impl Core {
             return;
         }
         let me = self.config.xtr_id;
+        let elsewhere = |tsi: &Tsi| grant.owner != me && grant.epoch > self.epoch_of(tsi);
+        if self.tsis.get(id).is_some_and(elsewhere) {
+            // It has moved away and is to come back: the lists between were not read.
+            self.lose_grant(id);
+        }
         let Some(tsi) = self.tsis.get_mut(id) else { return };
         tsi.revision = tsi.revision.max(revision);
         // Only by a later epoch than it was lost with: what was written before that may be read after it.

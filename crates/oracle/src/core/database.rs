@@ -251,7 +251,10 @@ impl Database {
         let vni = grant.tsi.vni;
         let mut dropped = Vec::new();
         registrations.retain_mut(|r| {
-            let epoch = grant.epoch_of(r.nve).ok().filter(|epoch| claim.is_none_or(|c| *epoch >= c.epoch));
+            // Of who was the owner, and is to be once more.
+            let outdated = grant.owner != r.nve && grant.epoch > r.epoch;
+            let allowed = |epoch: &Epoch| !outdated && claim.is_none_or(|claim| *epoch >= claim.epoch);
+            let epoch = grant.epoch_of(r.nve).ok().filter(allowed);
             let Some(epoch) = epoch else {
                 dropped.push(r.nve);
                 return false;

@@ -66,6 +66,12 @@ fn first_eid(octets: &[u8]) -> Option<(Vni, Eid)> {
     }
 }
 
+/// Whether a record is of an epoch, and of another than this one.
+fn says_another(record: &Record<'_>, epoch: weft_model::Epoch) -> bool {
+    let version = record.map_version.get();
+    version != 0 && version != epoch.map_version()
+}
+
 /// What one Map-Register says about one TSI.
 #[derive(Debug)]
 pub(crate) struct Claim {
@@ -396,6 +402,12 @@ impl Shard {
                 let _ = epoch;
                 let (owner, epoch) = (claim.nve, claim.epoch);
                 return Err(Refusal::Superseded { vni, eid, owner, epoch, nve });
+            }
+            // Who is next holds it at no other epoch: this was sent when it was its own, or before the move was called
+            // off and named anew.
+            (Ok(epoch), _) if !withdrawal && tsi.grant.owner != nve && says_another(record, epoch) => {
+                let (owner, epoch) = tsi.holder();
+                return Err(Refusal::HeldBy { vni, eid, owner, epoch, nve });
             }
             (Ok(epoch), _) => epoch,
             // Nothing of this NVE's can be registered: the withdrawal has no object.

@@ -190,6 +190,32 @@ fn v3_when_the_move_is_called_off_the_oracle_is_told_that_it_is_out_of_service()
     assert!(open(&w));
 }
 
+/// The lists between were not read: it has moved away, and is to come back.
+#[test]
+fn v5_what_has_moved_away_and_is_to_come_back_is_out_of_service_until_it_does() {
+    for f in BOTH {
+        let mut w = World::started(f, &["web"]);
+        let seen = w.grants(11, vec![coming_back()]);
+        assert!(!open(&w) && w.tables.fdb.is_empty());
+        assert_eq!((registered(&seen), wanted(&w)), (vec![], vec![false]));
+        w.activate("web");
+        let seen = w.seen();
+        assert!(open(&w));
+        assert!(seen.iter().any(|s| matches!(s, Seen::Heard(0, Heard::Registered { version: 7, .. }))));
+    }
+}
+
+/// web has moved to another NVE and is to move back.
+fn coming_back() -> Grant {
+    let there = grant("web", 1).epoch.next();
+    Grant {
+        owner: OTHER,
+        epoch: there,
+        next: Some(Successor { nve: ME, epoch: there.next() }),
+        ..grant("web", 1)
+    }
+}
+
 /// web, which moves here, is Activated and an Oracle has said so.
 fn came() -> World {
     let mut w = World::started(V4, &[]);

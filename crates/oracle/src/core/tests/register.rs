@@ -216,6 +216,30 @@ fn v10_who_claims_what_another_holds_is_told_who() {
     }
 }
 
+/// It was sent when it was its own and came late: meanwhile it has moved away and is to come back.
+#[test]
+fn v4_what_was_said_of_an_earlier_epoch_is_no_activation() {
+    for late in [1, 7] {
+        let mut bench = Bench::new(2);
+        bench.grant(1, 7, 1);
+        bench.up(10, 1);
+        bench.up(20, 2);
+        claims(&mut bench, 10, 1, 1);
+        let there = Grant { epoch: Epoch::new(2).unwrap(), ..grant(1, 7, 2) };
+        // Also where the change before that one was not seen.
+        bench.fact(Fact::Grant(Grant { next: successor(1, 3), ..there }));
+        assert_eq!(bench.mapping(1, mac(7)).unwrap().owner, nve(2));
+        claims(&mut bench, 20, 2, 2);
+        bench.events();
+        claims(&mut bench, 10, 1, late);
+        assert_eq!(refusal(&mut bench), Some("held-by"));
+        assert_eq!(bench.mapping(1, mac(7)).unwrap().owner, nve(2));
+        claims(&mut bench, 10, 1, 3);
+        let epoch = Epoch::new(3).unwrap();
+        assert_eq!(bench.events(), [Event::SuccessorActive { tsi: tsi(1, 7), nve: nve(1), epoch }]);
+    }
+}
+
 #[test]
 fn v4_a_cancelled_move_gives_the_tsi_back() {
     let mut bench = Bench::new(2);
