@@ -6,6 +6,7 @@ use std::{
     path::Path,
     process::{Command, Stdio},
 };
+use weft_lab::vm::image;
 
 /// What a package is needed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,15 @@ struct Package {
     gives: &'static str,
     why: &'static str,
     uses: &'static [Use],
+    how: How,
+}
+
+/// How a package is had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    Installed,
+    /// Unpacked into a cache, where [`image::prepare`] makes of it what virtual machines boot.
+    Unpacked,
 }
 
 const fn package(
@@ -30,7 +40,11 @@ const fn package(
     why: &'static str,
     uses: &'static [Use],
 ) -> Package {
-    Package { name, gives, why, uses }
+    Package { name, gives, why, uses, how: How::Installed }
+}
+
+const fn unpacked(name: &'static str, why: &'static str, uses: &'static [Use]) -> Package {
+    Package { name, gives: "apt-get", why, uses, how: How::Unpacked }
 }
 
 const PACKAGES: &[Package] = &[
@@ -56,12 +70,23 @@ const PACKAGES: &[Package] = &[
         &[Use::Test],
     ),
     package("tshark", "tshark", "is the referee of wire formats", &[Use::Test]),
+    package("qemu-system-x86", "qemu-system-x86_64", "runs virtual machines as tenants", &[Use::Test]),
+    unpacked(image::KERNEL_PACKAGE, "is the kernel of these virtual machines", &[Use::Test]),
+    unpacked(image::BUSYBOX_PACKAGE, "is what runs in them", &[Use::Test]),
     package("frr", "/usr/lib/frr/bgpd", "is the BGP EVPN peer of the benches", &[Use::Bench]),
 ];
 
 /// Installs what is missing for `uses`; compiling is always among them.
 pub(crate) fn install(uses: &[Use]) -> Result<()> {
-    let wanted = PACKAGES.iter().filter(|p| p.uses.iter().any(|u| *u == Use::Build || uses.contains(u)));
+    let wanted = || PACKAGES.iter().filter(|p| p.uses.iter().any(|u| *u == Use::Build || uses.contains(u)));
+    install_missing(wanted().filter(|package| package.how == How::Installed))?;
+    if wanted().any(|package| package.how == How::Unpacked) {
+        image::prepare(&mut say::step)?;
+    }
+    Ok(())
+}
+
+fn install_missing(wanted: impl Iterator<Item = &'static Package>) -> Result<()> {
     if !machine::has_apt() {
         let missing: Vec<String> = wanted
             .filter(|package| !found(package.gives))

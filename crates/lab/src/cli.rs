@@ -11,6 +11,7 @@ use crate::{
     tap,
 };
 use clap::{Args, Subcommand, ValueEnum};
+use serde::Serialize;
 use std::{
     ffi::OsString,
     io::{self, IsTerminal as _, Write as _},
@@ -179,6 +180,14 @@ fn exec(lab: Option<String>, place: &Place, node: &str, command: &[OsString]) ->
     let root = place.root();
     let lab = Lab::open(&root, &which(&root, lab)?)?;
     let Some((program, words)) = command.split_first() else { return Ok(ExitCode::SUCCESS) };
+    if lab.is_vm(node) {
+        let output = lab.exec(node, command)?;
+        // A reader that has gone away is no failure.
+        let _ = io::stdout().lock().write_all(&output.stdout);
+        let _ = io::stderr().lock().write_all(&output.stderr);
+        let code = output.status.code().and_then(|code| u8::try_from(code).ok());
+        return Ok(code.map_or(ExitCode::FAILURE, ExitCode::from));
+    }
     lab.node(node)?.enter()?;
     let source = lab.command(node, program).args(words).exec();
     Err(LabError::Start { program: program.to_string_lossy().into_owned(), source })
@@ -192,11 +201,8 @@ fn list(root: &RunRoot, format: Format) -> Result<ExitCode, LabError> {
 }
 
 fn shown(labs: &[LabSummary], format: Format) -> Result<String, LabError> {
-    let failed =
-        |error: &dyn std::fmt::Display| LabError::io("show the labs")(io::Error::other(error.to_string()));
     match format {
-        Format::Json => serde_json::to_string_pretty(labs).map(|text| text + "\n").map_err(|e| failed(&e)),
-        Format::Yaml => serde_saphyr::to_string(&labs).map_err(|e| failed(&e)),
+        Format::Json | Format::Yaml => document(&labs, format),
         Format::Table => {
             let mut text =
                 format!("{:<24} {:<9} {:>5} {:>7} {:>9}\n", "NAME", "STATE", "HOSTS", "TENANTS", "PROCESSES");
@@ -209,6 +215,16 @@ fn shown(labs: &[LabSummary], format: Format) -> Result<String, LabError> {
             }
             Ok(text)
         }
+    }
+}
+
+/// For programs; people get a table.
+fn document<T: Serialize>(what: &T, format: Format) -> Result<String, LabError> {
+    let failed =
+        |error: &dyn std::fmt::Display| LabError::io("show the answer")(io::Error::other(error.to_string()));
+    match format {
+        Format::Yaml => serde_saphyr::to_string(what).map_err(|e| failed(&e)),
+        _ => serde_json::to_string_pretty(what).map(|text| text + "\n").map_err(|e| failed(&e)),
     }
 }
 

@@ -77,6 +77,12 @@ impl Files {
         self.run.join(format!("{name}.log"))
     }
 
+    /// What the agent in a virtual machine listens on, while the machine is on `host`.
+    #[must_use]
+    pub fn serial(&self, vm: &str, host: &str) -> PathBuf {
+        crate::vm::VmFiles::of(self, vm, host).control
+    }
+
     /// The operator's context file that the Oracle writes at its first start.
     #[must_use]
     pub fn context(&self, oracle: &str) -> PathBuf {

@@ -149,6 +149,17 @@ pub enum LabError {
         /// Why it failed.
         source: io::Error,
     },
+    /// A virtual machine does not do what it should.
+    #[error("{vm}: {what}")]
+    Vm {
+        /// Which.
+        vm: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// What virtual machines boot cannot be made.
+    #[error("cannot make what virtual machines boot: {0}")]
+    Guest(String),
     /// Taking down left something behind.
     #[error(transparent)]
     Cleanup(#[from] CleanupError),

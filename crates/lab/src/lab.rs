@@ -8,8 +8,8 @@ use crate::{
     netns::NetNs,
     process::{self, ProcessId},
     record::{Phase, Record, RunRoot, TenantState, boot_id},
-    spec::{LabName, LabSpec, NodeName},
-    underlay,
+    spec::{DeviceKind, LabName, LabSpec, NodeName},
+    underlay, vm,
 };
 use nix::{
     mount::{MsFlags, mount},
@@ -27,6 +27,7 @@ use std::{
 
 mod daemons;
 mod tenants;
+mod vms;
 
 /// Hears one line per step while a lab comes up or goes down.
 pub type Progress<'a> = &'a mut dyn FnMut(&str);
@@ -190,6 +191,9 @@ impl Lab {
                 self.weft(commands::vn_create(&self.context()?, vn, what))?;
             }
         }
+        if spec.tenants.values().any(|what| what.device == DeviceKind::Vm) {
+            vm::image::prepare(&mut *progress)?;
+        }
         for (tenant, what) in &spec.tenants {
             let state = self.attach_in_place(tenant, what)?;
             let ips: Vec<_> = state.ips.iter().map(ToString::to_string).collect();
@@ -281,6 +285,12 @@ impl Lab {
     /// # Errors
     /// When it has no such node.
     pub fn node(&self, node: &str) -> Result<NetNs, LabError> {
+        if self.is_vm(node) {
+            let what = format!(
+                "{node} is a virtual machine and has no namespace: 'weft lab exec' runs commands in it"
+            );
+            return Err(self.wrong(what));
+        }
         let oracle = self.record.spec.oracles.get(node).and_then(|oracle| oracle.on.as_ref());
         let name = underlay::namespace(self.name(), oracle.map_or(node, NodeName::as_str));
         if !self.record.namespaces.contains(&name) {
@@ -343,12 +353,16 @@ impl Lab {
         command
     }
 
-    /// Runs a program in `node` to its end and gives all it wrote.
+    /// Runs a program in `node` to its end and gives all it wrote. In a virtual machine, whose programs are
+    /// busybox's, it is ended after a minute.
     ///
     /// # Errors
     /// When it cannot be started; that it fails is no error.
     pub fn exec<S: AsRef<OsStr>>(&self, node: &str, line: &[S]) -> Result<Output, LabError> {
         let (program, words) = line.split_first().ok_or_else(|| self.wrong("nothing to run".to_owned()))?;
+        if self.is_vm(node) {
+            return self.exec_in_vm(node, line);
+        }
         let mut command = self.command(node, program);
         command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = self.node(node)?.spawn(&mut command)?;

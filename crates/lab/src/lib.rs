@@ -13,6 +13,8 @@
 //!                                            oracle --- veth -- eth0 in <lab>.oracle: weft oracle
 //! ```
 //!
+//! A tenant system may be a virtual machine ([`vm`]): QEMU in its host's namespace.
+//!
 //! The lab links no core of Weft: it knows the binary only by its command line ([`commands`]).
 
 pub mod capture;
@@ -37,6 +39,7 @@ mod spec;
 pub mod tap;
 mod tenant;
 mod underlay;
+pub mod vm;
 
 pub use cli::LabCommand;
 pub use down::{Cleanup, down, sweep};

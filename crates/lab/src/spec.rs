@@ -206,6 +206,8 @@ pub enum DeviceKind {
     Veth,
     /// A TAP, like a virtual machine: see [`crate::tap`].
     Tap,
+    /// A virtual machine: QEMU, on a TAP.
+    Vm,
 }
 
 impl LabSpec {

@@ -12,8 +12,18 @@ use crate::{
 /// The one interface of every tenant system.
 pub(crate) const DEVICE: &str = "eth0";
 
-/// Connects `tenant` to `host`: the host's end, called `name`, is up, the tenant's end is down.
-pub(crate) fn plug(host: &NetNs, tenant: &NetNs, name: &str, kind: DeviceKind) -> Result<(), LabError> {
+/// Connects `tenant` to `host`: the host's end, called `name`, is up, the tenant's end is down. A virtual machine's end
+/// is its own affair.
+pub(crate) fn plug(
+    host: &NetNs,
+    tenant: Option<&NetNs>,
+    name: &str,
+    kind: DeviceKind,
+) -> Result<(), LabError> {
+    let Some(tenant) = tenant.filter(|_| kind != DeviceKind::Vm) else {
+        tap::create(host, name)?;
+        return port(host, name);
+    };
     match kind {
         DeviceKind::Veth => Links::add_veth(
             &VethEnd { namespace: host, name, mac: None, mtu: None },
@@ -23,7 +33,12 @@ pub(crate) fn plug(host: &NetNs, tenant: &NetNs, name: &str, kind: DeviceKind) -
             tap::create(host, name)?;
             tap::create(tenant, DEVICE)?;
         }
+        DeviceKind::Vm => {}
     }
+    port(host, name)
+}
+
+fn port(host: &NetNs, name: &str) -> Result<(), LabError> {
     // The host's end is a port, not an interface of the host: it shall send nothing.
     host.sysctl(&format!("net/ipv6/conf/{name}/disable_ipv6"), "1")?;
     Links::open(host)?.up(name)
@@ -43,10 +58,15 @@ pub(crate) fn dress(tenant: &NetNs, state: &TenantState, flags: AddressFlags) ->
 }
 
 /// Takes the interface away at both ends.
-pub(crate) fn unplug(host: &NetNs, tenant: &NetNs, name: &str, kind: DeviceKind) -> Result<(), LabError> {
+pub(crate) fn unplug(
+    host: &NetNs,
+    tenant: Option<&NetNs>,
+    name: &str,
+    kind: DeviceKind,
+) -> Result<(), LabError> {
     Links::open(host)?.delete(name)?;
-    match kind {
-        DeviceKind::Veth => Ok(()),
-        DeviceKind::Tap => Links::open(tenant)?.delete(DEVICE),
+    match (kind, tenant) {
+        (DeviceKind::Tap, Some(tenant)) => Links::open(tenant)?.delete(DEVICE),
+        _ => Ok(()),
     }
 }

@@ -5,7 +5,7 @@ use crate::{
     error::LabError,
     links::{AddressFlags, BridgePort, Links, VethEnd},
     netns::NetNs,
-    spec::{LabSpec, NodeName, RlocFamily, Wiring},
+    spec::{DeviceKind, LabSpec, NodeName, RlocFamily, Wiring},
 };
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -76,9 +76,11 @@ pub(crate) fn rloc(spec: &LabSpec, host: &NodeName) -> Option<IpAddr> {
 pub(crate) fn namespaces(lab: &str, spec: &LabSpec) -> Vec<String> {
     let fabric = (spec.underlay.wiring == Wiring::Bridge).then_some("fabric");
     let oracles = spec.oracles.iter().filter(|(_, oracle)| oracle.on.is_none()).map(|(name, _)| name);
+    // A virtual machine has a network of its own.
+    let tenants = spec.tenants.iter().filter(|(_, what)| what.device != DeviceKind::Vm).map(|(name, _)| name);
     fabric
         .into_iter()
-        .chain(oracles.chain(spec.hosts.keys()).chain(spec.tenants.keys()).map(NodeName::as_str))
+        .chain(oracles.chain(spec.hosts.keys()).chain(tenants).map(NodeName::as_str))
         .map(|node| namespace(lab, node))
         .collect()
 }
@@ -178,6 +180,14 @@ mod tests {
         assert_eq!(rloc(&both, &"h1".parse().unwrap()), Some("2001:db8::1".parse().unwrap()));
         let v6 = spec("{ipv6: '2001:db8::/64'}");
         assert_eq!(rloc(&v6, &"h1".parse().unwrap()), Some("2001:db8::1".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_virtual_machine_has_no_namespace() {
+        let text = "{name: t, hosts: {h1: {}}, vns: {red: {subnets: []}},
+            tenants: {a: {host: h1, vn: red}, v: {host: h1, vn: red, device: vm}}}";
+        let spec = LabSpec::parse(text).unwrap();
+        assert_eq!(namespaces("t", &spec), ["t.fabric", "t.h1", "t.a"]);
     }
 
     #[test]

@@ -39,6 +39,10 @@ impl Lab {
     /// When it has not ended after 30 s, or has found a duplicate.
     pub fn settle(&self) -> Result<(), LabError> {
         for tenant in self.record.tenants.keys() {
+            // Its agent does not answer before.
+            if self.is_vm(tenant.as_str()) {
+                continue;
+            }
             let links = Links::open(&self.node(tenant.as_str())?)?;
             let states = clock::until(CEILING, || {
                 let states = links.addresses(tenant::DEVICE)?;
@@ -66,15 +70,18 @@ impl Lab {
         device: &str,
         what: &TenantSpec,
     ) -> Result<TenantState, LabError> {
-        let body = commands::attach_body(name, device, what);
+        self.post_tsi(&commands::attach_body(name, device, what), what)
+    }
+
+    pub(super) fn post_tsi(
+        &self,
+        body: &serde_json::Value,
+        what: &TenantSpec,
+    ) -> Result<TenantState, LabError> {
         let socket = self.files.socket(what.host.as_str());
         let command = format!("POST {} {body}", commands::NVE_TSIS);
-        let (code, answer) = http::post_unix(&socket, commands::NVE_TSIS, &body.to_string())
-            .map_err(LabError::io(format!("{command} at {}", socket.display())))?;
-        let text = String::from_utf8_lossy(&answer);
-        if !(200..300).contains(&code) {
-            return Err(LabError::Command { command, status: code.to_string(), stderr: excerpt(&text) });
-        }
+        let answer = http::post_unix(&socket, commands::NVE_TSIS, &body.to_string());
+        let text = local_answer(&command, &socket, answer)?;
         self.read_attached(command, &text, what)
     }
 
@@ -112,7 +119,9 @@ impl Lab {
     /// When the name is taken, the host is unknown, or Weft refuses.
     pub fn attach(&mut self, name: &str, what: &TenantSpec) -> Result<TenantState, LabError> {
         let tenant: NodeName = name.parse()?;
-        self.add_namespace(name)?;
+        if what.device != DeviceKind::Vm {
+            self.add_namespace(name)?;
+        }
         self.record.spec.tenants.insert(tenant.clone(), what.clone());
         self.attach_in_place(&tenant, what)
     }
@@ -141,6 +150,9 @@ impl Lab {
     /// When `what` names no MAC address or the host is unknown.
     pub fn make_ready(&mut self, name: &str, what: &TenantSpec) -> Result<(), LabError> {
         let state = self.made_up(&name.parse()?, what)?;
+        if what.device == DeviceKind::Vm {
+            return Err(self.wrong(format!("{name} is a virtual machine, which boots when it is attached")));
+        }
         if what.mac.is_none() {
             return Err(self.wrong(format!("{name} cannot be set up before it is attached without a MAC")));
         }
@@ -150,7 +162,7 @@ impl Lab {
         };
         self.record.spec.tenants.insert(name.parse()?, what.clone());
         self.record.save(&self.root)?;
-        tenant::plug(&self.node(what.host.as_str())?, &namespace, name, what.device)?;
+        tenant::plug(&self.node(what.host.as_str())?, Some(&namespace), name, what.device)?;
         tenant::dress(&namespace, &state, AddressFlags::NoDetection)?;
         let links = Links::open(&namespace)?;
         links.wait_running(tenant::DEVICE)?;
@@ -190,12 +202,18 @@ impl Lab {
             self.signal(&relay, Signal::SIGTERM)?;
             self.record.daemons.remove(&relay);
         }
-        tenant::unplug(&self.node(what.host.as_str())?, &self.node(name)?, name, what.device)?;
+        let inside = if what.device == DeviceKind::Vm {
+            self.end_vm(name, what.host.as_str())?;
+            None
+        } else {
+            Some(self.node(name)?)
+        };
+        tenant::unplug(&self.node(what.host.as_str())?, inside.as_ref(), name, what.device)?;
         self.record.tenants.remove(&tenant);
         self.record.save(&self.root)
     }
 
-    fn spec_of(&self, name: &str) -> Result<(NodeName, TenantSpec), LabError> {
+    pub(super) fn spec_of(&self, name: &str) -> Result<(NodeName, TenantSpec), LabError> {
         self.record
             .spec
             .tenants
@@ -209,13 +227,16 @@ impl Lab {
         name: &NodeName,
         what: &TenantSpec,
     ) -> Result<TenantState, LabError> {
-        let (host, namespace) = (self.node(what.host.as_str())?, self.node(name.as_str())?);
-        tenant::plug(&host, &namespace, name.as_str(), what.device)?;
+        let host = self.node(what.host.as_str())?;
+        if what.device == DeviceKind::Vm {
+            return self.boot(name, what, &host);
+        }
+        let namespace = self.node(name.as_str())?;
+        tenant::plug(&host, Some(&namespace), name.as_str(), what.device)?;
         if what.device == DeviceKind::Tap {
             self.start_relay(name, what, &host, &namespace)?;
         }
-        let state =
-            if self.record.weft.is_some() { self.ask_attach(name, what)? } else { self.made_up(name, what)? };
+        let state = self.granted(name, what)?;
         tenant::dress(&namespace, &state, AddressFlags::Detect)?;
         self.record.tenants.insert(name.clone(), state.clone());
         self.record.save(&self.root)?;
@@ -243,6 +264,11 @@ impl Lab {
             line.extend([OsString::from(option), OsString::from(value)]);
         }
         self.start(&format!("relay-{name}"), &what.host, line)
+    }
+
+    /// What Weft grants it, or what the file says where there is no Weft.
+    pub(super) fn granted(&self, name: &NodeName, what: &TenantSpec) -> Result<TenantState, LabError> {
+        if self.record.weft.is_some() { self.ask_attach(name, what) } else { self.made_up(name, what) }
     }
 
     fn ask_attach(&self, name: &NodeName, what: &TenantSpec) -> Result<TenantState, LabError> {
@@ -276,4 +302,18 @@ impl Lab {
         let outer = if self.rloc(what.host.as_str())?.is_ipv4() { 50 } else { 70 };
         Ok(TenantState { mac, ips, mtu: self.record.spec.underlay.mtu.saturating_sub(outer) })
     }
+}
+
+/// What the NVE answered over its local API.
+pub(super) fn local_answer(
+    command: &str,
+    socket: &std::path::Path,
+    answer: std::io::Result<http::Answer>,
+) -> Result<String, LabError> {
+    let (code, body) = answer.map_err(LabError::io(format!("{command} at {}", socket.display())))?;
+    let text = String::from_utf8_lossy(&body).into_owned();
+    if (200..300).contains(&code) {
+        return Ok(text);
+    }
+    Err(LabError::Command { command: command.to_owned(), status: code.to_string(), stderr: excerpt(&text) })
 }
