@@ -4,7 +4,8 @@
 use crate::{
     down,
     error::LabError,
-    lab::{Lab, Options, TapRelay},
+    interrupt,
+    lab::{Lab, Migration, MigrationLimits, Options, TapRelay},
     netns::NetNs,
     record::{self, LabSummary, RunRoot},
     spec::{LabName, LabSpec},
@@ -18,6 +19,7 @@ use std::{
     os::unix::process::CommandExt as _,
     path::PathBuf,
     process::ExitCode,
+    time::Duration,
 };
 
 /// A data centre of network namespaces on this machine.
@@ -55,6 +57,28 @@ pub enum LabCommand {
         /// The command and its arguments.
         #[arg(last = true, required = true)]
         command: Vec<OsString>,
+    },
+    /// Move a virtual machine, which goes on running, to another host.
+    #[command(after_help = "Examples:
+  weft lab migrate red-vm h2
+  weft lab migrate red-vm h2 --within 10 -o json")]
+    Migrate {
+        /// The lab; may be left out while only one is up.
+        #[arg(long)]
+        lab: Option<String>,
+        /// Where labs are kept.
+        #[command(flatten)]
+        place: Place,
+        /// The tenant system, which has `device: vm`.
+        vm: String,
+        /// The host it moves to.
+        host: String,
+        /// Seconds after which it stays where it is when it still runs there.
+        #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+        within: u64,
+        /// How to show the answer.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
     },
     /// Take a lab down: daemons, namespaces, BPF pins and run directory.
     #[command(after_help = "Examples:
@@ -130,6 +154,19 @@ impl LabCommand {
         match self {
             Self::Up { file, name, place } => up(&file, name, &place, weft),
             Self::Exec { lab, place, node, command } => exec(lab, &place, &node, &command),
+            Self::Migrate { lab, place, vm, host, within, output } => {
+                let root = place.root();
+                let mut lab = Lab::open(&root, &which(&root, lab)?)?;
+                // Ctrl-C calls the migration off instead of ending its keeper in the middle.
+                interrupt::hold()?;
+                let limits =
+                    MigrationLimits { within: Duration::from_secs(within), stop: &interrupt::pending };
+                let done = lab.migrate(&vm, &host, limits, &mut say)?;
+                let text = migrated(&done, output)?;
+                // A reader that has gone away is no failure.
+                let _ = io::stdout().lock().write_all(text.as_bytes());
+                Ok(ExitCode::SUCCESS)
+            }
             Self::Down { name, place } => {
                 let root = place.root();
                 let name = which(&root, name)?;
@@ -216,6 +253,21 @@ fn shown(labs: &[LabSummary], format: Format) -> Result<String, LabError> {
             Ok(text)
         }
     }
+}
+
+fn migrated(done: &Migration, format: Format) -> Result<String, LabError> {
+    if format != Format::Table {
+        return document(done, format);
+    }
+    let Migration { vm, to, total_ms, downtime_ms, closed_ms, .. } = done;
+    let mut text = format!(
+        "{vm} is on {to}: {:.1} s in all, stopped for {downtime_ms} ms, closed from Deactivate to Activate for {closed_ms:.1} ms\n",
+        total_ms / 1e3
+    );
+    for left in &done.left {
+        text.push_str(&format!("left on {}: {left}\n", done.from));
+    }
+    Ok(text)
 }
 
 /// For programs; people get a table.

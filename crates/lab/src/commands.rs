@@ -41,6 +41,38 @@ pub fn attach_body(name: &str, device: &str, tenant: &TenantSpec) -> serde_json:
     body
 }
 
+/// The body that has [`NVE_TSIS`] hold it ready where it moves to (RFC 8394's Associate).
+#[must_use]
+pub fn associate_body(name: &str, device: &str, tenant: &TenantSpec) -> serde_json::Value {
+    let mut body = attach_body(name, device, tenant);
+    if let Some(body) = body.as_object_mut() {
+        body.insert("state".to_owned(), ASSOCIATED.into());
+    }
+    body
+}
+
+/// An interface in service, for [`state_path`].
+pub const ACTIVATED: &str = "activated";
+/// An interface held ready, out of service.
+pub const ASSOCIATED: &str = "associated";
+
+/// Where the NVE's local API takes `{"state": ...}` of an interface, by `PUT`.
+#[must_use]
+pub fn state_path(vn: &str, name: &str) -> String {
+    format!("{NVE_TSIS}/{vn}/{name}/state")
+}
+
+/// `weft tsi move`: to a host, or called off.
+#[must_use]
+pub fn tsi_move(context: &Path, name: &str, vn: &str, to: Option<&str>) -> Vec<OsString> {
+    let mut line = args(&[&"tsi", &"move", &"--vn", &vn, &"--name", &name, &"--context", &context]);
+    match to {
+        Some(host) => line.extend(args(&[&"--to", &host])),
+        None => line.extend(args(&[&"--cancel"])),
+    }
+    line
+}
+
 /// Whether the NVE that answered `body` to [`NVE_STATUS`] is ready.
 #[must_use]
 pub fn nve_ready(body: &[u8]) -> bool {

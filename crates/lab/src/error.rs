@@ -160,6 +160,32 @@ pub enum LabError {
     /// What virtual machines boot cannot be made.
     #[error("cannot make what virtual machines boot: {0}")]
     Guest(String),
+    /// A live migration was called off.
+    #[error("{vm} stays on {host}: {why}{left}")]
+    NotMigrated {
+        /// The machine.
+        vm: String,
+        /// Where it is.
+        host: String,
+        /// Why it did not move.
+        why: Box<LabError>,
+        /// What could not be put back, if anything, each with a semicolon before it.
+        left: String,
+    },
+    /// A virtual machine runs where it moved to, but nothing passes.
+    #[error(
+        "{vm} runs on {host} but is not activated there: {why}; run 'weft tsi activate --vn {vn} --name {vm}' on {host}"
+    )]
+    NotActivated {
+        /// The machine.
+        vm: String,
+        /// Where it runs.
+        host: String,
+        /// Its virtual network.
+        vn: String,
+        /// What the NVE says.
+        why: Box<LabError>,
+    },
     /// Taking down left something behind.
     #[error(transparent)]
     Cleanup(#[from] CleanupError),

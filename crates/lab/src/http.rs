@@ -29,12 +29,21 @@ pub(crate) fn get_unix(socket: &Path, path: &str) -> io::Result<Answer> {
 
 /// The answer to `POST path` with a JSON body on the unix socket `socket`.
 pub(crate) fn post_unix(socket: &Path, path: &str, body: &str) -> io::Result<Answer> {
+    send_unix(socket, "POST", path, body)
+}
+
+/// The answer to `PUT path` with a JSON body on the unix socket `socket`.
+pub(crate) fn put_unix(socket: &Path, path: &str, body: &str) -> io::Result<Answer> {
+    send_unix(socket, "PUT", path, body)
+}
+
+fn send_unix(socket: &Path, method: &str, path: &str, body: &str) -> io::Result<Answer> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(PATIENCE * 5))?;
     let length = body.len();
     // In one piece: the other side reads as soon as there is something.
     let request = format!(
-        "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
          Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
     );
     stream.write_all(request.as_bytes())?;

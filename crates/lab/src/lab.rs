@@ -26,8 +26,12 @@ use std::{
 };
 
 mod daemons;
+mod migrate;
+mod states;
 mod tenants;
 mod vms;
+
+pub use migrate::{Migration, MigrationLimits};
 
 /// Hears one line per step while a lab comes up or goes down.
 pub type Progress<'a> = &'a mut dyn FnMut(&str);

@@ -13,7 +13,8 @@
 //!                                            oracle --- veth -- eth0 in <lab>.oracle: weft oracle
 //! ```
 //!
-//! A tenant system may be a virtual machine ([`vm`]): QEMU in its host's namespace.
+//! A tenant system may be a virtual machine ([`vm`]): QEMU in its host's namespace, which
+//! [`Lab::migrate`] moves to another one while the machine runs.
 //!
 //! The lab links no core of Weft: it knows the binary only by its command line ([`commands`]).
 
@@ -25,6 +26,7 @@ mod down;
 pub mod echo;
 mod error;
 mod http;
+mod interrupt;
 mod lab;
 mod links;
 pub mod lossy;
@@ -44,7 +46,7 @@ pub mod vm;
 pub use cli::LabCommand;
 pub use down::{Cleanup, down, sweep};
 pub use error::{CleanupError, LabError};
-pub use lab::{Lab, Options, Progress, TapRelay};
+pub use lab::{Lab, Migration, MigrationLimits, Options, Progress, TapRelay};
 pub use links::{AddressFlags, BridgePort, Links, VethEnd, Vxlan};
 pub use netns::{NETNS_DIR, NetNs};
 pub use process::{ProcessId, Signal};

@@ -2,7 +2,9 @@
 
 use super::Lab;
 use crate::{
+    clock,
     error::LabError,
+    links::Links,
     netns::NetNs,
     process::Signal,
     record::TenantState,
@@ -76,8 +78,32 @@ impl Lab {
         Ok(())
     }
 
+    /// Takes what is left of `name` off `host`: its QEMU and its TAP.
+    pub(super) fn clear_vm(&mut self, name: &str, host: &str) -> Result<(), LabError> {
+        self.end_vm(name, host)?;
+        let links = Links::open(&self.node(host)?)?;
+        if links.find(name)?.is_some() {
+            links.delete(name)?;
+        }
+        Ok(())
+    }
+
     pub(super) fn exec_in_vm<S: AsRef<OsStr>>(&self, name: &str, line: &[S]) -> Result<Output, LabError> {
         let (_, what) = self.spec_of(name)?;
         control::exec(name, &self.vm_files(name, what.host.as_str()).control, line)
+    }
+
+    /// Runs `work` on what QEMU's sockets of a machine are, connecting within the usual time.
+    pub(super) fn qmp(&self, name: &str, host: &str) -> Result<vm::qmp::Qmp, LabError> {
+        vm::qmp::Qmp::connect(name, &self.vm_files(name, host).qmp)
+    }
+
+    /// Waits until `condition` holds of a machine that moves.
+    pub(super) fn soon(
+        what: &str,
+        condition: impl FnMut() -> Result<Option<()>, LabError>,
+    ) -> Result<(), LabError> {
+        clock::until(clock::CEILING, condition)?
+            .ok_or_else(|| LabError::Timeout { what: what.to_owned(), ceiling: clock::CEILING })
     }
 }

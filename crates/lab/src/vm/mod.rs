@@ -4,6 +4,7 @@
 pub(crate) mod control;
 mod cpio;
 pub mod image;
+pub(crate) mod qmp;
 
 use crate::{commands::Files, record::TenantState, spec::NodeName};
 use image::Image;
