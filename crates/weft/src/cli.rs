@@ -394,6 +394,8 @@ pub(crate) enum Kinds {
     Mappings,
     /// Who asked for whom.
     Conversations,
+    /// Who claims what another holds: both are named.
+    Duplicates,
     /// Multicast groups that tenants asked for, here and on other hosts.
     Groups,
     /// What this host's data plane dropped or passed, by reason.

@@ -14,9 +14,9 @@ pub use tls::{ORACLE_SERVER_NAME, TlsError, tls_config};
 pub use watch::Watch;
 
 use crate::{
-    ConversationView, Counters, GrantReply, GrantRequest, GrantView, JoinReply, JoinRequest, List,
-    MappingView, Message, NameNext, NewToken, NewVn, NewXtr, NveView, RenewReply, RenewRequest, TakeAddress,
-    TokenReply, TokenView, TsiView, Version, Vn, VnChange, XtrView,
+    ConversationView, Counters, DuplicateView, GrantReply, GrantRequest, GrantView, JoinReply, JoinRequest,
+    List, MappingView, Message, NameNext, NewToken, NewVn, NewXtr, NveView, RenewReply, RenewRequest,
+    TakeAddress, TokenReply, TokenView, TsiView, Version, Vn, VnChange, XtrView,
     local::{Items, Shown},
 };
 use bytes::Bytes;
@@ -223,6 +223,16 @@ impl Client {
         self.transport.json(&put(&format!("/v1/grants/{vn}/{tsi}/next"), &NameNext { nve })?).await
     }
 
+    /// Has an NVE hold a tenant system, whoever holds it (operators).
+    pub async fn take_over(
+        &self,
+        vn: &VnName,
+        tsi: &TsiName,
+        nve: NveName,
+    ) -> Result<GrantView, ClientError> {
+        self.transport.json(&put(&format!("/v1/grants/{vn}/{tsi}/owner"), &NameNext { nve })?).await
+    }
+
     /// Calls a move off.
     pub async fn call_off(&self, vn: &VnName, tsi: &TsiName) -> Result<GrantView, ClientError> {
         self.transport.json(&delete(format!("/v1/grants/{vn}/{tsi}/next"))).await
@@ -267,6 +277,11 @@ impl Client {
     /// The mapping database.
     pub async fn mappings(&self, vn: Option<&VnName>) -> Result<Items<MappingView>, ClientError> {
         self.transport.json(&vn_query("/v1/mappings", vn)).await
+    }
+
+    /// Who claims what another holds.
+    pub async fn duplicates(&self, vn: Option<&VnName>) -> Result<Items<DuplicateView>, ClientError> {
+        self.transport.json(&vn_query("/v1/duplicates", vn)).await
     }
 
     /// Who talks to whom.

@@ -14,6 +14,6 @@ pub use list::{Event, List};
 pub use nve::{
     JoinReply, JoinRequest, NewToken, NveView, RenewReply, RenewRequest, Role, TokenReply, TokenView,
 };
-pub use view::{ConversationView, Counters, MappingView, Message, TsiState, TsiView, Version};
+pub use view::{ConversationView, Counters, DuplicateView, MappingView, Message, TsiState, TsiView, Version};
 pub use vn::{NewVn, Vn, VnChange};
 pub use xtr::{KeyAlgorithm, NewXtr, XtrView};

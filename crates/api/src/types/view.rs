@@ -53,6 +53,38 @@ pub struct ConversationView {
     pub last_seen_s: u64,
 }
 
+/// Somebody claims what another holds: two hypervisors the same tenant system, two tenant systems the same address,
+/// an NVE what has moved on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct DuplicateView {
+    /// The VN.
+    pub vn: VnName,
+    /// Its VNID.
+    pub vni: Vni,
+    /// The tenant system that is claimed, or that claims the address, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tsi: Option<TsiName>,
+    /// The address that is claimed; none when it is the tenant system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Eid>,
+    /// Who holds it.
+    pub holder: XtrId,
+    /// That NVE's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder_name: Option<NveName>,
+    /// Who claims it.
+    pub claimant: XtrId,
+    /// That NVE's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claimant_name: Option<NveName>,
+    /// How often.
+    pub times: u64,
+    /// When first, seconds ago.
+    pub first_s: u64,
+    /// When last, seconds ago.
+    pub last_s: u64,
+}
+
 /// Where a tenant system's registration stands.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema,

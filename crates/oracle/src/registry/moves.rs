@@ -3,7 +3,7 @@
 use super::{Caller, Registry, RegistryError, grants, keys, nves, read, vns, write};
 use crate::store::{Revision, StoreError, Transaction};
 use weft_api::GrantView;
-use weft_model::{Epoch, NveName, Successor, TsiId, TsiName, VnName, XtrId};
+use weft_model::{Epoch, NveName, Successor, TsiId, TsiName, VnName, VnSpec, XtrId};
 
 impl Registry {
     /// Names the NVE that a tenant system moves to: it may Associate it from now on, and holds it once it has
@@ -24,12 +24,7 @@ impl Registry {
         self.run(move |tx| {
             let vn = vns::find(tx, &vn)?;
             let mut view = grants::held_by(tx, &vn, &tsi, &caller)?;
-            let nve: XtrId =
-                read(tx, &keys::nve_name(&to))?.ok_or_else(|| RegistryError::NoNve(to.clone()))?;
-            let (_, scope) = nves::holder(tx, nve)?.ok_or_else(|| RegistryError::NoNve(to.clone()))?;
-            if scope.is_some_and(|scope| !scope.contains(&vn.name)) {
-                return Err(RegistryError::OutOfScope { nve: to.clone(), vn: vn.name });
-            }
+            let nve = holder_in(tx, &to, &vn)?;
             let grant = &view.grant;
             if grant.owner == nve {
                 return Err(RegistryError::MovesNowhere { vn: vn.name, tsi: tsi.clone(), nve: to.clone() });
@@ -69,6 +64,42 @@ impl Registry {
         .await
     }
 
+    /// Has `to` hold a tenant system from now on, whoever held it or was to be next: its host is gone, or an operator
+    /// knows better. What the former holder still says of it is outdated by the epoch.
+    ///
+    /// # Errors
+    /// [`RegistryError::Forbidden`] unless an operator says so, [`RegistryError::NoTsi`], [`RegistryError::NoNve`],
+    /// [`RegistryError::OutOfScope`] or [`RegistryError::MovesNowhere`].
+    pub async fn take_over(
+        &self,
+        vn: VnName,
+        tsi: TsiName,
+        to: NveName,
+        caller: Caller,
+    ) -> Result<(GrantView, Revision), RegistryError> {
+        self.run(move |tx| {
+            if caller != Caller::Operator {
+                return Err(RegistryError::Forbidden(format!(
+                    "'{tsi}' in VN '{vn}' is an operator's to have taken over; an owner says where it moves to"
+                )));
+            }
+            let vn = vns::find(tx, &vn)?;
+            let mut view = grants::held_by(tx, &vn, &tsi, &caller)?;
+            let nve = holder_in(tx, &to, &vn)?;
+            if view.grant.owner == nve {
+                return Err(RegistryError::MovesNowhere { vn: vn.name, tsi: tsi.clone(), nve: to.clone() });
+            }
+            if let Some(other) = view.grant.next.filter(|next| next.nve != nve) {
+                tx.delete(keys::held_one(other.nve, vn.vni, &tsi));
+            }
+            tx.put(keys::held_one(nve, vn.vni, &tsi), Vec::new());
+            view.grant.next = Some(Successor { nve, epoch: view.grant.highest_epoch().next() });
+            hand_over(tx, &mut view)?;
+            Ok(view)
+        })
+        .await
+    }
+
     /// Writes down that the grant's successor has become its holder. Nothing happens if the grant
     /// has changed meanwhile.
     ///
@@ -86,6 +117,16 @@ impl Registry {
         .await
         .map(|_| ())
     }
+}
+
+/// The NVE of that name, if it may hold tenant systems of the VN.
+fn holder_in(tx: &dyn Transaction, to: &NveName, vn: &VnSpec) -> Result<XtrId, RegistryError> {
+    let nve: XtrId = read(tx, &keys::nve_name(to))?.ok_or_else(|| RegistryError::NoNve(to.clone()))?;
+    let (_, scope) = nves::holder(tx, nve)?.ok_or_else(|| RegistryError::NoNve(to.clone()))?;
+    if scope.is_some_and(|scope| !scope.contains(&vn.name)) {
+        return Err(RegistryError::OutOfScope { nve: to.clone(), vn: vn.name.clone() });
+    }
+    Ok(nve)
 }
 
 /// The successor, if there is one, becomes the owner.

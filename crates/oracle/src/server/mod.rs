@@ -14,6 +14,7 @@ mod backup;
 mod clock;
 mod descriptors;
 mod doors;
+mod duplicates;
 mod echo;
 mod error;
 mod hub;
@@ -62,6 +63,8 @@ pub(crate) struct App {
     sessions: Arc<Sessions>,
     /// What people ask of NVEs.
     desk: shown::Desk,
+    /// Who claims what another holds.
+    duplicates: Arc<duplicates::Duplicates>,
     hub: Arc<Hub>,
     /// Everything that must have ended before the store is closed.
     tasks: TaskTracker,

@@ -2,6 +2,7 @@
 
 use super::{
     clock::Clock,
+    duplicates::{Claim, Duplicates, What},
     echo,
     limit::LogLimit,
     nonces::Nonces,
@@ -170,14 +171,21 @@ impl ShardHandle {
     }
 }
 
+/// Where a shard leaves what others do, or look at.
+#[derive(Clone)]
+pub(super) struct Out {
+    pub(super) orders: mpsc::UnboundedSender<Order>,
+    pub(super) nonces: Arc<Nonces>,
+    pub(super) duplicates: Arc<Duplicates>,
+}
+
 /// A shard's thread before it runs.
 pub(super) struct ShardThread {
     pub(super) config: ShardConfig,
     pub(super) sockets: Vec<Udp>,
     pub(super) facts: Vec<Fact>,
-    pub(super) orders: mpsc::UnboundedSender<Order>,
-    pub(super) nonces: Arc<Nonces>,
     pub(super) clock: Clock,
+    out: Out,
     inbox: mpsc::Receiver<Input>,
     waker: Arc<Waker>,
 }
@@ -186,20 +194,19 @@ impl ShardThread {
     pub(super) fn new(
         config: ShardConfig,
         sockets: Vec<Udp>,
-        orders: mpsc::UnboundedSender<Order>,
-        nonces: Arc<Nonces>,
+        out: Out,
         clock: Clock,
     ) -> io::Result<(Self, ShardHandle)> {
         let (sender, inbox) = mpsc::channel(INBOX);
         let event = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
         let waker = Arc::new(Waker { event, asleep: AtomicBool::new(false) });
         let handle = ShardHandle { inbox: sender, waker: waker.clone() };
-        Ok((Self { config, sockets, facts: Vec::new(), orders, nonces, clock, inbox, waker }, handle))
+        Ok((Self { config, sockets, facts: Vec::new(), out, clock, inbox, waker }, handle))
     }
 
     /// Runs until told to stop. `all` are the handles of all shards, in order.
     pub(super) fn run(self, all: Vec<ShardHandle>) -> io::Result<()> {
-        let Self { config, sockets, facts, orders, nonces, clock, inbox, waker } = self;
+        let Self { config, sockets, facts, out, clock, inbox, waker } = self;
         let echoes = EchoSockets::open();
         let index = config.index;
         let mut shard = Shard::new(config, clock.now());
@@ -210,8 +217,7 @@ impl ShardThread {
             shard,
             index,
             all,
-            orders,
-            nonces,
+            out,
             clock,
             inbox,
             waker,
@@ -248,8 +254,7 @@ struct Running {
     shard: Shard,
     index: usize,
     all: Vec<ShardHandle>,
-    orders: mpsc::UnboundedSender<Order>,
-    nonces: Arc<Nonces>,
+    out: Out,
     clock: Clock,
     inbox: mpsc::Receiver<Input>,
     waker: Arc<Waker>,
@@ -412,7 +417,7 @@ impl Running {
         }
         if let Ok(place) = self.shared.clone().try_acquire_owned() {
             let shared = Shared { shards, from, to, payload: payload.into(), _place: place };
-            drop(self.orders.send(Order::Share(shared)));
+            drop(self.out.orders.send(Order::Share(shared)));
         }
     }
 
@@ -449,13 +454,13 @@ impl Running {
     fn event(&self, event: Event) {
         match event {
             Event::SuccessorActive { tsi, nve, epoch } => {
-                drop(self.orders.send(Order::Succeed { tsi, nve, epoch }));
+                drop(self.out.orders.send(Order::Succeed { tsi, nve, epoch }));
             }
             Event::SaveNonce { xtr, nonce } => {
-                drop(self.orders.send(Order::SaveNonce { shard: self.index, xtr, nonce }));
+                drop(self.out.orders.send(Order::SaveNonce { shard: self.index, xtr, nonce }));
             }
             Event::SaveSubscriptionNonce { xtr, eid, nonce } => {
-                if !self.nonces.put((xtr, eid, nonce)) {
+                if !self.out.nonces.put((xtr, eid, nonce)) {
                     tracing::warn!(%xtr, %eid, "a subscription's nonce is not saved: the store is too slow");
                 }
             }
@@ -493,6 +498,16 @@ impl Running {
     }
 
     fn refused(&self, nve: Option<XtrId>, reason: &Refusal) {
+        let held = match *reason {
+            Refusal::HeldBy { vni, eid, owner, nve, .. }
+            | Refusal::Superseded { vni, eid, owner, nve, .. } => Some((vni, eid, owner, nve)),
+            _ => None,
+        };
+        // Of a datagram it is not sure who sent it.
+        if let Some((vni, eid, holder, claimant)) = held.filter(|(.., claimant)| nve == Some(*claimant)) {
+            let claim = Claim { vni, what: What::Address(eid, None), holder, claimant };
+            self.out.duplicates.try_note(self.clock.now(), claim);
+        }
         if let Some(held_back) = self.refusals.pass(self.clock) {
             let nve = nve.map_or_else(|| "unknown".to_owned(), |id| id.to_string());
             tracing::warn!(nve, reason = reason.name(), held_back, "registration refused: {reason}");

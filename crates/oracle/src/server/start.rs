@@ -4,11 +4,12 @@ use super::{
     Addresses, App, OracleError, OracleOptions, api,
     clock::{Clock, unix_seconds},
     descriptors,
+    duplicates::Duplicates,
     hub::Hub,
     metrics,
     nonces::{self, Nonces},
     session::{self, Sessions},
-    shard::{Input, Order, ShardHandle, ShardThread},
+    shard::{Input, Order, Out, ShardHandle, ShardThread},
     tls::{self, Certificate, Clients, KeyLogTo},
     udp::Udp,
 };
@@ -198,8 +199,9 @@ impl Oracle {
         let died = CancellationToken::new();
         let (orders, queue) = mpsc::unbounded_channel();
         let nonces = Arc::new(Nonces::default());
-        let out = Out { orders: &orders, nonces: &nonces };
-        let (shards, threads) = shards(&options, count, sockets, &facts, out, clock, &died)?;
+        let duplicates = Arc::new(Duplicates::default());
+        let out = Out { orders, nonces: nonces.clone(), duplicates: duplicates.clone() };
+        let (shards, threads) = shards(&options, count, sockets, &facts, &out, clock, &died)?;
         let stop = CancellationToken::new();
         let app = Arc::new(App {
             name: options.name.clone(),
@@ -211,6 +213,7 @@ impl Oracle {
             shards,
             sessions: Arc::default(),
             desk: Default::default(),
+            duplicates,
             hub: Arc::default(),
             tasks: TaskTracker::new(),
             addresses,
@@ -311,13 +314,7 @@ fn open(options: &OracleOptions) -> Result<Opened, OracleError> {
     Ok(Opened { store, directory, ca, facts })
 }
 
-/// Where shards put what is to be written down.
-#[derive(Clone, Copy)]
-struct Out<'a> {
-    orders: &'a mpsc::UnboundedSender<Order>,
-    nonces: &'a Arc<Nonces>,
-}
-
+/// Where to reach them, and what is to be joined.
 type Shards = (Vec<ShardHandle>, Vec<JoinHandle<()>>);
 
 fn shards(
@@ -325,7 +322,7 @@ fn shards(
     count: usize,
     sockets: Vec<(IpAddr, Vec<Udp>)>,
     facts: &[Fact],
-    out: Out<'_>,
+    out: &Out,
     clock: Clock,
     died: &CancellationToken,
 ) -> Result<Shards, OracleError> {
@@ -343,9 +340,8 @@ fn shards(
             ttl: options.ttl.clone(),
         };
         let mine = sockets.iter_mut().filter_map(Iterator::next).collect();
-        let (mut thread, handle) =
-            ShardThread::new(config, mine, out.orders.clone(), out.nonces.clone(), clock)
-                .map_err(OracleError::system("make an event descriptor"))?;
+        let (mut thread, handle) = ShardThread::new(config, mine, out.clone(), clock)
+            .map_err(OracleError::system("make an event descriptor"))?;
         thread.facts = facts.iter().filter(|f| owner(f, count).is_none_or(|o| o == index)).cloned().collect();
         thread.facts.push(Fact::FactsLoaded);
         made.push((thread, handle));

@@ -29,7 +29,8 @@ pub(crate) enum TsiCommand {
     /// As an operator, say where an interface moves to: there it may be associated and activated.
     #[command(after_help = "Examples:
   weft tsi move --vn red --name web1 --to h2
-  weft tsi move --vn red --name web1 --cancel              it stays where it is")]
+  weft tsi move --vn red --name web1 --cancel              it stays where it is
+  weft tsi move --vn red --name web1 --to h2 --take-over   its host is gone: h2 holds it at once")]
     Move {
         /// The virtual network.
         #[arg(long)]
@@ -40,6 +41,9 @@ pub(crate) enum TsiCommand {
         /// The NVE it moves to.
         #[arg(long, required_unless_present = "cancel", conflicts_with = "cancel")]
         to: Option<NveName>,
+        /// That NVE holds it from now on, whoever holds it: for a host that is gone. There it is attached next.
+        #[arg(long, conflicts_with = "cancel")]
+        take_over: bool,
         /// It does not move.
         #[arg(long)]
         cancel: bool,

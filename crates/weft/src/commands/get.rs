@@ -54,6 +54,15 @@ const CONVERSATIONS: &[Column] = &[
     ("nve", "/nve_name"),
     ("seen s ago", "/last_seen_s"),
 ];
+const DUPLICATES: &[Column] = &[
+    ("vn", "/vn"),
+    ("tsi", "/tsi"),
+    ("address", "/address"),
+    ("held by", "/holder_name"),
+    ("claimed by", "/claimant_name"),
+    ("times", "/times"),
+    ("last s ago", "/last_s"),
+];
 const GROUPS: &[Column] = &[("vn", "/vn"), ("group", "/group"), ("here", "/here"), ("rlocs", "/rlocs")];
 const DROPS: &[Column] =
     &[("vn", "/vn"), ("reason", "/reason"), ("path", "/path"), ("packets", "/packets"), ("bytes", "/bytes")];
@@ -136,6 +145,7 @@ async fn oracle_list(args: &GetArgs, format: Format) -> Result<String, CommandEr
         Kinds::Tsis => output::list(format, &client.tsis(vn).await?.items, TSIS),
         Kinds::Mappings => output::list(format, &client.mappings(vn).await?.items, MAPPINGS),
         Kinds::Conversations => output::list(format, &client.conversations(vn).await?.items, CONVERSATIONS),
+        Kinds::Duplicates => output::list(format, &client.duplicates(vn).await?.items, DUPLICATES),
         Kinds::Counters => counters(format, client.counters().await?.counters),
         Kinds::Drops | Kinds::Groups | Kinds::Tables => Err(CommandError::Usage(
             "an NVE's data plane knows this; name it with --nve, or its socket with --socket",
@@ -174,7 +184,7 @@ async fn nve_list(args: &GetArgs, nve: &Source<'_>, format: Format) -> Result<St
             output::list(format, &nve.list::<Items<local::Table>>(Shown::Tables).await?.items, TABLES)
         }
         Kinds::Counters => counters(format, nve.list::<Counters>(Shown::Counters).await?.counters),
-        Kinds::Vns | Kinds::Nves | Kinds::Xtrs | Kinds::Conversations => {
+        Kinds::Vns | Kinds::Nves | Kinds::Xtrs | Kinds::Conversations | Kinds::Duplicates => {
             Err(CommandError::Usage("only the Oracle knows this; leave --nve and --socket away"))
         }
     }

@@ -48,9 +48,17 @@ pub(super) async fn run(command: TsiCommand) -> Result<(), CommandError> {
         TsiCommand::Associate(place) => place_at(place, State::Associated).await,
         TsiCommand::Activate(which) => change_state(which, State::Activated).await,
         TsiCommand::Deactivate(which) => change_state(which, State::Associated).await,
-        TsiCommand::Move { vn, name, to, cancel: _, access, output } => {
+        TsiCommand::Move { vn, name, to, take_over, cancel: _, access, output } => {
             let oracle = client(&access)?;
             let (view, message) = match to {
+                Some(to) if take_over => {
+                    let view = oracle.take_over(&vn, &name, to).await?;
+                    let (nve, epoch) = (&view.nve, view.grant.epoch);
+                    let message = format!(
+                        "{vn}/{name} is held by '{nve}' from now on (epoch {epoch}); attach it there"
+                    );
+                    (view, message)
+                }
                 Some(to) => {
                     let message = format!(
                         "{vn}/{name} may be associated on '{to}' now, and is there once it is activated"

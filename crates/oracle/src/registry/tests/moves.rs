@@ -153,3 +153,30 @@ fn v5_an_nve_that_is_removed_holds_up_no_move() {
     assert_eq!((now(&r).0.as_str(), now(&r).1.next), ("nve3", None));
     assert_eq!(held(&r, 3), 1);
 }
+
+/// V10: on purpose, by an operator.
+#[test]
+fn v10_taken_over_whoever_had_it_or_was_next() {
+    let (r, _) = moving();
+    let take =
+        |id, caller| block(r.take_over(n("red"), n("web1"), name(id), caller)).map(|(view, _)| view.grant);
+    for id in [1, 2, 3] {
+        assert!(matches!(take(2, nve(id)), Err(RegistryError::Forbidden(_))));
+    }
+    assert!(matches!(take(1, Caller::Operator), Err(RegistryError::MovesNowhere { .. })));
+    assert!(matches!(take(9, Caller::Operator), Err(RegistryError::NoNve(_))));
+    assert_eq!(now(&r).1.owner, XtrId([1; 16]), "nothing has changed");
+    to(&r, 3, nve(1)).unwrap();
+    let taken = take(2, Caller::Operator).unwrap();
+    // Epoch 2 was the other's, who may have it Activated already.
+    assert_eq!((taken.owner, taken.epoch.get(), taken.next), (XtrId([2; 16]), 3, None));
+    assert_eq!([1, 2, 3].map(|id| held(&r, id)), [0, 1, 0]);
+    assert!(
+        matches!(block(r.grant(wish("red", "web1", XtrId([1; 16]), &[]))), Err(RegistryError::GrantedElsewhere { owner, .. }) if owner == name(2))
+    );
+    // And by who was next: at an epoch that no claim of before names.
+    to(&r, 1, nve(2)).unwrap();
+    let taken = take(1, Caller::Operator).unwrap();
+    assert_eq!((taken.owner, taken.epoch.get(), taken.next), (XtrId([1; 16]), 5, None));
+    assert_eq!([1, 2, 3].map(|id| held(&r, id)), [1, 0, 0]);
+}

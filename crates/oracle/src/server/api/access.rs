@@ -73,6 +73,7 @@ fn need(method: &Method, path: &str) -> Need {
             | "/v1/tsis"
             | "/v1/mappings"
             | "/v1/conversations"
+            | "/v1/duplicates"
             | "/v1/counters"
             | "/v1/nves/{name}/{what}",
         ) => Need::Person,
@@ -196,6 +197,7 @@ mod tests {
                 "GET /v1/backup o",
                 "GET /v1/conversations vo",
                 "GET /v1/counters vo",
+                "GET /v1/duplicates vo",
                 "GET /v1/grants vno",
                 "GET /v1/mappings vo",
                 "GET /v1/nves vno",
@@ -216,6 +218,7 @@ mod tests {
                 "POST /v1/vns o",
                 "POST /v1/xtrs o",
                 "PUT /v1/grants/{vn}/{tsi}/next no",
+                "PUT /v1/grants/{vn}/{tsi}/owner o",
             ]
         );
     }

@@ -7,8 +7,11 @@ use super::{
     watch,
 };
 use crate::{
-    registry::{Granted, Kind, Released, Wish},
-    server::{App, blocking},
+    registry::{Granted, Kind, RegistryError, Released, Wish},
+    server::{
+        App, blocking,
+        duplicates::{Claim, What},
+    },
 };
 use axum::{
     Extension, Json,
@@ -18,6 +21,7 @@ use axum::{
 };
 use std::sync::Arc;
 use weft_api::{ErrorBody, Event, GrantReply, GrantRequest, GrantView, List, Message, NameNext, TakeAddress};
+use weft_model::{Eid, TsiName, XtrId};
 
 /// List the grants: an NVE sees its own.
 #[utoipa::path(
@@ -72,14 +76,21 @@ pub(super) async fn create(
         }
         (_, Some(named)) => match app.directory.holder_named(named) {
             Some(xtr_id) => xtr_id,
-            None => return Err(crate::registry::RegistryError::NoNve(named.clone()).into()),
+            None => return Err(RegistryError::NoNve(named.clone()).into()),
         },
         (_, None) => return Err(Failure::bad("an operator must say whose grant it is to be; name 'nve'")),
     };
+    let wished = tsi.clone();
     if activate && identity.nve().is_none() {
         return Err(Failure::bad("'activate' is for the NVE itself to say; leave it out"));
     }
-    let (granted, revision) = app.registry.grant(Wish { vn, tsi, mac, ips, owner }).await?;
+    let (granted, revision) = match app.registry.grant(Wish { vn, tsi, mac, ips, owner }).await {
+        Ok(granted) => granted,
+        Err(refused) => {
+            note_claim(&app, owner, &wished, &refused);
+            return Err(refused.into());
+        }
+    };
     if activate {
         // The commit's fact is in the shard's inbox already.
         app.activating(owner, granted.view.grant.tsi.clone()).await;
@@ -90,6 +101,23 @@ pub(super) async fn create(
         created = granted.created, request_id, "granted"
     );
     Ok((status, Json(reply(granted, revision))))
+}
+
+/// Both are named to who looks for it, by `GET /v1/duplicates`.
+fn note_claim(app: &App, claimant: XtrId, wished: &TsiName, refused: &RegistryError) {
+    let (vn, what, holder) = match refused {
+        RegistryError::GrantedElsewhere { vn, tsi, owner, .. } => (vn, What::Tsi(tsi.clone()), owner),
+        RegistryError::AddressTaken { vn, ip, nve, .. } => {
+            (vn, What::Address(Eid::Ip(*ip), Some(wished.clone())), nve)
+        }
+        RegistryError::MacTaken { vn, mac, nve, .. } => {
+            (vn, What::Address(Eid::Mac(*mac), Some(wished.clone())), nve)
+        }
+        _ => return,
+    };
+    if let (Some(vni), Some(holder)) = (app.directory.vni(vn), app.directory.holder_named(holder)) {
+        app.duplicates.note(app.clock.now(), Claim { vni, what, holder, claimant });
+    }
 }
 
 fn reply(granted: Granted, resource_version: u64) -> GrantReply {
@@ -132,6 +160,26 @@ pub(super) async fn name_next(
     query.only(&[])?;
     let (view, _) = app.registry.name_next(vn, tsi, nve.clone(), identity.caller()?).await?;
     tracing::info!(vn = %view.vn, tsi = %view.grant.tsi.name, from = %view.nve, to = %nve, "moves");
+    Ok(Json(view))
+}
+
+/// Have an NVE hold a tenant system from now on, whoever holds it: an operator's word, when a host is gone.
+#[utoipa::path(
+    put, path = "/v1/grants/{vn}/{tsi}/owner", tag = "grants", request_body = NameNext,
+    params(("vn" = String, Path), ("tsi" = String, Path)),
+    responses((status = 200, body = GrantView), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody),
+        (status = 404, body = ErrorBody), (status = 409, body = ErrorBody))
+)]
+pub(super) async fn take_over(
+    State(app): State<Arc<App>>,
+    Extension(identity): Extension<Identity>,
+    Names([vn, tsi]): Names<2>,
+    query: Query,
+    Body(NameNext { nve }): Body<NameNext>,
+) -> Answer<GrantView> {
+    query.only(&[])?;
+    let (view, _) = app.registry.take_over(vn, tsi, nve, identity.caller()?).await?;
+    tracing::warn!(vn = %view.vn, tsi = %view.grant.tsi.name, by = %view.nve, "taken over");
     Ok(Json(view))
 }
 

@@ -59,11 +59,13 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(grants::release))
         .routes(routes!(grants::take_address))
         .routes(routes!(grants::name_next, grants::call_off))
+        .routes(routes!(grants::take_over))
         .routes(routes!(xtrs::list, xtrs::create))
         .routes(routes!(xtrs::remove))
         .routes(routes!(views::tsis))
         .routes(routes!(views::mappings))
         .routes(routes!(views::conversations))
+        .routes(routes!(views::duplicates))
         .routes(routes!(views::counters))
         .routes(routes!(views::backup))
 }

@@ -3,7 +3,10 @@
 use super::{Answer, Failure, input::Query, json_text, watch};
 use crate::{
     registry::Kind,
-    server::{App, backup as backups, blocking},
+    server::{
+        App, backup as backups, blocking,
+        duplicates::{Claim, What},
+    },
 };
 use axum::{
     Json,
@@ -13,8 +16,8 @@ use axum::{
 };
 use std::{collections::BTreeMap, sync::Arc};
 use weft_api::{
-    API_VERSION, Code, ConversationView, Counters, ErrorBody, GrantView, MappingView, TsiState, TsiView,
-    Version, local::Items,
+    API_VERSION, Code, ConversationView, Counters, DuplicateView, ErrorBody, GrantView, MappingView,
+    TsiState, TsiView, Version, local::Items,
 };
 use weft_model::{Eid, Origin, TsiId, Vni};
 
@@ -140,6 +143,39 @@ pub(super) async fn conversations(
             nve: c.nve,
             nve_name: app.directory.holder(c.nve).map(|(name, _)| name),
             last_seen_s,
+        })
+    });
+    Ok(Json(Items { items: items.collect() }))
+}
+
+/// Who claims what another holds, of late.
+#[utoipa::path(
+    get, path = "/v1/duplicates", tag = "views", params(("vn" = Option<String>, Query)),
+    responses((status = 200, body = Items<DuplicateView>), (status = 404, body = ErrorBody))
+)]
+pub(super) async fn duplicates(State(app): State<Arc<App>>, query: Query) -> Answer<Items<DuplicateView>> {
+    let vni = vni(&app, &query)?;
+    let now = app.clock.now();
+    let named = |nve| app.directory.holder(nve).map(|(name, _)| name);
+    let claims =
+        app.duplicates.all(now).into_iter().filter(|(claim, _)| vni.is_none_or(|vni| claim.vni == vni));
+    let items = claims.filter_map(|(Claim { vni, what, holder, claimant }, heard)| {
+        let (tsi, address) = match what {
+            What::Tsi(tsi) => (Some(tsi), None),
+            What::Address(eid, tsi) => (tsi, Some(eid)),
+        };
+        Some(DuplicateView {
+            vn: app.directory.vn(vni)?,
+            vni,
+            tsi,
+            address,
+            holder,
+            holder_name: named(holder),
+            claimant,
+            claimant_name: named(claimant),
+            times: heard.times,
+            first_s: now.since(heard.first).as_secs(),
+            last_s: now.since(heard.last).as_secs(),
         })
     });
     Ok(Json(Items { items: items.collect() }))

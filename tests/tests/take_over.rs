@@ -1,0 +1,81 @@
+//! Two hosts that both have a tenant system, for a while: an operator says whose it is, and both are named
+//! (requirement V10).
+
+use anyhow::{Context as _, Result, ensure};
+use std::net::IpAddr;
+use weft_e2e::{Guest, HOSTS, THREE_HOSTS, TestLab, cut};
+use weft_lab::{clock, echo::Echoes};
+
+/// Echo requests a second, and how many more are looked at after the first.
+const RATE: u32 = 100;
+const MORE: u64 = 20;
+
+/// What the Oracle says of claims: of a tenant system or an address, by whom, and how often.
+fn claims(lab: &TestLab) -> Result<Vec<(String, String, String)>> {
+    let all = lab.json(&["get", "duplicates", "--vn", "red"])?;
+    let text = |row: &serde_json::Value, field| row[field].as_str().unwrap_or("-").to_owned();
+    let row = |row: &serde_json::Value| {
+        let what = if row["address"].is_null() { text(row, "tsi") } else { row["address"].to_string() };
+        (what, text(row, "holder_name"), text(row, "claimant_name"))
+    };
+    Ok(all.as_array().context("a list")?.iter().map(row).collect())
+}
+
+/// h2 is cut off from the Oracle with the guest Activated. It is taken over by h3, which Activates it; h2 goes on with
+/// what it has until it hears of it. Whoever asks reaches the guest at h3, and in the end only h3 has it.
+fn taken_over(yaml: &str) -> Result<()> {
+    let mut lab = TestLab::up(yaml)?;
+    lab.settle()?;
+    let targets: [IpAddr; 2] = ["10.0.0.77".parse()?, "fd00::77".parse()?];
+    let asking = lab.node("red-a")?;
+    let guest = Guest::boot(&mut lab, "h2", &["10.0.0.77", "fd00::77"])?;
+    for net in ["10.0.0.77/24", "fd00::77/64"] {
+        guest.links.add_address("eth0", net.parse()?, weft_lab::AddressFlags::NoDetection)?;
+    }
+    guest.links.up("eth0")?;
+    let streams: Vec<Echoes> =
+        targets.iter().map(|target| Ok(Echoes::start(&asking, *target, RATE)?)).collect::<Result<_>>()?;
+    ensure!(clock::until_true(clock::CEILING, || streams.iter().all(|stream| stream.answers() > 0)));
+    // Another host may not simply take it, and both are named.
+    let place = ["--device", "guest", "--ip", "10.0.0.77"];
+    let refused = guest.tsi("h3", "attach", &place).err().context("h3 takes what is another's")?;
+    ensure!(format!("{refused:#}").contains("granted to NVE 'h2'"), "{refused:#}");
+    let named = ("guest".to_owned(), "h2".to_owned(), "h3".to_owned());
+    ensure!(claims(guest.lab)? == [named.clone()], "{:?}", claims(guest.lab)?);
+
+    let oracle = guest.lab.rloc("oracle")?;
+    cut(guest.lab, ("h2", oracle), true)?;
+    guest.lab.json(&["tsi", "move", "--vn", "red", "--name", "guest", "--to", "h3", "--take-over"])?;
+    guest.links.down("h2")?;
+    guest.links.up("h3")?;
+    guest.links.wait_running("h3")?;
+    guest.tsi("h3", "attach", &place)?;
+    for stream in &streams {
+        let number = stream.next();
+        let first = stream.first_answered(number, MORE)?;
+        ensure!(first == number, "of requests from {number} on the first answered is {first}");
+    }
+    ensure!(guest.states()?[1].as_deref() == Some("activated"), "h2 has heard of it: {:?}", guest.states()?);
+    cut(guest.lab, ("h2", oracle), false)?;
+    let wanted: Vec<Option<String>> =
+        HOSTS.iter().map(|host| (*host == "h3").then(|| "activated".to_owned())).collect();
+    let one = clock::until(clock::CEILING, || {
+        let states: Vec<Option<String>> =
+            guest.states()?.into_iter().map(|state| state.filter(|state| state == "activated")).collect();
+        Ok::<_, anyhow::Error>((states == wanted).then_some(()))
+    })?;
+    ensure!(one.is_some(), "{:?}", guest.states()?);
+    ensure!(claims(guest.lab)?.contains(&named), "{:?}", claims(guest.lab)?);
+    drop(guest);
+    lab.down()
+}
+
+#[test]
+fn v10_an_operator_says_whose_it_is() -> Result<()> {
+    taken_over(THREE_HOSTS)
+}
+
+#[test]
+fn v10_over_an_ipv6_underlay_too() -> Result<()> {
+    taken_over(&THREE_HOSTS.replace("ipv4: 192.0.2.0/24", "ipv6: \"2001:db8::/64\""))
+}
