@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     fn claim(n: u32) -> Claim {
-        let what = What::Tsi(TsiName::new(&format!("web{n}")).unwrap());
+        let what = What::Tsi(TsiName::new(format!("web{n}")).unwrap());
         Claim { vni: Vni::new(7).unwrap(), what, holder: XtrId([1; 16]), claimant: XtrId([2; 16]) }
     }
 
