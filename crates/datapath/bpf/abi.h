@@ -8,7 +8,7 @@
 
 #include <linux/types.h>
 
-#define WEFT_ABI_VERSION 5
+#define WEFT_ABI_VERSION 6
 
 struct weft_ip {
 	__u32 w[4];
@@ -44,6 +44,8 @@ struct weft_vap {
 	struct weft_ip ip6;
 	__u32 previous; /* the NVE, as in `peers`, that it moved here from and that sends its frames on, or 0 */
 	__u32 pad;
+	__u32 policy;	  /* what its rules are found by, or 0: everything may pass */
+	__u32 generation; /* what was let through under another one is looked up again */
 	__u64 punt_interval; /* ns between two punts */
 	__u64 punt_window;   /* ns a burst may run ahead */
 	__u64 punt_tat;	     /* state of the punt bucket: theoretical arrival time, CLOCK_MONOTONIC ns */
@@ -56,6 +58,7 @@ struct weft_vap {
 #define WEFT_PATH_DIRECT 0
 #define WEFT_PATH_DEVICE 1
 #define WEFT_VAP_ACTIVATED 1
+#define WEFT_VAP_LOG_REFUSED 2
 
 /* Key of `vap_ips` (scope = ifindex, value __u32 1), `neighbours`, `heard` and `groups` (scope = VNI). */
 struct weft_scoped_ip {
@@ -199,6 +202,113 @@ struct weft_hot {
 #define WEFT_OUT 0
 #define WEFT_IN 1
 
+/* Map `rules`, by longest prefix: what a policy allows. Whatever comes before the number counts as a whole. */
+struct weft_match {
+	__u32 policy;
+	__u32 class;	/* of the remote address, or 0: every one */
+	__u16 toward;	/* WEFT_OUT, WEFT_IN */
+	__u16 protocol; /* or WEFT_ANY_PROTOCOL */
+	__be16 number;	/* destination port, or ICMP type and code, or 0 */
+	__u16 pad;
+};
+
+struct weft_rule_key {
+	__u32 prefix; /* WEFT_RULE_PREFIX and how many bits of the number count */
+	struct weft_match match;
+};
+
+#define WEFT_RULE_PREFIX 96
+#define WEFT_ANY_PROTOCOL 256
+
+struct weft_rule {
+	__u32 rule; /* in `rule_hits` */
+	__u32 log;
+};
+
+/* How many rules are counted in `rule_hits`, an array of struct weft_count, per CPU. */
+#define WEFT_RULE_COUNTERS 16384
+
+/* Map `classes` (value __u32), by longest prefix: what a VN's rules know an address as. */
+struct weft_of_class {
+	__u32 vni;
+	__u32 family; /* 4, 6: ::/0 holds no IPv4 address */
+	struct weft_ip ip;
+};
+
+struct weft_class_key {
+	__u32 prefix; /* WEFT_CLASS_PREFIX and how many bits of the address count */
+	struct weft_of_class of;
+};
+
+#define WEFT_CLASS_PREFIX 64
+
+/* Map `conns`: a connection of a VAP with a policy, seen from there, so that it is the same wherever the VAP is. */
+struct weft_conn_key {
+	__u32 vni;
+	struct weft_ip local;
+	struct weft_ip remote;
+	__be16 local_port;  /* of an ICMP question the identifier */
+	__be16 remote_port; /* of an ICMP question its type and code */
+	__u8 protocol;
+	__u8 pad[3];
+};
+
+struct weft_conn {
+	__u64 seen; /* CLOCK_MONOTONIC ns of its last packet, to about a second */
+	__u32 policy; /* that let it through; 0: none here did */
+	__u32 generation;
+	__u32 rule;
+	__u8 state;  /* WEFT_CONN_* */
+	__u8 opened; /* WEFT_OUT, WEFT_IN: which way its first packet went */
+	__u8 pad[2];
+};
+
+/* Of other protocols than TCP the first and ESTABLISHED only. */
+#define WEFT_CONN_OPENING 0 /* nobody has answered */
+#define WEFT_CONN_ANSWERED 1 /* a SYN was answered by one */
+#define WEFT_CONN_ESTABLISHED 2
+#define WEFT_CONN_ENDED_HERE 3 /* the VAP has sent a FIN */
+#define WEFT_CONN_ENDED_THERE 4
+#define WEFT_CONN_CLOSING 5 /* both have, or it was reset */
+
+/* After which silence a connection is as none, in ns. */
+#define WEFT_TCP_OPENING 60000000000ULL
+#define WEFT_TCP_ESTABLISHED 86400000000000ULL
+#define WEFT_TCP_CLOSING 30000000000ULL
+#define WEFT_UDP_OPENING 60000000000ULL
+#define WEFT_UDP_ESTABLISHED 180000000000ULL
+#define WEFT_ICMP_KEPT 30000000000ULL
+#define WEFT_OTHER_KEPT 120000000000ULL
+
+/* Map `conn_counts`, per CPU: entries of `conns` at 0 by the programs, at 1 by the agent. What was inserted, not
+ * removed, and is not there any more had to make room. */
+struct weft_conn_counts {
+	__u64 inserted;
+	__u64 removed;
+};
+
+/* Map `fragments`: packets whose first fragment was let through. */
+struct weft_fragment_key {
+	__u32 vni;
+	struct weft_ip src;
+	struct weft_ip dst;
+	__u32 id;
+	__u8 protocol; /* of IPv6 0: later fragments may say another */
+	__u8 toward;   /* WEFT_OUT, WEFT_IN */
+	__u8 pad[2];
+};
+
+struct weft_fragment {
+	__u64 seen; /* CLOCK_MONOTONIC ns */
+	__u32 policy;
+	__u32 generation;
+	__u32 rule;
+	__u32 pad;
+};
+
+/* How long their other fragments may take, in ns. */
+#define WEFT_FRAGMENT_KEPT 30000000000ULL
+
 /* Ring buffer `punts`. */
 #define WEFT_PUNT_BYTES 128
 struct weft_punt {
@@ -207,8 +317,10 @@ struct weft_punt {
 	__u32 reason; /* WEFT_PUNT_* */
 	__u32 len;    /* octets of `frame` that hold anything */
 	__u8 dst[6];
-	__u8 pad[2];
+	__u8 toward; /* of WEFT_PUNT_ALLOWED and WEFT_PUNT_REFUSED: WEFT_OUT, WEFT_IN */
+	__u8 pad;
 	struct weft_ip from; /* the NVE that sent it, or zero */
+	__u32 rule; /* of WEFT_PUNT_ALLOWED */
 	__u8 frame[WEFT_PUNT_BYTES];
 };
 
@@ -221,8 +333,10 @@ struct weft_held {
 	__u32 reason;
 	__u32 len;
 	__u8 dst[6];
-	__u8 pad[2];
+	__u8 toward;
+	__u8 pad;
 	struct weft_ip from;
+	__u32 rule;
 	__u8 frame[WEFT_HELD_BYTES];
 };
 
@@ -236,6 +350,8 @@ struct weft_held {
 #define WEFT_PUNT_NO_TS 8
 #define WEFT_PUNT_REPORT 9 /* struct weft_held */
 #define WEFT_PUNT_CARRIED 10 /* struct weft_held */
+#define WEFT_PUNT_ALLOWED 11
+#define WEFT_PUNT_REFUSED 12
 
 /* What became of a frame. */
 enum weft_reason {
@@ -284,6 +400,7 @@ enum weft_reason {
 	WEFT_UNTRANSLATABLE = 64,
 	WEFT_NO_RECEIVER = 65,
 	WEFT_REDIRECT_LOOP = 66,
+	WEFT_DENIED = 67,
 };
 
 /* skb->tc_index of everything that has come over an uplink: nothing else counts at the VXLAN device.

@@ -119,9 +119,10 @@ static __noinline int hold_carried(struct __sk_buff *skb, __u32 vni, const struc
 	p->reason = WEFT_PUNT_CARRIED;
 	p->len = copy_frame(skb, 0, p->frame, WEFT_HELD_BYTES);
 	copy_mac(p->dst, p->frame);
-	p->pad[0] = 0;
-	p->pad[1] = 0;
+	p->toward = 0;
+	p->pad = 0;
 	p->from = *from;
+	p->rule = 0;
 	bpf_ringbuf_submit(p, 0);
 	count(skb, bpf_map_lookup_elem(&vns, &vni) ? vni : 0, outcome, w.path, w.direction);
 	return say(skb, WEFT_DID_PUNT, outcome, WEFT_PUNT_CARRIED, TC_ACT_SHOT);

@@ -32,6 +32,12 @@ PINNED_MAP(learned, BPF_MAP_TYPE_LRU_HASH, struct weft_vn_mac, struct weft_learn
 PINNED_MAP(heard, BPF_MAP_TYPE_LRU_HASH, struct weft_scoped_ip, struct weft_heard, 65536, 0);
 PINNED_MAP(asked, BPF_MAP_TYPE_LRU_HASH, struct weft_vn_mac, __u64, 8192, 0);
 PINNED_MAP(counters, BPF_MAP_TYPE_PERCPU_HASH, struct weft_count_key, struct weft_count, 16384, 0);
+PINNED_MAP(rules, BPF_MAP_TYPE_LPM_TRIE, struct weft_rule_key, struct weft_rule, 262144, BPF_F_NO_PREALLOC);
+PINNED_MAP(classes, BPF_MAP_TYPE_LPM_TRIE, struct weft_class_key, __u32, 262144, BPF_F_NO_PREALLOC);
+PINNED_MAP(conns, BPF_MAP_TYPE_LRU_HASH, struct weft_conn_key, struct weft_conn, 131072, 0);
+PINNED_MAP(conn_counts, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct weft_conn_counts, 2, 0);
+PINNED_MAP(fragments, BPF_MAP_TYPE_LRU_HASH, struct weft_fragment_key, struct weft_fragment, 8192, 0);
+PINNED_MAP(rule_hits, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct weft_count, WEFT_RULE_COUNTERS, 0);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);

@@ -121,9 +121,10 @@ static __noinline int report(struct __sk_buff *skb, __u32 vni, const struct weft
 	p->reason = WEFT_PUNT_NO_TS;
 	p->len = copy_frame(skb, off, p->frame, WEFT_PUNT_BYTES);
 	copy_mac(p->dst, p->frame);
-	p->pad[0] = 0;
-	p->pad[1] = 0;
+	p->toward = 0;
+	p->pad = 0;
 	p->from = *from;
+	p->rule = 0;
 	bpf_ringbuf_submit(p, 0);
 	count(skb, bpf_map_lookup_elem(&vns, &vni) ? vni : 0, WEFT_PUNTED, off ? WEFT_PATH_DIRECT : WEFT_PATH_DEVICE,
 	      WEFT_IN);

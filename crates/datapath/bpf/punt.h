@@ -92,9 +92,10 @@ static __always_inline int to_agent(struct __sk_buff *skb, struct weft_vap *vap,
 	p->reason = reason;
 	p->len = copy_frame(skb, 0, p->frame, most);
 	copy_mac(p->dst, p->frame);
-	p->pad[0] = 0;
-	p->pad[1] = 0;
+	p->toward = 0;
+	p->pad = 0;
 	from_nobody(&p->from);
+	p->rule = 0;
 	bpf_ringbuf_submit(p, 0);
 out:
 	return handed_up(skb, vni, path, outcome, reason);

@@ -1,8 +1,9 @@
 //! The contract between the NVE's agent and whatever forwards its frames.
 
-use crate::{Counter, DatapathError, Heard, Idle, IfIndex, Op, Reason, Seen, Tables};
+use crate::{Connection, Counter, DatapathError, Heard, Idle, IfIndex, Op, Reason, Seen, Tables, Tracked};
 use core::time::Duration;
-use weft_model::{MacAddr, Rloc, Vni};
+use std::collections::BTreeSet;
+use weft_model::{MacAddr, Rloc, TenantIp, Vni};
 
 /// A data plane: the kernel's ([`crate::Kernel`]) or the software [`crate::Model`].
 ///
@@ -78,4 +79,46 @@ pub trait Datapath {
     /// # Errors
     /// [`DatapathError::NoDevice`], [`DatapathError::FrameLength`], or what the kernel says.
     fn inject(&mut self, vap: IfIndex, frame: &[u8]) -> Result<(), DatapathError>;
+
+    /// Packets and octets that each rule's counter says it let through, of those that let any, in order.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    fn rule_counters(&self) -> Result<Vec<(u32, u64, u64)>, DatapathError>;
+
+    /// Begins to count a rule anew: its number may be another rule's from now on.
+    ///
+    /// # Errors
+    /// [`DatapathError::NoRuleCounter`], or when the map cannot be written.
+    fn clear_rule(&mut self, rule: u32) -> Result<(), DatapathError>;
+
+    /// How full the table of connections is.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    fn tracked(&self) -> Result<Tracked, DatapathError>;
+
+    /// The connections of a VN that policies have let through and that have not ended, in order: of these addresses of
+    /// tenant systems here, or of all.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    fn connections(
+        &self,
+        vni: Vni,
+        of: Option<&BTreeSet<TenantIp>>,
+    ) -> Result<Vec<Connection>, DatapathError>;
+
+    /// Takes over connections that another NVE has let through. What is tracked here already stays. Each is looked
+    /// up again by its next packet, under the policy that its VAP has here.
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    fn set_connections(&mut self, connections: &[Connection]) -> Result<(), DatapathError>;
+
+    /// Forgets every connection of these addresses: their tenant system has gone.
+    ///
+    /// # Errors
+    /// When the map cannot be read or written.
+    fn remove_connections(&mut self, vni: Vni, of: &BTreeSet<TenantIp>) -> Result<(), DatapathError>;
 }

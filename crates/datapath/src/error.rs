@@ -100,6 +100,9 @@ pub enum DatapathError {
         /// Its size.
         limit: u32,
     },
+    /// A rule is to be counted where there is no counter.
+    #[error("there is no counter {0} for a rule; number rules from 0 to {last}", last = crate::RULE_COUNTERS - 1)]
+    NoRuleCounter(u32),
     /// A frame too short or too long to be one.
     #[error("a frame of {0} octets cannot be sent; an Ethernet frame has 14 to 65,535")]
     FrameLength(usize),

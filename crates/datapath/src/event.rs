@@ -1,6 +1,6 @@
 //! What the data plane reports: frames it could not decide, and what it counted.
 
-use crate::{Idle, IfIndex};
+use crate::{Idle, IfIndex, Toward};
 use weft_model::{MacAddr, Rloc, TenantIp, Vni};
 
 /// What was learned from frames: where a MAC address is.
@@ -56,9 +56,14 @@ pub enum PuntReason {
     Carried,
     /// An IGMP or MLD message that says which groups its sender wants, in a VN that replicates.
     Report,
+    /// The first packet of a connection that this rule ([`Allow::rule`](crate::Allow)) let through and that is to be
+    /// told of. It was not dropped. At most 100 a second of a VN, with [`PuntReason::Refused`].
+    Allowed(u32, Toward),
+    /// A frame that no rule of its VAP's policy allows, where those are to be told of.
+    Refused(Toward),
 }
 
-/// A frame the agent has to decide about. The data plane has dropped it.
+/// A frame the agent has to decide about, or is told of. But for [`PuntReason::Allowed`] the data plane has dropped it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Punt {
     /// The VAP it came from; 0 for [`PuntReason::NoSuchTs`] and [`PuntReason::Carried`].

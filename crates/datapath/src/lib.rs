@@ -49,22 +49,28 @@
 //!
 //! Uplinks are Ethernet devices. The peer of a veth has to be in another network namespace. An NVE
 //! does not hear echoes sent from its own host: they do not cross an uplink.
+mod connection;
 mod datapath;
 pub mod echo;
 mod error;
 mod event;
 mod kernel;
 mod model;
+mod policy;
 mod reason;
 mod tables;
 
+pub use connection::{Connection, ConnectionState, Tracked};
 pub use datapath::Datapath;
 pub use error::DatapathError;
 pub use event::{Heard, Punt, PuntReason, Seen};
 pub use kernel::{
     Attachment, Did, DryRun, Kernel, Limits, OpenOptions, Progress, Punts, TableSize, table_sizes,
 };
-pub use model::{Action, Ingress, Learned, Lesson, Model, Verdict, decide};
+pub use model::{Action, Ingress, Learned, Lesson, Model, Packet, Verdict, decide};
+pub use policy::{
+    Allow, ClassId, Policy, PolicyId, Ports, PortsError, Prefix, PrefixError, RULE_COUNTERS, RuleKey, Toward,
+};
 pub use reason::{Counter, Direction, Idle, Reason};
 pub use tables::{
     Away, Config, IfIndex, Location, Neighbour, Op, Path, Peer, Receivers, Tables, Vap, VapKind, Vn,

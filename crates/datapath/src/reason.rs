@@ -132,6 +132,8 @@ reasons! {
     NoReceiver = 65, "no-receiver";
     /// To be redirected, but back to the NVE it came from, or too often already.
     RedirectLoop = 66, "redirect-loop";
+    /// No rule of the policy of the VAP that it came from ([`Direction::Out`]) or is for ([`Direction::In`]) allows it.
+    Denied = 67, "denied";
 }
 
 impl Reason {

@@ -1,6 +1,7 @@
 //! The tables of the data plane, as their owner intends them and as the kernel is observed to
 //! hold them: one type for both, so that a reconciler can subtract one from the other.
 
+use crate::{Allow, ClassId, Policy, Prefix, RuleKey};
 use core::{net::IpAddr, num::NonZeroU32};
 use std::collections::{BTreeMap, BTreeSet};
 use weft_model::{Bum, Epoch, Learning, MacAddr, Miss, Rloc, Storm, TenantIp, TsMac, Vni, Wanted};
@@ -48,6 +49,8 @@ pub struct Vap {
     /// The NVE that it moved here from ([`Peer::node`]), which sends on what still comes for it there: what others
     /// sent is not fenced when it comes from that one.
     pub previous: Option<NonZeroU32>,
+    /// What may go to and from it beside all that; none: everything.
+    pub policy: Option<Policy>,
 }
 
 /// Where a MAC address of a VN is.
@@ -158,6 +161,10 @@ pub struct Tables {
     pub vns: BTreeMap<Vni, Vn>,
     /// Who asked for which group, in VNs that replicate, and who gets those that have no entry.
     pub groups: BTreeMap<(Vni, Wanted), Receivers>,
+    /// What policies allow.
+    pub rules: BTreeMap<RuleKey, Allow>,
+    /// Which class an address is of: that of the longest prefix it has.
+    pub classes: BTreeMap<(Vni, Prefix), ClassId>,
 }
 
 /// One change of one table. Idempotent: applying it twice is applying it once.
@@ -193,6 +200,14 @@ pub enum Op {
     SetGroup(Vni, Wanted, Receivers),
     /// Nobody asks for a group any more.
     RemoveGroup(Vni, Wanted),
+    /// Add or replace a rule.
+    SetRule(RuleKey, Allow),
+    /// Forget a rule.
+    RemoveRule(RuleKey),
+    /// Add or replace the class of a prefix's addresses.
+    SetClass(Vni, Prefix, ClassId),
+    /// The addresses are of the class of the next shorter prefix.
+    RemoveClass(Vni, Prefix),
 }
 
 impl Tables {
@@ -242,11 +257,24 @@ impl Tables {
             Op::RemoveGroup(vni, group) => {
                 self.groups.remove(&(*vni, *group));
             }
+            Op::SetRule(key, allow) => {
+                self.rules.insert(*key, *allow);
+            }
+            Op::RemoveRule(key) => {
+                self.rules.remove(key);
+            }
+            Op::SetClass(vni, prefix, class) => {
+                self.classes.insert((*vni, *prefix), *class);
+            }
+            Op::RemoveClass(vni, prefix) => {
+                self.classes.remove(&(*vni, *prefix));
+            }
         }
     }
 
     /// The changes that turn `observed` into `self`, removals first, so that a device or address
-    /// that changed hands is never in two places. Nothing that is right already is touched.
+    /// that changed hands is never in two places. Nothing that is right already is touched. What a policy allows is
+    /// added before the VAPs that have it, and removed after.
     #[must_use]
     pub fn diff(&self, observed: &Self) -> Vec<Op> {
         let mut ops = Vec::new();
@@ -282,6 +310,10 @@ impl Tables {
         ops.extend(gone_all.into_iter().map(|(v, g)| Op::RemoveGroup(*v, *g)));
         let changed = self.peers.iter().filter(|(k, v)| observed.peers.get(*k) != Some(*v));
         ops.extend(changed.map(|(k, v)| Op::SetPeer(*k, *v)));
+        let changed = self.classes.iter().filter(|(k, v)| observed.classes.get(*k) != Some(*v));
+        ops.extend(changed.map(|((v, p), c)| Op::SetClass(*v, *p, *c)));
+        let changed = self.rules.iter().filter(|(k, v)| observed.rules.get(*k) != Some(*v));
+        ops.extend(changed.map(|(k, a)| Op::SetRule(*k, *a)));
         let changed = self.vaps.iter().filter(|(k, v)| observed.vaps.get(*k) != Some(*v));
         ops.extend(changed.map(|(k, v)| Op::SetVap(*k, v.clone())));
         let changed = self.fdb.iter().filter(|(k, v)| observed.fdb.get(*k) != Some(*v));
@@ -290,6 +322,10 @@ impl Tables {
         ops.extend(changed.map(|((v, m), a)| Op::SetAway(*v, *m, *a)));
         let changed = self.neighbours.iter().filter(|(k, v)| observed.neighbours.get(*k) != Some(*v));
         ops.extend(changed.map(|((v, i), n)| Op::SetNeighbour(*v, *i, *n)));
+        let gone = |key: &&_| !self.rules.contains_key(*key);
+        ops.extend(observed.rules.keys().filter(gone).map(|k| Op::RemoveRule(*k)));
+        let gone = |key: &&_| !self.classes.contains_key(*key);
+        ops.extend(observed.classes.keys().filter(gone).map(|(v, p)| Op::RemoveClass(*v, *p)));
         ops
     }
 }
@@ -297,6 +333,7 @@ impl Tables {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{PolicyId, Ports, Toward};
 
     #[test]
     fn nobody_is_without_his_group_in_between() {
@@ -312,5 +349,50 @@ mod tests {
         assert_eq!(all.diff(&named), [set(Wanted::All), Op::RemoveGroup(vni, group)]);
         assert_eq!(named.diff(&all), [set(group), Op::RemoveGroup(vni, Wanted::All)]);
         assert_eq!(all.diff(&all), []);
+    }
+
+    #[test]
+    fn rules_are_there_before_the_vaps_that_have_them_and_go_after() {
+        let vni = Vni::new(7).unwrap();
+        let of = |number, class: &str| {
+            let policy = PolicyId::new(number).unwrap();
+            let id = ClassId(number);
+            let key =
+                RuleKey { policy, toward: Toward::In, class: id, protocol: Some(6), ports: Ports::one(80) };
+            let policy = Some(Policy { id: policy, generation: number, log_refused: false });
+            let vap = Vap {
+                vni,
+                mac: TsMac::new(MacAddr([2, 0, 0, 0, 0, 1])).unwrap(),
+                ips: BTreeSet::new(),
+                kind: VapKind::Veth,
+                path: Path::Direct,
+                mtu: 1450,
+                activated: true,
+                policy,
+            };
+            Tables {
+                vaps: [(IfIndex(1), vap)].into(),
+                rules: [(key, Allow { rule: number, log: false })].into(),
+                classes: [((vni, Prefix::from(class.parse::<IpAddr>().unwrap())), id)].into(),
+                ..Tables::default()
+            }
+        };
+        let (old, new) = (of(1, "10.0.0.1"), of(2, "10.0.0.2"));
+        let ops = new.diff(&old);
+        let kinds: Vec<u8> = ops
+            .iter()
+            .map(|op| match op {
+                Op::SetClass(..) => 0,
+                Op::SetRule(..) => 1,
+                Op::SetVap(..) => 2,
+                Op::RemoveRule(..) => 3,
+                Op::RemoveClass(..) => 4,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(kinds, [0, 1, 2, 3, 4]);
+        let mut tables = old;
+        ops.iter().for_each(|op| tables.apply(op));
+        assert_eq!(tables, new);
     }
 }

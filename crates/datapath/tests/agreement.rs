@@ -124,6 +124,7 @@ fn tables(d: &mut Dice, uplink: IfIndex, devices: &[IfIndex]) -> Tables {
             mtu: d.pick(&[1450, 1280, 600]),
             activated: !d.rarely(12),
             previous: None,
+            policy: None,
         };
         if !d.rarely(4) {
             t.fdb.insert((vap.vni, vap.mac.get()), Location::Local(*device));
@@ -652,6 +653,7 @@ fn every_decision_is_compared() {
             Reason::ByGateway,
             Reason::Redirected,
             Reason::RedirectLoop,
+            Reason::Denied,
         ];
         let reasons = Reason::ALL.iter().filter(|r| !elsewhere.contains(r)).map(|r| format!("{:?}", Some(r)));
         let punts = [

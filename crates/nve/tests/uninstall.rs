@@ -45,6 +45,7 @@ fn installed(pins: &Path) -> Kernel {
         mtu: 1_450,
         activated: true,
         previous: None,
+        policy: None,
     };
     kernel.apply(&Op::SetVap(IfIndex(index), vap)).unwrap();
     kernel

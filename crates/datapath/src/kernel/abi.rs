@@ -1,6 +1,7 @@
 //! The structures of `bpf/abi.h`, octet for octet, and what they mean in the tables' terms.
 
-use crate::{Away, Direction, IfIndex, Location, Neighbour, Path, Peer, PuntReason, Reason, Vap, VapKind};
+use super::policy::policy_of;
+use crate::{Away, Direction, IfIndex, Location, Neighbour, Path, Peer, PuntReason, Reason, Toward, Vap, VapKind};
 use core::{
     net::{IpAddr, Ipv6Addr},
     num::NonZeroU32,
@@ -8,7 +9,7 @@ use core::{
 use std::collections::BTreeSet;
 use weft_model::{Bum, Epoch, Learning, MacAddr, Miss, Rloc, TenantIp, TsMac, Vni};
 
-pub(crate) const ABI_VERSION: u32 = 5;
+pub(crate) const ABI_VERSION: u32 = 6;
 
 /// An address, IPv4 as IPv4-mapped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,6 +52,8 @@ pub(crate) struct VapValue {
     pub(crate) ip6: Ip,
     pub(crate) previous: u32,
     pub(crate) pad: u32,
+    pub(crate) policy: u32,
+    pub(crate) generation: u32,
     pub(crate) punt_interval: u64,
     pub(crate) punt_window: u64,
     pub(crate) punt_tat: u64,
@@ -141,8 +144,10 @@ pub(crate) struct PuntValue {
     pub(crate) reason: u32,
     pub(crate) len: u32,
     pub(crate) dst: [u8; 6],
-    pub(crate) pad: [u8; 2],
+    pub(crate) toward: u8,
+    pub(crate) pad: u8,
     pub(crate) from: Ip,
+    pub(crate) rule: u32,
     pub(crate) frame: [u8; 128],
 }
 
@@ -156,10 +161,99 @@ pub(crate) struct HeldValue {
     pub(crate) reason: u32,
     pub(crate) len: u32,
     pub(crate) dst: [u8; 6],
-    pub(crate) pad: [u8; 2],
+    pub(crate) toward: u8,
+    pub(crate) pad: u8,
     pub(crate) from: Ip,
+    pub(crate) rule: u32,
     pub(crate) frame: [u8; 1600],
 }
+
+/// What a rule is found by, behind the length of the prefix.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(crate) struct Match {
+    pub(crate) policy: u32,
+    pub(crate) class: u32,
+    pub(crate) toward: u16,
+    pub(crate) protocol: u16,
+    pub(crate) number: [u8; 2],
+    pub(crate) pad: [u8; 2],
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(crate) struct RuleValue {
+    pub(crate) rule: u32,
+    pub(crate) log: u32,
+}
+
+/// What a class is found by, likewise.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(crate) struct OfClass {
+    pub(crate) vni: u32,
+    pub(crate) family: u32,
+    pub(crate) ip: Ip,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(crate) struct ConnKey {
+    pub(crate) vni: u32,
+    pub(crate) local: Ip,
+    pub(crate) remote: Ip,
+    pub(crate) local_port: [u8; 2],
+    pub(crate) remote_port: [u8; 2],
+    pub(crate) protocol: u8,
+    pub(crate) pad: [u8; 3],
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(crate) struct ConnValue {
+    pub(crate) seen: u64,
+    pub(crate) policy: u32,
+    pub(crate) generation: u32,
+    pub(crate) rule: u32,
+    pub(crate) state: u8,
+    pub(crate) opened: u8,
+    pub(crate) pad: [u8; 2],
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(crate) struct ConnCounts {
+    pub(crate) inserted: u64,
+    pub(crate) removed: u64,
+}
+
+#[cfg(test)]
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(crate) struct FragmentKey {
+    pub(crate) vni: u32,
+    pub(crate) src: Ip,
+    pub(crate) dst: Ip,
+    pub(crate) id: u32,
+    pub(crate) protocol: u8,
+    pub(crate) toward: u8,
+    pub(crate) pad: [u8; 2],
+}
+
+#[cfg(test)]
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(crate) struct FragmentValue {
+    pub(crate) seen: u64,
+    pub(crate) policy: u32,
+    pub(crate) generation: u32,
+    pub(crate) rule: u32,
+    pub(crate) pad: u32,
+}
+
+/// Octets of a key and a value of the programs' own.
+pub(crate) const FRAGMENT_KEY: u32 = 44;
+pub(crate) const FRAGMENT_VALUE: u32 = 24;
 
 macro_rules! pod {
     ($($type:ty),*) => {
@@ -238,6 +332,12 @@ pod!(
     Indexed,
     HotValue,
     GroupValue,
+    Match,
+    RuleValue,
+    OfClass,
+    ConnKey,
+    ConnValue,
+    ConnCounts,
     ConfigValue,
     VapValue,
     ScopedIp,
@@ -291,7 +391,7 @@ impl VapValue {
                 VapKind::Tap => 1,
             },
             path: path_code(vap.path),
-            flags: u8::from(vap.activated),
+            flags: u8::from(vap.activated) | u8::from(vap.policy.is_some_and(|p| p.log_refused)) << 1,
             mode,
             slot,
             ip4: match first(true) {
@@ -301,6 +401,8 @@ impl VapValue {
             ip6: first(false).map_or_else(Ip::default, Ip::from),
             previous: vap.previous.map_or(0, NonZeroU32::get),
             pad: 0,
+            policy: vap.policy.map_or(0, |policy| policy.id.get()),
+            generation: vap.policy.map_or(0, |policy| policy.generation),
             punt_interval,
             punt_window,
             punt_tat: old.map_or(0, |old| old.punt_tat),
@@ -324,6 +426,7 @@ impl VapValue {
             mtu: self.mtu,
             activated: self.flags & 1 == 1,
             previous: NonZeroU32::new(self.previous),
+            policy: policy_of(self.policy, self.generation, self.flags & 2 != 0),
         })
     }
 }
@@ -442,7 +545,9 @@ pub(crate) const fn path_of(code: u8) -> Option<Path> {
     }
 }
 
-pub(crate) const fn punt_reason(code: u32) -> Option<PuntReason> {
+/// `rule` and `toward` are those of a record about a policy.
+pub(crate) const fn punt_reason(code: u32, rule: u32, toward: u8) -> Option<PuntReason> {
+    let toward = if toward == 0 { Toward::Out } else { Toward::In };
     match code {
         1 => Some(PuntReason::ArpMiss),
         2 => Some(PuntReason::NdMiss),
@@ -454,6 +559,8 @@ pub(crate) const fn punt_reason(code: u32) -> Option<PuntReason> {
         8 => Some(PuntReason::NoSuchTs),
         9 => Some(PuntReason::Report),
         10 => Some(PuntReason::Carried),
+        11 => Some(PuntReason::Allowed(rule, toward)),
+        12 => Some(PuntReason::Refused(toward)),
         _ => None,
     }
 }
@@ -489,7 +596,7 @@ mod tests {
             LearnedValue = "weft_learned" { rloc, seen }
             AwayValue = "weft_away" { rloc, epoch }
             HeardValue = "weft_heard" { mac, pad, seen }
-            VapValue = "weft_vap" { vni, mac, mtu, kind, path, flags, mode, slot, ip4, ip6, previous, pad, punt_interval, punt_window, punt_tat, icmp_tat, storm_tat }
+            VapValue = "weft_vap" { vni, mac, mtu, kind, path, flags, mode, slot, ip4, ip6, previous, pad, policy, generation, punt_interval, punt_window, punt_tat, icmp_tat, storm_tat }
             ScopedIp = "weft_scoped_ip" { scope, ip }
             VnMac = "weft_vn_mac" { vni, mac, pad }
             LocationValue = "weft_location" { kind, ifindex, rloc, epoch, pad, last_used, contested, contested_last }
@@ -501,9 +608,17 @@ mod tests {
             SettingsValue = "weft_settings" { members, mode, carries, pad, storm_rate, storm_burst, gateway }
             Indexed = "weft_indexed" { vni, index }
             HotValue = "weft_hot" { of }
+            Match = "weft_match" { policy, class, toward, protocol, number, pad }
+            RuleValue = "weft_rule" { rule, log }
+            OfClass = "weft_of_class" { vni, family, ip }
+            ConnKey = "weft_conn_key" { vni, local, remote, local_port, remote_port, protocol, pad }
+            ConnValue = "weft_conn" { seen, policy, generation, rule, state, opened, pad }
+            ConnCounts = "weft_conn_counts" { inserted, removed }
+            FragmentKey = "weft_fragment_key" { vni, src, dst, id, protocol, toward, pad }
+            FragmentValue = "weft_fragment" { seen, policy, generation, rule, pad }
             GroupValue = "weft_group" { vaps, members, ifindex, rloc }
-            PuntValue = "weft_punt" { ifindex, vni, reason, len, dst, pad, from, frame }
-            HeldValue = "weft_held" { ifindex, vni, reason, len, dst, pad, from, frame }
+            PuntValue = "weft_punt" { ifindex, vni, reason, len, dst, toward, pad, from, rule, frame }
+            HeldValue = "weft_held" { ifindex, vni, reason, len, dst, toward, pad, from, rule, frame }
         };
         let dir = std::env::temp_dir().join(format!("weft-abi-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
@@ -515,6 +630,12 @@ mod tests {
         let theirs = Command::new(&binary).output().unwrap().stdout;
         std::fs::remove_dir_all(&dir).unwrap();
         assert_eq!(String::from_utf8(theirs).unwrap(), ours);
+    }
+
+    #[test]
+    fn sizes_of_fragments_are_known() {
+        assert_eq!((size_of::<FragmentKey>(), size_of::<FragmentValue>()), (44, 24));
+        assert_eq!((FRAGMENT_KEY, FRAGMENT_VALUE), (44, 24));
     }
 
     #[test]

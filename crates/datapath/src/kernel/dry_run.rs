@@ -101,7 +101,7 @@ fn read((frame, ctx): (Vec<u8>, [u32; sys::CTX_WORDS])) -> Result<DryRun, Datapa
         5 => Did::Direct(IfIndex(target)),
         6 => Did::Device,
         8 => Did::Replicate(target),
-        7 => Did::Punt(abi::punt_reason(target).ok_or_else(unknown)?),
+        7 => Did::Punt(abi::punt_reason(target, 0, 0).ok_or_else(unknown)?),
         _ => return Err(unknown()),
     };
     let reason = u16::try_from(reason).ok().and_then(Reason::from_code);

@@ -1,17 +1,23 @@
 //! The maps, typed, and the check that pinned ones are what this program means.
 
 use super::abi::{
-    AwayValue, ConfigValue, CountKey, CountValue, GroupValue, HeardValue, HotValue, Indexed, Ip,
-    LearnedValue, LocationValue, NeighbourValue, PeerValue, ScopedIp, SettingsValue, VapValue, VnMac,
-    VnValue,
+    AwayValue, ConfigValue, ConnCounts, ConnKey, ConnValue, CountKey, CountValue, FRAGMENT_KEY, FRAGMENT_VALUE,
+    GroupValue, HeardValue, HotValue, Indexed, Ip, LearnedValue, LocationValue, Match, NeighbourValue,
+    OfClass, PeerValue, RuleValue, ScopedIp, SettingsValue, VapValue, VnMac, VnValue,
 };
-use super::{Limits, sys};
-use crate::DatapathError;
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues};
-use std::{collections::BTreeMap, io, path::Path};
+use super::{Limits, sys, trie::Trie};
+use crate::{DatapathError, RULE_COUNTERS};
+use aya::maps::{
+    Array, HashMap, IterableMap as _, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues,
+};
+use std::{collections::BTreeMap, io, os::fd::AsFd as _, path::Path};
 
 /// An update that must not replace anything.
 const BPF_NOEXIST: u64 = 1;
+
+/// Whose counts of connections are where.
+const BY_PROGRAMS: u32 = 0;
+const BY_AGENT: u32 = 1;
 
 /// Name, key size, value size, entries.
 type Shape = (&'static str, u32, u32, u32);
@@ -22,7 +28,7 @@ const fn size<T>() -> u32 {
     octets
 }
 
-pub(super) fn shapes(limits: &Limits) -> [Shape; 18] {
+pub(super) fn shapes(limits: &Limits) -> [Shape; 24] {
     [
         ("config", 4, size::<ConfigValue>(), 1),
         ("vaps", 4, size::<VapValue>(), limits.vaps),
@@ -41,6 +47,12 @@ pub(super) fn shapes(limits: &Limits) -> [Shape; 18] {
         ("peers", 16, size::<PeerValue>(), limits.peers),
         ("asked", size::<VnMac>(), 8, limits.asked),
         ("counters", size::<CountKey>(), size::<CountValue>(), limits.counters),
+        ("rules", 4 + size::<Match>(), size::<RuleValue>(), limits.rules),
+        ("classes", 4 + size::<OfClass>(), 4, limits.classes),
+        ("conns", size::<ConnKey>(), size::<ConnValue>(), limits.connections),
+        ("conn_counts", 4, size::<ConnCounts>(), 2),
+        ("fragments", FRAGMENT_KEY, FRAGMENT_VALUE, limits.fragments),
+        ("rule_hits", 4, size::<CountValue>(), RULE_COUNTERS),
         ("punts", 0, 0, limits.ring_bytes),
     ]
 }
@@ -134,15 +146,49 @@ impl<K: aya::Pod, V: aya::Pod> Table<K, V> {
 
     /// Absent is fine.
     pub(super) fn remove(&mut self, key: &K) -> Result<(), DatapathError> {
+        self.take(key).map(drop)
+    }
+
+    /// Removes an entry; whether there was one.
+    pub(super) fn take(&mut self, key: &K) -> Result<bool, DatapathError> {
         match self.map.remove(key) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(MapError::SyscallError(e)) if e.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Ok(()) => Ok(true),
+            Err(MapError::KeyNotFound) => Ok(false),
+            Err(MapError::SyscallError(e)) if e.io_error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(e) => Err(map_failed(self.name, self.limit, e)),
         }
     }
 
     pub(super) fn all(&self) -> Result<Vec<(K, V)>, DatapathError> {
         self.map.iter().collect::<Result<_, _>>().map_err(|e| map_failed(self.name, self.limit, e))
+    }
+}
+
+/// Entries read at once: far more than one bucket of a hash map holds.
+const AT_ONCE: u32 = 1_024;
+
+impl<K: aya::Pod, V: aya::Pod> Table<K, V> {
+    /// Every entry, read many at a call: for tables that are large and change all the time.
+    pub(super) fn walk(&self, mut each: impl FnMut(K, V)) -> Result<(), DatapathError> {
+        let room = AT_ONCE as usize;
+        let (mut keys, mut values) = (vec![0; size_of::<K>() * room], vec![0; size_of::<V>() * room]);
+        let mut walk = sys::Walk::default();
+        loop {
+            let fd = self.map.map().fd();
+            let (read, more) = sys::next_entries(fd.as_fd(), &mut walk, &mut keys, &mut values, AT_ONCE)
+                .map_err(|e| sys::refused(format!("read map {}", self.name), e))?;
+            let read = usize::try_from(read).unwrap_or(0);
+            let entries = keys.chunks_exact(size_of::<K>()).zip(values.chunks_exact(size_of::<V>()));
+            for (key, value) in entries.take(read) {
+                let (key, value) = (key.as_ptr().cast::<K>(), value.as_ptr().cast::<V>());
+                // SAFETY: as many octets as the types have, and Pod: every bit pattern is legal.
+                let (key, value) = unsafe { (key.read_unaligned(), value.read_unaligned()) };
+                each(key, value);
+            }
+            if !more {
+                return Ok(());
+            }
+        }
     }
 }
 
@@ -155,6 +201,11 @@ pub(super) struct Maps {
     config: Array<MapData, ConfigValue>,
     counters: PerCpuHashMap<MapData, CountKey, CountValue>,
     hot: PerCpuArray<MapData, HotValue>,
+    rule_hits: PerCpuArray<MapData, CountValue>,
+    conn_counts: PerCpuArray<MapData, ConnCounts>,
+    pub(super) rules: Trie<Match, RuleValue>,
+    pub(super) classes: Trie<OfClass, u32>,
+    pub(super) conns: Table<ConnKey, ConnValue>,
     pub(super) vaps: Table<u32, VapValue>,
     pub(super) vap_ips: Table<ScopedIp, u32>,
     pub(super) vns: Table<u32, VnValue>,
@@ -181,6 +232,12 @@ impl Maps {
             config: Array::try_from(take(&mut maps, "config")?).map_err(failed("config"))?,
             counters: PerCpuHashMap::try_from(take(&mut maps, "counters")?).map_err(failed("counters"))?,
             hot: PerCpuArray::try_from(take(&mut maps, "hot")?).map_err(failed("hot"))?,
+            rule_hits: PerCpuArray::try_from(take(&mut maps, "rule_hits")?).map_err(failed("rule_hits"))?,
+            conn_counts: PerCpuArray::try_from(take(&mut maps, "conn_counts")?)
+                .map_err(failed("conn_counts"))?,
+            rules: Trie::new(take(&mut maps, "rules")?, "rules", limits.rules)?,
+            classes: Trie::new(take(&mut maps, "classes")?, "classes", limits.classes)?,
+            conns: Table::new(&mut maps, &shapes, "conns")?,
             vaps: Table::new(&mut maps, &shapes, "vaps")?,
             vap_ips: Table::new(&mut maps, &shapes, "vap_ips")?,
             vns: Table::new(&mut maps, &shapes, "vns")?,
@@ -205,6 +262,58 @@ impl Maps {
 
     pub(super) fn set_config(&mut self, value: ConfigValue) -> Result<(), DatapathError> {
         self.config.set(0, value, 0).map_err(|e| map_failed("config", 1, e))
+    }
+
+    /// What each rule's counter says, of those that are not zero.
+    pub(super) fn rule_hits(&self) -> Result<Vec<(u32, CountValue)>, DatapathError> {
+        let mut found = Vec::new();
+        for rule in 0..RULE_COUNTERS {
+            let values =
+                self.rule_hits.get(&rule, 0).map_err(|e| map_failed("rule_hits", RULE_COUNTERS, e))?;
+            let mut sum = CountValue::default();
+            for value in values.iter() {
+                sum.packets += value.packets;
+                sum.bytes += value.bytes;
+            }
+            if sum.packets != 0 {
+                found.push((rule, sum));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Zeroes a rule's counter.
+    pub(super) fn clear_rule(&mut self, rule: u32) -> Result<(), DatapathError> {
+        let failed = |e| map_failed("rule_hits", RULE_COUNTERS, e);
+        let cpus = self.rule_hits.get(&rule, 0).map_err(failed)?.len();
+        let zeros = PerCpuValues::try_from(vec![CountValue::default(); cpus])
+            .map_err(|e| sys::refused("count CPUs", e))?;
+        self.rule_hits.set(rule, zeros, 0).map_err(failed)
+    }
+
+    /// Connections ever inserted less those removed, by the programs and the agent.
+    pub(super) fn conns_held(&self) -> Result<u64, DatapathError> {
+        let mut held = 0_u64;
+        for who in [BY_PROGRAMS, BY_AGENT] {
+            let values = self.conn_counts.get(&who, 0).map_err(|e| map_failed("conn_counts", 2, e))?;
+            for value in values.iter() {
+                held = held.wrapping_add(value.inserted).wrapping_sub(value.removed);
+            }
+        }
+        Ok(held)
+    }
+
+    /// Counts what the agent has inserted and removed.
+    pub(super) fn count_conns(&mut self, inserted: u64, removed: u64) -> Result<(), DatapathError> {
+        let failed = |e| map_failed("conn_counts", 2, e);
+        let mut values: Vec<ConnCounts> =
+            self.conn_counts.get(&BY_AGENT, 0).map_err(failed)?.iter().copied().collect();
+        if let Some(first) = values.first_mut() {
+            first.inserted += inserted;
+            first.removed += removed;
+        }
+        let values = PerCpuValues::try_from(values).map_err(|e| sys::refused("count CPUs", e))?;
+        self.conn_counts.set(BY_AGENT, values, 0).map_err(failed)
     }
 
     /// Forgets what was counted for a VN.

@@ -2,6 +2,7 @@
 //! all of it running when its process ends.
 
 mod abi;
+mod connections;
 mod dry_run;
 mod groups;
 mod knock;
@@ -10,17 +11,19 @@ mod maps;
 mod netlink;
 mod options;
 mod pins;
+mod policy;
 mod punts;
 mod sizes;
 mod sys;
+mod trie;
 mod uninstall;
 mod unsummed;
 mod vns;
 mod vxlan;
 
 use crate::{
-    Config, Counter, Datapath, DatapathError, Direction, Heard, Idle, IfIndex, Location, Op, Path, Reason,
-    Seen, Tables, Vap,
+    Config, Connection, Counter, Datapath, DatapathError, Direction, Heard, Idle, IfIndex, Location, Op,
+    Path, RULE_COUNTERS, Reason, Seen, Tables, Tracked, Vap,
 };
 use abi::{ConfigValue, Ip, LocationValue, ScopedIp, VapValue, VnMac, VnValue};
 use core::{fmt, net::IpAddr, time::Duration};
@@ -481,6 +484,10 @@ impl Datapath for Kernel {
             Op::RemoveVn(vni) => self.remove_vn(*vni),
             Op::SetGroup(vni, group, receivers) => self.set_group(*vni, *group, receivers),
             Op::RemoveGroup(vni, group) => self.maps.groups.remove(&groups::key(*vni, *group)),
+            Op::SetRule(key, allow) => self.set_rule(key, *allow),
+            Op::RemoveRule(key) => self.remove_rule(key),
+            Op::SetClass(vni, prefix, class) => self.set_class(*vni, *prefix, *class),
+            Op::RemoveClass(vni, prefix) => self.remove_class(*vni, *prefix),
         }
     }
 
@@ -531,6 +538,7 @@ impl Datapath for Kernel {
         tables.peers.extend(peers.map(|(ip, value)| (IpAddr::from(ip), value.into())));
         tables.vns = self.observed_vns()?;
         tables.groups = self.observed_groups(&tables)?;
+        self.observe_policies(&mut tables)?;
         Ok(tables)
     }
 
@@ -622,6 +630,38 @@ impl Datapath for Kernel {
             Some(libc::ENODEV | libc::ENXIO) => DatapathError::NoDevice(vap),
             _ => sys::refused(format!("send a frame to device {}", vap.0), e),
         })
+    }
+
+    fn rule_counters(&self) -> Result<Vec<(u32, u64, u64)>, DatapathError> {
+        let hits = self.maps.rule_hits()?;
+        Ok(hits.into_iter().map(|(rule, count)| (rule, count.packets, count.bytes)).collect())
+    }
+
+    fn clear_rule(&mut self, rule: u32) -> Result<(), DatapathError> {
+        if rule >= RULE_COUNTERS {
+            return Err(DatapathError::NoRuleCounter(rule));
+        }
+        self.maps.clear_rule(rule)
+    }
+
+    fn tracked(&self) -> Result<Tracked, DatapathError> {
+        self.read_tracked()
+    }
+
+    fn connections(
+        &self,
+        vni: Vni,
+        of: Option<&BTreeSet<TenantIp>>,
+    ) -> Result<Vec<Connection>, DatapathError> {
+        self.read_connections(vni, of)
+    }
+
+    fn set_connections(&mut self, connections: &[Connection]) -> Result<(), DatapathError> {
+        self.take_over_connections(connections)
+    }
+
+    fn remove_connections(&mut self, vni: Vni, of: &BTreeSet<TenantIp>) -> Result<(), DatapathError> {
+        self.forget_connections(vni, of)
     }
 }
 

@@ -32,6 +32,14 @@ pub struct Limits {
     pub asked: u32,
     /// Counters: VNs here times what happens in them.
     pub counters: u32,
+    /// What the policies here allow: ports of one protocol, from or to one class, each.
+    pub rules: u32,
+    /// Prefixes and addresses that the policies here tell apart.
+    pub classes: u32,
+    /// Connections that policies have let through; the one that was used longest ago is forgotten first.
+    pub connections: u32,
+    /// Packets of which fragments are to come; the oldest is forgotten first.
+    pub fragments: u32,
     /// Octets of the punt ring, a power of two and at least a page.
     pub ring_bytes: u32,
 }
@@ -52,6 +60,10 @@ impl Default for Limits {
             groups: 8_192,
             asked: 8_192,
             counters: 16_384,
+            rules: 262_144,
+            classes: 262_144,
+            connections: 131_072,
+            fragments: 8_192,
             ring_bytes: 262_144,
         }
     }

@@ -56,7 +56,11 @@ fn parse(record: &[u8]) -> Option<Punt> {
     Some(Punt {
         vap: IfIndex(word(offset_of!(PuntValue, ifindex))?),
         vni: Vni::new(word(offset_of!(PuntValue, vni))?).ok()?,
-        reason: punt_reason(word(offset_of!(PuntValue, reason))?)?,
+        reason: punt_reason(
+            word(offset_of!(PuntValue, reason))?,
+            word(offset_of!(PuntValue, rule))?,
+            *record.get(offset_of!(PuntValue, toward))?,
+        )?,
         dst: MacAddr(record.get(offset_of!(PuntValue, dst)..)?.first_chunk().copied()?),
         from: record
             .get(offset_of!(PuntValue, from)..)

@@ -1,6 +1,7 @@
 //! What the data plane learns from frames.
 
-use crate::{Heard, Location, Neighbour, Op, Seen};
+use super::connections::{Connections, Ends, Packet};
+use crate::{Connection, Heard, Location, Neighbour, Op, PolicyId, Seen};
 use core::time::Duration;
 use std::collections::BTreeMap;
 use weft_model::{Epoch, MacAddr, Rloc, TenantIp, Time, Vni};
@@ -32,6 +33,28 @@ pub enum Lesson {
         /// The NVE's MAC address.
         mac: MacAddr,
     },
+    /// A policy of this generation has let a packet of this connection through.
+    Let {
+        /// As it is now; [`Connection::idle`] says nothing.
+        connection: Connection,
+        /// The policy.
+        policy: PolicyId,
+        /// Its generation.
+        generation: u32,
+    },
+    /// This connection is let through no more.
+    Ended(Connection),
+    /// The first fragment of a packet was let through.
+    Fragment {
+        /// Of which packet.
+        packet: Packet,
+        /// By which policy.
+        policy: PolicyId,
+        /// Its generation.
+        generation: u32,
+        /// By which rule.
+        rule: u32,
+    },
 }
 
 /// Everything learned that counts still.
@@ -39,6 +62,7 @@ pub enum Lesson {
 pub struct Learned {
     macs: BTreeMap<(Vni, MacAddr), (Rloc, Time)>,
     ips: BTreeMap<(Vni, TenantIp), (MacAddr, Time)>,
+    pub(super) connections: Connections,
 }
 
 impl Learned {
@@ -52,6 +76,13 @@ impl Learned {
                 Lesson::Ip { vni, ip, mac } => {
                     self.ips.insert((vni, ip), (mac, now));
                 }
+                Lesson::Let { connection, policy, generation } => {
+                    self.connections.note(now, connection, Some((policy, generation)));
+                }
+                Lesson::Ended(connection) => self.connections.end(&Ends::of(&connection)),
+                Lesson::Fragment { packet, policy, generation, rule } => {
+                    self.connections.note_packet(now, packet, (policy, generation), rule);
+                }
             }
         }
     }
@@ -60,6 +91,7 @@ impl Learned {
     pub fn forget(&mut self, now: Time) {
         self.macs.retain(|_, (_, seen)| now.since(*seen) < AGEING);
         self.ips.retain(|_, (_, seen)| now.since(*seen) < HEARD);
+        self.connections.forget(now);
     }
 
     /// What a change of the tables makes void: where a tenant system was that is here now.
@@ -67,6 +99,17 @@ impl Learned {
         if let Op::SetLocation(vni, mac, Location::Local(_)) = op {
             self.macs.remove(&(*vni, *mac));
         }
+    }
+
+    /// The connections of a VN, idle since `now`, in order.
+    #[must_use]
+    pub fn connections(&self, now: Time, vni: Vni) -> Vec<Connection> {
+        self.connections.of(now, vni, None)
+    }
+
+    /// Forgets all connections, and what fragments were let through.
+    pub fn forget_connections(&mut self) {
+        self.connections = Connections::default();
     }
 
     pub(super) fn location(&self, vni: Vni, mac: MacAddr) -> Option<Location> {

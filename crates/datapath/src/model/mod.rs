@@ -8,6 +8,7 @@ mod admit;
 mod answer;
 pub(crate) mod bytes;
 mod carry;
+mod connections;
 mod fabric;
 mod learned;
 mod members;
@@ -18,13 +19,14 @@ mod tunnel;
 mod vap;
 
 use crate::{
-    Counter, Datapath, DatapathError, Direction, Heard, Idle, IfIndex, Op, Path, PuntReason, Reason, Seen,
-    Tables,
+    Connection, Counter, Datapath, DatapathError, Direction, Heard, Idle, IfIndex, Limits, Op, Path,
+    PuntReason, RULE_COUNTERS, Reason, Seen, Tables, Tracked,
 };
+pub use connections::Packet;
 use core::{net::IpAddr, time::Duration};
 pub use learned::{Learned, Lesson};
-use std::collections::BTreeMap;
-use weft_model::{MacAddr, Rloc, Time, Vni};
+use std::collections::{BTreeMap, BTreeSet};
+use weft_model::{MacAddr, Rloc, TenantIp, Time, Vni};
 
 /// Where a frame comes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -137,6 +139,7 @@ pub struct Model {
     resent: Vec<(IfIndex, Vec<u8>)>,
     carried: Vec<(Vni, Rloc, Vec<u8>)>,
     learned: Learned,
+    rules: BTreeMap<u32, (u64, u64)>,
 }
 
 impl Model {
@@ -194,6 +197,11 @@ impl Model {
 
 impl Datapath for Model {
     fn apply(&mut self, op: &Op) -> Result<(), DatapathError> {
+        if let Op::SetRule(_, allow) = op
+            && allow.rule >= RULE_COUNTERS
+        {
+            return Err(DatapathError::NoRuleCounter(allow.rule));
+        }
         self.tables.apply(op);
         self.learned.apply(op);
         if let Op::RemoveLocation(vni, mac) = op {
@@ -257,6 +265,41 @@ impl Datapath for Model {
             return Err(DatapathError::FrameLength(frame.len()));
         }
         self.injected.push((vap, frame.to_vec()));
+        Ok(())
+    }
+
+    fn rule_counters(&self) -> Result<Vec<(u32, u64, u64)>, DatapathError> {
+        Ok(self.rules.iter().map(|(rule, (packets, bytes))| (*rule, *packets, *bytes)).collect())
+    }
+
+    fn clear_rule(&mut self, rule: u32) -> Result<(), DatapathError> {
+        if rule >= RULE_COUNTERS {
+            return Err(DatapathError::NoRuleCounter(rule));
+        }
+        self.rules.remove(&rule);
+        Ok(())
+    }
+
+    fn tracked(&self) -> Result<Tracked, DatapathError> {
+        let entries = u64::try_from(self.learned.connections.len()).unwrap_or(u64::MAX);
+        Ok(Tracked { entries, evicted: 0, capacity: Limits::default().connections.into() })
+    }
+
+    fn connections(
+        &self,
+        vni: Vni,
+        of: Option<&BTreeSet<TenantIp>>,
+    ) -> Result<Vec<Connection>, DatapathError> {
+        Ok(self.learned.connections.of(self.now, vni, of))
+    }
+
+    fn set_connections(&mut self, connections: &[Connection]) -> Result<(), DatapathError> {
+        self.learned.connections.take_over(self.now, connections);
+        Ok(())
+    }
+
+    fn remove_connections(&mut self, vni: Vni, of: &BTreeSet<TenantIp>) -> Result<(), DatapathError> {
+        self.learned.connections.remove(vni, of);
         Ok(())
     }
 }

@@ -50,6 +50,7 @@ mod tests {
                 mtu: 1450,
                 activated: true,
                 previous: None,
+                policy: None,
             };
             let at = IfIndex(n.into());
             model.apply(&Op::SetVap(at, vap)).unwrap();

@@ -239,6 +239,10 @@ pub fn options() -> OpenOptions {
             groups: small,
             asked: small,
             counters: small,
+            rules: 65_536,
+            classes: small,
+            connections: small,
+            fragments: small,
             ring_bytes: 65_536,
         },
         ..OpenOptions::default()
@@ -353,6 +357,7 @@ impl Lab {
             mtu: how.mtu(),
             activated: true,
             previous: None,
+            policy: None,
         }
     }
 

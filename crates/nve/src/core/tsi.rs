@@ -289,6 +289,7 @@ impl Core {
             mtu: self.config.tenant_mtu,
             activated,
             previous: self.tsis.get(id).and_then(|tsi| tsi.previous).filter(|_| activated),
+            policy: None,
         }
     }
 
