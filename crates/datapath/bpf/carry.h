@@ -168,6 +168,8 @@ static __noinline int carry(struct __sk_buff *skb, __u32 vni, const struct weft_
 			return drop_inward(skb, w, WEFT_NO_SUCH_TS);
 		if (!(to->flags & WEFT_VAP_ACTIVATED))
 			return drop_inward(skb, w, WEFT_NOT_ACTIVATED);
+		if (to->policy && refuses(skb, to, ifindex, WEFT_IN))
+			return drop_inward(skb, w, WEFT_DENIED);
 		if (ttl == CARRY_AGAIN && bpf_clone_redirect(skb, ifindex, 0))
 			return drop_inward(skb, w, WEFT_KERNEL);
 		count_hot(amount_of(skb, 0), to->slot, WEFT_HOT_DELIVERED + WEFT_PATH_DEVICE);

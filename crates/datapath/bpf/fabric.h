@@ -301,6 +301,8 @@ static __always_inline int tunnelled(struct __sk_buff *skb, struct weft_config *
 		learn(vni, &inner, from);
 	if (in.moved)
 		count(skb, vni, WEFT_SRC_MOVED, w.path, w.direction);
+	if (in.to->policy && refuses(skb, in.to, in.ifindex, WEFT_IN))
+		return drop(skb, w, WEFT_DENIED);
 	count_hot(amount, in.to->slot, WEFT_HOT_DELIVERED + WEFT_PATH_DIRECT);
 	return deliver(skb, in.to, in.ifindex, WEFT_DELIVERED);
 }
@@ -411,6 +413,8 @@ static __always_inline int overlay_frame(struct __sk_buff *skb)
 	    (bpf_skb_store_bytes(skb, 0, in.to->mac, 6, 0) ||
 	     (inner.h_proto == bpf_htons(ETH_P_ARP) && bpf_skb_store_bytes(skb, ETH_LEN + 18, in.to->mac, 6, 0))))
 		return drop(skb, w, WEFT_KERNEL);
+	if (in.to->policy && refuses(skb, in.to, in.ifindex, WEFT_IN))
+		return drop(skb, w, WEFT_DENIED);
 	count_hot(amount_of(skb, 0), in.to->slot, WEFT_HOT_DELIVERED + WEFT_PATH_DEVICE);
 	return deliver(skb, in.to, in.ifindex, WEFT_DELIVERED);
 }

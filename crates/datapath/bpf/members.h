@@ -23,6 +23,8 @@ struct copies {
 	__u32 vni;
 	__u32 except; /* the VAP it came from */
 	__u32 done;
+	__u32 refused;
+	__u64 copy; /* what policies look at, once one has to */
 	bool dry; /* a test run: nothing leaves */
 };
 
@@ -42,6 +44,15 @@ static __always_inline void copy_to(struct copies *c, __u32 to)
 	vap = bpf_map_lookup_elem(&vaps, &to);
 	if (!vap || vap->vni != c->vni || !(vap->flags & WEFT_VAP_ACTIVATED))
 		return;
+	if (vap->policy) {
+		if (!c->copy)
+			c->copy = read_copy(c->skb, c->vni);
+		if (refuses_copy(c->skb, vap, to, c->copy)) {
+			count(c->skb, c->vni, WEFT_DENIED, WEFT_PATH_DEVICE, WEFT_IN);
+			c->refused++;
+			return;
+		}
+	}
 	if (c->dry || !bpf_clone_redirect(c->skb, to, 0))
 		c->done++;
 }
@@ -173,6 +184,8 @@ static __noinline int replicate(struct __sk_buff *skb, struct weft_vap *vap, __u
 	c.vni = w.vni;
 	c.except = skb->ifindex;
 	c.done = 0;
+	c.refused = 0;
+	c.copy = 0;
 	c.dry = is_dry(skb);
 	if (to & TO_VAPS)
 		copy_to_vaps(&c, vn);
@@ -208,8 +221,12 @@ static __noinline int spread(struct __sk_buff *skb, __u32 vni)
 	c.vni = vni;
 	c.except = 0;
 	c.done = 0;
+	c.refused = 0;
+	c.copy = 0;
 	c.dry = is_dry(skb);
 	copy_to_vaps(&c, vn);
+	if (!c.done && c.refused) /* counted each */
+		return say(skb, WEFT_DID_DROP, WEFT_DENIED, 0, TC_ACT_SHOT);
 	if (!c.done)
 		return drop(skb, w, c.group ? WEFT_NO_RECEIVER : WEFT_NO_SUCH_TS);
 	count_hot(amount_of(skb, 0), vn->slot, WEFT_HOT_DELIVERED + WEFT_PATH_DEVICE);

@@ -69,9 +69,10 @@ static __noinline int missed(struct __sk_buff *skb, struct weft_vap *vap, const 
 #define REPORTS_A_SECOND 100
 #define REPORTS_OF_ALL 1000
 
-/* Those buckets of a VN, and of all. */
+/* Those and others' buckets of a VN, and of all. */
 #define BUCKET_ASTRAY 0
 #define BUCKET_CARRIED 1
+#define BUCKET_LOGGED 2
 
 /* Takes a token of a bucket of a VN, 0: of all, that holds as many as it gets in a second. */
 static __noinline bool may_report(__u32 vni, __u32 bucket, __u32 a_second)

@@ -130,6 +130,11 @@ struct l4 {
 	__u8 later;  /* a fragment other than the first: no header there */
 	__u8 direct; /* it follows the IPv6 header with nothing between */
 	__u8 ecn;    /* of the IP header */
+	__u32 end;   /* of the packet, where it was asked for */
+	__u32 id;    /* of a fragment, likewise */
+	__u8 first;  /* likewise: the first one of several */
+	__u8 v4;     /* likewise: behind an IPv4 header */
+	__u8 pad[2];
 };
 
 /* IPv6 extension headers that may come before another header. */
@@ -148,24 +153,28 @@ static __always_inline bool skip_extensions(struct __sk_buff *skb, __u8 next, __
 	int i;
 
 	l4->later = 0;
+	l4->first = 0;
 	l4->direct = 1;
 #pragma unroll
 	for (i = 0; i < 5; i++) {
-		__u8 ext[4];
+		__u8 ext[8];
 
 		if (!is_extension(next)) {
 			l4->off = off;
 			l4->proto = next;
 			return true;
 		}
-		if (i == 4 || off + 8 > end || bpf_skb_load_bytes(skb, off, ext, 4))
+		if (i == 4 || off + 8 > end || bpf_skb_load_bytes(skb, off, ext, 8))
 			return false;
 		l4->direct = 0;
 		if (next == IPPROTO_FRAGMENT) {
+			l4->id = *(__u32 *)(ext + 4);
+			l4->first = ext[3] & 1;
 			if ((ext[2] << 8 | ext[3]) & 0xfff8) {
 				l4->off = off + 8;
 				l4->proto = ext[0];
 				l4->later = 1;
+				l4->first = 0;
 				return true;
 			}
 			off += 8;

@@ -52,6 +52,18 @@ static __always_inline void touch(struct weft_location *at, __u64 now)
 		at->last_used = now;
 }
 
+/* A drop of a frame because of who it is for. */
+static __noinline int drop_for(struct __sk_buff *skb, const struct where *at, __u32 reason)
+{
+	struct where w;
+
+	if (!at)
+		return TC_ACT_SHOT;
+	w = *at;
+	w.direction = WEFT_IN;
+	return drop(skb, w, reason);
+}
+
 /* Unicast that passed every check. `proto` is IP's only if the header was looked at. */
 static __always_inline int forward(struct __sk_buff *skb, struct weft_vap *vap, const struct where *w,
 				   struct eth *eth, const struct l4 *l4, bool again)
@@ -145,6 +157,8 @@ static __always_inline int forward(struct __sk_buff *skb, struct weft_vap *vap, 
 	}
 	if (everywhere)
 		return replicate(skb, vap, TO_VAPS | TO_MEMBERS);
+	if (to && to->policy && refuses(skb, to, ifindex, WEFT_IN))
+		return drop_for(skb, w, WEFT_DENIED);
 	if (rloc && translates(vap->mode)) {
 		ret = translate_out(skb, w, eth, l4);
 		if (ret != GO_ON)
@@ -496,10 +510,14 @@ static __always_inline int vap_frame(struct __sk_buff *skb, bool again)
 			if (ret != GO_ON)
 				return ret;
 		}
+		if (vap->policy && refuses(skb, vap, ifindex, WEFT_OUT))
+			return drop(skb, w, WEFT_DENIED);
 		if (too_big(skb, vap, &l4))
 			return drop(skb, w, WEFT_TOO_BIG);
 		return replicate(skb, vap, TO_VAPS | TO_MEMBERS | TO_RECEIVERS);
 	}
+	if (vap->policy && refuses(skb, vap, ifindex, WEFT_OUT))
+		return drop(skb, w, WEFT_DENIED);
 	return forward(skb, vap, &w, &eth, &l4, again);
 }
 

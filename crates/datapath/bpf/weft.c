@@ -26,6 +26,8 @@
 #include "miss.h"
 #include "answer.h"
 #include "tunnel.h"
+#include "conn.h"
+#include "policy.h"
 #include "groups.h"
 #include "members.h"
 #include "flood.h"

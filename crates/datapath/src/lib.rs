@@ -45,6 +45,16 @@
 //! are ICMP errors and later IPv4 fragments, as RFC 1122 section 3.2.2 wants it, nor more than 1,000 a
 //! second for each VAP.
 //!
+//! A VAP with a policy sends and receives what a rule allows, and what belongs to a connection that one has allowed:
+//! after every other check of what it sends and before anything is looked up, and last of all of what is for it. A
+//! frame from one VAP here to another passes the one's `out` and the other's `in`. A connection is tracked by VNI, both
+//! addresses, protocol and ports as its VAP sees them, so it is the same wherever that is; it is looked up again, in the
+//! direction it was opened in, when the VAP's policy has another generation. TCP may be picked up in the middle. ICMP
+//! errors belong to the connection of what they quote, later fragments to a first one that came before them (for
+//! 30 s). ARP, ND, IGMP, MLD and a DHCP client's messages have checks of their own; whatever else is no IP is refused,
+//! and so is what says to come from where it goes. Copies of a frame for many are checked by the receivers' rules
+//! alone, and of fragments of such only the first get to a receiver with a policy.
+//!
 //! # Limits
 //!
 //! Uplinks are Ethernet devices. The peer of a veth has to be in another network namespace. An NVE

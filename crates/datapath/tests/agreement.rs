@@ -3,8 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test fails by panicking")]
 
 mod common;
+#[path = "agreement/policies.rs"]
+mod policies;
 
 use common::{Ns, frames::*, options, rloc, vni};
+use policies::{again, answer_to, any_tcp, policies};
 use proptest::{
     prelude::*,
     test_runner::{RngAlgorithm, TestError, TestRng, TestRunner},
@@ -15,11 +18,13 @@ use std::{
     num::NonZeroU32,
 };
 use weft_datapath::{
-    Action, Away, Config, Datapath as _, DatapathError, Did, IfIndex, Ingress, Kernel, Learned, Lesson,
+    Action, Away, Config, Connection, Datapath as _, DatapathError, Did, IfIndex, Ingress, Kernel, Learned, Lesson,
     Location, Neighbour, Path, Peer, Punt, PuntReason, Punts, Reason, Receivers, Tables, Vap, VapKind,
     Verdict, Vn, decide, echo,
 };
-use weft_model::{Bum, Epoch, GroupIp, Learning, MacAddr, Miss, Rloc, Storm, TenantIp, Time, TsMac, Wanted};
+use weft_model::{
+    Bum, Epoch, GroupIp, Learning, MacAddr, Miss, Rloc, Storm, TenantIp, Time, TsMac, Vni, Wanted,
+};
 
 /// Draws choices from octets; zeros once they are used up, so that shrinking simplifies.
 struct Dice<'a>(std::slice::Iter<'a, u8>);
@@ -214,10 +219,11 @@ fn any_v6_payload(d: &mut Dice, padding: usize) -> (u8, Vec<u8>) {
     let mut chain: Vec<(u8, Vec<u8>)> = Vec::new();
     let last = match d.below(6) {
         0 => (17, udp(d.pick(&[546, 547, 9]), 9, &vec![1; padding])),
-        1 => (6, vec![2; 20 + padding]),
+        1 => (6, any_tcp(d, padding)),
         2 => (
             58,
-            [&[d.pick(&[128, 133, 134, 137, 143, 130, 131, 132, 1, 2])][..], &vec![0; 7 + padding]].concat(),
+            [&[d.pick(&[128, 128, 129, 133, 134, 137, 143, 130, 131, 132, 1, 2])][..], &vec![0; 7 + padding]]
+                .concat(),
         ),
         3 => (58, vec![135, 0, 0, 0, 0, 0, 0, 0]),
         4 => (59, vec![]),
@@ -286,8 +292,8 @@ fn tenant_frame(d: &mut Dice, src: Mac, own: &[IpAddr]) -> Vec<u8> {
                 4 => (2, [&[d.pick(&[0x11, 0x12, 0x16, 0x17, 0x22, 0x14])][..], &[0; 7]].concat()),
                 5 => (17, udp(7, 7, &vec![3; padding])),
                 0 => (17, udp(d.pick(&[67, 68, 9]), d.pick(&[67, 68, 9]), &vec![3; padding])),
-                1 => (1, [&[d.pick(&[8, 3, 11])][..], &vec![0; 7 + padding]].concat()),
-                2 => (6, vec![4; 20 + padding]),
+                1 => (1, [&[d.pick(&[8, 8, 0, 3, 11, 13, 9])][..], &vec![0; 7 + padding]].concat()),
+                2 => (6, any_tcp(d, padding)),
                 _ => (17, vec![0; d.below(6)]),
             };
             let frag = d.pick(&[0x4000, 0, 0, 0x2000, 0x2001, 1]);
@@ -387,6 +393,11 @@ struct Bench {
     asked: BTreeSet<(u32, Mac)>,
     /// How often each decision was made.
     seen: BTreeMap<String, u32>,
+    /// What rules have let through.
+    allowed: BTreeMap<u32, (u64, u64)>,
+    generation: u32,
+    /// The VN of the connection that the last frame was of.
+    of_connection: Option<Vni>,
 }
 
 impl Bench {
@@ -399,15 +410,96 @@ impl Bench {
         assert_eq!(self.kernel.observed().unwrap(), *wanted);
     }
 
+    /// No connection is known any more, here or there.
+    fn forget(&mut self) {
+        for n in VNIS {
+            let all = self.kernel.connections(vni(n), None).unwrap();
+            let of = all.iter().map(|c| TenantIp::new(c.local).unwrap()).collect();
+            self.kernel.remove_connections(vni(n), &of).unwrap();
+            assert_eq!(self.kernel.connections(vni(n), None).unwrap(), []);
+        }
+        self.learned.forget_connections();
+        self.generation += 1;
+        // Of a frame about which there was no agreement.
+        while !self.punts.drain(16).is_empty() {}
+    }
+
+    /// Both know the same connections.
+    fn same_connections(&mut self) -> Result<(), TestCaseError> {
+        for n in VNIS {
+            let still = |c: Connection| Connection { idle: std::time::Duration::ZERO, ..c };
+            let got: Vec<_> = self.kernel.connections(vni(n), None).unwrap().into_iter().map(still).collect();
+            let wanted: Vec<_> =
+                self.learned.connections(Time::from_secs(0), vni(n)).into_iter().map(still).collect();
+            for c in &got {
+                self.saw(format!("{:?} {:?} of {}", c.opened, c.state, c.protocol));
+            }
+            prop_assert_eq!(got, wanted);
+        }
+        Ok(())
+    }
+
     fn saw(&mut self, what: String) {
         *self.seen.entry(what).or_default() += 1;
     }
 
-    fn compare(&mut self, tables: &Tables, ingress: Ingress, frame: &[u8]) -> Result<(), TestCaseError> {
+    /// The tenant systems' frame and its VN, if it is of a connection.
+    fn compare(
+        &mut self,
+        tables: &Tables,
+        ingress: Ingress,
+        frame: &[u8],
+    ) -> Result<Option<(Vni, Vec<u8>)>, TestCaseError> {
+        self.of_connection = None;
         self.compare_quietly(tables, ingress, frame).map_err(|e| {
             let hex: String = frame.iter().map(|b| format!("{b:02x}")).collect();
             TestCaseError::fail(format!("{e}\n{ingress:?}\n{hex}\n{tables:?}"))
-        })
+        })?;
+        let inner = match (ingress, frame.get(12..14)) {
+            (Ingress::Underlay(_), Some([8, 0])) => frame.get(50..),
+            (Ingress::Underlay(_), _) => frame.get(70..),
+            _ => Some(frame),
+        };
+        Ok(self.of_connection.zip(inner.map(<[u8]>::to_vec)))
+    }
+
+    /// The next frames of a connection, of both sides in turn.
+    fn talk(
+        &mut self,
+        tables: &Tables,
+        d: &mut Dice,
+        first: Option<(Vni, Vec<u8>)>,
+    ) -> Result<Option<(Vni, Vec<u8>)>, TestCaseError> {
+        let Some((vni, frame)) = &first else { return Ok(None) };
+        for n in 0..d.below(7) {
+            let more = if n % 2 == 0 { answer_to(d, frame) } else { again(d, frame) };
+            let Some(more) = more else { break };
+            self.compare_more(tables, *vni, d, &more)?;
+        }
+        Ok(first)
+    }
+
+    /// A frame of a connection, out of a VAP here or else from another NVE.
+    fn compare_more(
+        &mut self,
+        tables: &Tables,
+        vni: Vni,
+        d: &mut Dice,
+        frame: &[u8],
+    ) -> Result<(), TestCaseError> {
+        let mut vaps = tables.vaps.iter();
+        let here = vaps.find(|(_, vap)| vap.vni == vni && frame[6..12] == vap.mac.get().octets());
+        let here = here.map(|(at, _)| *at);
+        let ingress = here.map_or(Ingress::Underlay(self.uplink), Ingress::Vap);
+        let frame = if here.is_some() {
+            frame.to_vec()
+        } else {
+            let udp = udp(50_000, 4789, &vxlan(8, vni.get(), frame));
+            let from = tables.peers.iter().filter(|(ip, peer)| ip.is_ipv4() && peer.nve).map(|(ip, _)| *ip);
+            let from = from.max().unwrap_or_else(|| rloc(1 + d.below(3), false).get());
+            datagram(mac(100), mac(101), from, rloc(0, false).get(), 0, &udp)
+        };
+        self.compare(tables, ingress, &frame).map(drop)
     }
 
     fn compare_quietly(
@@ -423,6 +515,25 @@ impl Bench {
             got => got.map_err(|e| TestCaseError::fail(e.to_string()))?,
         };
         self.learned.note(Time::from_secs(0), &expected.lessons);
+        for (rule, octets) in &expected.allowed {
+            let (packets, bytes) = self.allowed.entry(*rule).or_default();
+            *packets += 1;
+            *bytes += octets;
+        }
+        if expected.reason == Some(Reason::Denied) {
+            let way = if expected.kept_out > 0 { "in" } else { "out" };
+            self.saw(format!("denied {way} at {:?}", expected.path));
+        } else if expected.kept_out > 0 {
+            self.saw("kept out of copies".into());
+        }
+        for lesson in &expected.lessons {
+            match lesson {
+                Lesson::Let { connection, .. } => self.of_connection = Some(connection.vni),
+                Lesson::Fragment { .. } => self.saw("a first fragment".into()),
+                Lesson::Ended(_) => self.saw("ended by another policy".into()),
+                _ => {}
+            }
+        }
         self.saw(format!("{:?}", expected.reason));
         if let (Action::Tunnel { .. }, Some(vni)) = (expected.action, expected.vni) {
             let key = (vni, MacAddr(frame[..6].try_into().unwrap()));
@@ -449,6 +560,7 @@ impl Bench {
             && got.did == Did::Drop
             && got.reason == Some(Reason::UnknownMac)
         {
+            self.punts.drain(16);
             return Ok(()); // the model knows no time
         }
         // Whatever mode it was asked in before.
@@ -470,6 +582,7 @@ impl Bench {
         }
         prop_assert_eq!(got.did, wanted, "{:?} {:?}", got.reason, expected);
         prop_assert_eq!(got.reason, expected.reason);
+        self.same_connections()?;
         if expected.reason == Some(Reason::SpoofedMac) && !matches!(ingress, Ingress::Vap(_)) {
             self.saw("another NVE's".into());
         }
@@ -536,7 +649,17 @@ impl Bench {
     }
 
     fn punted(&mut self, expected: &Verdict, frame: &[u8]) -> Result<(), TestCaseError> {
-        let records = self.punts.drain(16);
+        let (logged, records): (Vec<_>, Vec<_>) = self
+            .punts
+            .drain(16)
+            .into_iter()
+            .partition(|one| matches!(one.reason, PuntReason::Allowed(..) | PuntReason::Refused(_)));
+        // At a limited rate.
+        let mut told = expected.logged.iter();
+        for one in logged {
+            prop_assert!(told.any(|reason| *reason == one.reason), "{:?} {:?}", one.reason, expected.logged);
+            self.saw(format!("{:?}", one.reason).split('(').next().unwrap().to_owned());
+        }
         let ((Action::Punt(reason), _) | (_, Some(reason))) = (expected.action, expected.also) else {
             prop_assert_eq!(records, vec![]);
             return Ok(());
@@ -564,17 +687,36 @@ impl Bench {
 fn agree(bench: Bench, cases: u32, rng: TestRng) -> BTreeMap<String, u32> {
     let bench = std::cell::RefCell::new(bench);
     let entropy = |n| proptest::collection::vec(any::<u8>(), n);
-    let input = (entropy(560), proptest::collection::vec((any::<bool>(), 0..40_u8, entropy(120)), 1..40));
+    let input = (entropy(800), proptest::collection::vec((any::<bool>(), 0..40_u8, entropy(120)), 1..40));
     let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
     let result = TestRunner::new_with_rng(config, rng).run(&input, |(table, frames)| {
         let bench = &mut *bench.borrow_mut();
-        let tables = tables(&mut Dice(table.iter()), bench.uplink, &bench.vaps.clone());
+        let mut dice = Dice(table.iter());
+        let mut tables = tables(&mut dice, bench.uplink, &bench.vaps.clone());
+        bench.forget();
+        policies(&mut dice, &mut tables, bench.generation);
         bench.set(&tables);
-        for (inward, from, octets) in frames {
+        let mut let_in: Vec<(Vni, Vec<u8>)> = Vec::new();
+        let halfway = frames.len() / 2;
+        for (i, (inward, from, octets)) in frames.into_iter().enumerate() {
             let mut d = Dice(octets.iter());
+            if i == halfway && dice.rarely(2) {
+                bench.generation += 1;
+                policies(&mut dice, &mut tables, bench.generation);
+                bench.set(&tables);
+            }
+            // More of what was let through before, either way.
+            if from % 2 == 0 && !let_in.is_empty() {
+                let (vni, first) = &let_in[usize::from(from) % let_in.len()];
+                let frame = if d.rarely(3) { again(&mut d, first) } else { answer_to(&mut d, first) };
+                let Some(frame) = frame else { continue };
+                bench.compare_more(&tables, *vni, &mut d, &frame)?;
+                continue;
+            }
             if inward {
                 let frame = underlay_frame(&mut d, &tables);
-                bench.compare(&tables, Ingress::Underlay(bench.uplink), &frame)?;
+                let first = bench.compare(&tables, Ingress::Underlay(bench.uplink), &frame)?;
+                let_in.extend(bench.talk(&tables, &mut d, first)?);
             } else {
                 let device = if from == 33 { bench.bare } else { bench.vaps[usize::from(from % 3)] };
                 let own: Vec<IpAddr> =
@@ -589,17 +731,20 @@ fn agree(bench: Bench, cases: u32, rng: TestRng) -> BTreeMap<String, u32> {
                 if learning == Some(Learning::Translate) && from % 4 == 0 && frame[0] & 1 == 0 {
                     frame[..6].copy_from_slice(&MacAddr::of_node(u32::from(from) % 3).octets());
                 }
-                bench.compare(&tables, Ingress::Vap(device), &frame)?;
+                let first = bench.compare(&tables, Ingress::Vap(device), &frame)?;
+                let_in.extend(bench.talk(&tables, &mut d, first)?);
             }
         }
         Ok(())
     });
     let bench = bench.into_inner();
+    let hits = bench.kernel.rule_counters().unwrap().into_iter().map(|(r, p, b)| (r, (p, b))).collect();
     bench.kernel.uninstall().unwrap();
     match result {
         Err(TestError::Fail(why, _)) => panic!("{why}"),
         other => other.unwrap(),
     }
+    assert_eq!(bench.allowed, hits);
     bench.seen
 }
 
@@ -622,7 +767,20 @@ fn with_bench(name: &str, test: impl FnOnce(Bench) + Send) {
         let mut kernel = Kernel::open(&options).unwrap();
         let punts = kernel.punts().unwrap();
         let (learned, asked, seen) = (Learned::default(), BTreeSet::new(), BTreeMap::new());
-        test(Bench { kernel, punts, uplink, vaps, bare, learned, asked, seen });
+        let (allowed, generation) = (BTreeMap::new(), 0);
+        test(Bench {
+            kernel,
+            punts,
+            uplink,
+            vaps,
+            bare,
+            learned,
+            asked,
+            seen,
+            allowed,
+            generation,
+            of_connection: None,
+        });
     });
 }
 
@@ -653,7 +811,6 @@ fn every_decision_is_compared() {
             Reason::ByGateway,
             Reason::Redirected,
             Reason::RedirectLoop,
-            Reason::Denied,
         ];
         let reasons = Reason::ALL.iter().filter(|r| !elsewhere.contains(r)).map(|r| format!("{:?}", Some(r)));
         let punts = [
@@ -679,6 +836,19 @@ fn every_decision_is_compared() {
             "restored",
             "another NVE's",
             "to who has gone",
+            "denied out at Direct",
+            "denied out at Device",
+            "denied in at Direct",
+            "denied in at Device",
+            "kept out of copies",
+            "a first fragment",
+            "ended by another policy",
+            "Allowed",
+            "Refused",
+            "Out Established of 1",
+            "Out Established of 58",
+            "Out Established of 17",
+            "In Established of 17",
         ]
         .into_iter()
         .map(str::to_owned);

@@ -134,4 +134,15 @@ impl Connections {
     pub(super) fn len(&self) -> usize {
         self.held.len()
     }
+
+    /// A connection, and by which policy it was let through.
+    pub(super) fn find(&self, ends: &Ends) -> Option<(Connection, Under)> {
+        self.held.get(ends).map(|held| (held.connection, held.under))
+    }
+
+    /// The rule by which a packet's first fragment was let through, if that policy lets it through still.
+    pub(super) fn packet(&self, packet: &Packet, under: (PolicyId, u32)) -> Option<u32> {
+        let (policy, generation, rule, _) = self.packets.get(packet)?;
+        ((*policy, *generation) == under).then_some(*rule)
+    }
 }

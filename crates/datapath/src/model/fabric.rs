@@ -2,8 +2,8 @@
 
 use super::admit::{To, admit};
 use super::bytes::{ETH, IPV4, IPV6, UDP, be16, checksum, ethertype, ipv4, ipv6, take, update};
-use super::{Action, Verdict, carry, members, translate};
-use crate::{Away, IfIndex, Path, Peer, PuntReason, Reason, Tables, echo};
+use super::{Action, Learned, Verdict, carry, members, policy, translate};
+use crate::{Away, IfIndex, Path, Peer, PuntReason, Reason, Tables, Toward, echo};
 use core::net::IpAddr;
 use weft_model::Vni;
 
@@ -22,7 +22,13 @@ fn drop_inward(tables: &Tables, reason: Reason, vni: Vni, path: Path) -> Verdict
     }
 }
 
-pub(super) fn from_overlay(tables: &Tables, vni: u32, from: IpAddr, frame: &[u8]) -> Verdict {
+pub(super) fn from_overlay(
+    tables: &Tables,
+    learned: &Learned,
+    vni: u32,
+    from: IpAddr,
+    frame: &[u8],
+) -> Verdict {
     let path = Path::Device;
     if !tables.peers.get(&from).is_some_and(|peer| peer.nve) {
         return drop(Reason::ForeignRloc, None, path);
@@ -32,15 +38,19 @@ pub(super) fn from_overlay(tables: &Tables, vni: u32, from: IpAddr, frame: &[u8]
     let mut lessons = admitted.lessons();
     let delivered = |device, frame| delivered(device, admitted.moved, vni, path, frame);
     let verdict = match admitted.to {
-        Ok(To::Vap(device, _, None)) => Ok(delivered(device, frame.to_vec())),
-        Ok(To::Vap(device, _, Some(owner))) => Ok(delivered(device, translate::restored(frame, owner))),
+        Ok(To::Vap(device, _, None)) => Ok(let_in(tables, learned, delivered(device, frame.to_vec()))),
+        Ok(To::Vap(device, _, Some(owner))) => {
+            Ok(let_in(tables, learned, delivered(device, translate::restored(frame, owner))))
+        }
         Ok(To::Owner) => {
             let (to, heard) = translate::asked(tables, vni, frame);
             lessons.extend(heard);
             to.map(|device| delivered(device, frame.to_vec())).map_err(|reason| (reason, None))
         }
         Ok(To::Away(away)) => redirected(tables, vni, from, away, frame),
-        Ok(To::Carry) => carry::decide(tables, vni, from, frame),
+        Ok(To::Carry) => {
+            carry::decide(tables, vni, from, frame).map(|verdict| let_in(tables, learned, verdict))
+        }
         Ok(To::All | To::Later) => {
             let spread = members::spread(tables, vni, frame);
             let spread = spread.map(|verdict| Verdict { moved: admitted.moved, ..verdict });
@@ -50,7 +60,16 @@ pub(super) fn from_overlay(tables: &Tables, vni: u32, from: IpAddr, frame: &[u8]
     };
     let verdict =
         verdict.unwrap_or_else(|(reason, also)| Verdict { also, ..drop_inward(tables, reason, vni, path) });
+    lessons.extend(verdict.lessons);
     Verdict { lessons, ..verdict }
+}
+
+/// What is delivered to one VAP, unless its policy keeps it out.
+fn let_in(tables: &Tables, learned: &Learned, verdict: Verdict) -> Verdict {
+    let (Action::Deliver(at), Some(frame)) = (verdict.action, verdict.frames.first()) else { return verdict };
+    let Some(to) = tables.vaps.get(&at) else { return verdict };
+    let (checked, octets) = (policy::check(tables, learned, to, Toward::In, frame), frame.len());
+    verdict.unless_kept_out(checked, octets)
 }
 
 fn delivered(to: IfIndex, moved: bool, vni: Vni, path: Path, frame: Vec<u8>) -> Verdict {
@@ -128,7 +147,7 @@ fn datagram(tables: &Tables, frame: &[u8]) -> Option<Datagram> {
     (ours && be16(&udp, 2)? == echo::PORT).then_some(Datagram { from, off, udp_len: be16(&udp, 4)?, ecn })
 }
 
-pub(super) fn from_underlay(tables: &Tables, frame: &[u8]) -> Verdict {
+pub(super) fn from_underlay(tables: &Tables, learned: &Learned, frame: &[u8]) -> Verdict {
     let Some(outer) = datagram(tables, frame) else { return PASS };
     let peer = tables.peers.get(&outer.from).copied().unwrap_or_default();
     let path = Path::Direct;
@@ -173,7 +192,8 @@ pub(super) fn from_underlay(tables: &Tables, frame: &[u8]) -> Verdict {
     if !merge_ecn(&mut inner, v4, outer.ecn) {
         return Verdict { lessons: heard, ..drop(Reason::EcnLost, Some(vni), path) };
     }
-    Verdict { lessons, ..delivered(device, admitted.moved, vni, path, inner) }
+    let verdict = Verdict { lessons, ..delivered(device, admitted.moved, vni, path, inner) };
+    let_in(tables, learned, verdict)
 }
 
 fn stranger_or(peer: Peer, reason: Reason) -> Reason {

@@ -2,7 +2,7 @@
 
 use super::bytes::{ARP, ETH, ICMPV6, IPV4, IPV6, ethertype, ipv4, ipv6, take};
 use super::vap::skip_extensions;
-use super::{Action, Verdict};
+use super::{Action, Verdict, policy};
 use crate::{IfIndex, Path, Reason, Receivers, Tables};
 use weft_model::{Bum, GroupIp, Learning, MacAddr, Rloc, Vni, Wanted};
 
@@ -38,9 +38,24 @@ fn receivers<'a>(tables: &'a Tables, vni: Vni, frame: &[u8]) -> Option<Option<&'
     Some(of(Wanted::Group(group)).or_else(|| of(Wanted::All)))
 }
 
-fn to_vaps(tables: &Tables, vni: Vni, except: Option<IfIndex>, whom: Option<&Receivers>) -> usize {
+/// How many get a copy; in `said` what policies say of that.
+fn to_vaps(
+    tables: &Tables,
+    vni: Vni,
+    except: Option<IfIndex>,
+    whom: Option<&Receivers>,
+    frame: &[u8],
+    said: &mut Verdict,
+) -> usize {
     let vaps = tables.vaps.iter().filter(|(at, vap)| vap.vni == vni && vap.activated && Some(**at) != except);
-    vaps.filter(|(at, _)| whom.is_none_or(|whom| whom.vaps.contains(at))).count()
+    let mut copies = 0;
+    for (_, vap) in vaps.filter(|(at, _)| whom.is_none_or(|whom| whom.vaps.contains(at))) {
+        match said.checked(policy::check_copy(tables, vap, frame), frame.len()) {
+            true => said.kept_out += 1,
+            false => copies += 1,
+        }
+    }
+    copies
 }
 
 fn to_members(tables: &Tables, vni: Vni, whom: Option<&Receivers>) -> usize {
@@ -87,22 +102,32 @@ fn replicate_to(
     whom: Option<&Receivers>,
     frame: &[u8],
 ) -> Verdict {
-    let here = if vaps { to_vaps(tables, vni, Some(from), whom) } else { 0 };
+    let mut said = Verdict::new(Action::Drop);
+    let here = if vaps { to_vaps(tables, vni, Some(from), whom, frame, &mut said) } else { 0 };
     let mut frame = frame.to_vec();
     if translates(tables, vni) {
         frame[6..12].copy_from_slice(&MacAddr::of_node(tables.config.node).0);
     }
-    verdict(here + to_members(tables, vni, whom), Reason::Replicated, vni, &frame)
+    let kept_out = said.kept_out;
+    let copies = here + to_members(tables, vni, whom);
+    Verdict { kept_out, ..verdict(copies, Reason::Replicated, vni, &frame).after(said) }
 }
 
 /// From a member: to the VAPs here.
 pub(super) fn spread(tables: &Tables, vni: Vni, frame: &[u8]) -> Result<Verdict, Reason> {
     let whom = receivers(tables, vni, frame);
-    let copies = if whom == Some(None) { 0 } else { to_vaps(tables, vni, None, whom.flatten()) };
+    let mut said = Verdict::new(Action::Drop);
+    let none = whom == Some(None);
+    let copies = if none { 0 } else { to_vaps(tables, vni, None, whom.flatten(), frame, &mut said) };
+    let kept_out = said.kept_out;
     match copies {
+        0 if kept_out != 0 => {
+            let (reason, vni, path) = (Some(Reason::Denied), Some(vni), Path::Device);
+            Ok(Verdict { reason, vni, path, kept_out, ..Verdict::new(Action::Drop).after(said) })
+        }
         0 if whom.is_some() => Err(Reason::NoReceiver),
         0 => Err(Reason::NoSuchTs),
-        copies => Ok(verdict(copies, Reason::Delivered, vni, frame)),
+        copies => Ok(Verdict { kept_out, ..verdict(copies, Reason::Delivered, vni, frame).after(said) }),
     }
 }
 

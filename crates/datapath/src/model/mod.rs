@@ -13,6 +13,8 @@ mod fabric;
 mod learned;
 mod members;
 mod miss;
+mod packet;
+mod policy;
 mod route;
 mod translate;
 mod tunnel;
@@ -92,12 +94,46 @@ pub struct Verdict {
     pub carried: bool,
     /// Why the agent is handed a copy beside what is done.
     pub also: Option<PuntReason>,
+    /// The rules of policies that let it through, with the octets that are counted for each.
+    pub allowed: Vec<(u32, u64)>,
+    /// What the agent is told of because of policies, in order.
+    pub logged: Vec<PuntReason>,
+    /// How many VAPs' policies did not let it in: the one it is for ([`Reason::Denied`]), or those that get no copy.
+    pub kept_out: u32,
     /// What leaves. Outer MAC addresses are zero and the outer UDP source port is 0: the kernel's
     /// neighbour table and flow hash say those. On the device path the frame without outer headers.
     pub frames: Vec<Vec<u8>>,
 }
 
 impl Verdict {
+    /// With what a policy makes of it when it decides last; true if that refuses it.
+    fn checked(&mut self, checked: policy::Checked, octets: usize) -> bool {
+        let octets = u64::try_from(octets).unwrap_or(u64::MAX);
+        self.allowed.extend(checked.rule.map(|rule| (rule, octets)));
+        self.lessons.extend(checked.lessons);
+        self.logged.extend(checked.logged);
+        checked.refused
+    }
+
+    /// With what was decided before it.
+    fn after(self, before: Self) -> Self {
+        Self {
+            lessons: before.lessons.into_iter().chain(self.lessons).collect(),
+            allowed: before.allowed.into_iter().chain(self.allowed).collect(),
+            logged: before.logged.into_iter().chain(self.logged).collect(),
+            ..self
+        }
+    }
+
+    /// A frame for one VAP here, unless that one's policy keeps it out.
+    fn unless_kept_out(mut self, checked: policy::Checked, octets: usize) -> Self {
+        if !self.checked(checked, octets) {
+            return self;
+        }
+        let (reason, frames) = (Some(Reason::Denied), Vec::new());
+        Self { action: Action::Drop, reason, frames, kept_out: 1, ..self }
+    }
+
     /// An action that nothing is counted for and nothing leaves by.
     const fn new(action: Action) -> Self {
         Self {
@@ -110,6 +146,9 @@ impl Verdict {
             used: None,
             lessons: Vec::new(),
             also: None,
+            allowed: Vec::new(),
+            logged: Vec::new(),
+            kept_out: 0,
             frames: Vec::new(),
         }
     }
@@ -120,8 +159,8 @@ impl Verdict {
 pub fn decide(tables: &Tables, learned: &Learned, ingress: Ingress, frame: &[u8]) -> Verdict {
     match ingress {
         Ingress::Vap(device) => vap::decide(tables, learned, device, frame),
-        Ingress::Underlay(_) => fabric::from_underlay(tables, frame),
-        Ingress::Overlay { vni, from } => fabric::from_overlay(tables, vni, from, frame),
+        Ingress::Underlay(_) => fabric::from_underlay(tables, learned, frame),
+        Ingress::Overlay { vni, from } => fabric::from_overlay(tables, learned, vni, from, frame),
     }
 }
 
@@ -162,7 +201,20 @@ impl Model {
         let verdict = decide(&self.tables, &self.learned, ingress, frame);
         self.learned.note(self.now, &verdict.lessons);
         let direction = if matches!(ingress, Ingress::Vap(_)) { Direction::Out } else { Direction::In };
-        if let Some(reason) = verdict.reason {
+        for (rule, octets) in &verdict.allowed {
+            let (packets, bytes) = self.rules.entry(*rule).or_default();
+            *packets += 1;
+            *bytes += octets;
+        }
+        for _ in 0..verdict.kept_out {
+            let key = (verdict.vni, Reason::Denied, verdict.path, Direction::In);
+            let (packets, bytes) = self.counters.entry(key).or_default();
+            *packets += 1;
+            *bytes += u64::try_from(frame.len()).unwrap_or(u64::MAX);
+        }
+        // Counted for each of them.
+        let counted = verdict.reason.filter(|reason| *reason != Reason::Denied || verdict.kept_out == 0);
+        if let Some(reason) = counted {
             let moved = verdict.moved.then_some(Reason::SrcMoved);
             let also = verdict.also.map(|_| Reason::Punted);
             let carried = verdict.carried.then_some(Reason::ByGateway);

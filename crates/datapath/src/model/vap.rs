@@ -6,8 +6,8 @@ use super::bytes::{
 use super::members::{distributes, floods, multicast, replicate, replicates, translates};
 use super::miss::{Missed, missed};
 use super::route::inside;
-use super::{Action, Learned, Verdict, answer, translate, tunnel};
-use crate::{IfIndex, Location, Neighbour, Path, PuntReason, Reason, Tables, Vap};
+use super::{Action, Learned, Verdict, answer, policy, translate, tunnel};
+use crate::{IfIndex, Location, Neighbour, Path, PuntReason, Reason, Tables, Toward, Vap};
 use core::net::IpAddr;
 use weft_model::{Epoch, MacAddr, Rloc, TenantIp};
 
@@ -26,13 +26,16 @@ pub(super) struct L4 {
     pub(super) proto: u8,
     pub(super) later: bool,
     pub(super) direct: bool,
+    /// Its identification if it is a fragment, of IPv6 and where it was asked for.
+    pub(super) fragment: Option<u32>,
     /// DHCP or RS: to others only where the VN floods.
     confined: bool,
     /// A link-local address that the agent is to take for the VAP.
     claim: bool,
 }
 
-const NOT_IP: L4 = L4 { off: ETH, proto: 0, later: false, direct: false, confined: false, claim: false };
+const NOT_IP: L4 =
+    L4 { off: ETH, proto: 0, later: false, direct: false, fragment: None, confined: false, claim: false };
 
 pub(super) fn decide(tables: &Tables, learned: &Learned, device: IfIndex, frame: &[u8]) -> Verdict {
     let Some(vap) = tables.vaps.get(&device) else {
@@ -55,12 +58,27 @@ pub(super) fn decide(tables: &Tables, learned: &Learned, device: IfIndex, frame:
                 }
                 None => {}
             }
-            if frame.len() - ETH > usize::from(vap.mtu) {
-                return Verdict { also, ..verdict(Action::Drop, Reason::TooBig, vec![]) };
-            }
-            Verdict { also, ..multicast(tables, vap.vni, device, frame) }
+            let mut out = Verdict::new(Action::Drop);
+            let decided = if out.checked(policy::check(tables, learned, vap, Toward::Out, frame), frame.len())
+            {
+                verdict(Action::Drop, Reason::Denied, vec![])
+            } else if frame.len() - ETH > usize::from(vap.mtu) {
+                verdict(Action::Drop, Reason::TooBig, vec![])
+            } else {
+                multicast(tables, vap.vni, device, frame)
+            };
+            Verdict { also, ..decided.after(out) }
         }
-        Ok(l4) => forward(tables, learned, vap, device, frame, &l4, verdict),
+        Ok(l4) => {
+            let mut out = Verdict::new(Action::Drop);
+            let decided = if out.checked(policy::check(tables, learned, vap, Toward::Out, frame), frame.len())
+            {
+                verdict(Action::Drop, Reason::Denied, vec![])
+            } else {
+                forward(tables, learned, vap, device, frame, &l4, verdict)
+            };
+            decided.after(out)
+        }
         Err(Stop::Drop(reason)) => verdict(Action::Drop, reason, vec![]),
         Err(Stop::Punt(why)) => verdict(Action::Punt(why), Reason::Punted, vec![]),
         Err(Stop::Ask) => match translate::outbound(frame, MacAddr::of_node(tables.config.node)) {
@@ -178,19 +196,23 @@ fn examine4(vap: &Vap, frame: &[u8]) -> Result<L4, Stop> {
 
 /// Past at most four extension headers.
 pub(super) fn skip_extensions(packet: &[u8], mut next: u8) -> Option<L4> {
-    let mut off = ETH + 40;
+    let (mut off, mut fragment) = (ETH + 40, None);
     for i in 0..5 {
         if ![0, 43, 60, 44, 51].contains(&next) {
-            return Some(L4 { off, proto: next, direct: i == 0, ..NOT_IP });
+            return Some(L4 { off, proto: next, direct: i == 0, fragment, ..NOT_IP });
         }
         if i == 4 {
             return None;
         }
-        let [a, b, c, d, ..]: [u8; 8] = take(packet, off)?;
+        let [a, b, c, d, id @ ..]: [u8; 8] = take(packet, off)?;
         let ext = [a, b, c, d];
+        if next == 44 {
+            let part = u16::from_be_bytes([c, d]) & 0xfff9 != 0;
+            fragment = part.then_some(u32::from_be_bytes(id));
+        }
         off += match next {
             44 if u16::from_be_bytes([ext[2], ext[3]]) & 0xfff8 != 0 => {
-                return Some(L4 { off: off + 8, proto: ext[0], later: true, ..NOT_IP });
+                return Some(L4 { off: off + 8, proto: ext[0], later: true, fragment, ..NOT_IP });
             }
             44 => 8,
             51 => (usize::from(ext[1]) + 2) * 4,
@@ -388,6 +410,7 @@ fn forward(
 ) -> Verdict {
     let drop = |reason| verdict(Action::Drop, reason, vec![]);
     let (routed, translated);
+    let mut copies = None;
     let mut frame = frame;
     let mut gateway = None;
     if asks_anycast(tables, vap, frame) {
@@ -438,7 +461,9 @@ fn forward(
     let (action, reason, out) = match location {
         None if floods(tables, vap.vni) => {
             let everywhere = replicate(tables, vap.vni, device, true, frame);
-            (everywhere.action, Reason::Replicated, Some(frame.to_vec()))
+            let action = everywhere.action;
+            copies = Some(everywhere);
+            (action, Reason::Replicated, Some(frame.to_vec()))
         }
         None => return verdict(Action::Punt(PuntReason::UnknownMac), Reason::Punted, vec![]),
         Some(Location::Nowhere) => return drop(Reason::Nowhere),
@@ -473,10 +498,19 @@ fn forward(
         };
     }
     let mut v = Verdict { used, also, carried, ..verdict(action, reason, out.into_iter().collect()) };
+    if let (Action::Deliver(at), Reason::Local) = (action, reason)
+        && let Some(to) = tables.vaps.get(&at)
+    {
+        v = v.unless_kept_out(policy::check(tables, learned, to, Toward::In, frame), frame.len());
+    }
     match reason {
         Reason::Encapsulated => v.path = path,
         Reason::Replicated => v.path = Path::Device,
         _ => {}
+    }
+    if let Some(copies) = copies {
+        v.kept_out = copies.kept_out;
+        v = v.after(copies);
     }
     v
 }

@@ -1,0 +1,483 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT OR Apache-2.0 */
+/* Access policy: what a VAP with one may send and receive. Rules allow, and what none allows is refused; a connection
+ * that was let through is, in both directions, until it has ended or the policy is another. Both ends' policies decide
+ * of what goes from one VAP here to another. */
+#ifndef WEFT_POLICY_H
+#define WEFT_POLICY_H
+
+#define RULE_LOGGED 0x80000000U
+#define RULE_NUMBER 0x7fffffffU /* and 1 */
+
+static __always_inline __u32 match_rule(struct weft_rule_key *key)
+{
+	struct weft_rule *found = bpf_map_lookup_elem(&rules, key);
+
+	if (!found)
+		return 0;
+	return (found->rule + 1) | (found->log ? RULE_LOGGED : 0);
+}
+
+/* The rule that lets the first packet of a connection through: RULE_NUMBER of it, 0 if none. */
+__noinline __u32 find_rule(__u32 policy, __u32 class, __u32 toward, __u32 proto, __u32 number)
+{
+	struct weft_rule_key key;
+	__u32 found;
+
+	key.prefix = WEFT_RULE_PREFIX + 16;
+	key.match.policy = policy;
+	key.match.toward = toward;
+	key.match.number = bpf_htons(number);
+	key.match.pad = 0;
+	if (class) {
+		key.match.class = class;
+		key.match.protocol = proto;
+		found = match_rule(&key);
+		if (found)
+			return found;
+		key.match.protocol = WEFT_ANY_PROTOCOL;
+		found = match_rule(&key);
+		if (found)
+			return found;
+	}
+	key.match.class = 0;
+	key.match.protocol = proto;
+	found = match_rule(&key);
+	if (found)
+		return found;
+	key.match.protocol = WEFT_ANY_PROTOCOL;
+	return match_rule(&key);
+}
+
+static __noinline __u32 find_class(__u32 vni, const struct weft_ip *ip)
+{
+	struct weft_class_key key;
+	__u32 *class;
+
+	if (!ip)
+		return 0;
+	key.prefix = WEFT_CLASS_PREFIX + 128;
+	key.of.vni = vni;
+	key.of.family = is_v4(ip) ? 4 : 6;
+	key.of.ip = *ip;
+	class = bpf_map_lookup_elem(&classes, &key);
+	return class ? *class : 0;
+}
+
+static __always_inline void hit(struct __sk_buff *skb, __u32 rule)
+{
+	struct weft_count *at = bpf_map_lookup_elem(&rule_hits, &rule), amount;
+
+	if (!at)
+		return;
+	amount = amount_of(skb, 0);
+	at->packets += amount.packets;
+	at->bytes += amount.bytes;
+}
+
+/* Frames a second that the agent is told of because of a policy: of one VN and of all. */
+#define LOGGED_A_SECOND 100
+#define LOGGED_OF_ALL 1000
+
+/* Tells the agent of what was let through by the rule `found`, or of what was refused: 0. */
+static __noinline int log_policy(struct __sk_buff *skb, __u32 vni, __u32 ifindex, __u32 found, __u32 toward)
+{
+	struct weft_punt *p;
+
+	if (!may_report(vni, BUCKET_LOGGED, LOGGED_A_SECOND) || !may_report(0, BUCKET_LOGGED, LOGGED_OF_ALL))
+		return 0;
+	p = bpf_ringbuf_reserve(&punts, sizeof(*p), 0);
+	if (!p)
+		return 0;
+	p->ifindex = ifindex;
+	p->vni = vni;
+	p->reason = found ? WEFT_PUNT_ALLOWED : WEFT_PUNT_REFUSED;
+	p->len = copy_frame(skb, 0, p->frame, WEFT_PUNT_BYTES);
+	copy_mac(p->dst, p->frame);
+	p->toward = toward;
+	p->pad = 0;
+	from_nobody(&p->from);
+	p->rule = found ? (found & RULE_NUMBER) - 1 : 0;
+	bpf_ringbuf_submit(p, 0);
+	return 0;
+}
+
+#define READ_REFUSED 0
+#define READ_IP 1
+#define READ_EXEMPT 2
+
+/* A frame without a tunnel header: its addresses seen from the VAP, and what is behind its IP header. */
+__noinline int read_packet(struct __sk_buff *skb, struct weft_conn_key *key, struct l4 *l4, __u32 toward)
+{
+	/* What is shorter is no whole ARP or IP packet. */
+	struct eth *eth = head(skb, ETH_LEN + sizeof(struct iphdr));
+	struct iphdr *ip;
+	__u8 six[8];
+
+	if (!eth || !key || !l4)
+		return READ_REFUSED;
+	key->local_port = 0;
+	key->remote_port = 0;
+	key->pad[0] = 0;
+	key->pad[1] = 0;
+	key->pad[2] = 0;
+	if (eth->h_proto == bpf_htons(ETH_P_ARP))
+		return READ_EXEMPT;
+	if (eth->h_proto == bpf_htons(ETH_P_IP)) {
+		ip = (void *)(eth + 1);
+		if (ip->version != 4 || ip->ihl < 5)
+			return READ_REFUSED;
+		if (ip->protocol == IPPROTO_IGMP)
+			return READ_EXEMPT;
+		ip_from_v4(&key->local, toward == WEFT_OUT ? ip->saddr : ip->daddr);
+		ip_from_v4(&key->remote, toward == WEFT_OUT ? ip->daddr : ip->saddr);
+		l4->v4 = 1;
+		l4->off = ETH_LEN + ip->ihl * 4;
+		l4->proto = ip->protocol;
+		l4->later = (ip->frag_off & bpf_htons(0x1fff)) != 0;
+		l4->first = (ip->frag_off & bpf_htons(0x3fff)) == bpf_htons(0x2000);
+		l4->id = ip->id;
+		l4->end = packet_end(skb, bpf_ntohs(ip->tot_len), 0);
+	} else if (eth->h_proto == bpf_htons(ETH_P_IPV6)) {
+		if (bpf_skb_load_bytes(skb, ETH_LEN, six, 8) || six[0] >> 4 != 6 ||
+		    bpf_skb_load_bytes(skb, ETH_LEN + (toward == WEFT_OUT ? 8 : 24), &key->local, 16) ||
+		    bpf_skb_load_bytes(skb, ETH_LEN + (toward == WEFT_OUT ? 24 : 8), &key->remote, 16))
+			return READ_REFUSED;
+		l4->v4 = 0;
+		l4->end = packet_end(skb, six[4] << 8 | six[5], sizeof(struct ipv6hdr));
+		if (!skip_extensions(skb, six[6], l4->end, l4))
+			return READ_REFUSED;
+	} else {
+		return READ_REFUSED;
+	}
+	key->protocol = l4->proto;
+	/* Nobody talks to himself by way of an NVE, and both ends of that would be one connection. */
+	if (same_ip(&key->local, &key->remote))
+		return READ_REFUSED;
+	return l4->off <= l4->end && l4->end <= skb->len ? READ_IP : READ_REFUSED;
+}
+
+static __always_inline void set_ports(struct weft_conn_key *key, __u64 ports, bool out)
+{
+	key->local_port = bpf_htons(out ? ports_src(ports) : ports_dst(ports));
+	key->remote_port = bpf_htons(out ? ports_dst(ports) : ports_src(ports));
+}
+
+/* The number by which rules know the first packet of a connection. */
+static __always_inline __u32 opened_to(const struct weft_conn_key *key, const struct weft_conn *conn)
+{
+	return bpf_ntohs(conn->opened == WEFT_OUT ? key->remote_port : key->local_port);
+}
+
+static __always_inline bool is_current(const struct weft_conn *conn, const struct weft_vap *vap)
+{
+	return conn->policy == vap->policy && conn->generation == vap->generation;
+}
+
+/* The rule of the connection that an ICMP error is about, as find_rule; 0: of none that
+ * the VAP's policy lets through. */
+static __noinline __u32 find_related(struct __sk_buff *skb, const struct weft_vap *vap,
+				     const struct weft_conn_key *error, const struct l4 *l4, __u32 toward)
+{
+	bool v4, out = toward == WEFT_IN; /* what is quoted went the other way */
+	struct weft_conn_key key;
+	struct weft_conn *conn;
+	__u32 proto, class, off;
+	__u64 ports;
+
+	if (!vap || !error || !l4)
+		return 0;
+	off = l4->off + 8;
+	v4 = l4->v4;
+	key.vni = error->vni;
+	if (v4) {
+		struct iphdr ip;
+
+		if (bpf_skb_load_bytes(skb, off, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl < 5 ||
+		    ip.frag_off & bpf_htons(0x1fff))
+			return 0;
+		ip_from_v4(&key.local, out ? ip.saddr : ip.daddr);
+		ip_from_v4(&key.remote, out ? ip.daddr : ip.saddr);
+		proto = ip.protocol;
+		off += ip.ihl * 4;
+	} else {
+		__u8 begin[8];
+
+		if (bpf_skb_load_bytes(skb, off, begin, 8) || begin[0] >> 4 != 6 ||
+		    bpf_skb_load_bytes(skb, off + (out ? 8 : 24), &key.local, 16) ||
+		    bpf_skb_load_bytes(skb, off + (out ? 24 : 8), &key.remote, 16))
+			return 0;
+		proto = begin[6];
+		off += sizeof(struct ipv6hdr);
+		if (proto == IPPROTO_FRAGMENT) {
+			if (bpf_skb_load_bytes(skb, off, begin, 8) || (begin[2] << 8 | begin[3]) & 0xfff8)
+				return 0;
+			proto = begin[0];
+			off += 8;
+		}
+	}
+	if (!same_ip(&key.local, &error->local))
+		return 0;
+	/* Of TCP its ports alone. */
+	ports = read_ports(skb, off, proto, v4, 8);
+	if (ports_kind(ports) > KIND_ANSWER)
+		return 0;
+	set_ports(&key, ports, out);
+	key.protocol = proto;
+	key.pad[0] = 0;
+	key.pad[1] = 0;
+	key.pad[2] = 0;
+	conn = bpf_map_lookup_elem(&conns, &key);
+	if (!conn || !is_alive(conn, proto, bpf_ktime_get_coarse_ns()))
+		return 0;
+	if (is_current(conn, vap))
+		return conn->rule + 1;
+	class = find_class(key.vni, &key.remote);
+	return find_rule(vap->policy, class, conn->opened, proto, opened_to(&key, conn)) & RULE_NUMBER;
+}
+
+static __always_inline void fragment_key(struct weft_fragment_key *part, const struct weft_conn_key *key,
+					 const struct l4 *l4, __u32 toward)
+{
+	part->vni = key->vni;
+	part->src = toward == WEFT_OUT ? key->local : key->remote;
+	part->dst = toward == WEFT_OUT ? key->remote : key->local;
+	part->id = l4->id;
+	part->protocol = l4->v4 ? l4->proto : 0;
+	part->toward = toward;
+	part->pad[0] = 0;
+	part->pad[1] = 0;
+}
+
+/* Lets the other fragments of a packet through. */
+static __noinline int let_fragments(const struct weft_vap *vap, const struct weft_conn_key *key, const struct l4 *l4,
+				    __u32 toward, __u32 rule)
+{
+	struct weft_fragment_key part;
+	struct weft_fragment is;
+
+	if (!vap || !key || !l4)
+		return 0;
+	fragment_key(&part, key, l4, toward);
+	is.seen = bpf_ktime_get_coarse_ns();
+	is.policy = vap->policy;
+	is.generation = vap->generation;
+	is.rule = rule;
+	is.pad = 0;
+	bpf_map_update_elem(&fragments, &part, &is, BPF_ANY);
+	return 0;
+}
+
+/* The rule by which the first fragment of a packet was let through, as find_rule. */
+static __noinline __u32 find_fragment(const struct weft_vap *vap, const struct weft_conn_key *key,
+				      const struct l4 *l4, __u32 toward)
+{
+	struct weft_fragment_key part;
+	struct weft_fragment *at;
+
+	if (!vap || !key || !l4)
+		return 0;
+	fragment_key(&part, key, l4, toward);
+	at = bpf_map_lookup_elem(&fragments, &part);
+	if (!at || (__s64)(bpf_ktime_get_coarse_ns() - at->seen) >= (__s64)WEFT_FRAGMENT_KEPT)
+		return 0;
+	return at->policy == vap->policy && at->generation == vap->generation ? at->rule + 1 : 0;
+}
+
+/* TenantIp: what is for any other address can belong to no tenant system's connection. */
+static __always_inline bool is_tenants(const struct weft_ip *ip)
+{
+	__u32 first = bpf_ntohl(ip->w[3]) >> 24;
+
+	if (is_v4(ip))
+		return first && first != 127 && first < 224;
+	return (ip->w[0] | ip->w[1] | ip->w[2] | (ip->w[3] & ~bpf_htonl(1))) &&
+	       (ip->w[0] & bpf_htonl(0xff000000)) != bpf_htonl(0xff000000);
+}
+
+static __always_inline bool is_dhcp_client(__u8 proto, __u64 ports, bool v4, bool out)
+{
+	__u16 client = v4 ? 68 : 546, server = v4 ? 67 : 547;
+
+	return proto == IPPROTO_UDP && ports_src(ports) == (out ? client : server) &&
+	       ports_dst(ports) == (out ? server : client);
+}
+
+/* Notes a connection in this state that `found` lets through. */
+static __always_inline void let(const struct weft_vap *vap, const struct weft_conn_key *key, __u32 found, __u8 state,
+				__u8 opened)
+{
+	struct weft_conn is;
+
+	is.seen = bpf_ktime_get_coarse_ns();
+	is.policy = vap->policy;
+	is.generation = vap->generation;
+	is.rule = (found & RULE_NUMBER) - 1;
+	is.state = state;
+	is.opened = opened;
+	is.pad[0] = 0;
+	is.pad[1] = 0;
+	set_conn(key, &is);
+}
+
+/* The rule that lets a packet through of which no connection is known, as find_rule. */
+static __noinline __u32 let_first(const struct weft_vap *vap, const struct weft_conn_key *key, __u64 ports,
+				  __u32 toward)
+{
+	__u8 flags = ports_flags(ports);
+	__u32 found;
+
+	if (!vap || !key)
+		return 0;
+	found = find_rule(vap->policy, find_class(key->vni, &key->remote), toward, key->protocol,
+			  ports_number(ports));
+	/* An answer to nothing, and what nothing can answer, begins nothing. */
+	if (found && ports_kind(ports) <= KIND_QUESTION)
+		let(vap, key, found, flags & (TCP_FIN | TCP_RST) ? WEFT_CONN_CLOSING : WEFT_CONN_OPENING, toward);
+	return found;
+}
+
+/* A connection that was let through under another policy or generation: it goes on if its first packet would be let
+ * through now, and is no more if not. As find_rule. */
+static __noinline __u32 let_again(const struct weft_vap *vap, const struct weft_conn_key *key,
+				  const struct weft_conn *conn, __u64 ports, __u32 toward)
+{
+	__u32 found;
+
+	if (!vap || !key || !conn)
+		return 0;
+	found = find_rule(vap->policy, find_class(key->vni, &key->remote), conn->opened, key->protocol,
+			  opened_to(key, conn));
+	if (found)
+		let(vap, key, found, next_state(conn, key->protocol, ports_flags(ports), toward), conn->opened);
+	else if (!bpf_map_delete_elem(&conns, key))
+		count_conn(true);
+	return found & RULE_NUMBER;
+}
+
+/* Whether the policy of a VAP refuses a frame without a tunnel header, going `toward` it or from it. */
+__noinline int refuses(struct __sk_buff *skb, struct weft_vap *vap, __u32 ifindex, __u32 toward)
+{
+	bool out = toward == WEFT_OUT;
+	struct weft_conn_key key;
+	struct weft_conn *conn;
+	struct l4 l4;
+	__u32 found = 0;
+	__u64 ports, now;
+	__u8 state;
+	int read;
+
+	if (!vap)
+		return 1;
+	__builtin_memset(&key, 0, sizeof(key));
+	__builtin_memset(&l4, 0, sizeof(l4));
+	key.vni = vap->vni;
+	read = read_packet(skb, &key, &l4, toward);
+	if (read == READ_EXEMPT)
+		return 0;
+	if (read != READ_IP)
+		goto out;
+	if (l4.later) {
+		found = find_fragment(vap, &key, &l4, toward);
+		goto out;
+	}
+	ports = read_ports(skb, l4.off, l4.proto, l4.v4, l4.end - l4.off);
+	if (ports_kind(ports) == KIND_EXEMPT || is_dhcp_client(l4.proto, ports, l4.v4, out))
+		return 0;
+	if (ports_kind(ports) == KIND_UNREADABLE ||
+	    (l4.proto == IPPROTO_TCP && l4.end - l4.off < TCP_SEEN))
+		goto out;
+	if (ports_kind(ports) == KIND_ERROR)
+		found = find_related(skb, vap, &key, &l4, toward);
+	if (found)
+		goto out;
+	if (ports_kind(ports) <= KIND_ANSWER && !is_tenants(&key.local))
+		ports = as_ports(KIND_ALONE, 0, ports_number(ports), 0, 0);
+	if (ports_kind(ports) <= KIND_ANSWER) {
+		set_ports(&key, ports, out);
+		now = bpf_ktime_get_coarse_ns();
+		conn = bpf_map_lookup_elem(&conns, &key);
+		if (conn && is_alive(conn, key.protocol, now) && !begins(conn, ports, toward)) {
+			if (!is_current(conn, vap)) {
+				found = let_again(vap, &key, conn, ports, toward);
+				goto known;
+			}
+			found = conn->rule + 1;
+			state = next_state(conn, key.protocol, ports_flags(ports), toward);
+			if (state != conn->state)
+				conn->state = state;
+			if (now - conn->seen >= SECOND)
+				conn->seen = now;
+			goto known;
+		}
+	}
+	found = let_first(vap, &key, ports, toward);
+	if (found & RULE_LOGGED)
+		log_policy(skb, key.vni, ifindex, found, toward);
+known:
+	if (found && l4.first)
+		let_fragments(vap, &key, &l4, toward, (found & RULE_NUMBER) - 1);
+out:
+	if (found) {
+		hit(skb, (found & RULE_NUMBER) - 1);
+		return 0;
+	}
+	if (vap->flags & WEFT_VAP_LOG_REFUSED)
+		log_policy(skb, vap->vni, ifindex, 0, toward);
+	return 1;
+}
+
+/* Of a frame of which many get a copy, what the policies of those who do look at: read once. */
+#define COPY_READ 1
+#define COPY_EXEMPT 2
+#define COPY_REFUSED 4
+#define copy_class(c) ((__u32)(c))
+#define copy_number(c) ((__u16)((c) >> 32))
+#define copy_proto(c) ((__u8)((c) >> 48))
+#define copy_is(c) ((__u8)((c) >> 56))
+
+__noinline __u64 read_copy(struct __sk_buff *skb, __u32 vni)
+{
+	__u64 exempt = (__u64)(COPY_READ | COPY_EXEMPT) << 56, refused = (__u64)(COPY_READ | COPY_REFUSED) << 56;
+	struct weft_conn_key key;
+	struct l4 l4;
+	__u64 ports;
+	int read;
+
+	__builtin_memset(&key, 0, sizeof(key));
+	__builtin_memset(&l4, 0, sizeof(l4));
+	read = read_packet(skb, &key, &l4, WEFT_IN);
+	if (read == READ_EXEMPT)
+		return exempt;
+	if (read != READ_IP || l4.later)
+		return refused;
+	ports = read_ports(skb, l4.off, l4.proto, l4.v4, l4.end - l4.off);
+	if (ports_kind(ports) == KIND_EXEMPT || is_dhcp_client(l4.proto, ports, l4.v4, false))
+		return exempt;
+	if (ports_kind(ports) == KIND_UNREADABLE ||
+	    (l4.proto == IPPROTO_TCP && l4.end - l4.off < TCP_SEEN))
+		return refused;
+	return (__u64)COPY_READ << 56 | (__u64)l4.proto << 48 | (__u64)ports_number(ports) << 32 |
+	       find_class(vni, &key.remote);
+}
+
+/* Whether the policy of a VAP refuses its copy. By its rules alone: nothing is remembered of each. */
+__noinline int refuses_copy(struct __sk_buff *skb, struct weft_vap *vap, __u32 ifindex, __u64 copy)
+{
+	__u32 found = 0;
+
+	if (!vap)
+		return 1;
+	if (copy_is(copy) & COPY_EXEMPT)
+		return 0;
+	if (!(copy_is(copy) & COPY_REFUSED))
+		found = find_rule(vap->policy, copy_class(copy), WEFT_IN, copy_proto(copy), copy_number(copy));
+	if (found) {
+		hit(skb, (found & RULE_NUMBER) - 1);
+		return 0;
+	}
+	if (vap->flags & WEFT_VAP_LOG_REFUSED)
+		log_policy(skb, vap->vni, ifindex, 0, WEFT_IN);
+	return 1;
+}
+
+#endif

@@ -1,0 +1,203 @@
+//! Access policy: what VAPs with one may send and receive.
+
+use super::connections::Ends;
+use super::packet::{ACK, FIN, Kind, RST, Read, SYN, TCP, quoted, read};
+use super::{Learned, Lesson};
+use crate::{
+    Allow, ClassId, Connection, ConnectionState as State, Policy, Ports, PuntReason, RuleKey, Tables, Toward,
+    Vap,
+};
+use core::{net::IpAddr, time::Duration};
+use weft_model::{TenantIp, Vni};
+
+/// What a policy makes of a frame.
+#[derive(Default)]
+pub(super) struct Checked {
+    pub(super) refused: bool,
+    /// What let it through.
+    pub(super) rule: Option<u32>,
+    pub(super) lessons: Vec<Lesson>,
+    pub(super) logged: Option<PuntReason>,
+}
+
+fn class(tables: &Tables, vni: Vni, ip: IpAddr) -> ClassId {
+    let of_vn = tables.classes.iter().filter(|((of, prefix), _)| *of == vni && prefix.contains(ip));
+    of_vn.max_by_key(|((_, prefix), _)| prefix.bits()).map_or(ClassId::ANYBODY, |(_, class)| *class)
+}
+
+/// The rule that lets the first packet of a connection through: rules of the class come before those of everybody, of
+/// the protocol before those of every one, of fewer ports before those of more.
+fn rule(tables: &Tables, policy: Policy, toward: Toward, ends: &Ends, number: u16) -> Option<Allow> {
+    let class = class(tables, ends.vni, ends.remote);
+    let of_class = (class != ClassId::ANYBODY).then_some(class);
+    for class in of_class.into_iter().chain([ClassId::ANYBODY]) {
+        for protocol in [Some(ends.protocol), None] {
+            let longest = (0..=16).rev().filter_map(|bits| Ports::new(number, bits).ok()).find_map(|ports| {
+                tables.rules.get(&RuleKey { policy: policy.id, toward, class, protocol, ports })
+            });
+            if longest.is_some() {
+                return longest.copied();
+            }
+        }
+    }
+    None
+}
+
+/// The number by which rules know the first packet of a connection.
+fn opened_to(connection: &Connection) -> u16 {
+    match connection.opened {
+        Toward::Out => connection.remote_port,
+        Toward::In => connection.local_port,
+    }
+}
+
+/// Whether a packet begins a connection anew where there is one.
+fn begins(connection: &Connection, packet: &Read, toward: Toward) -> bool {
+    let forth = connection.opened == toward;
+    match packet.ports.kind {
+        Kind::Question => !forth,
+        Kind::Answer => forth,
+        _ if packet.ends.protocol == TCP && packet.ports.flags & (SYN | ACK) == SYN => {
+            connection.state == State::Closing || !forth && connection.state != State::Opening
+        }
+        _ => false,
+    }
+}
+
+fn next_state(connection: &Connection, packet: &Read, toward: Toward) -> State {
+    let (state, forth) = (connection.state, connection.opened == toward);
+    let flags = packet.ports.flags;
+    if packet.ends.protocol != TCP {
+        return if forth { state } else { State::Established };
+    }
+    if flags & RST != 0 {
+        return State::Closing;
+    }
+    let state = match (state, forth, flags & SYN != 0) {
+        (State::Opening, false, true) => State::Answered,
+        (State::Opening, false, false) | (State::Answered, true, false) => State::Established,
+        _ => state,
+    };
+    let end = if toward == Toward::Out { State::EndedHere } else { State::EndedThere };
+    match state {
+        State::Opening | State::Answered => state,
+        _ if flags & FIN == 0 => state,
+        State::Established => end,
+        state if state == end => end,
+        _ => State::Closing,
+    }
+}
+
+/// The rule of the connection that an ICMP error is about, if the policy lets it through.
+fn related(tables: &Tables, learned: &Learned, policy: Policy, ends: &Ends) -> Option<u32> {
+    let (connection, under) = learned.connections.find(ends)?;
+    if under == Some((policy.id, policy.generation)) {
+        return Some(connection.rule);
+    }
+    rule(tables, policy, connection.opened, ends, opened_to(&connection)).map(|allow| allow.rule)
+}
+
+/// What the policy of a VAP makes of a frame without a tunnel header that goes `toward` it or from it.
+pub(super) fn check(tables: &Tables, learned: &Learned, vap: &Vap, toward: Toward, frame: &[u8]) -> Checked {
+    let Some(policy) = vap.policy else { return Checked::default() };
+    let packet = match read(vap.vni, frame, toward) {
+        Ok(packet) => packet,
+        Err(true) => return Checked::default(),
+        Err(false) => return refused(policy, toward),
+    };
+    let mut checked = decide(tables, learned, policy, toward, &packet, frame);
+    if checked.refused {
+        return Checked { lessons: checked.lessons, ..refused(policy, toward) };
+    }
+    if let Some((part, rule)) = packet.packet(toward).zip(checked.rule)
+        && !packet.is_later()
+        && !matches!(packet.ports.kind, Kind::Error(_))
+    {
+        let (policy, generation) = (policy.id, policy.generation);
+        checked.lessons.push(Lesson::Fragment { packet: part, policy, generation, rule });
+    }
+    checked
+}
+
+fn refused(policy: Policy, toward: Toward) -> Checked {
+    let logged = policy.log_refused.then_some(PuntReason::Refused(toward));
+    Checked { refused: true, logged, ..Checked::default() }
+}
+
+fn decide(
+    tables: &Tables,
+    learned: &Learned,
+    policy: Policy,
+    toward: Toward,
+    packet: &Read,
+    frame: &[u8],
+) -> Checked {
+    let under = (policy.id, policy.generation);
+    let by = |rule: Option<u32>| Checked { refused: rule.is_none(), rule, ..Checked::default() };
+    if packet.is_later() {
+        return by(packet.packet(toward).and_then(|part| learned.connections.packet(&part, under)));
+    }
+    if let Kind::Error(at) = packet.ports.kind {
+        let ends = quoted(packet, frame, at, toward);
+        let found = ends.and_then(|ends| related(tables, learned, policy, &ends));
+        if found.is_some() {
+            return by(found);
+        }
+    }
+    let let_through = |connection, rule| Checked {
+        rule: Some(rule),
+        lessons: vec![Lesson::Let { connection, policy: policy.id, generation: policy.generation }],
+        ..Checked::default()
+    };
+    // What is for any other address can belong to no tenant system's connection.
+    let tenants = TenantIp::new(packet.ends.local).is_ok();
+    let tracked = tenants && matches!(packet.ports.kind, Kind::Plain | Kind::Question | Kind::Answer);
+    let known = learned.connections.find(&packet.ends).filter(|_| tracked);
+    if let Some((connection, was)) = known.filter(|(connection, _)| !begins(connection, packet, toward)) {
+        let state = next_state(&connection, packet, toward);
+        if was == Some(under) {
+            return let_through(Connection { state, ..connection }, connection.rule);
+        }
+        let found = rule(tables, policy, connection.opened, &packet.ends, opened_to(&connection));
+        return match found {
+            Some(Allow { rule, .. }) => let_through(Connection { state, rule, ..connection }, rule),
+            None => Checked { lessons: vec![Lesson::Ended(connection)], ..by(None) },
+        };
+    }
+    let Some(allow) = rule(tables, policy, toward, &packet.ends, packet.ports.number) else {
+        return by(None);
+    };
+    let logged = allow.log.then_some(PuntReason::Allowed(allow.rule, toward));
+    if !tracked || packet.ports.kind == Kind::Answer {
+        return Checked { logged, ..by(Some(allow.rule)) };
+    }
+    let Ends { vni, local, remote, protocol, local_port, remote_port } = packet.ends;
+    let closing = protocol == TCP && packet.ports.flags & (FIN | RST) != 0;
+    let connection = Connection {
+        vni,
+        local,
+        remote,
+        protocol,
+        local_port,
+        remote_port,
+        opened: toward,
+        state: if closing { State::Closing } else { State::Opening },
+        rule: allow.rule,
+        idle: Duration::ZERO,
+    };
+    Checked { logged, ..let_through(connection, allow.rule) }
+}
+
+/// What the policy of a VAP makes of its copy of a frame for many: by its rules alone, nothing is remembered.
+pub(super) fn check_copy(tables: &Tables, vap: &Vap, frame: &[u8]) -> Checked {
+    let Some(policy) = vap.policy else { return Checked::default() };
+    let packet = match read(vap.vni, frame, Toward::In) {
+        Ok(packet) if !packet.is_later() => packet,
+        Err(true) => return Checked::default(),
+        _ => return refused(policy, Toward::In),
+    };
+    match rule(tables, policy, Toward::In, &packet.ends, packet.ports.number) {
+        Some(allow) => Checked { rule: Some(allow.rule), ..Checked::default() },
+        None => refused(policy, Toward::In),
+    }
+}
