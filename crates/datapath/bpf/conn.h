@@ -23,8 +23,9 @@
 #define KIND_ANSWER 2	/* to one */
 #define KIND_ERROR 3	/* of ICMP, about another packet */
 #define KIND_ALONE 4	/* of ICMP, that nothing belongs to */
-#define KIND_EXEMPT 5	/* Neighbor Discovery and MLD, which have checks of their own */
-#define KIND_UNREADABLE 6
+#define KIND_EXEMPT 5	/* Neighbor Discovery, which has checks of its own */
+#define KIND_MEMBERSHIP 6 /* IGMP and MLD, likewise if it is for a group, as all of it is */
+#define KIND_UNREADABLE 7
 
 /* A packet's ports, as one register: an ICMP question goes from the port of its identifier to that of its type and
  * code, its answer back, so that whoever asks has a connection. The number is what rules call it. */
@@ -73,7 +74,9 @@ __noinline __u64 read_ports(struct __sk_buff *skb, __u32 off, __u32 proto, __u32
 		number = b[0] << 8 | b[1];
 		if (is_icmp_error(b[0], v4))
 			return as_ports(KIND_ERROR, 0, number, 0, 0);
-		if (!v4 && ((b[0] >= 130 && b[0] <= 137) || b[0] == 143))
+		if (!v4 && ((b[0] >= 130 && b[0] <= 132) || b[0] == 143))
+			return as_ports(KIND_MEMBERSHIP, 0, number, 0, 0);
+		if (!v4 && b[0] >= 133 && b[0] <= 137)
 			return as_ports(KIND_EXEMPT, 0, number, 0, 0);
 		question = icmp_question(b[0], v4);
 		if (!question)
@@ -82,6 +85,8 @@ __noinline __u64 read_ports(struct __sk_buff *skb, __u32 off, __u32 proto, __u32
 			return as_ports(KIND_QUESTION, 0, number, b[4] << 8 | b[5], number);
 		return as_ports(KIND_ANSWER, 0, number, question << 8 | b[1], b[4] << 8 | b[5]);
 	}
+	if (v4 && proto == IPPROTO_IGMP)
+		return as_ports(KIND_MEMBERSHIP, 0, 0, 0, 0);
 	if (proto != IPPROTO_TCP && proto != IPPROTO_UDP && proto != IPPROTO_SCTP && proto != IPPROTO_DCCP &&
 	    proto != IPPROTO_UDPLITE)
 		return 0;

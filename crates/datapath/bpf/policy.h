@@ -110,8 +110,8 @@ __noinline int read_packet(struct __sk_buff *skb, struct weft_conn_key *key, str
 {
 	/* What is shorter is no whole ARP or IP packet. */
 	struct eth *eth = head(skb, ETH_LEN + sizeof(struct iphdr));
+	struct ipv6hdr *six;
 	struct iphdr *ip;
-	__u8 six[8];
 
 	if (!eth || !key || !l4)
 		return READ_REFUSED;
@@ -126,8 +126,6 @@ __noinline int read_packet(struct __sk_buff *skb, struct weft_conn_key *key, str
 		ip = (void *)(eth + 1);
 		if (ip->version != 4 || ip->ihl < 5)
 			return READ_REFUSED;
-		if (ip->protocol == IPPROTO_IGMP)
-			return READ_EXEMPT;
 		ip_from_v4(&key->local, toward == WEFT_OUT ? ip->saddr : ip->daddr);
 		ip_from_v4(&key->remote, toward == WEFT_OUT ? ip->daddr : ip->saddr);
 		l4->v4 = 1;
@@ -138,13 +136,19 @@ __noinline int read_packet(struct __sk_buff *skb, struct weft_conn_key *key, str
 		l4->id = ip->id;
 		l4->end = packet_end(skb, bpf_ntohs(ip->tot_len), 0);
 	} else if (eth->h_proto == bpf_htons(ETH_P_IPV6)) {
-		if (bpf_skb_load_bytes(skb, ETH_LEN, six, 8) || six[0] >> 4 != 6 ||
-		    bpf_skb_load_bytes(skb, ETH_LEN + (toward == WEFT_OUT ? 8 : 24), &key->local, 16) ||
-		    bpf_skb_load_bytes(skb, ETH_LEN + (toward == WEFT_OUT ? 24 : 8), &key->remote, 16))
+		/* Or clang takes what it read for the first look, and as a number. */
+		asm volatile("" ::: "memory");
+		eth = head(skb, ETH_LEN + sizeof(*six));
+		if (!eth)
 			return READ_REFUSED;
+		six = (void *)(eth + 1);
+		if (six->version != 6)
+			return READ_REFUSED;
+		ip_from_v6(&key->local, toward == WEFT_OUT ? &six->saddr : &six->daddr);
+		ip_from_v6(&key->remote, toward == WEFT_OUT ? &six->daddr : &six->saddr);
 		l4->v4 = 0;
-		l4->end = packet_end(skb, six[4] << 8 | six[5], sizeof(struct ipv6hdr));
-		if (!skip_extensions(skb, six[6], l4->end, l4))
+		l4->end = packet_end(skb, bpf_ntohs(six->payload_len), sizeof(*six));
+		if (!skip_extensions(skb, six->nexthdr, l4->end, l4))
 			return READ_REFUSED;
 	} else {
 		return READ_REFUSED;
@@ -294,11 +298,18 @@ static __always_inline bool is_tenants(const struct weft_ip *ip)
 	       (ip->w[0] & bpf_htonl(0xff000000)) != bpf_htonl(0xff000000);
 }
 
-static __always_inline bool is_dhcp_client(__u8 proto, __u64 ports, bool v4, bool out)
+/* Whether a packet has checks of its own. Of DHCP what a client says and is told (RFC 2131, RFC 8415). */
+static __always_inline bool is_exempt(const struct weft_conn_key *key, const struct l4 *l4, __u64 ports, bool out)
 {
-	__u16 client = v4 ? 68 : 546, server = v4 ? 67 : 547;
+	__u16 client = l4->v4 ? 68 : 546, server = l4->v4 ? 67 : 547;
+	const struct weft_ip *dst = out ? &key->remote : &key->local;
 
-	return proto == IPPROTO_UDP && ports_src(ports) == (out ? client : server) &&
+	if (ports_kind(ports) == KIND_EXEMPT)
+		return true;
+	if (ports_kind(ports) == KIND_MEMBERSHIP)
+		return l4->v4 ? (dst->w[3] & bpf_htonl(0xf0000000)) == bpf_htonl(0xe0000000) :
+				(dst->w[0] & bpf_htonl(0xff000000)) == bpf_htonl(0xff000000);
+	return l4->proto == IPPROTO_UDP && ports_src(ports) == (out ? client : server) &&
 	       ports_dst(ports) == (out ? server : client);
 }
 
@@ -381,7 +392,7 @@ __noinline int refuses(struct __sk_buff *skb, struct weft_vap *vap, __u32 ifinde
 		goto out;
 	}
 	ports = read_ports(skb, l4.off, l4.proto, l4.v4, l4.end - l4.off);
-	if (ports_kind(ports) == KIND_EXEMPT || is_dhcp_client(l4.proto, ports, l4.v4, out))
+	if (is_exempt(&key, &l4, ports, out))
 		return 0;
 	if (ports_kind(ports) == KIND_UNREADABLE ||
 	    (l4.proto == IPPROTO_TCP && l4.end - l4.off < TCP_SEEN))
@@ -451,7 +462,7 @@ __noinline __u64 read_copy(struct __sk_buff *skb, __u32 vni)
 	if (read != READ_IP || l4.later)
 		return refused;
 	ports = read_ports(skb, l4.off, l4.proto, l4.v4, l4.end - l4.off);
-	if (ports_kind(ports) == KIND_EXEMPT || is_dhcp_client(l4.proto, ports, l4.v4, false))
+	if (is_exempt(&key, &l4, ports, false))
 		return exempt;
 	if (ports_kind(ports) == KIND_UNREADABLE ||
 	    (l4.proto == IPPROTO_TCP && l4.end - l4.off < TCP_SEEN))

@@ -468,6 +468,58 @@ fn connections_are_taken_along() {
     }
 }
 
+/// After a silence that is long enough for its protocol and state.
+#[test]
+fn what_has_ended_is_as_none() {
+    let mut pair = Pair::new(VETH);
+    pair.set(
+        0,
+        policy(1, 1),
+        &[Op::SetRule(key(1, Toward::In, 250, Ports::ALL), Allow { rule: 1, log: false })],
+    );
+    let [here, there] = [0, 1].map(|i| ip(i, false));
+    let of = BTreeSet::from([weft_model::TenantIp::new(here).unwrap()]);
+    let states = [ConnectionState::Opening, ConnectionState::Established, ConnectionState::Closing];
+    for (protocol, state, kept) in
+        [(6, 0, 60), (6, 2, 30), (17, 0, 60), (17, 1, 180), (47, 0, 120), (47, 1, 120), (1, 0, 30)]
+    {
+        let number = if protocol == 1 { 8 << 8 } else { 80 };
+        let (local_port, remote_port) = if protocol == 47 { (0, 0) } else { (9, number) };
+        for (idle, end) in [(kept - 20, End::Arrived), (kept + 1, End::In)] {
+            let connection = Connection {
+                vni: vni(7001),
+                local: here,
+                remote: there,
+                protocol,
+                local_port,
+                remote_port,
+                opened: Toward::Out,
+                state: states[state],
+                rule: 1,
+                idle: std::time::Duration::from_secs(idle),
+            };
+            pair.lab.nves[0].with(|k| k.set_connections(&[connection]).unwrap());
+            assert_eq!(pair.connections(0).len(), usize::from(end == End::Arrived));
+            // Under another policy it would be looked up again: this one has let it through.
+            pair.lab.nves[0].apply(&[allow(
+                1,
+                Toward::Out,
+                protocol,
+                if protocol == 47 { 0 } else { number },
+                1,
+            )]);
+            let frame = match protocol {
+                6 => segment(1, false, 80, 9, ACK),
+                17 => datagram_of(1, false, 80, 9),
+                1 => echo(1, false, 0, 9),
+                other => packet(1, false, other, &[0; 26]),
+            };
+            assert_eq!(pair.send(1, &frame), end, "{connection:?}");
+            pair.lab.nves[0].with(|k| k.remove_connections(vni(7001), &of).unwrap());
+        }
+    }
+}
+
 #[test]
 fn what_does_not_fit_makes_room() {
     let mut pair = Pair::new(VETH);

@@ -147,3 +147,30 @@ impl Kernel {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_end_when_the_header_says_so() {
+        let header = include_str!("../../bpf/abi.h");
+        let of = |name: &str| {
+            let line = header.lines().find(|line| line.starts_with(&format!("#define {name} "))).unwrap();
+            line.rsplit(' ').next().unwrap().trim_end_matches("ULL").parse::<u64>().unwrap()
+        };
+        use ConnectionState as State;
+        for state in [State::Opening, State::Answered] {
+            assert_eq!(kept(TCP, state), of("WEFT_TCP_OPENING"));
+        }
+        for state in [State::Established, State::EndedHere, State::EndedThere] {
+            assert_eq!(kept(TCP, state), of("WEFT_TCP_ESTABLISHED"));
+        }
+        assert_eq!(kept(TCP, State::Closing), of("WEFT_TCP_CLOSING"));
+        assert_eq!(kept(UDP, State::Opening), of("WEFT_UDP_OPENING"));
+        assert_eq!(kept(UDP, State::Established), of("WEFT_UDP_ESTABLISHED"));
+        assert_eq!([ICMP, ICMPV6].map(|p| kept(p, State::Established)), [of("WEFT_ICMP_KEPT"); 2]);
+        assert_eq!(kept(47, State::Opening), of("WEFT_OTHER_KEPT"));
+        assert_eq!(crate::RULE_COUNTERS, u32::try_from(of("WEFT_RULE_COUNTERS")).unwrap());
+    }
+}

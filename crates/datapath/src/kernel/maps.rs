@@ -5,7 +5,7 @@ use super::abi::{
     GroupValue, HeardValue, HotValue, Indexed, Ip, LearnedValue, LocationValue, Match, NeighbourValue,
     OfClass, PeerValue, RuleValue, ScopedIp, SettingsValue, VapValue, VnMac, VnValue,
 };
-use super::{Limits, sys, trie::Trie};
+use super::{Limits, sizes, sys, trie::Trie};
 use crate::{DatapathError, RULE_COUNTERS};
 use aya::maps::{
     Array, HashMap, IterableMap as _, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues,
@@ -266,20 +266,32 @@ impl Maps {
 
     /// What each rule's counter says, of those that are not zero.
     pub(super) fn rule_hits(&self) -> Result<Vec<(u32, CountValue)>, DatapathError> {
-        let mut found = Vec::new();
-        for rule in 0..RULE_COUNTERS {
-            let values =
-                self.rule_hits.get(&rule, 0).map_err(|e| map_failed("rule_hits", RULE_COUNTERS, e))?;
-            let mut sum = CountValue::default();
-            for value in values.iter() {
-                sum.packets += value.packets;
-                sum.bytes += value.bytes;
+        let failed = |e| sys::refused("read map rule_hits", e);
+        let processors = sizes::possible_processors().map_err(failed)?;
+        let (entry, room) = (size_of::<CountValue>() * processors, AT_ONCE as usize);
+        let (mut keys, mut values) = (vec![0; 4 * room], vec![0; entry * room]);
+        let (mut walk, mut found, mut rule) = (sys::Walk::default(), Vec::new(), 0);
+        loop {
+            let fd = self.rule_hits.map().fd();
+            let (read, more) =
+                sys::next_entries(fd.as_fd(), &mut walk, &mut keys, &mut values, AT_ONCE).map_err(failed)?;
+            for values in values.chunks_exact(entry).take(usize::try_from(read).unwrap_or(0)) {
+                let mut sum = CountValue::default();
+                for value in values.as_chunks::<{ size_of::<CountValue>() }>().0 {
+                    let [packets, bytes] =
+                        [0, 8].map(|at| value[at..].first_chunk().copied().map_or(0, u64::from_ne_bytes));
+                    sum.packets += packets;
+                    sum.bytes += bytes;
+                }
+                if sum.packets != 0 {
+                    found.push((rule, sum));
+                }
+                rule += 1;
             }
-            if sum.packets != 0 {
-                found.push((rule, sum));
+            if !more {
+                return Ok(found);
             }
         }
-        Ok(found)
     }
 
     /// Zeroes a rule's counter.

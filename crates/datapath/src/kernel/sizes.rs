@@ -82,7 +82,7 @@ fn count(fd: &OwnedFd, (key_size, value_size): (usize, usize)) -> io::Result<u32
 }
 
 /// Processors that there may be: a per-CPU map gives a value of each.
-fn possible_processors() -> io::Result<usize> {
+pub(super) fn possible_processors() -> io::Result<usize> {
     let text = fs::read_to_string("/sys/devices/system/cpu/possible")?;
     let last = text.trim().rsplit([',', '-']).next().and_then(|last| last.parse::<usize>().ok());
     last.map(|last| last + 1).ok_or_else(|| io::Error::other(format!("possible processors: {}", text.trim())))

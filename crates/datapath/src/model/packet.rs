@@ -31,8 +31,10 @@ pub(super) enum Kind {
     Error(usize),
     /// Of ICMP, that nothing belongs to.
     Alone,
-    /// With checks of its own.
+    /// With checks of its own: Neighbor Discovery.
     Exempt,
+    /// IGMP and MLD, likewise if it is for a group.
+    Membership,
 }
 
 /// A packet's ports: an ICMP question goes from the port of its identifier to that of its type and code, its answer back.
@@ -89,13 +91,17 @@ fn ports(packet: &[u8], off: usize, protocol: u8, v4: bool) -> Option<Ports> {
         let none = Ports { number, ..none };
         return Some(match (v4, kind, question(kind, v4)) {
             (true, 3 | 4 | 11 | 12, _) | (false, 1..=4, _) => Ports { kind: Kind::Error(off + 8), ..none },
-            (false, 130..=137 | 143, _) => Ports { kind: Kind::Exempt, ..none },
+            (false, 130..=132 | 143, _) => Ports { kind: Kind::Membership, ..none },
+            (false, 133..=137, _) => Ports { kind: Kind::Exempt, ..none },
             (_, _, None) => Ports { kind: Kind::Alone, ..none },
             (_, _, Some(Ok(_))) => Ports { src: id, dst: number, kind: Kind::Question, ..none },
             (_, _, Some(Err(asked))) => {
                 Ports { src: u16::from_be_bytes([asked, code]), dst: id, kind: Kind::Answer, ..none }
             }
         });
+    }
+    if v4 && protocol == IGMP {
+        return Some(Ports { kind: Kind::Membership, ..none });
     }
     if protocol != TCP && protocol != UDP && !WITH_PORTS.contains(&protocol) {
         return Some(none);
@@ -130,9 +136,6 @@ pub(super) fn read(vni: Vni, frame: &[u8], toward: Toward) -> Result<Read, bool>
             if header[0] >> 4 != 4 || header[0] & 15 < 5 {
                 return Err(false);
             }
-            if header[9] == IGMP {
-                return Err(true);
-            }
             let off = ETH + usize::from(header[0] & 15) * 4;
             let word = u16::from_be_bytes([header[6], header[7]]);
             let id = u32::from(u16::from_be_bytes([header[4], header[5]]));
@@ -165,7 +168,8 @@ pub(super) fn read(vni: Vni, frame: &[u8], toward: Toward) -> Result<Read, bool>
         return Ok(Read { ends, ports: none, v4, fragment });
     }
     let ports = ports(packet, off, protocol, v4).ok_or_else(refused)?;
-    if ports.kind == Kind::Exempt || is_dhcp_client(protocol, &ports, v4, toward) {
+    let membership = ports.kind == Kind::Membership && dst.is_multicast();
+    if ports.kind == Kind::Exempt || membership || is_dhcp_client(protocol, &ports, v4, toward) {
         return Err(true);
     }
     if protocol == TCP && end - off < TCP_SEEN {

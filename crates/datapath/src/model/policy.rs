@@ -201,3 +201,78 @@ pub(super) fn check_copy(tables: &Tables, vap: &Vap, frame: &[u8]) -> Checked {
         None => refused(policy, Toward::In),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        Allow, ClassId, Datapath as _, IfIndex, Ingress, Location, Model, Op, Path, Policy, PolicyId, Ports,
+        Reason, RuleKey, Toward, Vap, VapKind,
+    };
+    use weft_model::{MacAddr, Time, TsMac, Vni};
+
+    /// A segment or datagram from tenant system `from` to the other one of 1 and 2.
+    fn frame(from: u8, protocol: u8, (src, dst): (u16, u16), flags: u8) -> Vec<u8> {
+        let mut f =
+            [&[2, 0, 0, 0, 0, 3 - from][..], &[2, 0, 0, 0, 0, from], &[8, 0, 0x45, 0, 0, 40]].concat();
+        f.extend([0, 0, 0, 0, 64, protocol, 0, 0, 10, 0, 0, from, 10, 0, 0, 3 - from]);
+        f.extend([src.to_be_bytes(), dst.to_be_bytes()].concat());
+        f.extend([0; 9]);
+        f.extend([flags, 0, 0, 0, 0, 0, 0]);
+        f
+    }
+
+    #[test]
+    fn a_connection_that_has_ended_is_as_none() {
+        let vni = Vni::new(7001).unwrap();
+        let ts = |n| TsMac::new(MacAddr([2, 0, 0, 0, 0, n])).unwrap();
+        let mut model = Model::new();
+        let id = PolicyId::new(1).unwrap();
+        for n in 1..3 {
+            let policy = (n == 1).then_some(Policy { id, generation: 1, log_refused: false });
+            let vap = Vap {
+                vni,
+                mac: ts(n),
+                ips: [format!("10.0.0.{n}").parse().unwrap()].into(),
+                kind: VapKind::Veth,
+                path: Path::Direct,
+                mtu: 1450,
+                activated: true,
+                policy,
+            };
+            let at = IfIndex(n.into());
+            model.apply(&Op::SetVap(at, vap)).unwrap();
+            model.apply(&Op::SetLocation(vni, ts(n).get(), Location::Local(at))).unwrap();
+        }
+        let out = |protocol| RuleKey {
+            policy: id,
+            toward: Toward::Out,
+            class: ClassId::ANYBODY,
+            protocol: Some(protocol),
+            ports: Ports::ALL,
+        };
+        for protocol in [6, 17, 47] {
+            model.apply(&Op::SetRule(out(protocol), Allow { rule: 1, log: false })).unwrap();
+        }
+        let mut now = 0;
+        let mut send = |after: u64, from: u8, protocol: u8, flags: u8| {
+            now += after;
+            let ports = if from == 1 { (9, 80) } else { (80, 9) };
+            let verdict = model.receive(
+                Time::from_secs(now),
+                Ingress::Vap(IfIndex(from.into())),
+                &frame(from, protocol, ports, flags),
+            );
+            verdict.reason == Some(Reason::Local)
+        };
+        assert!(!send(0, 2, 17, 0));
+        assert!(send(0, 1, 17, 0) && send(59, 2, 17, 0) && send(179, 2, 17, 0) && !send(180, 2, 17, 0));
+        assert!(send(0, 1, 17, 0) && !send(60, 2, 17, 0));
+        assert!(send(0, 1, 47, 0) && send(119, 2, 47, 0) && !send(120, 2, 47, 0));
+        assert!(send(0, 1, 6, 2) && !send(60, 2, 6, 0x12));
+        assert!(send(0, 1, 6, 2) && send(0, 2, 6, 0x12) && !send(60, 2, 6, 0x12));
+        assert!(send(0, 1, 6, 2) && send(0, 2, 6, 0x12) && send(0, 1, 6, 0x10) && send(86_399, 2, 6, 0x10));
+        assert!(
+            send(0, 2, 6, 0x11) && send(86_399, 1, 6, 0x11) && send(29, 2, 6, 0x10) && !send(30, 2, 6, 0x10)
+        );
+    }
+}
