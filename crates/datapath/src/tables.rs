@@ -368,6 +368,7 @@ mod tests {
                 path: Path::Direct,
                 mtu: 1450,
                 activated: true,
+                previous: None,
                 policy,
             };
             Tables {

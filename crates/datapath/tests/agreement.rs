@@ -18,9 +18,9 @@ use std::{
     num::NonZeroU32,
 };
 use weft_datapath::{
-    Action, Away, Config, Connection, Datapath as _, DatapathError, Did, IfIndex, Ingress, Kernel, Learned, Lesson,
-    Location, Neighbour, Path, Peer, Punt, PuntReason, Punts, Reason, Receivers, Tables, Vap, VapKind,
-    Verdict, Vn, decide, echo,
+    Action, Away, Config, Connection, Datapath as _, DatapathError, Did, IfIndex, Ingress, Kernel, Learned,
+    Lesson, Location, Neighbour, Path, Peer, Punt, PuntReason, Punts, Reason, Receivers, Tables, Vap,
+    VapKind, Verdict, Vn, decide, echo,
 };
 use weft_model::{
     Bum, Epoch, GroupIp, Learning, MacAddr, Miss, Rloc, Storm, TenantIp, Time, TsMac, Vni, Wanted,
@@ -795,7 +795,7 @@ fn programs_and_model_agree() {
 #[test]
 fn every_decision_is_compared() {
     with_bench("decide", |bench| {
-        let seen = agree(bench, 1_500, TestRng::from_seed(RngAlgorithm::ChaCha, &[8; 32]));
+        let seen = agree(bench, 4_000, TestRng::from_seed(RngAlgorithm::ChaCha, &[8; 32]));
         println!("{seen:#?}");
         let answers = ["Answered", "TooBig", "Echoed"]
             .into_iter()

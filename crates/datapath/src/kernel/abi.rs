@@ -1,7 +1,9 @@
 //! The structures of `bpf/abi.h`, octet for octet, and what they mean in the tables' terms.
 
 use super::policy::policy_of;
-use crate::{Away, Direction, IfIndex, Location, Neighbour, Path, Peer, PuntReason, Reason, Toward, Vap, VapKind};
+use crate::{
+    Away, Direction, IfIndex, Location, Neighbour, Path, Peer, PuntReason, Reason, Toward, Vap, VapKind,
+};
 use core::{
     net::{IpAddr, Ipv6Addr},
     num::NonZeroU32,

@@ -1,9 +1,9 @@
 //! The maps, typed, and the check that pinned ones are what this program means.
 
 use super::abi::{
-    AwayValue, ConfigValue, ConnCounts, ConnKey, ConnValue, CountKey, CountValue, FRAGMENT_KEY, FRAGMENT_VALUE,
-    GroupValue, HeardValue, HotValue, Indexed, Ip, LearnedValue, LocationValue, Match, NeighbourValue,
-    OfClass, PeerValue, RuleValue, ScopedIp, SettingsValue, VapValue, VnMac, VnValue,
+    AwayValue, ConfigValue, ConnCounts, ConnKey, ConnValue, CountKey, CountValue, FRAGMENT_KEY,
+    FRAGMENT_VALUE, GroupValue, HeardValue, HotValue, Indexed, Ip, LearnedValue, LocationValue, Match,
+    NeighbourValue, OfClass, PeerValue, RuleValue, ScopedIp, SettingsValue, VapValue, VnMac, VnValue,
 };
 use super::{Limits, sizes, sys, trie::Trie};
 use crate::{DatapathError, RULE_COUNTERS};

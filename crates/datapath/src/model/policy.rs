@@ -237,6 +237,7 @@ mod tests {
                 path: Path::Direct,
                 mtu: 1450,
                 activated: true,
+                previous: None,
                 policy,
             };
             let at = IfIndex(n.into());

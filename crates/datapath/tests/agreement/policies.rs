@@ -135,6 +135,7 @@ fn hosts(d: &mut Dice, bench: &Bench) -> Tables {
             path: Path::Direct,
             mtu: 1450,
             activated: true,
+            previous: None,
             policy: None,
         };
         t.fdb.insert((vap.vni, vap.mac.get()), Location::Local(*device));
