@@ -241,7 +241,8 @@ pub struct Allow {
 pub struct Policy {
     /// Which rules.
     pub id: PolicyId,
-    /// Connections that were let through under another generation are looked up again by their next packet.
+    /// Connections that were let through under another generation are looked up again by their next packet. To be
+    /// given last, when rules and classes are as they are to be: what is let through by it is not looked at again.
     pub generation: u32,
     /// Whether the agent is told of what is refused.
     pub log_refused: bool,

@@ -1,7 +1,7 @@
 //! The tables of the data plane, as their owner intends them and as the kernel is observed to
 //! hold them: one type for both, so that a reconciler can subtract one from the other.
 
-use crate::{Allow, ClassId, Policy, Prefix, RuleKey};
+use crate::{Allow, ClassId, Policy, PolicyId, Prefix, RuleKey};
 use core::{net::IpAddr, num::NonZeroU32};
 use std::collections::{BTreeMap, BTreeSet};
 use weft_model::{Bum, Epoch, Learning, MacAddr, Miss, Rloc, Storm, TenantIp, TsMac, Vni, Wanted};
@@ -274,7 +274,8 @@ impl Tables {
 
     /// The changes that turn `observed` into `self`, removals first, so that a device or address
     /// that changed hands is never in two places. Nothing that is right already is touched. What a policy allows is
-    /// added before the VAPs that have it, and removed after.
+    /// there before a VAP has it, and goes after the last has it no more; but what a policy that is kept allows no more
+    /// goes before its VAPs' generation changes, or connections would be found allowed under that once and for all.
     #[must_use]
     pub fn diff(&self, observed: &Self) -> Vec<Op> {
         let mut ops = Vec::new();
@@ -314,6 +315,12 @@ impl Tables {
         ops.extend(changed.map(|((v, p), c)| Op::SetClass(*v, *p, *c)));
         let changed = self.rules.iter().filter(|(k, v)| observed.rules.get(*k) != Some(*v));
         ops.extend(changed.map(|(k, a)| Op::SetRule(*k, *a)));
+        let gone = |key: &&_| !self.classes.contains_key(*key);
+        ops.extend(observed.classes.keys().filter(gone).map(|(v, p)| Op::RemoveClass(*v, *p)));
+        let kept: BTreeSet<PolicyId> = self.vaps.values().filter_map(|vap| Some(vap.policy?.id)).collect();
+        let gone = observed.rules.keys().filter(|key| !self.rules.contains_key(*key));
+        let (of_kept, of_others): (Vec<&RuleKey>, Vec<_>) = gone.partition(|key| kept.contains(&key.policy));
+        ops.extend(of_kept.into_iter().map(|key| Op::RemoveRule(*key)));
         let changed = self.vaps.iter().filter(|(k, v)| observed.vaps.get(*k) != Some(*v));
         ops.extend(changed.map(|(k, v)| Op::SetVap(*k, v.clone())));
         let changed = self.fdb.iter().filter(|(k, v)| observed.fdb.get(*k) != Some(*v));
@@ -322,10 +329,7 @@ impl Tables {
         ops.extend(changed.map(|((v, m), a)| Op::SetAway(*v, *m, *a)));
         let changed = self.neighbours.iter().filter(|(k, v)| observed.neighbours.get(*k) != Some(*v));
         ops.extend(changed.map(|((v, i), n)| Op::SetNeighbour(*v, *i, *n)));
-        let gone = |key: &&_| !self.rules.contains_key(*key);
-        ops.extend(observed.rules.keys().filter(gone).map(|k| Op::RemoveRule(*k)));
-        let gone = |key: &&_| !self.classes.contains_key(*key);
-        ops.extend(observed.classes.keys().filter(gone).map(|(v, p)| Op::RemoveClass(*v, *p)));
+        ops.extend(of_others.into_iter().map(|key| Op::RemoveRule(*key)));
         ops
     }
 }
@@ -333,7 +337,7 @@ impl Tables {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{PolicyId, Ports, Toward};
+    use crate::{Ports, Toward};
 
     #[test]
     fn nobody_is_without_his_group_in_between() {
@@ -378,22 +382,29 @@ mod tests {
                 ..Tables::default()
             }
         };
+        let kind = |op: &Op| match op {
+            Op::SetClass(..) => "class",
+            Op::SetRule(..) => "rule",
+            Op::SetVap(..) => "VAP",
+            Op::RemoveRule(..) => "no rule",
+            Op::RemoveClass(..) => "no class",
+            other => panic!("{other:?}"),
+        };
+        let kinds = |from: &Tables, to: &Tables| {
+            let (mut tables, ops) = (from.clone(), to.diff(from));
+            ops.iter().for_each(|op| tables.apply(op));
+            assert_eq!(&tables, to);
+            ops.iter().map(kind).collect::<Vec<_>>()
+        };
         let (old, new) = (of(1, "10.0.0.1"), of(2, "10.0.0.2"));
-        let ops = new.diff(&old);
-        let kinds: Vec<u8> = ops
-            .iter()
-            .map(|op| match op {
-                Op::SetClass(..) => 0,
-                Op::SetRule(..) => 1,
-                Op::SetVap(..) => 2,
-                Op::RemoveRule(..) => 3,
-                Op::RemoveClass(..) => 4,
-                other => panic!("{other:?}"),
-            })
-            .collect();
-        assert_eq!(kinds, [0, 1, 2, 3, 4]);
-        let mut tables = old;
-        ops.iter().for_each(|op| tables.apply(op));
-        assert_eq!(tables, new);
+        assert_eq!(kinds(&old, &new), ["class", "rule", "no class", "VAP", "no rule"]);
+        // The same policy, of which a rule has gone.
+        let mut less = old.clone();
+        less.rules.clear();
+        for vap in less.vaps.values_mut() {
+            vap.policy = vap.policy.map(|policy| Policy { generation: 9, ..policy });
+        }
+        assert_eq!(kinds(&old, &less), ["no rule", "VAP"]);
+        assert_eq!(kinds(&less, &old), ["rule", "VAP"]);
     }
 }
