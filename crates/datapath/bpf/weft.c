@@ -27,6 +27,7 @@
 #include "answer.h"
 #include "tunnel.h"
 #include "conn.h"
+#include "rules.h"
 #include "policy.h"
 #include "groups.h"
 #include "members.h"

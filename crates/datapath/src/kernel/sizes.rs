@@ -21,8 +21,8 @@ pub struct TableSize {
     pub bytes: u64,
 }
 
-/// Map types that hold what was put in and no more: hash, per-CPU hash, LRU hash, per-CPU LRU hash.
-const COUNTED: [u32; 4] = [1, 5, 9, 10];
+/// Map types that hold what was put in and no more: hash, per-CPU hash, LRU hash, per-CPU LRU hash, longest prefix.
+const COUNTED: [u32; 5] = [1, 5, 9, 10, 11];
 /// Of them those with a value for each processor.
 const PER_CPU: [u32; 2] = [5, 10];
 

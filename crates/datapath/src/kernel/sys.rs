@@ -95,14 +95,15 @@ struct Batch {
     flags: u64,
 }
 
-/// Where a walk over a hash map is.
+/// Where a walk over a map is.
 #[derive(Default)]
 pub(super) struct Walk {
-    position: u32,
+    /// Of a hash map a bucket, of another the last key.
+    position: [u32; 16],
     begun: bool,
 }
 
-/// Reads the next entries of a hash map; how many, and whether there are more behind. `keys` and `values` are of
+/// Reads the next entries of a map whose keys have 64 octets at most, or of any hash map; how many, and whether there are more behind. `keys` and `values` are of
 /// the map's sizes times as many entries as may be read. `ENOSPC` when one bucket holds more than that.
 pub(super) fn next_entries(
     map: BorrowedFd<'_>,

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
 pub mod frames;
+pub mod pair;
 pub mod tap;
 
 use std::{

@@ -1,0 +1,249 @@
+//! Connections that policies have let through, with real frames: followed, cut, picked up, taken along, forgotten.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test fails by panicking")]
+
+mod common;
+
+use common::{
+    How,
+    frames::*,
+    pair::{
+        ACK, End, FIN, MACS, Pair, RST, SYN, VETH, allow, datagram_of, echo, ip, key, let_names_through,
+        packet, policy, segment,
+    },
+    vni,
+};
+use std::{collections::BTreeSet, net::IpAddr};
+use weft_datapath::{Allow, Connection, ConnectionState, Datapath as _, Op, Path, Ports, Reason, Toward};
+use weft_model::TenantIp;
+
+fn fragment_of(i: usize, v6: bool, id: u8, offset: u16, more: bool) -> Vec<u8> {
+    let payload = if offset == 0 { udp(1000, 53, &[7; 24]) } else { vec![7; 32] };
+    match (ip(i, v6), ip(1 - i, v6)) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let mut packet = ipv4(from, to, 17, 0, (offset / 8) | if more { 0x2000 } else { 0 }, &payload);
+            packet[5] = id;
+            packet[10..12].fill(0);
+            let check = sum(&[&packet[..20]]).to_be_bytes();
+            packet[10..12].copy_from_slice(&check);
+            eth(MACS[1 - i], MACS[i], 0x0800, &packet)
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            let word = (offset | u16::from(more)).to_be_bytes();
+            let header = [&[17, 0][..], &word, &[0, 0, 0, id]].concat();
+            eth(MACS[1 - i], MACS[i], 0x86dd, &ipv6(from, to, 44, 64, 0, &[header, payload].concat()))
+        }
+        _ => panic!(),
+    }
+}
+
+#[test]
+fn fragments_follow_the_first() {
+    for how in [VETH, How { path: Path::Device, ..VETH }] {
+        let mut pair = Pair::new(how);
+        let_names_through(&mut pair);
+        for v6 in [false, true] {
+            assert_eq!(pair.send(0, &fragment_of(0, v6, 1, 32, false)), End::Out, "before the first one");
+            assert_eq!(pair.send(0, &fragment_of(0, v6, 1, 0, true)), End::Arrived);
+            assert_eq!(pair.send(0, &fragment_of(0, v6, 1, 32, true)), End::Arrived);
+            assert_eq!(pair.send(0, &fragment_of(0, v6, 1, 64, false)), End::Arrived);
+            assert_eq!(pair.send(0, &fragment_of(0, v6, 2, 32, false)), End::Out, "of another packet");
+            assert_eq!(pair.send(1, &fragment_of(1, v6, 1, 32, false)), End::Out, "of another way");
+            pair.set(0, policy(1, 2), &[]);
+            assert_eq!(
+                pair.send(0, &fragment_of(0, v6, 1, 64, false)),
+                End::Out,
+                "let through by another one"
+            );
+            pair.set(0, policy(1, 1), &[]);
+        }
+    }
+}
+
+#[test]
+fn another_policy_cuts_and_keeps() {
+    let mut pair = Pair::new(VETH);
+    let_names_through(&mut pair);
+    let web = key(1, Toward::Out, 6, Ports::one(80));
+    for v6 in [false, true] {
+        let handshake = [(0, SYN), (1, SYN | ACK), (0, ACK)];
+        let mut generation = 1;
+        for (from_here, allowed) in [(true, true), (true, false), (false, true), (false, false)] {
+            for (i, flags) in handshake {
+                let (src, dst) = if i == 0 { (1000, 80) } else { (80, 1000) };
+                assert_eq!(pair.send(i, &segment(i, v6, src, dst, flags)), End::Arrived);
+            }
+            let established = |opened| Some((opened, ConnectionState::Established));
+            assert_eq!(pair.state(0), established(Toward::Out));
+            assert_eq!(pair.state(1), established(Toward::In));
+            generation += 1;
+            let rule = if allowed { allow(1, Toward::Out, 6, 80, 12) } else { Op::RemoveRule(web) };
+            pair.set(0, policy(1, generation), &[rule]);
+            let next = if from_here { segment(0, v6, 1000, 80, ACK) } else { segment(1, v6, 80, 1000, ACK) };
+            let end = pair.send(usize::from(!from_here), &next);
+            match (allowed, from_here) {
+                (true, _) => assert_eq!(end, End::Arrived),
+                (false, true) => assert_eq!(end, End::Out),
+                (false, false) => assert_eq!(end, End::In),
+            }
+            assert_eq!(pair.state(0), if allowed { established(Toward::Out) } else { None });
+            if !allowed {
+                assert_eq!(pair.send(0, &segment(0, v6, 1000, 80, ACK)), End::Out, "it is cut");
+            }
+            pair.set(0, policy(1, generation), &[allow(1, Toward::Out, 6, 80, 11)]);
+        }
+        pair.forget(v6);
+    }
+}
+
+#[test]
+fn tcp_is_followed_and_picked_up() {
+    let mut pair = Pair::new(VETH);
+    let_names_through(&mut pair);
+    for v6 in [false, true] {
+        let here = |flags| segment(0, v6, 2000, 80, flags);
+        let there = |flags| segment(1, v6, 80, 2000, flags);
+        // In the middle of a stream, by whoever may begin one.
+        assert_eq!(pair.send(1, &there(ACK)), End::Out);
+        assert_eq!(pair.send(0, &here(ACK)), End::Arrived);
+        assert_eq!(pair.state(0), Some((Toward::Out, ConnectionState::Opening)));
+        assert_eq!(pair.send(1, &there(ACK)), End::Arrived);
+        assert_eq!(pair.state(0), Some((Toward::Out, ConnectionState::Established)));
+        // Nobody opens one the other way round.
+        assert_eq!(pair.send(1, &there(SYN)), End::Out);
+        assert_eq!(pair.send(1, &there(FIN | ACK)), End::Arrived);
+        assert_eq!(pair.state(0), Some((Toward::Out, ConnectionState::EndedThere)));
+        assert_eq!(pair.state(1), Some((Toward::In, ConnectionState::EndedHere)));
+        assert_eq!(pair.send(0, &here(ACK)), End::Arrived);
+        assert_eq!(pair.send(0, &here(FIN | ACK)), End::Arrived);
+        assert_eq!(pair.state(0), Some((Toward::Out, ConnectionState::Closing)));
+        assert_eq!(pair.send(1, &there(ACK)), End::Arrived);
+        // The same ports once more.
+        assert_eq!(pair.send(0, &here(SYN)), End::Arrived);
+        assert_eq!(pair.state(0), Some((Toward::Out, ConnectionState::Opening)));
+        assert_eq!(pair.send(1, &there(SYN | ACK)), End::Arrived);
+        assert_eq!(pair.state(0), Some((Toward::Out, ConnectionState::Answered)));
+        assert_eq!(pair.send(1, &there(RST)), End::Arrived);
+        assert_eq!(pair.state(0), Some((Toward::Out, ConnectionState::Closing)));
+        // Too short for its flags.
+        let short = packet(0, v6, 6, &[7, 208, 0, 80, 0, 0, 0, 1, 0, 0, 0, 1]);
+        assert_eq!(pair.send(0, &short), End::Out);
+        pair.forget(v6);
+    }
+}
+
+/// Whoever takes a tenant system over takes its connections along; they count if its policy there allows them.
+#[test]
+fn connections_are_taken_along() {
+    let mut pair = Pair::new(VETH);
+    let_names_through(&mut pair);
+    for v6 in [false, true] {
+        let (question, answer) = (datagram_of(0, v6, 1000, 53), datagram_of(1, v6, 53, 1000));
+        let (ask, reply) = if v6 { (128, 129) } else { (8, 0) };
+        let number = u16::from(ask) << 8;
+        pair.lab.nves[0].apply(&[allow(1, Toward::Out, if v6 { 58 } else { 1 }, number, 13)]);
+        pair.lab.nves[1].apply(&[allow(2, Toward::In, if v6 { 58 } else { 1 }, number, 23)]);
+        assert_eq!(pair.send(0, &question), End::Arrived);
+        assert_eq!(pair.send(0, &echo(0, v6, ask, 9)), End::Arrived);
+        let all = pair.connections(0);
+        assert_eq!(all.len(), 2, "{all:?}");
+        let of = BTreeSet::from([TenantIp::new(ip(0, v6)).unwrap()]);
+        let some = pair.lab.nves[0].with(|k| k.connections(vni(7001), Some(&of)).unwrap());
+        assert_eq!(some.len(), 2);
+        pair.lab.nves[0].with(|k| k.remove_connections(vni(7001), &of).unwrap());
+        assert_eq!(pair.send(1, &answer), End::In);
+        assert_eq!(pair.send(1, &echo(1, v6, reply, 9)), End::In);
+        pair.lab.nves[0].with(|k| k.set_connections(&all).unwrap());
+        assert_eq!(pair.connections(0).len(), 2);
+        assert_eq!(pair.send(1, &answer), End::Arrived);
+        assert_eq!(pair.send(1, &echo(1, v6, reply, 9)), End::Arrived);
+        assert_eq!(pair.send(1, &echo(1, v6, reply, 8)), End::Out);
+        // What is here already stays.
+        let now = pair.connections(0);
+        pair.lab.nves[0].with(|k| k.set_connections(&all).unwrap());
+        let states = |all: &[Connection]| all.iter().map(|c| c.state).collect::<Vec<_>>();
+        assert_eq!(states(&pair.connections(0)), states(&now));
+        pair.lab.nves[0].with(|k| k.remove_connections(vni(7001), &of).unwrap());
+        // Nor does a policy that allows no such thing let them in.
+        pair.lab.nves[0].with(|k| k.set_connections(&all).unwrap());
+        pair.set(0, policy(9, 1), &[]);
+        assert_eq!(pair.send(1, &answer), End::In);
+        pair.set(0, policy(1, 1), &[]);
+        let tracked = pair.lab.nves[0].with(|k| k.tracked().unwrap());
+        assert_eq!((tracked.evicted, tracked.capacity), (0, 1024), "{tracked:?}");
+        pair.lab.nves[0].with(|k| k.remove_connections(vni(7001), &of).unwrap());
+    }
+}
+
+/// After a silence that is long enough for its protocol and state.
+#[test]
+fn what_has_ended_is_as_none() {
+    let mut pair = Pair::new(VETH);
+    pair.set(
+        0,
+        policy(1, 1),
+        &[Op::SetRule(key(1, Toward::In, 250, Ports::ALL), Allow { rule: 1, log: false })],
+    );
+    let [here, there] = [0, 1].map(|i| ip(i, false));
+    let of = BTreeSet::from([TenantIp::new(here).unwrap()]);
+    let states = [ConnectionState::Opening, ConnectionState::Established, ConnectionState::Closing];
+    for (protocol, state, kept) in
+        [(6, 0, 60), (6, 2, 30), (17, 0, 60), (17, 1, 180), (47, 0, 120), (47, 1, 120), (1, 0, 30)]
+    {
+        let number = if protocol == 1 { 8 << 8 } else { 80 };
+        let (local_port, remote_port) = if protocol == 47 { (0, 0) } else { (9, number) };
+        for (idle, end) in [(kept - 20, End::Arrived), (kept + 1, End::In)] {
+            let connection = Connection {
+                vni: vni(7001),
+                local: here,
+                remote: there,
+                protocol,
+                local_port,
+                remote_port,
+                opened: Toward::Out,
+                state: states[state],
+                rule: 1,
+                idle: std::time::Duration::from_secs(idle),
+            };
+            pair.lab.nves[0].with(|k| k.set_connections(&[connection]).unwrap());
+            assert_eq!(pair.connections(0).len(), usize::from(end == End::Arrived));
+            // Under another policy it would be looked up again: this one has let it through.
+            pair.lab.nves[0].apply(&[allow(
+                1,
+                Toward::Out,
+                protocol,
+                if protocol == 47 { 0 } else { number },
+                1,
+            )]);
+            let frame = match protocol {
+                6 => segment(1, false, 80, 9, ACK),
+                17 => datagram_of(1, false, 80, 9),
+                1 => echo(1, false, 0, 9),
+                other => packet(1, false, other, &[0; 26]),
+            };
+            assert_eq!(pair.send(1, &frame), end, "{connection:?}");
+            pair.lab.nves[0].with(|k| k.remove_connections(vni(7001), &of).unwrap());
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_makes_room() {
+    let mut pair = Pair::new(VETH);
+    pair.set(
+        0,
+        policy(1, 1),
+        &[Op::SetRule(key(1, Toward::Out, 17, Ports::ALL), Allow { rule: 5, log: false })],
+    );
+    for port in 1..=3_000 {
+        pair.wires[0].send(&datagram_of(0, port % 2 == 0, 1_000 + port, 9));
+        pair.keep_up(port, Reason::Encapsulated, 0);
+    }
+    let tracked = pair.lab.nves[0].with(|k| k.tracked().unwrap());
+    assert!(tracked.entries <= 1_024 && tracked.entries > 256, "{tracked:?}");
+    assert_eq!(tracked.entries + tracked.evicted, 3_000, "{tracked:?}");
+    assert_eq!(pair.lab.nves[0].with(|k| k.rule_counters().unwrap())[0].1, 3_000);
+    let of = BTreeSet::from([false, true].map(|v6| TenantIp::new(ip(0, v6)).unwrap()));
+    pair.lab.nves[0].with(|k| k.remove_connections(vni(7001), &of).unwrap());
+    let after = pair.lab.nves[0].with(|k| k.tracked().unwrap());
+    assert_eq!((after.entries, after.evicted), (0, tracked.evicted));
+}
