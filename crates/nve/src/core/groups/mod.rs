@@ -240,7 +240,8 @@ impl Core {
 
     /// Takes over who the data plane was observed to hold as receivers: VAPs until they have had time to say
     /// otherwise, members until an Oracle has said who is. Those of all groups first: who gets all stands in every
-    /// entry, whatever he asked for, and will say.
+    /// entry, whatever he asked for, and will say. He may get all only because some group had no entry, so that he is
+    /// asked as one for whom there is room again.
     pub(super) fn adopt_group(&mut self, now: Time, vni: Vni, wanted: Wanted, receivers: &Receivers) {
         if !self.narrows(vni) {
             return;
@@ -252,7 +253,10 @@ impl Core {
                 match wanted {
                     Wanted::Group(group) if !open => self.join(now, vni, group, *vap),
                     Wanted::Group(_) => {}
-                    Wanted::All => self.open_vap(now, vni, *vap),
+                    Wanted::All => {
+                        self.open_vap(now, vni, *vap);
+                        self.ask_open(now, vni, *vap);
+                    }
                 }
             }
         }

@@ -50,7 +50,7 @@ impl Core {
     }
 
     /// Asks a VAP what it wants, as if it were new. If that finds room, or nothing more is wanted, it is open no more.
-    fn ask_open(&mut self, now: Time, vni: Vni, vap: IfIndex) {
+    pub(super) fn ask_open(&mut self, now: Time, vni: Vni, vap: IfIndex) {
         if let Some((_, left)) = self.groups.asked.get_mut(&vap)
             && *left == 0
         {

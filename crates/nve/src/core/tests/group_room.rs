@@ -295,13 +295,46 @@ fn a_restarted_agent_takes_over_who_gets_all() {
     assert_eq!(rest(&w).1, ["192.0.2.2"]);
     member_says(&mut w, 0, MembershipEvent::RefreshEnd { request_id });
     assert_eq!(rest(&w), (vec![1], vec![]));
-    // Nothing more is wanted than that.
-    pass(&mut w, Duration::from_secs(200));
-    joins(&mut w, 1, GROUPS[0]);
+    // Nothing more is wanted than that: known as soon as both have had time to answer.
+    let seen = pass(&mut w, Duration::from_millis(3_900));
+    assert_eq!((told(&seen), queries(&seen).len()), (vec![], 2 * 2 * 2));
     joins(&mut w, 2, "239.7.7.7");
-    assert_eq!(told(&pass(&mut w, Duration::from_secs(61))), to_first(&["-all"]));
+    assert_eq!(told(&pass(&mut w, Duration::from_millis(200))), to_first(&["-all"]));
     assert_eq!((rest(&w), receivers(&w, GROUPS[0]).0), (none(), vec![1]));
     assert_eq!(receivers(&w, "239.7.7.7"), (vec![2], vec![]));
+}
+
+/// Where a group had no entry everybody was sent it: none of them asked for all.
+#[test]
+fn a_restarted_agent_knows_soon_who_got_all_for_want_of_room() {
+    let (mut old, _) = of_limits(V4, |limits| limits.group_entries_per_vn = 1);
+    joins(&mut old, 1, GROUPS[0]);
+    joins(&mut old, 2, GROUPS[1]);
+    assert_eq!(rest(&old).0, [1, 2]);
+    let mut w = World::with(V4, |config| {
+        config.limits.group_entries_per_vn = 1;
+        config.limits.groups_per_vap = 1;
+    });
+    w.core.restore(w.now, old.core.attachments(), &[device(1), device(2)]);
+    w.core.adopt(w.now, vec![replicating()], &old.tables);
+    w.seen();
+    assert!(told(&w.session(0, Session::Up)).contains(&(0, "+all".to_owned())), "they may have");
+    pass(&mut w, Duration::from_secs(2));
+    joins(&mut w, 1, GROUPS[0]);
+    joins(&mut w, 2, GROUPS[1]);
+    pass(&mut w, Duration::from_millis(1_900));
+    assert_eq!(rest(&w).0, [1, 2], "not before they have had time to answer");
+    let seen = w.session(0, Session::Down);
+    assert_eq!(told(&seen), []);
+    pass(&mut w, Duration::from_millis(200));
+    let seen = told(&w.session(0, Session::Up));
+    assert!(!seen.contains(&(0, "+all".to_owned())), "{seen:?}");
+    assert_eq!(rest(&w).0, [1, 2], "one group still finds no room");
+    // One that wants more than is kept of it goes on getting all.
+    joins(&mut w, 1, GROUPS[1]);
+    pass(&mut w, Duration::from_secs(10));
+    w.session(0, Session::Down);
+    assert!(told(&w.session(0, Session::Up)).contains(&(0, "+all".to_owned())));
 }
 
 /// An Oracle that has room again asks for a VN anew.
