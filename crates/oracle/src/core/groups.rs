@@ -5,14 +5,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
+use std::time::Duration;
 
 use weft_lisp::EncodeOptions;
 use weft_lisp::tcp::{Body, Group, GroupEvent};
 use weft_model::{GroupIp, Time, Vni, Wanted, XtrId};
 
-use super::Shard;
 use super::members::site_id;
+use super::output::SessionId;
 use super::subscribe::Stage;
+use super::{Shard, Timer};
 
 /// What somebody at an NVE receives in a VN: never nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -95,6 +97,11 @@ impl Receivers {
         self.has.is_empty()
     }
 }
+
+/// So often more an NVE is asked for what it named and was not kept.
+const LOST_TRIES: u8 = 3;
+/// No such question follows another at once, whatever the configuration says.
+const LEAST_WAIT: Duration = Duration::from_millis(100);
 
 /// What an NVE has named of a VN since its session began.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -203,13 +210,44 @@ impl Shard {
         }
     }
 
-    /// There is room for what an NVE named and was not kept: it is asked for it, with all else of the VN.
+    /// There is room for what an NVE named and was not kept: it is asked for it, with all else of the VN. Some times more
+    /// if that was just asked for anyway, or it does not answer.
     fn ask_for_lost(&mut self, now: Time, vni: Vni, nve: XtrId) {
+        if !self.lacks(vni, nve) {
+            return;
+        }
+        self.ask_refresh(now, nve, Some(vni));
+        let again = now + self.config.timing.refresh_interval.max(LEAST_WAIT);
+        let Some(session) = self.nodes.get_mut(nve).and_then(|node| node.session.as_mut()) else { return };
+        if session.lost.insert(vni, LOST_TRIES).is_none() {
+            let id = session.id;
+            self.arm(again, Timer::Lost(nve, id, vni));
+        }
+    }
+
+    /// Whether there is room for what an NVE named and was not kept.
+    fn lacks(&mut self, vni: Vni, nve: XtrId) -> bool {
         let limit = self.config.limits.groups_per_member.max(1);
         // Some, so that not each group that goes is a reason to ask.
         let room = self.receivers.count(vni, nve) <= limit / 2;
-        if room && self.receivers.has_lost(vni, nve) && self.naming(vni, nve).is_none() {
+        room && self.receivers.has_lost(vni, nve) && self.naming(vni, nve).is_none()
+    }
+
+    /// An NVE was asked for what was not kept, and has had time to answer.
+    pub(crate) fn review_lost_groups(&mut self, now: Time, nve: XtrId, id: SessionId, vni: Vni) {
+        let session = self.nodes.get(nve).and_then(|node| node.session.as_ref()).filter(|s| s.id == id);
+        let Some(left) = session.and_then(|session| session.lost.get(&vni)).copied() else { return };
+        let again = left > 0 && self.lacks(vni, nve);
+        if again {
             self.ask_refresh(now, nve, Some(vni));
+            self.arm(now + self.config.timing.refresh_interval.max(LEAST_WAIT), Timer::Lost(nve, id, vni));
+        }
+        if let Some(session) = self.nodes.get_mut(nve).and_then(|node| node.session.as_mut()) {
+            match again {
+                true => session.lost.insert(vni, left - 1),
+                // The next group that goes is a reason again.
+                false => session.lost.remove(&vni),
+            };
         }
     }
 

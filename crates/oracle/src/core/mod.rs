@@ -100,6 +100,8 @@ enum Timer {
     Activation(TsiIx),
     Smr(AskKey),
     Parked(XtrId, SessionId, Vni, Eid),
+    /// An NVE was asked for groups that had found no room.
+    Lost(XtrId, SessionId, Vni),
     /// Snapshots go on.
     Push,
     /// A Map-Notify to a subscriber is not acknowledged.
@@ -305,6 +307,7 @@ impl Shard {
                 Timer::Activation(ix) => self.review_activation(now, ix),
                 Timer::Smr(key) => self.review_smr(now, key),
                 Timer::Parked(nve, session, vni, eid) => self.unpark(now, nve, session, (vni, eid)),
+                Timer::Lost(nve, session, vni) => self.review_lost_groups(now, nve, session, vni),
                 Timer::Push => self.next_turns(now),
                 Timer::Unacked(slot) => self.review_unacked(now, slot),
                 Timer::Temporary(slot) => self.review_temporary(now, slot),

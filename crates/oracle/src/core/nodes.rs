@@ -92,6 +92,8 @@ pub(crate) struct Session {
     pub(crate) feeds: Feeds,
     /// What it has named of the groups that it has receivers of.
     pub(crate) groups: BTreeMap<Vni, Named>,
+    /// VNs of which it is asked for groups that were not kept, and how often more.
+    pub(crate) lost: BTreeMap<Vni, u8>,
 }
 
 impl Session {
@@ -109,6 +111,7 @@ impl Session {
             congested: false,
             feeds: Feeds::default(),
             groups: BTreeMap::new(),
+            lost: BTreeMap::new(),
         }
     }
 

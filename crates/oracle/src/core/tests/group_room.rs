@@ -59,6 +59,37 @@ fn n9_who_names_more_than_is_kept_wants_all_until_it_is_kept() {
     }
 }
 
+/// The question falls into the time in which none is asked, or the answer does not come.
+#[test]
+fn n9_what_found_no_room_is_asked_for_more_than_once_and_not_for_ever() {
+    let asked = |bench: &mut Bench, span| {
+        bench.sent();
+        bench.pass(Duration::from_secs(span));
+        bench.sent().into_iter().filter(|sent| *sent == Sent::Refresh { session: 2 }).count()
+    };
+    let mut bench = naming(Limits { groups_per_member: 1, ..Limits::default() });
+    add(&mut bench, 2, GROUPS[0]);
+    add(&mut bench, 2, GROUPS[1]);
+    // Something else was asked for just before.
+    bench.signal(2, Signal::VnDigest { vni: 1, count: 9, digest: 9 });
+    assert!(bench.sent().contains(&Sent::Refresh { session: 2 }));
+    remove(&mut bench, 2, GROUPS[0]);
+    assert!(!bench.sent().contains(&Sent::Refresh { session: 2 }), "one is under way");
+    assert_eq!(asked(&mut bench, 11), 1);
+    assert_eq!(asked(&mut bench, 300), 2, "and no more often, whoever does not answer");
+    // Each reason is one to ask so often, however many come together.
+    for _ in 0..50 {
+        remove(&mut bench, 2, GROUPS[0]);
+    }
+    assert_eq!(asked(&mut bench, 300), 3);
+    // Once it has answered it is not asked any more.
+    remove(&mut bench, 2, GROUPS[0]);
+    bench.group(2, 1, GroupEvent::Begin);
+    add(&mut bench, 2, GROUPS[1]);
+    bench.group(2, 1, GroupEvent::End);
+    assert_eq!((asked(&mut bench, 300), held(&bench, 2)), (0, vec![GROUPS[1].to_owned()]));
+}
+
 #[test]
 fn n9_who_says_that_it_wants_all_does_until_it_says_otherwise() {
     let mut bench = naming(Limits::default());
