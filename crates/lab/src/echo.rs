@@ -4,15 +4,15 @@
 use crate::{clock, error::LabError, netns::NetNs};
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     io,
     net::{IpAddr, SocketAddr, UdpSocket},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Octets of the ICMP header; the number follows it.
@@ -30,7 +30,26 @@ struct Shared {
     stop: AtomicBool,
     /// The number of the next request.
     next: AtomicU64,
-    answered: Mutex<BTreeSet<u64>>,
+    /// When each request was sent, by number.
+    sent: Mutex<Vec<Instant>>,
+    answered: Mutex<BTreeMap<u64, Answered>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Answered {
+    first: Instant,
+    times: u32,
+}
+
+/// What became of one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Echo {
+    /// When it was sent.
+    pub sent: Instant,
+    /// When its first answer came.
+    pub answered: Option<Instant>,
+    /// How many answers came.
+    pub times: u32,
 }
 
 impl Echoes {
@@ -44,7 +63,10 @@ impl Echoes {
         let receiving = socket.try_clone().map_err(failed())?;
         let shared = Arc::new(Shared::default());
         let (ours, theirs) = (Arc::clone(&shared), Arc::clone(&shared));
-        let id = u16::try_from(std::process::id() & 0xffff).unwrap_or_default();
+        // A late answer to an earlier stream of this process is none to this one.
+        static COUNT: AtomicU16 = AtomicU16::new(0);
+        let process = u16::try_from(std::process::id() & 0xffff).unwrap_or_default();
+        let id = process.wrapping_add(COUNT.fetch_add(1, Ordering::Relaxed));
         let threads = vec![
             std::thread::spawn(move || send(&socket, target, id, rate, &ours)),
             std::thread::spawn(move || receive(&receiving, target.is_ipv4(), id, &theirs)),
@@ -73,11 +95,27 @@ impl Echoes {
     pub fn first_answered(&self, number: u64, more: u64) -> Result<u64, LabError> {
         let all =
             clock::until_true(clock::CEILING, || self.answered().range(number + more..).next().is_some());
-        let first = self.answered().range(number..).next().copied();
+        let first = self.answered().range(number..).next().map(|(number, _)| *number);
         first.filter(|_| all).ok_or_else(|| LabError::Timeout {
             what: format!("an answer to echo request {number} or a later one"),
             ceiling: clock::CEILING,
         })
+    }
+
+    /// All requests sent so far, in order.
+    #[must_use]
+    pub fn all(&self) -> Vec<Echo> {
+        let sent = self.shared.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        let answered = self.answered();
+        let echo = |(number, sent): (u64, &Instant)| {
+            let answer = answered.get(&number);
+            Echo {
+                sent: *sent,
+                answered: answer.map(|answer| answer.first),
+                times: answer.map_or(0, |answer| answer.times),
+            }
+        };
+        (0..).zip(sent.iter()).map(echo).collect()
     }
 
     /// Stops, and gives how many were sent and how many answered.
@@ -90,7 +128,7 @@ impl Echoes {
         (self.next(), self.answers())
     }
 
-    fn answered(&self) -> std::sync::MutexGuard<'_, BTreeSet<u64>> {
+    fn answered(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Answered>> {
         self.shared.answered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -154,6 +192,7 @@ fn send(socket: &UdpSocket, target: IpAddr, id: u16, rate: u32, shared: &Shared)
     let mut next = clock::now();
     while !shared.stop.load(Ordering::Acquire) {
         let number = shared.next.fetch_add(1, Ordering::SeqCst);
+        shared.sent.lock().unwrap_or_else(PoisonError::into_inner).push(clock::now());
         // Not sent, for want of a route or a neighbour, is not answered.
         let _ = socket.send_to(&request(target.is_ipv4(), id, number), SocketAddr::new(target, 0));
         next += step;
@@ -167,7 +206,9 @@ fn receive(socket: &UdpSocket, v4: bool, id: u16, shared: &Shared) {
         // A timeout, or word that an earlier request could not be delivered.
         let Ok((length, _)) = socket.recv_from(&mut octets) else { continue };
         if let Some(number) = answer(v4, id, &octets[..length]) {
-            shared.answered.lock().unwrap_or_else(PoisonError::into_inner).insert(number);
+            let now = clock::now();
+            let mut answered = shared.answered.lock().unwrap_or_else(PoisonError::into_inner);
+            answered.entry(number).or_insert(Answered { first: now, times: 0 }).times += 1;
         }
     }
 }

@@ -272,6 +272,20 @@ impl Links {
         })
     }
 
+    /// Has the bridge port `name` pass frames, or none: at once, its device stays up.
+    ///
+    /// # Errors
+    /// When it is no bridge port, or has no carrier.
+    pub fn set_forwarding(&self, name: &str, forwarding: bool) -> Result<(), LabError> {
+        // A port that is "disabled" the kernel enables whenever its device changes; one that listens stays so.
+        let state = if forwarding { BridgePortState::Forwarding } else { BridgePortState::Listening };
+        let message = LinkBridgePort::new(self.index(name)?).state(state).build();
+        self.wait(
+            || format!("have the bridge port {name} forward: {forwarding}"),
+            self.handle.link().set_port(message).execute(),
+        )
+    }
+
     /// Takes the addresses learned at the bridge port `name` out of its bridge's table.
     ///
     /// # Errors
