@@ -5,6 +5,7 @@
 
 mod learning;
 mod measure;
+mod moves;
 mod peers;
 mod push;
 mod report;
@@ -29,7 +30,7 @@ pub(crate) struct Args {
     /// Writes the numbers to this file as JSON too.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// `learning`: draws the numbers into this file as SVG.
+    /// `learning`, `move`: draws the numbers into this file as SVG.
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
     /// Rounds; at least 7 for a result to be quoted.
@@ -41,6 +42,9 @@ pub(crate) struct Args {
     /// Only the peers, without Weft.
     #[arg(long)]
     peers_only: bool,
+    /// `move`: so many moves.
+    #[arg(long, default_value_t = 1_000)]
+    moves: u32,
     /// `learning`: only these modes.
     #[arg(long = "mode", value_name = "MODE")]
     modes: Vec<String>,
@@ -62,6 +66,8 @@ pub(crate) enum What {
     Learning,
     /// A hundred thousand MAC addresses of one host, until another host has them; and one alone.
     Push,
+    /// A tenant system that moves between three hosts while tenants on two others talk to it.
+    Move,
 }
 
 impl What {
@@ -72,6 +78,7 @@ impl What {
             Self::Attach => "attach",
             Self::Learning => "learning",
             Self::Push => "push",
+            Self::Move => "move",
         }
     }
 }
@@ -82,6 +89,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     if args.what == What::Push {
         return push::run(args);
+    }
+    if args.what == What::Move {
+        return moves::run(args);
     }
     machine::check()?;
     interrupt::watch();

@@ -101,7 +101,8 @@ fn row(
     let others = measured.iter().copied().filter(|peer| *peer != WEFT);
     let peers: BTreeMap<_, _> = others.filter_map(|peer| Some((peer, value(peer)?))).collect();
     let ratio = match weft {
-        Some(weft) => peers.iter().map(|(peer, value)| (*peer, round(weft / value))).collect(),
+        // Nothing is no measure of anything.
+        Some(weft) => peers.iter().filter(|(_, v)| **v != 0.0).map(|(p, v)| (*p, round(weft / v))).collect(),
         None => BTreeMap::new(),
     };
     Row { metric: name.to_owned(), unit, weft, peers, ratio }

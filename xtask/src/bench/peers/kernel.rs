@@ -6,7 +6,7 @@ use super::{
 };
 use anyhow::Result;
 use std::time::Duration;
-use weft_lab::{BridgePort, Vxlan};
+use weft_lab::{BridgePort, Lab, Links, Vxlan};
 use weft_model::MacAddr;
 
 /// Where frames to unknown and group addresses go.
@@ -37,7 +37,7 @@ impl Kernel {
             let links = site.links(host)?;
             let learn = learning == Learning::Flood;
             bridge(
-                &site,
+                &site.lab,
                 host,
                 tenants,
                 learn,
@@ -61,18 +61,18 @@ impl Kernel {
 
 /// A bridge `br1` with a VXLAN device `vx0` and the tenants of `host`.
 pub(crate) fn bridge(
-    site: &Site,
+    lab: &Lab,
     host: &str,
     tenants: &[&str],
     learning: bool,
     port: BridgePort,
 ) -> Result<()> {
-    let links = site.links(host)?;
-    let namespace = site.lab.node(host)?;
+    let namespace = lab.node(host)?;
+    let links = Links::open(&namespace)?;
     // As on the host's end of every tenant: a bridge is no interface of the host.
     namespace.sysctl("net/ipv6/conf/default/disable_ipv6", "1")?;
     links.add_bridge("br1")?;
-    links.add_vxlan(&Vxlan { name: "vx0", vni: VNI, local: site.rloc(host)?, dev: "eth0", learning })?;
+    links.add_vxlan(&Vxlan { name: "vx0", vni: VNI, local: lab.rloc(host)?, dev: "eth0", learning })?;
     links.set_bridge("vx0", "br1", port)?;
     links.up("vx0")?;
     for tenant in tenants {

@@ -4,11 +4,13 @@ mod bare;
 mod frr;
 mod kernel;
 mod mass;
+mod mobile;
 mod site;
 mod weft;
 
 pub(crate) use frr::Tuning;
 pub(crate) use mass::Mass;
+pub(crate) use mobile::Mobile;
 
 use super::What;
 use crate::say;
