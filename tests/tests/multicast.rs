@@ -190,7 +190,7 @@ fn narrowed(underlay: &str) -> Result<()> {
 fn shown(lab: &TestLab, host: &str) -> Result<serde_json::Value> {
     let socket = lab.files().socket(host);
     let socket = socket.to_str().context("a path that is text")?;
-    Ok(serde_json::from_str(&lab.weft_at(host, ["get", "groups", "--socket", socket, "-o", "json"])?)?)
+    Ok(serde_json::from_str(&lab.weft_at(host, ["get", "multicast", "--socket", socket, "-o", "json"])?)?)
 }
 
 /// Waits until `host` shows just these groups, or `all`, as received at `rlocs`.

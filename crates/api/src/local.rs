@@ -9,6 +9,7 @@
 //! | `GET /v1/tsis` | | [`Items`]`<`[`Tsi`]`>` |
 //! | `GET /v1/mappings` | | [`Items`]`<`[`CacheEntry`]`>` |
 //! | `GET /v1/groups` | | [`Items`]`<`[`Group`]`>` |
+//! | `GET /v1/rules` | | [`Items`]`<`[`RuleCount`]`>` |
 //! | `GET /v1/drops` | | [`Items`]`<`[`Drop`]`>` |
 //! | `GET /v1/tables` | | [`Items`]`<`[`Table`]`>` |
 //! | `GET /v1/counters` | | [`crate::Counters`] |
@@ -18,7 +19,8 @@ use core::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use weft_model::{
-    Eid, Epoch, MacAddr, NveName, Origin, Rloc, TenantIp, TsMac, TsiName, VnName, Vni, Wanted, XtrId,
+    Eid, Epoch, GroupName, MacAddr, NveName, Origin, Rloc, TenantIp, TsMac, TsiName, VnName, Vni, Wanted,
+    XtrId,
 };
 
 /// What kind of device a tenant system is behind.
@@ -53,6 +55,10 @@ pub struct Attach {
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     #[schema(value_type = Vec<String>)]
     pub ips: BTreeSet<TenantIp>,
+    /// Its security groups; its VN's default ones when it names none.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub groups: BTreeSet<GroupName>,
     /// What it is to be.
     #[serde(default, skip_serializing_if = "State::is_default")]
     pub state: State,
@@ -127,6 +133,10 @@ pub struct Tsi {
     /// Its IP addresses.
     #[schema(value_type = Vec<String>)]
     pub ips: BTreeSet<TenantIp>,
+    /// The security groups it names.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub groups: BTreeSet<GroupName>,
     /// The VN's VNID.
     pub vni: Vni,
     /// Largest IP packet, octets.
@@ -136,6 +146,25 @@ pub struct Tsi {
     /// The grant's epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<Epoch>,
+    /// Why access policy keeps it from carrying traffic, in words; none when it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed: Option<String>,
+}
+
+/// A rule of a security group, and what it let through here. Of several rules that allow a packet the one for the
+/// fewest ports counts it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct RuleCount {
+    /// The VN.
+    pub vn: VnName,
+    /// The group.
+    pub group: GroupName,
+    /// The rule, as text.
+    pub rule: String,
+    /// Packets, those of the connections that it let be opened included.
+    pub packets: u64,
+    /// Octets of them.
+    pub bytes: u64,
 }
 
 /// One entry of the NVE's map cache.
@@ -256,11 +285,20 @@ pub enum Shown {
     Counters,
     Status,
     Groups,
+    Rules,
 }
 
 impl Shown {
-    const ALL: [Self; 7] =
-        [Self::Tsis, Self::Mappings, Self::Drops, Self::Tables, Self::Counters, Self::Status, Self::Groups];
+    const ALL: [Self; 8] = [
+        Self::Tsis,
+        Self::Mappings,
+        Self::Drops,
+        Self::Tables,
+        Self::Counters,
+        Self::Status,
+        Self::Groups,
+        Self::Rules,
+    ];
 
     /// As it stands in a path.
     #[must_use]
@@ -273,6 +311,7 @@ impl Shown {
             Self::Counters => "counters",
             Self::Status => "status",
             Self::Groups => "groups",
+            Self::Rules => "rules",
         }
     }
 }
@@ -285,7 +324,7 @@ impl fmt::Display for Shown {
 
 /// Nothing of that name is shown.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("an NVE shows no '{0}'; it shows tsis, mappings, groups, drops, tables, counters and status")]
+#[error("an NVE shows no '{0}'; it shows tsis, mappings, groups, rules, drops, tables, counters and status")]
 pub struct NotShown(pub String);
 
 impl FromStr for Shown {

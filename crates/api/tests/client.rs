@@ -227,6 +227,7 @@ async fn the_local_api() {
         kind: None,
         mac: None,
         ips: Default::default(),
+        groups: Default::default(),
         state: Default::default(),
         request_id: None,
     };

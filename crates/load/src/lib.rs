@@ -210,6 +210,7 @@ impl Nve {
                 tsi,
                 mac: None,
                 ips: Default::default(),
+                groups: Default::default(),
                 nve: None,
                 request_id: None,
             })

@@ -1,6 +1,6 @@
 //! Grants: who may hold a tenant system. Durable, unlike locations.
 
-use crate::{Epoch, TenantIp, TsMac, TsiName, Vni, XtrId};
+use crate::{Epoch, GroupName, TenantIp, TsMac, TsiName, Vni, XtrId};
 use core::fmt;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -37,6 +37,9 @@ pub struct Grant {
     pub mac: TsMac,
     /// Its IP addresses, each unique in the VN.
     pub ips: BTreeSet<TenantIp>,
+    /// Its security groups; its VN's default ones when it names none.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub groups: BTreeSet<GroupName>,
     /// The NVE that may register it.
     pub owner: XtrId,
     /// The owner's epoch.
@@ -103,6 +106,7 @@ mod tests {
             tsi: TsiId { vni: Vni::new(7).unwrap(), name: TsiName::new("web1").unwrap() },
             mac: TsMac::local(1),
             ips: BTreeSet::from(["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()]),
+            groups: BTreeSet::new(),
             owner: XtrId([1; 16]),
             epoch: Epoch::FIRST,
             next: None,

@@ -1,9 +1,10 @@
 //! Virtual networks as operators declare them.
 
-use crate::{Miss, NveName, Storm, TenantIp, VnName, Vni};
+use crate::{GroupName, Miss, NveName, Storm, TenantIp, VnName, Vni};
 use core::{fmt, net::IpAddr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// How the NVEs of a VN learn where a MAC address is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -95,6 +96,20 @@ pub struct VnSpec {
     /// The NVE that carries such frames where they are not to wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<NveName>,
+    /// The security groups of tenant systems that name none. Who has none at all may do everything.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub default_groups: BTreeSet<GroupName>,
+    /// Whether what access policy refuses is logged.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub log_refused: bool,
+}
+
+impl VnSpec {
+    /// The security groups of a tenant system that names these.
+    #[must_use]
+    pub fn groups_of<'a>(&'a self, named: &'a BTreeSet<GroupName>) -> &'a BTreeSet<GroupName> {
+        if named.is_empty() { &self.default_groups } else { named }
+    }
 }
 
 impl Subnets {

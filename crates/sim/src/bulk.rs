@@ -41,7 +41,15 @@ fn grant(n: usize) -> Fact {
     let (vni, name) = (Vni::new(VNI).unwrap(), Name::new(format!("m{n}")).unwrap());
     let (owner, epoch) = (xtr_id(SCRIPTED), Epoch::FIRST);
     let mac = TsMac::new(mac(n)).unwrap();
-    Fact::Grant(Grant { tsi: TsiId { vni, name }, mac, ips: BTreeSet::new(), owner, epoch, next: None })
+    Fact::Grant(Grant {
+        tsi: TsiId { vni, name },
+        mac,
+        ips: BTreeSet::new(),
+        groups: BTreeSet::new(),
+        owner,
+        epoch,
+        next: None,
+    })
 }
 
 /// A Map-Register as the scripted NVE sends it, in its frame.

@@ -33,7 +33,19 @@ pub(crate) fn vn_spec(n: u32, learning: Learning, reply: Reply, bum: Bum) -> Opt
     let (vni, subnets) = (Vni::new(n).ok()?, Subnets::new(nets).ok()?);
     let (storm, miss) = Default::default();
     let name = vn_name(n);
-    Some(VnSpec { name, vni, subnets, learning, reply, bum, storm, miss, gateway: None })
+    Some(VnSpec {
+        name,
+        vni,
+        subnets,
+        learning,
+        reply,
+        bum,
+        storm,
+        miss,
+        gateway: None,
+        default_groups: Default::default(),
+        log_refused: false,
+    })
 }
 
 pub(crate) fn xtr_id(n: usize) -> XtrId {

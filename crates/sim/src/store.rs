@@ -100,7 +100,7 @@ impl Store {
         }
         let epoch = self.floors.get(&tsi).copied().unwrap_or(Epoch::FIRST);
         let mac = mac.unwrap_or_else(|| TsMac::local(n.into()));
-        let grant = Grant { tsi, mac, ips, owner, epoch, next: None };
+        let grant = Grant { tsi, mac, ips, groups: Default::default(), owner, epoch, next: None };
         let change = self.put(grant.clone());
         Ok((Granted { grant, vn: spec, revision: self.revision, created: true }, Some(change)))
     }

@@ -294,6 +294,7 @@ impl World {
             device,
             mac: like.map(|grant| grant.mac),
             ips: like.map(|grant| grant.ips.clone()).unwrap_or_default(),
+            groups: Default::default(),
             state: weft_nve::core::TsiState::Activated,
         };
         if let Some(site) = self.nves.get_mut(nve).filter(|site| site.agent) {

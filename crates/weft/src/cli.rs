@@ -1,11 +1,13 @@
 //! What a user may type.
 
+mod group;
 mod tsi;
 mod vn;
 mod xtr;
 
 use crate::{error::CommandError, output::Format};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+pub(crate) use group::{GroupCommand, GroupNames, GroupWhich};
 use std::{
     net::{IpAddr, SocketAddr},
     num::NonZeroUsize,
@@ -13,7 +15,7 @@ use std::{
 };
 pub(crate) use tsi::{Place, TsiCommand, Which};
 pub(crate) use vn::{GatewayName, VnChange, VnCommand};
-use weft_model::{IpNet, NveName, Rloc, TenantIp, VnName};
+use weft_model::{GroupName, IpNet, NveName, Rloc, TenantIp, VnName};
 pub(crate) use xtr::{XtrAdd, XtrCommand};
 
 /// Where the Oracle keeps its data unless told otherwise; its operator context is in it.
@@ -72,6 +74,9 @@ pub(crate) enum Command {
     /// Attach, detach and list tenant system interfaces of this host.
     #[command(subcommand)]
     Tsi(TsiCommand),
+    /// Say what tenant systems may do: security groups and their rules.
+    #[command(subcommand)]
+    Group(GroupCommand),
     /// Make plain LISP xTRs known, and forget them.
     #[command(subcommand)]
     Xtr(XtrCommand),
@@ -396,8 +401,12 @@ pub(crate) enum Kinds {
     Conversations,
     /// Who claims what another holds: both are named.
     Duplicates,
-    /// Multicast groups that tenants asked for, here and on other hosts.
+    /// Security groups and their rules.
     Groups,
+    /// Rules of security groups, and what each let through, on all hosts; with --nve or --socket on one.
+    Rules,
+    /// Multicast groups that tenants asked for, here and on other hosts.
+    Multicast,
     /// What this host's data plane dropped or passed, by reason.
     Drops,
     /// How much the data plane's tables on this host hold, and the kernel memory they take.
@@ -414,6 +423,9 @@ pub(crate) struct GetArgs {
     /// Only of this virtual network.
     #[arg(long)]
     pub(crate) vn: Option<VnName>,
+    /// Only of this security group.
+    #[arg(long)]
+    pub(crate) group: Option<GroupName>,
     /// Show it again whenever it changed.
     #[arg(long)]
     pub(crate) watch: bool,
@@ -448,7 +460,14 @@ impl Cli {
                 | TsiCommand::Move { output, .. }
                 | TsiCommand::Detach { output, .. }
                 | TsiCommand::Release { output, .. }
+                | TsiCommand::SetGroups { output, .. }
                 | TsiCommand::List { output, .. },
+            )
+            | Command::Group(
+                GroupCommand::Set { output, .. }
+                | GroupCommand::AddRule { output, .. }
+                | GroupCommand::RemoveRule { output, .. }
+                | GroupCommand::Delete { output, .. },
             )
             | Command::Xtr(XtrCommand::Add(XtrAdd { output, .. }) | XtrCommand::Remove { output, .. })
             | Command::Nve(NveArgs {
@@ -491,6 +510,11 @@ mod tests {
             "tsi detach --vn red --name web",
             "tsi release --vn red --name web",
             "tsi list",
+            "tsi set-groups --vn red --name web --groups a,b",
+            "group set web --vn red",
+            "group add-rule web --vn red --rule in_any",
+            "group remove-rule web --vn red --rule in_any",
+            "group delete web --vn red",
             "xtr add r --rloc 192.0.2.5 --key-file f",
             "xtr remove r",
             "nve remove h1",
@@ -504,7 +528,8 @@ mod tests {
             command.get_subcommands().for_each(|command| with_output(command, all));
         }
         for line in lines {
-            let words = ["weft"].into_iter().chain(line.split(' ')).chain(["-o", "json"]);
+            let words = line.split(' ').map(|word| if word == "in_any" { "in any" } else { word });
+            let words = ["weft"].into_iter().chain(words).chain(["-o", "json"]);
             let cli = Cli::try_parse_from(words).unwrap_or_else(|e| panic!("{line}: {e}"));
             assert!(matches!(cli.format(), Format::Json), "{line}");
         }

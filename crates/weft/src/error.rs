@@ -48,6 +48,14 @@ pub(crate) enum CommandError {
         /// Why.
         source: io::Error,
     },
+    /// A file of rules cannot be read.
+    #[error("cannot read {file}: {source}; name a file with a rule a line, or - for standard input")]
+    ReadRules {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// A file cannot be written.
     #[error("cannot write {path}: {source}")]
     Write {

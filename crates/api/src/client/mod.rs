@@ -14,18 +14,19 @@ pub use tls::{ORACLE_SERVER_NAME, TlsError, tls_config};
 pub use watch::Watch;
 
 use crate::{
-    ConversationView, Counters, DuplicateView, GrantReply, GrantRequest, GrantView, JoinReply, JoinRequest,
-    List, MappingView, Message, NameNext, NewToken, NewVn, NewXtr, NveView, RenewReply, RenewRequest,
-    TakeAddress, TokenReply, TokenView, TsiView, Version, Vn, VnChange, XtrView,
+    ConversationView, Counters, DuplicateView, GrantReply, GrantRequest, GrantView, GroupView, JoinReply, JoinRequest, List,
+    MappingView, Message, NameNext, NewToken, NewVn, NewXtr, NveView, PolicyItem, PutGroup, RenewReply,
+    RenewRequest, SetGroups, TakeAddress, TokenReply, TokenView, TsiView, Version, Vn, VnChange, XtrView,
     local::{Items, Shown},
 };
 use bytes::Bytes;
 use core::time::Duration;
 use http::Method;
 use serde::{Serialize, de::DeserializeOwned};
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 use transport::{Ask, Transport};
 use weft_model::{Epoch, Name, NveName, TenantIp, TsiName, VnName};
+use weft_model::{GroupName, Name, NveName, TenantIp, TsiName, VnName};
 
 /// A client of the Oracle's `/v1`. Cheap to clone; connections are shared and kept warm.
 ///
@@ -130,6 +131,59 @@ impl Client {
     /// Deletes a VN without tenant systems.
     pub async fn delete_vn(&self, name: &VnName) -> Result<Message, ClientError> {
         self.transport.json(&delete(format!("/v1/vns/{name}"))).await
+    }
+
+    /// The security groups of all VNs.
+    pub async fn groups(&self) -> Result<List<GroupView>, ClientError> {
+        self.transport.json(&get("/v1/groups")).await
+    }
+
+    /// Changes of security groups after `from`.
+    pub async fn watch_groups(&self, from: u64) -> Result<Watch<GroupView>, ClientError> {
+        self.watch("groups", from).await
+    }
+
+    /// One security group.
+    pub async fn group(&self, vn: &VnName, name: &GroupName) -> Result<GroupView, ClientError> {
+        self.transport.json(&get(format!("/v1/groups/{vn}/{name}"))).await
+    }
+
+    /// Makes a security group, or replaces its rules.
+    pub async fn put_group(
+        &self,
+        vn: &VnName,
+        name: &GroupName,
+        put_group: &PutGroup,
+    ) -> Result<GroupView, ClientError> {
+        // Twice is an error where a revision is named.
+        let once = put_group.revision.is_some();
+        let ask = put(&format!("/v1/groups/{vn}/{name}"), put_group)?;
+        self.transport.json(&Ask { repeatable: !once, ..ask }).await
+    }
+
+    /// Deletes a security group that nobody uses.
+    pub async fn delete_group(&self, vn: &VnName, name: &GroupName) -> Result<Message, ClientError> {
+        self.transport.json(&delete(format!("/v1/groups/{vn}/{name}"))).await
+    }
+
+    /// Says which security groups a tenant system is in.
+    pub async fn set_groups(
+        &self,
+        vn: &VnName,
+        tsi: &TsiName,
+        groups: BTreeSet<GroupName>,
+    ) -> Result<GrantView, ClientError> {
+        self.transport.json(&put(&format!("/v1/grants/{vn}/{tsi}/groups"), &SetGroups { groups })?).await
+    }
+
+    /// What the calling NVE has to know of access policy.
+    pub async fn policy(&self) -> Result<List<PolicyItem>, ClientError> {
+        self.transport.json(&get("/v1/policy")).await
+    }
+
+    /// Changes of that after `from`.
+    pub async fn watch_policy(&self, from: u64) -> Result<Watch<PolicyItem>, ClientError> {
+        self.watch("policy", from).await
     }
 
     /// All NVEs.

@@ -48,6 +48,12 @@ pub enum Code {
     GrantedElsewhere,
     /// The tenant system is granted to the caller with other addresses: 409.
     AddressMismatch,
+    /// The tenant system is granted to the caller with other security groups: 409.
+    GroupsMismatch,
+    /// The security group is still used: 409.
+    GroupInUse,
+    /// Somebody else has written the object since it was read: 409.
+    Outdated,
     /// The address is not a host address of the VN's subnets: 400.
     OutsideSubnets,
     /// The tenant system has as many addresses as it may: 409.
@@ -106,6 +112,9 @@ impl Code {
             | Self::MacTaken
             | Self::GrantedElsewhere
             | Self::AddressMismatch
+            | Self::GroupsMismatch
+            | Self::GroupInUse
+            | Self::Outdated
             | Self::TooManyAddresses
             | Self::SubnetFull
             | Self::DeviceTaken

@@ -3,7 +3,7 @@
 use crate::Vn;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use weft_model::{Grant, NveName, TenantIp, TsMac, TsiName, VnName};
+use weft_model::{Grant, GroupName, NveName, TenantIp, TsMac, TsiName, VnName};
 
 /// A request to hold a tenant system interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -20,6 +20,10 @@ pub struct GrantRequest {
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     #[schema(value_type = Vec<String>)]
     pub ips: BTreeSet<TenantIp>,
+    /// Its security groups; its VN's default ones when it names none.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub groups: BTreeSet<GroupName>,
     /// The owner, for operators; an NVE is its own owner.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nve: Option<NveName>,

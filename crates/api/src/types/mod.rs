@@ -2,6 +2,7 @@
 
 mod error;
 mod grant;
+mod group;
 mod list;
 mod nve;
 mod view;
@@ -10,6 +11,7 @@ mod xtr;
 
 pub use error::{Code, ErrorBody};
 pub use grant::{GrantReply, GrantRequest, GrantView, NameNext, TakeAddress};
+pub use group::{GroupView, PolicyItem, PutGroup, SetGroups};
 pub use list::{Event, List};
 pub use nve::{
     JoinReply, JoinRequest, NewToken, NveView, RenewReply, RenewRequest, Role, TokenReply, TokenView,

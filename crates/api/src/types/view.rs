@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use weft_model::{Eid, Epoch, MacAddr, NveName, Origin, Rloc, TenantIp, TsMac, TsiName, VnName, Vni, XtrId};
+use weft_model::{
+    Eid, Epoch, GroupName, MacAddr, NveName, Origin, Rloc, TenantIp, TsMac, TsiName, VnName, Vni, XtrId,
+};
 
 /// One entry of the mapping database.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -113,6 +115,10 @@ pub struct TsiView {
     /// Its IP addresses.
     #[schema(value_type = Vec<String>)]
     pub ips: BTreeSet<TenantIp>,
+    /// The security groups it names.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub groups: BTreeSet<GroupName>,
     /// The NVE that holds it.
     pub owner: XtrId,
     /// That NVE's name.

@@ -1,7 +1,8 @@
 //! Virtual networks.
 
 use serde::{Deserialize, Deserializer, Serialize};
-use weft_model::{Bum, Learning, Miss, NveName, Reply, Storm, Subnets, VnName, VnSpec, Vni};
+use std::collections::BTreeSet;
+use weft_model::{Bum, GroupName, Learning, Miss, NveName, Reply, Storm, Subnets, VnName, VnSpec, Vni};
 
 /// A request for a virtual network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -61,6 +62,13 @@ pub struct VnChange {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
     #[schema(value_type = Option<NveName>)]
     pub gateway: Option<Option<NveName>>,
+    /// The security groups of tenant systems that name none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<String>>)]
+    pub default_groups: Option<BTreeSet<GroupName>>,
+    /// Whether what access policy refuses is logged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_refused: Option<bool>,
 }
 
 /// What is there, `null` too.
@@ -96,19 +104,28 @@ pub struct Vn {
     /// The NVE that carries such frames where they are not to wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<NveName>,
+    /// The security groups of tenant systems that name none. Who has none at all may do everything.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub default_groups: BTreeSet<GroupName>,
+    /// Whether what access policy refuses is logged.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub log_refused: bool,
 }
 
 impl From<VnSpec> for Vn {
     fn from(spec: VnSpec) -> Self {
-        let VnSpec { name, vni, subnets, learning, reply, bum, storm, miss, gateway } = spec;
-        Self { name, vni, subnets, learning, reply, bum, storm, miss, gateway }
+        let VnSpec { name, vni, subnets, learning, reply, bum, storm, miss, gateway, .. } = spec;
+        let (default_groups, log_refused) = (spec.default_groups, spec.log_refused);
+        Self { name, vni, subnets, learning, reply, bum, storm, miss, gateway, default_groups, log_refused }
     }
 }
 
 impl From<Vn> for VnSpec {
     fn from(vn: Vn) -> Self {
-        let Vn { name, vni, subnets, learning, reply, bum, storm, miss, gateway } = vn;
-        Self { name, vni, subnets, learning, reply, bum, storm, miss, gateway }
+        let Vn { name, vni, subnets, learning, reply, bum, storm, miss, gateway, .. } = vn;
+        let (default_groups, log_refused) = (vn.default_groups, vn.log_refused);
+        Self { name, vni, subnets, learning, reply, bum, storm, miss, gateway, default_groups, log_refused }
     }
 }
 

@@ -8,9 +8,9 @@ use weft_model::{TsiName, VnName};
 /// Makes a call; its answer as an input.
 pub(super) async fn make(client: &Client, call: ApiCall) -> Input {
     match call {
-        ApiCall::Grant { call, vn, name, mac, ips, activate } => {
+        ApiCall::Grant { call, vn, name, mac, ips, groups, activate } => {
             let (nve, request_id) = (None, None);
-            let request = GrantRequest { vn, tsi: name, mac, ips, nve, activate, request_id };
+            let request = GrantRequest { vn, tsi: name, mac, ips, groups, nve, activate, request_id };
             Input::Granted(
                 call,
                 client

@@ -80,6 +80,8 @@ pub(super) enum LocalCall {
     Drops(oneshot::Sender<Vec<api::Drop>>),
     /// Multicast groups and who asked for them.
     Groups(oneshot::Sender<Vec<api::Group>>),
+    /// Rules of security groups and what each let through.
+    Rules(oneshot::Sender<Vec<api::RuleCount>>),
     Counters(oneshot::Sender<BTreeMap<String, u64>>),
     Status(oneshot::Sender<api::Status>),
 }
@@ -465,6 +467,7 @@ impl Driver {
             LocalCall::Tsis(answer) => drop(answer.send(self.tsis())),
             LocalCall::Mappings(answer) => drop(answer.send(self.mappings())),
             LocalCall::Drops(answer) => drop(answer.send(self.drops())),
+            LocalCall::Rules(answer) => drop(answer.send(self.rules())),
             LocalCall::Groups(answer) => drop(answer.send(self.groups())),
             LocalCall::Counters(answer) => {
                 let named = self.core.counters().named().into_iter();

@@ -171,6 +171,7 @@ pub(super) fn router(local: Local) -> Router {
         .route("/v1/tsis/{vn}/{name}/state", put(change_state))
         .route("/v1/mappings", get(mappings))
         .route("/v1/groups", get(groups))
+        .route("/v1/rules", get(rules))
         .route("/v1/drops", get(drops))
         .route("/v1/tables", get(tables))
         .route("/v1/counters", get(counters))
@@ -201,6 +202,7 @@ impl Local {
             Shown::Counters => text(counters(local).await?),
             Shown::Status => text(status(local).await?),
             Shown::Groups => text(groups(local).await?),
+            Shown::Rules => text(rules(local).await?),
         }
     }
 }
@@ -242,7 +244,7 @@ async fn attach(
         local::State::Activated => TsiState::Activated,
     };
     let (vn, name) = (body.vn.clone(), body.name.clone());
-    let attach = Attach { vn, name, device, mac: body.mac, ips: body.ips, state };
+    let attach = Attach { vn, name, device, mac: body.mac, ips: body.ips, groups: body.groups, state };
     let answer = local.ask(|answer| LocalCall::Attach(attach, answer)).await?;
     // Only now: a line of the log takes as long as a system call, and somebody's first packet waits.
     let refused = answer.as_ref().err().map(ToString::to_string);
@@ -263,6 +265,7 @@ fn view(device: &str, attached: Attached) -> local::Tsi {
         device: device.to_owned(),
         mac: attached.grant.mac,
         ips: attached.grant.ips,
+        groups: attached.grant.groups,
         vni: attached.grant.tsi.vni,
         mtu: attached.mtu,
         state: match attached.state {
@@ -270,6 +273,7 @@ fn view(device: &str, attached: Attached) -> local::Tsi {
             TsiState::Activated => local::State::Activated,
         },
         epoch: Some(attached.epoch),
+        closed: None,
     }
 }
 
@@ -325,6 +329,10 @@ async fn mappings(State(local): State<Local>) -> Result<Json<local::Items<local:
 
 async fn groups(State(local): State<Local>) -> Result<Json<local::Items<local::Group>>, Refusal> {
     local.ask(LocalCall::Groups).await.map(|items| Json(local::Items { items }))
+}
+
+async fn rules(State(local): State<Local>) -> Result<Json<local::Items<local::RuleCount>>, Refusal> {
+    local.ask(LocalCall::Rules).await.map(|items| Json(local::Items { items }))
 }
 
 async fn drops(State(local): State<Local>) -> Result<Json<local::Items<local::Drop>>, Refusal> {

@@ -25,9 +25,11 @@ impl Driver {
             device: t.device,
             mac: t.grant.mac,
             ips: t.grant.ips,
+            groups: t.grant.groups,
             vni: t.grant.tsi.vni,
             mtu: t.mtu,
             state: state(t.state),
+            closed: None,
         };
         self.core.tsis().map(view).collect()
     }
@@ -86,6 +88,10 @@ impl Driver {
             Some(api::Group { vn, group, here, rlocs: rlocs.clone() })
         };
         self.core.groups().filter_map(view).collect()
+    }
+
+    pub(super) fn rules(&self) -> Vec<api::RuleCount> {
+        Vec::new()
     }
 
     pub(super) fn drops(&self) -> Vec<api::Drop> {

@@ -35,6 +35,7 @@ impl Core {
                     name: attach.name.clone(),
                     mac: attach.mac,
                     ips: attach.ips.clone(),
+                    groups: attach.groups.clone(),
                     activate: attach.state == State::Activated,
                 }));
                 let held = self.may_hold(&attach.vn, &attach.name);
@@ -67,7 +68,8 @@ impl Core {
         if let Some(tsi) = self.find(&attach.vn, &attach.name).filter(|t| t.present && !t.lost) {
             let same = tsi.device == *device
                 && attach.mac.is_none_or(|m| m == tsi.grant.mac)
-                && attach.ips.is_subset(&tsi.grant.ips);
+                && attach.ips.is_subset(&tsi.grant.ips)
+                && (attach.groups.is_empty() || attach.groups == tsi.grant.groups);
             match (same, tsi.state, attach.state) {
                 (true, now, wanted) if now == wanted => return Ok(Some(self.attached(tsi, true))),
                 // What is prepared is put in service.

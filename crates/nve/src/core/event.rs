@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use weft_datapath::{IfIndex, Op, VapKind};
 use weft_model::{
-    Eid, Epoch, Grant, MacAddr, NveName, Rloc, TenantIp, TsMac, TsiId, TsiName, VnName, VnSpec, Vni, XtrId,
+    Eid, Epoch, Grant, GroupName, MacAddr, NveName, Rloc, TenantIp, TsMac, TsiId, TsiName, VnName, VnSpec,
+    Vni, XtrId,
 };
 
 /// A call of the local API, from request to answer.
@@ -37,6 +38,8 @@ pub struct Attach {
     pub mac: Option<TsMac>,
     /// The addresses; one of each family assigned when none of it is named.
     pub ips: BTreeSet<TenantIp>,
+    /// Its security groups; the VN's default ones when none is named.
+    pub groups: BTreeSet<GroupName>,
     /// Whether it is to carry traffic, too.
     pub state: State,
 }
@@ -119,6 +122,8 @@ pub enum ApiCall {
         mac: Option<TsMac>,
         /// As asked for.
         ips: BTreeSet<TenantIp>,
+        /// As asked for.
+        groups: BTreeSet<GroupName>,
         /// It is Activated with the grant, so whoever asked for it may be told at once.
         activate: bool,
     },

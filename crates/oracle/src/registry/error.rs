@@ -2,9 +2,10 @@
 
 use crate::store::StoreError;
 use core::net::IpAddr;
+use std::collections::BTreeSet;
 use weft_api::Code;
 use weft_model::{
-    Epoch, IpNet, MacAddr, NveName, Rloc, StormError, TenantIp, TsMac, TsiName, VnName, Vni, XtrId,
+    Epoch, GroupName, IpNet, MacAddr, NveName, Rloc, StormError, TenantIp, TsMac, TsiName, VnName, Vni, XtrId,
 };
 
 /// Why an operation was refused. Nothing was changed.
@@ -143,6 +144,73 @@ pub enum RegistryError {
         /// The one asked for.
         asked: TenantIp,
     },
+    /// The caller holds it in other groups.
+    #[error(
+        "'{tsi}' in VN '{vn}' is in groups {}, not {}; an operator changes that by `weft tsi set-groups`",
+        names(has),
+        names(asked)
+    )]
+    GroupsMismatch {
+        /// The VN.
+        vn: VnName,
+        /// The tenant system.
+        tsi: TsiName,
+        /// Its groups.
+        has: BTreeSet<GroupName>,
+        /// Those asked for.
+        asked: BTreeSet<GroupName>,
+    },
+    /// No such security group.
+    #[error("there is no security group '{group}' in VN '{vn}'; `weft get groups` lists them")]
+    NoGroup {
+        /// The VN.
+        vn: VnName,
+        /// The name.
+        group: GroupName,
+    },
+    /// Somebody uses it.
+    #[error(
+        "security group '{group}' in VN '{vn}' is used by {count} ({}{}); take it away there first",
+        first.join(", "),
+        if *count > first.len() { ", ..." } else { "" }
+    )]
+    GroupInUse {
+        /// The VN.
+        vn: VnName,
+        /// The group.
+        group: GroupName,
+        /// How many.
+        count: usize,
+        /// Up to three of them.
+        first: Vec<String>,
+    },
+    /// It was written since it was read.
+    #[error(
+        "security group '{group}' in VN '{vn}' is at revision {has}, not {asked}: somebody changed it meanwhile; \
+         look at it again and repeat the change"
+    )]
+    GroupOutdated {
+        /// The VN.
+        vn: VnName,
+        /// The group.
+        group: GroupName,
+        /// Its revision; 0 when there is none.
+        has: u64,
+        /// The one that was read.
+        asked: u64,
+    },
+    /// More than there may be of something of access policy.
+    #[error("{what} may have at most {max} {of}; {got} are too many")]
+    TooManyInPolicy {
+        /// Who has it.
+        what: String,
+        /// The limit.
+        max: usize,
+        /// Of what.
+        of: &'static str,
+        /// How many it would be.
+        got: usize,
+    },
     /// Another tenant system has the MAC address.
     #[error("MAC address {mac} in VN '{vn}' belongs to '{holder}' on NVE '{nve}'; choose another or none")]
     MacTaken {
@@ -277,6 +345,14 @@ fn list(nets: &[IpNet]) -> String {
     nets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
+/// Names one after another.
+fn names(all: &BTreeSet<GroupName>) -> String {
+    if all.is_empty() {
+        return "of its VN's choice".to_owned();
+    }
+    all.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ")
+}
+
 /// At most three names, as they are shown.
 fn quoted(vns: &[VnName]) -> String {
     let mut text = vns.iter().take(3).map(|vn| format!("'{vn}'")).collect::<Vec<_>>().join(", ");
@@ -293,7 +369,12 @@ impl RegistryError {
         match self {
             Self::Store(_) => Code::StoreFailed,
             Self::Certificate(_) => Code::Internal,
-            Self::NoVn(_) | Self::NoTsi { .. } | Self::NoNve(_) | Self::NoXtr(_) => Code::NotFound,
+            Self::NoVn(_) | Self::NoTsi { .. } | Self::NoNve(_) | Self::NoXtr(_) | Self::NoGroup { .. } => {
+                Code::NotFound
+            }
+            Self::GroupsMismatch { .. } => Code::GroupsMismatch,
+            Self::GroupInUse { .. } => Code::GroupInUse,
+            Self::GroupOutdated { .. } => Code::Outdated,
             Self::VnTaken { .. } => Code::VnTaken,
             Self::VniTaken { .. } | Self::NoVniLeft => Code::VniTaken,
             Self::PushForward | Self::NothingToCarry(_) => Code::NotSupported,
@@ -319,6 +400,7 @@ impl RegistryError {
             | Self::Storm(_)
             | Self::LinkLocalSubnet(_)
             | Self::NoRloc
+            | Self::TooManyInPolicy { .. }
             | Self::TokenLimits { .. }
             | Self::Bad(_) => Code::BadRequest,
         }

@@ -1,7 +1,7 @@
 //! Grants and the addresses they take.
 
 use super::{
-    Caller, Kind, Registry, RegistryError, decode, keys, moves, nves,
+    Caller, Kind, Registry, RegistryError, decode, groups, keys, moves, nves,
     pool::{self, Pools, VnPools},
     read, vns, write,
 };
@@ -14,7 +14,8 @@ use std::{
 };
 use weft_api::GrantView;
 use weft_model::{
-    Epoch, Grant, IpNet, NveName, Subnets, TenantIp, TsMac, TsiId, TsiName, VnName, VnSpec, Vni, XtrId,
+    Epoch, Grant, GroupLimits, GroupName, IpNet, NveName, Subnets, TenantIp, TsMac, TsiId, TsiName, VnName,
+    VnSpec, Vni, XtrId,
 };
 
 /// IP addresses of one tenant system: what one registration can carry with room to spare.
@@ -36,6 +37,8 @@ pub struct Wish {
     pub mac: Option<TsMac>,
     /// Its IP addresses; of a family without one here, any one.
     pub ips: BTreeSet<TenantIp>,
+    /// Its security groups; the VN's default ones when it names none.
+    pub groups: BTreeSet<GroupName>,
     /// Who is to hold it.
     pub owner: XtrId,
 }
@@ -71,8 +74,8 @@ impl Registry {
     /// # Errors
     /// Whatever stands in the way, by name: see [`RegistryError`].
     pub async fn grant(&self, wish: Wish) -> Result<(Granted, Revision), RegistryError> {
-        let pools = self.pools.clone();
-        self.run(move |tx| grant(tx, &pools, &wish)).await
+        let (pools, limits) = (self.pools.clone(), self.limits);
+        self.run(move |tx| grant(tx, &pools, &wish, &limits)).await
     }
 
     /// Takes one more address for a tenant system.
@@ -187,7 +190,12 @@ impl Registry {
     }
 }
 
-fn grant(tx: &mut dyn Transaction, pools: &Mutex<Pools>, wish: &Wish) -> Result<Granted, RegistryError> {
+fn grant(
+    tx: &mut dyn Transaction,
+    pools: &Mutex<Pools>,
+    wish: &Wish,
+    limits: &GroupLimits,
+) -> Result<Granted, RegistryError> {
     let Wish { tsi, owner, .. } = wish;
     let vn = vns::find(tx, &wish.vn)?;
     let (nve, scope) = nves::holder(tx, *owner)?.ok_or(RegistryError::Revoked(*owner))?;
@@ -198,6 +206,7 @@ fn grant(tx: &mut dyn Transaction, pools: &Mutex<Pools>, wish: &Wish) -> Result<
     if let Some(view) = read::<GrantView>(tx, &key)? {
         return found(view, vn, wish);
     }
+    groups::check(tx, &vn, &wish.groups, limits)?;
     for ip in &wish.ips {
         free_ip(tx, &vn, *ip)?;
     }
@@ -221,7 +230,7 @@ fn grant(tx: &mut dyn Transaction, pools: &Mutex<Pools>, wish: &Wish) -> Result<
     write(tx, keys::mac(vn.vni, mac.get()), tsi)?;
     tx.put(keys::held_one(*owner, vn.vni, tsi), Vec::new());
     let id = TsiId { vni: vn.vni, name: tsi.clone() };
-    let grant = Grant { tsi: id, mac, ips, owner: *owner, epoch, next: None };
+    let grant = Grant { tsi: id, mac, ips, groups: wish.groups.clone(), owner: *owner, epoch, next: None };
     let view = GrantView { vn: vn.name.clone(), nve, grant };
     write(tx, key, &view)?;
     // Last of all: nothing can fail from here on but the store itself.
@@ -241,6 +250,11 @@ fn found(view: GrantView, vn: VnSpec, wish: &Wish) -> Result<Granted, RegistryEr
     }
     if let Some(asked) = wish.ips.difference(ips).next() {
         return Err(RegistryError::IpMismatch { vn: vn_name, tsi, asked: *asked });
+    }
+    let has = &view.grant.groups;
+    if !wish.groups.is_empty() && wish.groups != *has {
+        let (has, asked) = (has.clone(), wish.groups.clone());
+        return Err(RegistryError::GroupsMismatch { vn: vn_name, tsi, has, asked });
     }
     Ok(Granted { view, vn, created: false })
 }

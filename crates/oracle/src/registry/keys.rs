@@ -1,7 +1,7 @@
 //! The keys of the store. Text, so that a backup can be read; numbers have a fixed width.
 
 use core::net::IpAddr;
-use weft_model::{MacAddr, Name, TsiName, Vni, XtrId};
+use weft_model::{GroupName, MacAddr, Name, TsiName, Vni, XtrId};
 
 /// The kinds of objects that facts and watches are about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,6 +10,7 @@ pub(crate) enum Kind {
     Grant,
     Nve,
     Xtr,
+    Group,
 }
 
 impl Kind {
@@ -20,13 +21,23 @@ impl Kind {
             Self::Grant => b"grant/",
             Self::Nve => b"nve/",
             Self::Xtr => b"xtr/",
+            Self::Group => b"group/",
         }
     }
 
     /// The kind a key is of.
     pub(crate) fn of(key: &[u8]) -> Option<Self> {
-        [Self::Vn, Self::Grant, Self::Nve, Self::Xtr].into_iter().find(|kind| key.starts_with(kind.prefix()))
+        let all = [Self::Vn, Self::Grant, Self::Nve, Self::Xtr, Self::Group];
+        all.into_iter().find(|kind| key.starts_with(kind.prefix()))
     }
+}
+
+/// The VN and the name in a key of a grant or group.
+pub(crate) fn in_vn(key: &[u8]) -> Option<(Vni, Name)> {
+    let text = core::str::from_utf8(key).ok()?;
+    let mut parts = text.splitn(3, '/').skip(1);
+    let vni = u32::from_str_radix(parts.next()?, 16).ok()?;
+    Some((Vni::new(vni).ok()?, Name::new(parts.next()?).ok()?))
 }
 
 pub(super) fn vn(name: &Name) -> Vec<u8> {
@@ -40,12 +51,20 @@ pub(super) fn vni(vni: Vni) -> Vec<u8> {
 /// Where the search for a free VNID goes on.
 pub(super) const VNI_CURSOR: &[u8] = b"cursor/vni";
 
-pub(super) fn grants(vni: Vni) -> Vec<u8> {
+pub(crate) fn grants(vni: Vni) -> Vec<u8> {
     format!("grant/{:06x}/", vni.get()).into_bytes()
 }
 
-pub(super) fn grant(vni: Vni, tsi: &TsiName) -> Vec<u8> {
+pub(crate) fn grant(vni: Vni, tsi: &TsiName) -> Vec<u8> {
     format!("grant/{:06x}/{tsi}", vni.get()).into_bytes()
+}
+
+pub(crate) fn groups(vni: Vni) -> Vec<u8> {
+    format!("group/{:06x}/", vni.get()).into_bytes()
+}
+
+pub(crate) fn group(vni: Vni, name: &GroupName) -> Vec<u8> {
+    format!("group/{:06x}/{name}", vni.get()).into_bytes()
 }
 
 /// The lowest epoch a new grant of the VNID may have. Outlives the VN.
@@ -106,7 +125,7 @@ pub(super) fn rloc(rloc: IpAddr) -> Vec<u8> {
 }
 
 /// Every grant of an NVE, as owner or successor.
-pub(super) fn held(nve: XtrId) -> Vec<u8> {
+pub(crate) fn held(nve: XtrId) -> Vec<u8> {
     format!("held/{nve}/").into_bytes()
 }
 

@@ -8,8 +8,9 @@ mod directory;
 mod error;
 mod facts;
 mod grants;
+mod groups;
 mod joins;
-mod keys;
+pub(crate) mod keys;
 mod moves;
 mod nves;
 mod pool;
@@ -37,6 +38,7 @@ pub(crate) use xtrs::saved_nonce;
 use crate::store::{Revision, Snapshot, Store, StoreError, Transaction, transact};
 use pool::Pools;
 use std::sync::{Arc, Mutex};
+use weft_model::GroupLimits;
 
 /// What the Oracle knows for good.
 #[derive(Clone)]
@@ -44,13 +46,21 @@ pub struct Registry {
     store: Arc<dyn Store>,
     /// Where free addresses are to be found; the store has the last word.
     pools: Arc<Mutex<Pools>>,
+    /// Bounds of access policy.
+    limits: GroupLimits,
 }
 
 impl Registry {
     /// The registry kept in `store`.
     #[must_use]
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, pools: Arc::default() }
+        Self { store, pools: Arc::default(), limits: GroupLimits::default() }
+    }
+
+    /// The same with other bounds of access policy.
+    #[must_use]
+    pub fn with_limits(self, limits: GroupLimits) -> Self {
+        Self { limits, ..self }
     }
 
     /// The store below.

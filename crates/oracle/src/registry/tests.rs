@@ -1,5 +1,6 @@
 //! Operations one by one, and any sequence of them against a model, across crashes.
 
+mod groups;
 mod moves;
 
 use super::*;
@@ -63,7 +64,14 @@ fn enrolment(secret: &str, id: u8) -> Enrolment {
 }
 
 fn wish(vn: &str, tsi: &str, owner: XtrId, ips: &[&str]) -> Wish {
-    Wish { vn: n(vn), tsi: n(tsi), mac: None, ips: ips.iter().map(|i| i.parse().unwrap()).collect(), owner }
+    Wish {
+        vn: n(vn),
+        tsi: n(tsi),
+        mac: None,
+        ips: ips.iter().map(|i| i.parse().unwrap()).collect(),
+        groups: BTreeSet::new(),
+        owner,
+    }
 }
 
 fn nve(id: u8) -> Caller {

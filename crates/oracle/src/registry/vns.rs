@@ -1,8 +1,8 @@
 //! Virtual networks.
 
-use super::{Registry, RegistryError, decode, keys, keys::Kind, nves, pool, read, write};
+use super::{Registry, RegistryError, decode, groups, keys, keys::Kind, nves, pool, read, write};
 use crate::store::{Revision, Transaction};
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 use weft_api::{NewVn, VnChange};
 use weft_model::{Learning, Miss, NveName, Reply, Storm, VnName, VnSpec, Vni, XtrId};
 
@@ -29,6 +29,7 @@ impl Registry {
         name: VnName,
         change: VnChange,
     ) -> Result<(VnSpec, Revision), RegistryError> {
+        let limits = self.limits;
         self.run(move |tx| {
             let old = find(tx, &name)?;
             let new = VnSpec {
@@ -41,8 +42,13 @@ impl Registry {
                 )?,
                 miss: change.miss.unwrap_or(old.miss),
                 gateway: change.gateway.clone().unwrap_or_else(|| old.gateway.clone()),
+                default_groups: change.default_groups.clone().unwrap_or_else(|| old.default_groups.clone()),
+                log_refused: change.log_refused.unwrap_or(old.log_refused),
                 ..old.clone()
             };
+            if change.default_groups.is_some() {
+                groups::check(tx, &new, &new.default_groups, &limits)?;
+            }
             check(tx, &new, change.gateway.as_ref().is_some_and(Option::is_some))?;
             // The same again is no news to anybody.
             if new != old {
@@ -76,6 +82,7 @@ impl Registry {
                 return Err(RegistryError::VnInUse { vn: name.clone(), count, first });
             }
             super::xtrs::forget_vn(tx, vn.vni)?;
+            groups::forget_vn(tx, vn.vni)?;
             tx.delete(keys::vn(&name));
             tx.delete(keys::vni(vn.vni));
             pool::lock(&pools).remove(&vn.vni);
@@ -107,7 +114,21 @@ fn create(tx: &mut dyn Transaction, new: &NewVn) -> Result<VnSpec, RegistryError
         None => choose(tx)?,
     };
     let NewVn { name, subnets, learning, reply, bum, storm, miss, gateway, .. } = new.clone();
-    let spec = VnSpec { name, vni, subnets, learning, reply, bum, storm, miss, gateway };
+    // Nobody is in a group of a VN that has none yet.
+    let (default_groups, log_refused) = (BTreeSet::new(), false);
+    let spec = VnSpec {
+        name,
+        vni,
+        subnets,
+        learning,
+        reply,
+        bum,
+        storm,
+        miss,
+        gateway,
+        default_groups,
+        log_refused,
+    };
     check(tx, &spec, true)?;
     write(tx, keys::vn(&spec.name), &spec)?;
     write(tx, keys::vni(vni), &spec.name)?;

@@ -1,7 +1,7 @@
 //! Who waits for which changes, so that a commit wakes those it concerns and nobody else.
 
 use crate::{
-    registry::{Kind, decode},
+    registry::{Kind, decode, keys},
     store::{Change, Revision, StoreError},
 };
 use std::{
@@ -10,7 +10,7 @@ use std::{
 };
 use tokio::sync::watch::{Receiver, Sender};
 use weft_api::GrantView;
-use weft_model::XtrId;
+use weft_model::{Vni, XtrId};
 
 /// What changes are about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,6 +20,10 @@ pub(super) enum Topic {
     Grants,
     /// Grants that name, or named, this NVE.
     GrantsOf(XtrId),
+    /// Grants of this VN.
+    GrantsIn(Vni),
+    /// Security groups.
+    Groups,
 }
 
 /// The last revision that touched each topic somebody waits for.
@@ -52,8 +56,12 @@ impl Hub {
             None => {}
             Some(Kind::Vn) => wake(Topic::Vns),
             Some(Kind::Nve | Kind::Xtr) => wake(Topic::Nves),
+            Some(Kind::Group) => wake(Topic::Groups),
             Some(Kind::Grant) => {
                 wake(Topic::Grants);
+                if let Some((vni, _)) = keys::in_vn(&change.key) {
+                    wake(Topic::GrantsIn(vni));
+                }
                 let mut named = Vec::new();
                 for value in [&change.before, &change.after].into_iter().flatten() {
                     let grant = decode::<GrantView>(&change.key, value)?.grant;
@@ -71,7 +79,7 @@ impl Hub {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use weft_model::{Epoch, Grant, TsMac, TsiId, Vni};
+    use weft_model::{Epoch, Grant, TsMac, TsiId};
 
     #[test]
     fn only_those_concerned_are_woken() {
@@ -84,6 +92,7 @@ mod tests {
                 tsi,
                 mac: TsMac::local(1),
                 ips: Default::default(),
+                groups: Default::default(),
                 owner: id(owner),
                 epoch: Epoch::FIRST,
                 next: None,

@@ -7,7 +7,7 @@ use std::{
     path::PathBuf,
 };
 use weft_api::{API_PORT, LISP_PORT, METRICS_PORT, SESSION_PORT};
-use weft_model::Name;
+use weft_model::{GroupLimits, Name};
 
 /// What the daemon is told at its start.
 #[derive(Clone, Debug)]
@@ -43,6 +43,8 @@ pub struct OracleOptions {
     pub ttl: RecordTtl,
     /// Changes kept for watchers.
     pub history: usize,
+    /// Bounds of access policy.
+    pub policy: GroupLimits,
 }
 
 impl OracleOptions {
@@ -65,6 +67,7 @@ impl OracleOptions {
             timing: Timing::default(),
             ttl: RecordTtl::default(),
             history: 1 << 16,
+            policy: GroupLimits::default(),
         }
     }
 

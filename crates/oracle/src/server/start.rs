@@ -207,7 +207,7 @@ impl Oracle {
             name: options.name.clone(),
             data_dir: options.data_dir.clone(),
             clock,
-            registry: Registry::new(store),
+            registry: Registry::new(store).with_limits(options.policy),
             directory: Arc::new(directory),
             ca,
             shards,

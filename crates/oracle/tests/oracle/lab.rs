@@ -191,6 +191,7 @@ pub fn wish(vn: &str, tsi: &str, ips: &[&str]) -> GrantRequest {
         tsi: name(tsi),
         mac: None,
         ips: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
+        groups: BTreeSet::new(),
         nve: None,
         request_id: None,
     }

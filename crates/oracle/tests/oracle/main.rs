@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests, and what they share")]
 
 mod api;
+mod groups;
 mod join;
 mod lab;
 mod openapi;

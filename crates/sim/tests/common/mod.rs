@@ -53,6 +53,8 @@ pub fn shard(nves: u32, tsis: u32) -> Shard {
             storm: Default::default(),
             miss: Default::default(),
             gateway: None,
+            default_groups: Default::default(),
+            log_refused: false,
         }),
     );
     for n in 0..nves {
@@ -72,6 +74,7 @@ pub fn shard(nves: u32, tsis: u32) -> Shard {
                 tsi: TsiId { vni: Vni::new(1).unwrap(), name: Name::new(format!("t{n}")).unwrap() },
                 mac: TsMac::local((n + 1).into()),
                 ips: ips.into(),
+                groups: Default::default(),
                 owner: xtr(n % nves),
                 epoch: Epoch::FIRST,
                 next: None,

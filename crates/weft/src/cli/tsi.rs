@@ -1,6 +1,6 @@
 //! `weft tsi`.
 
-use super::{Access, Kind, Output, Socket, tenant_ip};
+use super::{Access, GroupNames, Kind, Output, Socket, tenant_ip};
 use clap::{Args, Subcommand};
 use weft_model::{NveName, TenantIp, TsMac, TsiName, VnName};
 
@@ -10,7 +10,8 @@ pub(crate) enum TsiCommand {
     #[command(after_help = "Examples:
   weft tsi attach --vn red --name web1 --device tap0       addresses assigned and printed
   weft tsi attach --vn red --name web2 --device veth7 --ip 10.0.0.7 --ip fd00::7
-  weft tsi attach --vn red --name web3 --device veth8 --mac 02:00:00:00:00:08")]
+  weft tsi attach --vn red --name web3 --device veth8 --mac 02:00:00:00:00:08
+  weft tsi attach --vn red --name web4 --device veth9 --groups web,ssh")]
     Attach(Place),
     /// Prepare an interface without letting anything through: RFC 8394's Associate, where a tenant moves to.
     #[command(after_help = "Example, a move from h1 to h2:
@@ -88,6 +89,25 @@ pub(crate) enum TsiCommand {
         #[command(flatten)]
         output: Output,
     },
+    /// As an operator, say which security groups an interface is in, wherever it is.
+    #[command(after_help = "Examples:
+  weft tsi set-groups --vn red --name web1 --groups web,ssh
+  weft tsi set-groups --vn red --name web1 --groups none     those that its VN has by default")]
+    SetGroups {
+        /// The virtual network.
+        #[arg(long)]
+        vn: VnName,
+        /// The interface.
+        #[arg(long)]
+        name: TsiName,
+        /// All its security groups, with commas between, or none.
+        #[arg(long)]
+        groups: GroupNames,
+        #[command(flatten)]
+        access: Access,
+        #[command(flatten)]
+        output: Output,
+    },
     /// List what is attached to this host.
     #[command(after_help = "Example: weft tsi list -o yaml")]
     List {
@@ -119,6 +139,9 @@ pub(crate) struct Place {
     /// An IP address of the tenant; may be repeated [default: one of each family assigned].
     #[arg(long, value_parser = tenant_ip)]
     pub(crate) ip: Vec<TenantIp>,
+    /// Its security groups, with commas between [default: the VN's].
+    #[arg(long)]
+    pub(crate) groups: Option<GroupNames>,
     #[command(flatten)]
     pub(crate) socket: Socket,
     #[command(flatten)]

@@ -1,6 +1,6 @@
 //! `weft vn`.
 
-use super::{Access, Output, subnet, words};
+use super::{Access, GroupNames, Output, subnet, words};
 use clap::{Args, Subcommand};
 use weft_model::{Bum, IpNet, Learning, Miss, NveName, Reply, VnName, Vni};
 
@@ -50,7 +50,8 @@ pub(crate) enum VnCommand {
     #[command(after_help = "Examples:
   weft vn set red --learning distribute     push the whole table to every host that is in it
   weft vn set red --learning oracle --reply forward
-  weft vn set red --bum replicate           broadcast and multicast reach everybody in it")]
+  weft vn set red --bum replicate           broadcast and multicast reach everybody in it
+  weft vn set red --default-groups web,ssh --log-refused true")]
     Set {
         /// Its name.
         name: VnName,
@@ -107,6 +108,12 @@ pub(crate) struct VnChange {
     /// How many of them at once.
     #[arg(long)]
     pub(crate) storm_burst: Option<u32>,
+    /// The security groups of tenant systems that name none, with commas between. none: they may do everything.
+    #[arg(long)]
+    pub(crate) default_groups: Option<GroupNames>,
+    /// Whether NVEs log what access policy refuses: true or false.
+    #[arg(long)]
+    pub(crate) log_refused: Option<bool>,
 }
 
 /// The NVE that is to be a VN's gateway, or nobody: `none`.

@@ -1,6 +1,8 @@
 //! `weft get`: what there is, from the Oracle or from this host's NVE.
 
-use super::{client, tsi, vn, xtr};
+mod rules;
+
+use super::{client, group, tsi, vn, xtr};
 use crate::cli::{GetArgs, Kinds, Socket};
 use crate::error::CommandError;
 use crate::output::{self, Column, Format};
@@ -20,6 +22,7 @@ const TSIS: &[Column] = &[
     ("nve", "/nve"),
     ("mac", "/mac"),
     ("ips", "/ips"),
+    ("groups", "/groups"),
     ("vni", "/vni"),
     ("state", "/state"),
     ("epoch", "/epoch"),
@@ -63,7 +66,7 @@ const DUPLICATES: &[Column] = &[
     ("times", "/times"),
     ("last s ago", "/last_s"),
 ];
-const GROUPS: &[Column] = &[("vn", "/vn"), ("group", "/group"), ("here", "/here"), ("rlocs", "/rlocs")];
+const MULTICAST: &[Column] = &[("vn", "/vn"), ("group", "/group"), ("here", "/here"), ("rlocs", "/rlocs")];
 const DROPS: &[Column] =
     &[("vn", "/vn"), ("reason", "/reason"), ("path", "/path"), ("packets", "/packets"), ("bytes", "/bytes")];
 const TABLES: &[Column] =
@@ -92,7 +95,7 @@ async fn fetch(args: &GetArgs) -> Result<String, CommandError> {
     let format = args.output.output;
     let local = match (&args.socket, args.what) {
         // The data plane's counters are the host's own.
-        (None, Kinds::Drops | Kinds::Groups | Kinds::Tables) if args.nve.is_none() => {
+        (None, Kinds::Drops | Kinds::Multicast | Kinds::Tables) if args.nve.is_none() => {
             let socket = std::env::var_os("WEFT_SOCKET").filter(|path| !path.is_empty());
             Some(Socket { socket: socket.map_or_else(|| weft_api::NVE_SOCKET.into(), PathBuf::from) })
         }
@@ -146,8 +149,16 @@ async fn oracle_list(args: &GetArgs, format: Format) -> Result<String, CommandEr
         Kinds::Mappings => output::list(format, &client.mappings(vn).await?.items, MAPPINGS),
         Kinds::Conversations => output::list(format, &client.conversations(vn).await?.items, CONVERSATIONS),
         Kinds::Duplicates => output::list(format, &client.duplicates(vn).await?.items, DUPLICATES),
+        Kinds::Groups => {
+            let mut groups = client.groups().await?.items;
+            groups.retain(|g| {
+                vn.is_none_or(|vn| g.vn == *vn) && args.group.as_ref().is_none_or(|n| g.name == *n)
+            });
+            group::list(format, &groups)
+        }
+        Kinds::Rules => rules::all(args, &client, format).await,
         Kinds::Counters => counters(format, client.counters().await?.counters),
-        Kinds::Drops | Kinds::Groups | Kinds::Tables => Err(CommandError::Usage(
+        Kinds::Drops | Kinds::Multicast | Kinds::Tables => Err(CommandError::Usage(
             "an NVE's data plane knows this; name it with --nve, or its socket with --socket",
         )),
     }
@@ -170,10 +181,10 @@ async fn nve_list(args: &GetArgs, nve: &Source<'_>, format: Format) -> Result<St
             }
             output::list(format, &items, CACHE)
         }
-        Kinds::Groups => {
+        Kinds::Multicast => {
             let mut items = nve.list::<Items<local::Group>>(Shown::Groups).await?.items;
             items.retain(|g| wanted(&g.vn));
-            output::list(format, &items, GROUPS)
+            output::list(format, &items, MULTICAST)
         }
         Kinds::Drops => {
             let mut items = nve.list::<Items<local::Drop>>(Shown::Drops).await?.items;
@@ -184,7 +195,12 @@ async fn nve_list(args: &GetArgs, nve: &Source<'_>, format: Format) -> Result<St
             output::list(format, &nve.list::<Items<local::Table>>(Shown::Tables).await?.items, TABLES)
         }
         Kinds::Counters => counters(format, nve.list::<Counters>(Shown::Counters).await?.counters),
-        Kinds::Vns | Kinds::Nves | Kinds::Xtrs | Kinds::Conversations | Kinds::Duplicates => {
+        Kinds::Rules => {
+            let mut items = nve.list::<Items<local::RuleCount>>(Shown::Rules).await?.items;
+            items.retain(|r| wanted(&r.vn) && args.group.as_ref().is_none_or(|name| r.group == *name));
+            output::list(format, &items, rules::COLUMNS)
+        }
+        Kinds::Vns | Kinds::Nves | Kinds::Xtrs | Kinds::Conversations | Kinds::Duplicates | Kinds::Groups => {
             Err(CommandError::Usage("only the Oracle knows this; leave --nve and --socket away"))
         }
     }

@@ -2,6 +2,7 @@
 
 mod daemon;
 mod get;
+mod group;
 mod nve;
 mod oracle;
 mod tsi;
@@ -21,6 +22,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, CommandError> {
         Command::Oracle(args) => oracle::run(args),
         Command::Nve(args) => nve::run(args),
         Command::Vn(command) => wait(vn::run(command)),
+        Command::Group(command) => wait(group::run(command)),
         Command::Xtr(command) => wait(xtr::run(command)),
         Command::Tsi(command) => wait(tsi::run(command)),
         Command::Get(args) => wait(get::run(args)),

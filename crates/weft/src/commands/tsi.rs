@@ -16,14 +16,20 @@ pub(super) const COLUMNS: &[Column] = &[
     ("device", "/device"),
     ("mac", "/mac"),
     ("ips", "/ips"),
+    ("groups", "/groups"),
     ("vni", "/vni"),
     ("mtu", "/mtu"),
     ("state", "/state"),
     ("epoch", "/epoch"),
+    ("closed because", "/closed"),
 ];
 
 /// How a move is shown.
 const MOVE_COLUMNS: &[Column] = &[("vn", "/vn"), ("name", "/grant/tsi/name"), ("nve", "/nve")];
+
+/// How the groups of an interface are shown.
+const GROUP_COLUMNS: &[Column] =
+    &[("vn", "/vn"), ("name", "/grant/tsi/name"), ("nve", "/nve"), ("groups", "/grant/groups")];
 
 /// A client of the NVE; an unreachable one is told with what to do.
 pub(super) fn nve(socket: &Socket) -> Result<LocalClient, CommandError> {
@@ -84,6 +90,10 @@ pub(super) async fn run(command: TsiCommand) -> Result<(), CommandError> {
             let message = client(&access)?.release(&vn, &name, true).await?;
             output::print(&output::done(output.output, &message)?)
         }
+        TsiCommand::SetGroups { vn, name, groups, access, output } => {
+            let view = client(&access)?.set_groups(&vn, &name, groups.0).await?;
+            output::print(&output::one(output.output, &view, GROUP_COLUMNS)?)
+        }
         TsiCommand::List { socket, output } => {
             let tsis = nve(&socket)?.tsis().await.map_err(unreachable(&socket))?;
             output::print(&output::list(output.output, &tsis.items, COLUMNS)?)
@@ -93,13 +103,13 @@ pub(super) async fn run(command: TsiCommand) -> Result<(), CommandError> {
 
 /// Attaches, in that state.
 async fn place_at(place: Place, state: State) -> Result<(), CommandError> {
-    let Place { vn, name, device, kind, mac, ip, socket, output } = place;
+    let Place { vn, name, device, kind, mac, ip, groups, socket, output } = place;
+    let (ips, groups) = (ip.into_iter().collect(), groups.map(|groups| groups.0).unwrap_or_default());
     let kind = kind.map(|kind| match kind {
         Kind::Veth => DeviceKind::Veth,
         Kind::Tap => DeviceKind::Tap,
     });
-    let attach =
-        Attach { vn, name, device, kind, mac, ips: ip.into_iter().collect(), state, request_id: None };
+    let attach = Attach { vn, name, device, kind, mac, ips, groups, state, request_id: None };
     let tsi = nve(&socket)?.attach(&attach).await.map_err(unreachable(&socket))?;
     output::print(&output::one(output.output, &tsi, COLUMNS)?)
 }

@@ -1,7 +1,7 @@
 //! `weft vn`.
 
 use super::client;
-use crate::cli::{GatewayName, VnCommand};
+use crate::cli::{GatewayName, GroupNames, VnCommand};
 use crate::error::CommandError;
 use crate::output::{self, Column};
 use weft_api::{NewVn, Vn, VnChange};
@@ -17,6 +17,7 @@ pub(super) const COLUMNS: &[Column] = &[
     ("bum", "/bum"),
     ("miss", "/miss"),
     ("gateway", "/gateway"),
+    ("groups", "/default_groups"),
     ("storm", "/storm/rate"),
     ("burst", "/storm/burst"),
 ];
@@ -48,11 +49,31 @@ pub(super) async fn run(command: VnCommand) -> Result<(), CommandError> {
             output::print(&output::one(output.output, &vn, COLUMNS)?)
         }
         VnCommand::Set { name, change, access, output } => {
-            let crate::cli::VnChange { learning, reply, bum, miss, gateway, storm_rate, storm_burst } =
-                change;
+            let crate::cli::VnChange {
+                learning,
+                reply,
+                bum,
+                miss,
+                gateway,
+                storm_rate,
+                storm_burst,
+                default_groups,
+                log_refused,
+            } = change;
             let named = gateway.is_some();
             let gateway = gateway.map(|GatewayName(name)| name);
-            let change = VnChange { learning, reply, bum, storm_rate, storm_burst, miss, gateway };
+            let default_groups = default_groups.map(|GroupNames(names)| names);
+            let change = VnChange {
+                learning,
+                reply,
+                bum,
+                storm_rate,
+                storm_burst,
+                miss,
+                gateway,
+                default_groups,
+                log_refused,
+            };
             let vn = client(&access)?.change_vn(&name, &change).await?;
             if named {
                 note_idle(output.output, &vn);

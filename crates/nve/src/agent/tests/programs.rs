@@ -37,6 +37,7 @@ impl Driver {
             device,
             mac: None,
             ips: BTreeSet::new(),
+            groups: BTreeSet::new(),
             state: crate::core::TsiState::Activated,
         };
         self.input(Input::Local(LocalCall::Attach(attach, answer)));

@@ -27,6 +27,7 @@ fn h3_a1_answered_only_after_applied_and_acknowledged_in_this_order() {
             name: name("web"),
             mac: None,
             ips: BTreeSet::new(),
+            groups: BTreeSet::new(),
             activate: true,
         };
         assert_eq!(asked, [Seen::Call(wanted)]);

@@ -85,6 +85,8 @@ pub fn spec() -> VnSpec {
         storm: Default::default(),
         miss: Default::default(),
         gateway: None,
+        default_groups: BTreeSet::new(),
+        log_refused: false,
     }
 }
 
@@ -93,6 +95,7 @@ pub fn grant(text: &str, n: u32) -> Grant {
         tsi: id(text),
         mac: TsMac::new(mac(n)).unwrap(),
         ips: BTreeSet::from([ip(V4, n), ip(V6, n)]),
+        groups: BTreeSet::new(),
         owner: ME,
         epoch: Epoch::new(5).unwrap(),
         next: None,
@@ -110,6 +113,7 @@ pub fn attach(text: &str, n: u32) -> Attach {
         device: device(n),
         mac: None,
         ips: BTreeSet::new(),
+        groups: BTreeSet::new(),
         state: TsiState::Activated,
     }
 }

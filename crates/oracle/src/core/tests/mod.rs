@@ -168,6 +168,7 @@ pub(super) fn grant(vn: u32, n: u8, owner: u8) -> Grant {
         tsi: tsi(vn, n),
         mac: TsMac::new(MacAddr([2, 0, 0, 0, 0, n])).unwrap(),
         ips: BTreeSet::from(ips),
+        groups: BTreeSet::new(),
         owner: nve(owner),
         epoch: Epoch::FIRST,
         next: None,
@@ -185,6 +186,8 @@ pub(super) fn spec(vn: u32) -> VnSpec {
         storm: Default::default(),
         miss: Default::default(),
         gateway: None,
+        default_groups: BTreeSet::new(),
+        log_refused: false,
     }
 }
 

@@ -75,12 +75,14 @@ fn need(method: &Method, path: &str) -> Need {
             | "/v1/conversations"
             | "/v1/duplicates"
             | "/v1/counters"
-            | "/v1/nves/{name}/{what}",
+            | "/v1/nves/{name}/{what}"
+            | "/v1/groups"
+            | "/v1/groups/{vn}/{name}",
         ) => Need::Person,
         (&Method::POST, "/v1/grants" | "/v1/grants/{vn}/{tsi}/addresses")
         | (&Method::PUT, "/v1/grants/{vn}/{tsi}/next")
         | (&Method::DELETE, "/v1/grants/{vn}/{tsi}" | "/v1/grants/{vn}/{tsi}/next") => Need::Holder,
-        (&Method::POST, "/v1/renew") => Need::Nve,
+        (&Method::POST, "/v1/renew") | (&Method::GET, "/v1/policy") => Need::Nve,
         _ => Need::Operator,
     }
 }
@@ -191,6 +193,7 @@ mod tests {
             [
                 "DELETE /v1/grants/{vn}/{tsi} no",
                 "DELETE /v1/grants/{vn}/{tsi}/next no",
+                "DELETE /v1/groups/{vn}/{name} o",
                 "DELETE /v1/nves/{name} o",
                 "DELETE /v1/vns/{name} o",
                 "DELETE /v1/xtrs/{name} o",
@@ -199,10 +202,13 @@ mod tests {
                 "GET /v1/counters vo",
                 "GET /v1/duplicates vo",
                 "GET /v1/grants vno",
+                "GET /v1/groups vo",
+                "GET /v1/groups/{vn}/{name} vo",
                 "GET /v1/mappings vo",
                 "GET /v1/nves vno",
                 "GET /v1/nves/{name}/{what} vo",
                 "GET /v1/openapi.json vno",
+                "GET /v1/policy n",
                 "GET /v1/tokens vo",
                 "GET /v1/tsis vo",
                 "GET /v1/version -vno",
@@ -217,8 +223,10 @@ mod tests {
                 "POST /v1/tokens o",
                 "POST /v1/vns o",
                 "POST /v1/xtrs o",
+                "PUT /v1/grants/{vn}/{tsi}/groups o",
                 "PUT /v1/grants/{vn}/{tsi}/next no",
                 "PUT /v1/grants/{vn}/{tsi}/owner o",
+                "PUT /v1/groups/{vn}/{name} o",
             ]
         );
     }

@@ -63,7 +63,7 @@ pub(super) async fn create(
     Body(request): Body<GrantRequest>,
 ) -> Result<(StatusCode, Json<GrantReply>), Failure> {
     query.only(&[])?;
-    let GrantRequest { vn, tsi, mac, ips, nve, activate, request_id } = request;
+    let GrantRequest { vn, tsi, mac, ips, groups, nve, activate, request_id } = request;
     let owner = match (&identity, &nve) {
         (Identity::Nve { xtr_id, name }, named) if named.as_ref().is_none_or(|named| named == name) => {
             *xtr_id
@@ -84,7 +84,7 @@ pub(super) async fn create(
     if activate && identity.nve().is_none() {
         return Err(Failure::bad("'activate' is for the NVE itself to say; leave it out"));
     }
-    let (granted, revision) = match app.registry.grant(Wish { vn, tsi, mac, ips, owner }).await {
+    let (granted, revision) = match app.registry.grant(Wish { vn, tsi, mac, ips, groups, owner }).await {
         Ok(granted) => granted,
         Err(refused) => {
             note_claim(&app, owner, &wished, &refused);

@@ -22,7 +22,11 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
         let octets: Bytes = request.extract().await.map_err(|_| {
             Failure::new(
                 Code::TooLarge,
-                format!("the body cannot be read or is longer than {} octets", super::BODY),
+                format!(
+                    "the body cannot be read or is longer than {} octets ({} of a security group)",
+                    super::BODY,
+                    super::GROUP_BODY
+                ),
             )
         })?;
         match serde_json::from_slice(&octets) {

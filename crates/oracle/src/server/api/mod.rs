@@ -3,9 +3,11 @@
 mod access;
 mod failure;
 mod grants;
+mod groups;
 mod input;
 mod join;
 mod nves;
+mod policy;
 mod serve;
 mod tokens;
 mod views;
@@ -26,10 +28,15 @@ use axum::{
 use failure::Failure;
 use std::sync::Arc;
 use utoipa::OpenApi;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::{
+    router::{OpenApiRouter, UtoipaMethodRouterExt as _},
+    routes,
+};
 
-/// Longest request body, octets.
+/// Longest request body, octets,
 const BODY: usize = 64 << 10;
+/// and of a security group: with what is written around it a line of a watch still holds it.
+const GROUP_BODY: usize = 3 << 20;
 
 #[derive(OpenApi)]
 #[openapi(info(
@@ -37,7 +44,7 @@ const BODY: usize = 64 << 10;
     version = "1",
     description = "Who may hold which tenant system, and where each one is. HTTPS with mutual TLS; the \
                    client certificate's URI names the role: weft:operator/NAME, weft:viewer/NAME or \
-                   weft:nve/XTR-ID. Lists of vns, nves and grants take `?watch=true&resource_version=N` \
+                   weft:nve/XTR-ID. Lists of vns, nves, grants, groups and policy take `?watch=true&resource_version=N` \
                    and then stream one event a line (application/x-ndjson)."
 ))]
 struct Doc;
@@ -60,6 +67,10 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(grants::take_address))
         .routes(routes!(grants::name_next, grants::call_off))
         .routes(routes!(grants::take_over))
+        .routes(routes!(groups::set))
+        .routes(routes!(groups::list))
+        .routes(routes!(groups::get, groups::put, groups::remove).layer(DefaultBodyLimit::max(GROUP_BODY)))
+        .routes(routes!(policy::list))
         .routes(routes!(xtrs::list, xtrs::create))
         .routes(routes!(xtrs::remove))
         .routes(routes!(views::tsis))

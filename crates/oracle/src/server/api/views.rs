@@ -84,6 +84,7 @@ pub(super) async fn tsis(State(app): State<Arc<App>>, query: Query) -> Answer<It
             name: view.grant.tsi.name,
             mac: view.grant.mac,
             ips: view.grant.ips,
+            groups: view.grant.groups,
             owner: view.grant.owner,
             nve: view.nve,
             rlocs,

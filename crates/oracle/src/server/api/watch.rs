@@ -19,13 +19,13 @@ use futures_util::{future::select_all, stream};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::{sync::watch::Receiver, time::timeout};
-use weft_api::{Code, Event, GrantView, NveView, Role, Vn};
+use weft_api::{Code, Event, GrantView, GroupView, NveView, Role, Vn};
 use weft_model::{VnSpec, XtrId};
 
 /// A bookmark is sent after this long without anything else.
-const HEARTBEAT: Duration = Duration::from_secs(10);
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(10);
 /// Changes within this time are told together; whoever made one, who often watches too, has its answer first.
-const TOGETHER: Duration = Duration::from_millis(2);
+pub(super) const TOGETHER: Duration = Duration::from_millis(2);
 /// Changes looked at in one go.
 const ROUND: usize = 1024;
 /// Octets after which lines are sent before more are made.
@@ -45,13 +45,8 @@ pub(super) fn all<T: DeserializeOwned>(tx: &dyn Transaction, kind: Kind) -> Resu
     damaged.map_or(Ok(items), |e: StoreError| Err(e.into()))
 }
 
-/// The watch, if the query asks for one.
-pub(super) fn wanted(
-    app: &Arc<App>,
-    identity: &Identity,
-    kind: Kind,
-    query: &Query,
-) -> Result<Option<Response>, Failure> {
+/// Where a watch begins, if the query asks for one.
+pub(super) fn from(query: &Query) -> Result<Option<Revision>, Failure> {
     query.only(&["watch", "resource_version"])?;
     let from = query.number("resource_version")?;
     if !query.flag("watch")? {
@@ -60,9 +55,18 @@ pub(super) fn wanted(
             Some(_) => Err(Failure::bad("'resource_version' is for a watch; add watch=true")),
         };
     }
-    let from = from.ok_or_else(|| {
-        Failure::bad("a watch needs resource_version=N: list first and take the list's resource_version")
-    })?;
+    let none = "a watch needs resource_version=N: list first and take the list's resource_version";
+    from.ok_or_else(|| Failure::bad(none)).map(Some)
+}
+
+/// The watch, if the query asks for one.
+pub(super) fn wanted(
+    app: &Arc<App>,
+    identity: &Identity,
+    kind: Kind,
+    query: &Query,
+) -> Result<Option<Response>, Failure> {
+    let Some(from) = from(query)? else { return Ok(None) };
     // Subscribed first: what is committed from here on is announced.
     let nve = identity.nve();
     let topics: Vec<Receiver<Revision>> =
@@ -83,6 +87,7 @@ fn topics(kind: Kind, nve: Option<XtrId>) -> Vec<Topic> {
     match (kind, nve) {
         (Kind::Nve | Kind::Xtr, _) => vec![Topic::Nves],
         (Kind::Vn, None) => vec![Topic::Vns],
+        (Kind::Group, _) => vec![Topic::Groups],
         (Kind::Grant, None) => vec![Topic::Grants],
         (Kind::Vn, Some(nve)) => vec![Topic::Vns, Topic::GrantsOf(nve), Topic::Nves],
         (Kind::Grant, Some(nve)) => vec![Topic::GrantsOf(nve), Topic::Nves],
@@ -201,6 +206,7 @@ impl Watch {
             (Kind::Nve, Some(Kind::Nve), _) => plain(change, out, nve_view),
             // To an NVE a plain xTR is a node like any other: it sends VXLAN.
             (Kind::Nve, Some(Kind::Xtr), Some(_)) => plain(change, out, xtr_view),
+            (Kind::Group, Some(Kind::Group), _) => plain(change, out, |group: GroupView| group),
             (Kind::Vn, Some(Kind::Vn), None) => plain(change, out, vn_view),
             (Kind::Grant, Some(Kind::Grant), None) => plain(change, out, grant_view),
             (Kind::Grant, Some(Kind::Grant), Some(nve)) => filtered(change, out, nve),
@@ -253,6 +259,8 @@ impl Watch {
                     storm: Default::default(),
                     miss: Default::default(),
                     gateway: None,
+                    default_groups: Default::default(),
+                    log_refused: false,
                 };
                 line(out, &Event::Deleted { resource_version, object: Vn::from(spec) });
             }
@@ -282,7 +290,7 @@ fn grant_view(view: GrantView) -> GrantView {
 
 /// Whether the change's text has the NVE's xTR-ID in it: far cheaper than reading it, and most
 /// changes are somebody else's.
-fn mentions(change: &Change, nve: XtrId) -> bool {
+pub(super) fn mentions(change: &Change, nve: XtrId) -> bool {
     let id = nve.to_string();
     let within = |value: &Vec<u8>| value.windows(id.len()).any(|w| w == id.as_bytes());
     [&change.before, &change.after].into_iter().flatten().any(within)
@@ -329,7 +337,7 @@ fn filtered(change: &Change, out: &mut Vec<u8>, nve: XtrId) -> Result<(), StoreE
     Ok(())
 }
 
-fn line<T: Serialize>(out: &mut Vec<u8>, event: &Event<T>) {
+pub(super) fn line<T: Serialize>(out: &mut Vec<u8>, event: &Event<T>) {
     let start = out.len();
     if serde_json::to_writer(&mut *out, event).is_ok() {
         out.push(b'\n');

@@ -1,0 +1,49 @@
+//! `weft get rules`: what each rule let through, on all hosts together.
+
+use crate::cli::GetArgs;
+use crate::error::CommandError;
+use crate::output::{self, Column, Format};
+use std::collections::BTreeMap;
+use weft_api::{
+    Client, ClientError,
+    local::{Items, RuleCount, Shown},
+};
+use weft_model::GroupName;
+
+pub(super) const COLUMNS: &[Column] =
+    &[("vn", "/vn"), ("group", "/group"), ("rule", "/rule"), ("packets", "/packets"), ("bytes", "/bytes")];
+
+/// Every rule of the groups asked for, in the order in which they were written, with what all NVEs together counted. One
+/// that does not answer is named beside.
+pub(super) async fn all(args: &GetArgs, client: &Client, format: Format) -> Result<String, CommandError> {
+    let wanted = |name: &GroupName| args.group.as_ref().is_none_or(|group| group == name);
+    let mut groups = client.groups().await?.items;
+    groups.retain(|group| args.vn.as_ref().is_none_or(|vn| group.vn == *vn) && wanted(&group.name));
+    let mut counted: BTreeMap<_, (u64, u64)> = BTreeMap::new();
+    for nve in client.nves().await?.items {
+        match client.shown::<Items<RuleCount>>(&nve.name, Shown::Rules).await {
+            Ok(Items { items }) => {
+                for RuleCount { vn, group, rule, packets, bytes } in items {
+                    let sum = counted.entry((vn, group, rule)).or_default();
+                    sum.0 += packets;
+                    sum.1 += bytes;
+                }
+            }
+            Err(ClientError::Api(refused)) => {
+                output::note(format, &format!("'{}' is not counted: {}", nve.name, refused.message));
+            }
+            Err(other) => return Err(other.into()),
+        }
+    }
+    let mut rows = Vec::new();
+    for group in &groups {
+        for rule in group.rules.rules() {
+            let (vn, name, rule) = (group.vn.clone(), group.name.clone(), rule.bare().to_string());
+            let key = (vn, name, rule);
+            let (packets, bytes) = counted.get(&key).copied().unwrap_or_default();
+            let (vn, group, rule) = key;
+            rows.push(RuleCount { vn, group, rule, packets, bytes });
+        }
+    }
+    output::list(format, &rows, COLUMNS)
+}
