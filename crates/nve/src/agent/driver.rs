@@ -11,6 +11,7 @@ use super::{
     look::Look,
     metrics,
     plane::Plane,
+    policy_log,
     programs::{Attaching, Parked},
     saver::Saver,
     state,
@@ -18,7 +19,8 @@ use super::{
     watch as follow,
 };
 use crate::core::{
-    ApiCall, Attach, Attached, CallId, Core, Device, Fact, Granted, Notice, Output, Refused, Session,
+    ApiCall, Attach, Attached, CallId, Core, Device, Fact, Granted, Notice, Output, Refused, SavedPolicies,
+    Session,
 };
 use std::{collections::BTreeMap, collections::BTreeSet, future::Future, pin::pin, time::Duration};
 use tokio::sync::{mpsc, oneshot};
@@ -121,6 +123,7 @@ pub(super) struct Driver {
     pub(super) deactivating: BTreeMap<CallId, oneshot::Sender<Result<(), Refused>>>,
     pub(super) next_call: u64,
     pub(super) saver: Saver,
+    pub(super) policies: Saver<SavedPolicies>,
     pub(super) name: NveName,
     pub(super) xtr_id: weft_model::XtrId,
     pub(super) rlocs: BTreeSet<Rloc>,
@@ -153,7 +156,9 @@ impl Driver {
                     self.inputs(&mut queue);
                     let now = self.clock.now();
                     for punt in punts.map_err(NveError::file("read", "the punt ring"))? {
-                        self.core.handle_punt(now, &punt);
+                        if !policy_log::tell(&self.core, &punt) {
+                            self.core.handle_punt(now, &punt);
+                        }
                     }
                 }
                 readable = self.sockets.readable() => if let Err(error) = readable {
@@ -173,7 +178,10 @@ impl Driver {
             self.finish(&mut buffer);
         }
         tracing::info!("stopping; tenants keep their connectivity");
-        self.saver.finish().await
+        self.core.policies_changed();
+        self.outputs();
+        let (attachments, policies) = (self.saver.finish().await, self.policies.finish().await);
+        attachments.and(policies)
     }
 
     /// Takes a turn's inputs.
@@ -406,6 +414,12 @@ impl Driver {
                     }
                 }
                 Output::Persist(attachments) => self.persist(Some(attachments)),
+                Output::PersistPolicies(saved) => self.policies.save(saved),
+                Output::ClearRule(rule) => {
+                    if let Err(error) = self.plane.clear_rule(rule) {
+                        tracing::warn!(%error, rule, "a rule counts what another one let through before");
+                    }
+                }
                 // The Oracle's list may tell of a release before its answer does.
                 Output::Notice(Notice::LostGrant(tsi)) if self.is_detaching(&tsi) => {}
                 Output::Notice(notice) => log(&notice),
@@ -580,6 +594,7 @@ pub(super) fn log(notice: &Notice) {
         Notice::DeviceGone(tsi, device) => tracing::warn!(%tsi, %device, "device went away; deactivated"),
         Notice::Rejected(tsi) => tracing::warn!(%tsi, "an Oracle refused the registration"),
         Notice::Released(tsi) => tracing::info!(%tsi, "released: its device stayed away"),
+        Notice::Closed(tsi, why) => tracing::warn!(%tsi, %why, "kept out of service"),
         Notice::ClaimRefused(tsi, ip, why) => tracing::warn!(%tsi, %ip, %why, "link-local claim refused"),
         Notice::Version { oracle, theirs, ours } => {
             tracing::error!(

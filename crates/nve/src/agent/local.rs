@@ -85,6 +85,7 @@ impl From<Refused> for Refusal {
             Refused::Unanswered { .. } => Code::Unknown,
             Refused::Registration { .. } => Code::Forbidden,
             Refused::NotSaved { .. } => Code::StoreFailed,
+            Refused::Policy { .. } => Code::NotReady,
             Refused::Datapath { .. } => Code::Internal,
         };
         Self(code, refused.to_string())

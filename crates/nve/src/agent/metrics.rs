@@ -9,6 +9,7 @@ use prometheus_client::{
 };
 use std::{net::SocketAddr, sync::Arc};
 use tokio::{net::TcpListener, sync::RwLock};
+use weft_datapath::Tracked;
 
 /// What the driver publishes for scrapes, replaced as a whole.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +23,7 @@ pub(super) struct Snapshot {
     pub(super) tsis: usize,
     pub(super) cache: usize,
     pub(super) sessions: usize,
+    pub(super) connections: Tracked,
 }
 
 /// The snapshot of the moment.
@@ -50,6 +52,15 @@ fn render(snapshot: &Snapshot) -> String {
     registry.register("tsis", "Tenant system interfaces attached", gauge(snapshot.tsis));
     registry.register("mappings", "Map cache entries, negative ones included", gauge(snapshot.cache));
     registry.register("sessions", "Sessions with Oracles", gauge(snapshot.sessions));
+    let Tracked { entries, evicted, capacity } = snapshot.connections;
+    let size = |count: u64| gauge(usize::try_from(count).unwrap_or(usize::MAX));
+    registry.register("connections", "Connections that access policy tracks", size(entries));
+    registry.register("connections_room", "Connections that there is room for", size(capacity));
+    registry.register(
+        "connections_evicted",
+        "Connections that had to make room for others",
+        ConstCounter::new(evicted),
+    );
     let events = Family::<Event, prometheus_client::metrics::counter::Counter>::default();
     for (event, count) in &snapshot.counters {
         events.get_or_create(&Event { event }).inc_by(*count);

@@ -28,6 +28,7 @@ mod look;
 mod metrics;
 mod options;
 mod plane;
+mod policy_log;
 mod programs;
 mod saver;
 mod session;

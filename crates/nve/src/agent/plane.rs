@@ -12,7 +12,7 @@ use tokio::{
 };
 use weft_datapath::{
     Attachment, Counter, Datapath, DatapathError, Heard, IfIndex, Kernel, Op, OpenOptions, Progress, Punt,
-    Punts, Seen, Tables, Vap,
+    Punts, Seen, Tables, Tracked, Vap,
 };
 use weft_model::{MacAddr, Rloc, Vni};
 
@@ -219,6 +219,21 @@ impl Plane {
     /// Every counter that is not zero.
     pub(super) fn counters(&self) -> Result<Vec<Counter>, DatapathError> {
         self.kernel.counters()
+    }
+
+    /// Begins to count a rule anew.
+    pub(super) fn clear_rule(&mut self, rule: u32) -> Result<(), DatapathError> {
+        self.kernel.clear_rule(rule)
+    }
+
+    /// Packets and octets by rule, of those that let any through.
+    pub(super) fn rule_counters(&self) -> Result<Vec<(u32, u64, u64)>, DatapathError> {
+        self.kernel.rule_counters()
+    }
+
+    /// How full the table of connections is.
+    pub(super) fn tracked(&self) -> Result<Tracked, DatapathError> {
+        self.kernel.tracked()
     }
 
     /// How long no frame was sent there.

@@ -2,6 +2,7 @@
 //! while writing fails.
 
 use super::{NveError, state};
+use serde::Serialize;
 use std::{path::PathBuf, time::Duration};
 use tokio::{sync::watch, task::JoinHandle};
 
@@ -9,22 +10,22 @@ use tokio::{sync::watch, task::JoinHandle};
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Hands states to the writer.
-pub(super) struct Saver {
-    states: watch::Sender<state::Saved>,
+pub(super) struct Saver<T = state::Saved> {
+    states: watch::Sender<T>,
     failed: watch::Receiver<Option<String>>,
     task: JoinHandle<Result<(), NveError>>,
 }
 
-impl Saver {
+impl<T: Clone + PartialEq + Serialize + Send + Sync + 'static> Saver<T> {
     /// Begins to write to `path`, which holds `now`.
-    pub(super) fn start(path: PathBuf, now: state::Saved) -> Self {
+    pub(super) fn start(path: PathBuf, now: T) -> Self {
         let (states, wanted) = watch::channel(now);
         let (failing, failed) = watch::channel(None);
         Self { states, failed, task: tokio::spawn(keep(path, wanted, failing)) }
     }
 
     /// Has `new` written, if it is news.
-    pub(super) fn save(&self, new: state::Saved) {
+    pub(super) fn save(&self, new: T) {
         self.states.send_if_modified(|last| {
             let changed = *last != new;
             *last = new;
@@ -47,9 +48,9 @@ impl Saver {
     }
 }
 
-async fn keep(
+async fn keep<T: Clone + Serialize + Send + Sync + 'static>(
     path: PathBuf,
-    mut states: watch::Receiver<state::Saved>,
+    mut states: watch::Receiver<T>,
     failing: watch::Sender<Option<String>>,
 ) -> Result<(), NveError> {
     let mut last = Ok(());
@@ -69,7 +70,7 @@ async fn keep(
         if let Some(error) = &reason
             && *failing.borrow() != reason
         {
-            tracing::error!(%error, "cannot save what is attached; nothing more is attached until that works");
+            tracing::error!(%error, "cannot save; nothing more is attached until that works");
         }
         failing.send_replace(reason);
     }

@@ -13,7 +13,7 @@ use super::{
     saver::Saver,
     session, state, watch as follow,
 };
-use crate::core::{Config, Core, Device, Limits, OracleAddr, Output, Timing};
+use crate::core::{Config, Core, Device, Limits, OracleAddr, Output, SavedPolicies, Timing};
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
@@ -33,6 +33,8 @@ pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>)
     let identity_file = data.file("identity.json");
     let state_file = data.file("state.json");
     let saved = state::load::<state::Saved>(&state_file)?.unwrap_or_default();
+    let policies_file = data.file("policies.json");
+    let policies = state::load::<SavedPolicies>(&policies_file)?.unwrap_or_default();
     let start = match (state::load::<Identity>(&identity_file)?, &options.join) {
         (Some(identity), join) => {
             joined_so(&identity, &options, &identity_file)?;
@@ -88,16 +90,23 @@ pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>)
     let mut core = Core::new(config);
     let devices: Vec<Device> = all.iter().filter_map(Link::device).collect();
     let saver = Saver::start(state_file, saved.clone());
+    let policy_saver = Saver::start(policies_file, policies.clone());
+    core.remember(saved.vns.clone(), policies, &observed);
     core.restore(clock.now(), saved.attachments, &devices);
     core.adopt(clock.now(), saved.vns, &observed);
     core.keep_orphans(&devices, &observed);
     // What the outputs so far would change is exactly this, less what is right already.
     while let Some(output) = core.poll_output() {
-        if let Output::Notice(notice) = output {
-            driver::log(&notice);
+        match output {
+            Output::Notice(notice) => driver::log(&notice),
+            Output::PersistPolicies(saved) => policy_saver.save(saved),
+            Output::ClearRule(rule) => drop(plane.clear_rule(rule)),
+            _ => {}
         }
     }
     plane.take_over(core.tables().diff(&observed))?;
+    // In between, connections may have been found to be allowed by what was to go.
+    core.look_again_at_all();
     // An uninstall before has set them down.
     for link in all.iter().filter(|link| !link.up && core.vap_devices().any(|index| index == link.index)) {
         if let Err(error) = links.set(link.index, true).await {
@@ -113,6 +122,7 @@ pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>)
     tasks.spawn(follow::vns(client_now.clone(), inputs.clone()));
     tasks.spawn(follow::nves(client_now.clone(), inputs.clone()));
     tasks.spawn(follow::grants(client_now.clone(), inputs.clone()));
+    tasks.spawn(follow::policy(client_now.clone(), inputs.clone()));
     tasks.spawn(renew(identity.clone(), identity_file, tls, client, options.tls_key_log.clone()));
     let reserved =
         uplinks.iter().map(|l| l.name.clone()).chain([options.vxlan_device, "lo".to_owned()]).collect();
@@ -143,6 +153,7 @@ pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>)
         deactivating: BTreeMap::new(),
         next_call: 0,
         saver,
+        policies: policy_saver,
         name: identity.name,
         xtr_id: identity.xtr_id,
         rlocs: identity.rlocs,

@@ -59,7 +59,7 @@ fn driver(dir: &Path, pins: &Path, grace: Duration) -> (Driver, mpsc::Receiver<I
     let (inputs, queue) = mpsc::channel(64);
     let mut plane = Plane::open(pins.to_owned(), "weft0".to_owned()).unwrap();
     plane.listen().unwrap();
-    let core = Core::new(Config {
+    let mut core = Core::new(Config {
         xtr_id: ME,
         boot: BootId(1),
         rlocs: rlocs(),
@@ -73,6 +73,8 @@ fn driver(dir: &Path, pins: &Path, grace: Duration) -> (Driver, mpsc::Receiver<I
         limits: Limits::default(),
         timing: Timing { grace, ..Timing::default() },
     });
+    let red = serde_json::from_str(r#"{"name":"red","vni":7}"#).unwrap();
+    core.remember(vec![red], Default::default(), &Default::default());
     let client = Client::new(&Endpoint::unix(dir.join("no-oracle"))).unwrap();
     let clock = Clock::start();
     let links = Links::open(inputs.clone()).unwrap();
@@ -92,6 +94,7 @@ fn driver(dir: &Path, pins: &Path, grace: Duration) -> (Driver, mpsc::Receiver<I
         deactivating: BTreeMap::new(),
         next_call: 0,
         saver: Saver::start(dir.join("state.json"), Saved::default()),
+        policies: Saver::start(dir.join("policies.json"), Default::default()),
         name: "h1".parse().unwrap(),
         xtr_id: ME,
         rlocs: rlocs(),

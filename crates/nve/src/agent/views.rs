@@ -10,7 +10,7 @@ use std::{
 };
 use weft_api::local as api;
 use weft_datapath::{Path, Reason};
-use weft_model::{Eid, Epoch, MacAddr, Origin, Rloc};
+use weft_model::{Eid, Epoch, GroupName, MacAddr, Origin, Rloc, Rule, VnName};
 
 impl Driver {
     pub(super) fn tsis(&self) -> Vec<api::Tsi> {
@@ -29,7 +29,7 @@ impl Driver {
             vni: t.grant.tsi.vni,
             mtu: t.mtu,
             state: state(t.state),
-            closed: None,
+            closed: t.closed,
         };
         self.core.tsis().map(view).collect()
     }
@@ -91,7 +91,15 @@ impl Driver {
     }
 
     pub(super) fn rules(&self) -> Vec<api::RuleCount> {
-        Vec::new()
+        let counted = self.plane.rule_counters().unwrap_or_default().into_iter();
+        let counted: BTreeMap<u32, (u64, u64)> =
+            counted.map(|(rule, packets, bytes)| (rule, (packets, bytes))).collect();
+        let view = |(vn, group, rule, number): (&VnName, &GroupName, &Rule, u32)| {
+            let (packets, bytes) = counted.get(&number).copied().unwrap_or_default();
+            let (vn, group, rule) = (vn.clone(), group.clone(), rule.to_string());
+            api::RuleCount { vn, group, rule, packets, bytes }
+        };
+        self.core.rules().map(view).collect()
     }
 
     pub(super) fn drops(&self) -> Vec<api::Drop> {
@@ -140,7 +148,8 @@ impl Driver {
         };
         let snapshot = metrics::Snapshot {
             ready: self.ready(),
-            trouble: self.saver.failed(),
+            connections: self.plane.tracked().unwrap_or_default(),
+            trouble: self.saver.failed().or_else(|| self.policies.failed()),
             counters: self.core.counters().named(),
             packets: packets
                 .map(|c| (vn(c.vni), c.reason.as_str(), path_name(c.path), c.packets, c.bytes))

@@ -1,10 +1,10 @@
-//! List, then watch: VN Contexts, NVEs and this NVE's grants, from the Oracle's /v1.
+//! List, then watch: VN Contexts, NVEs, this NVE's grants and access policy, from the Oracle's /v1.
 
 use super::driver::Input;
-use crate::core::Fact;
+use crate::core::{Fact, PolicyFact};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, watch};
-use weft_api::{ApiError, Client, ClientError, Event, GrantView, List, NveView, Vn, Watch};
+use weft_api::{ApiError, Client, ClientError, Event, GrantView, List, NveView, PolicyItem, Vn, Watch};
 use weft_model::{Grant, TsiId, XtrId};
 
 /// Wait before a broken watch is taken up again.
@@ -74,6 +74,7 @@ macro_rules! follow {
 follow!(vns, "VN Contexts", Vn, vns, watch_vns, Vns);
 follow!(nves, "NVEs", NveView, nves, watch_nves, Nves);
 follow!(grants, "grants", GrantView, grants, watch_grants, Grants);
+follow!(policy, "access policy", PolicyItem, policy, watch_policy, Policy);
 
 async fn send(inputs: &mpsc::Sender<Input>, facts: Vec<Fact>) -> Result<(), Ended> {
     for fact in facts {
@@ -153,5 +154,41 @@ impl Grants {
             Event::Bookmark { .. } => return Vec::new(),
         }
         self.all(revision)
+    }
+}
+
+/// Events up to a bookmark are of one moment: they are handed on together.
+#[derive(Default)]
+struct Policy {
+    round: Vec<PolicyFact>,
+}
+
+impl Policy {
+    fn listed(&mut self, _: u64, items: Vec<PolicyItem>) -> Vec<Fact> {
+        vec![Fact::Policy { listed: true, facts: items.into_iter().map(there).collect() }]
+    }
+
+    fn event(&mut self, event: Event<PolicyItem>) -> Vec<Fact> {
+        match event {
+            Event::Added { object, .. } | Event::Modified { object, .. } => self.round.push(there(object)),
+            Event::Deleted { object, .. } => self.round.push(match object {
+                PolicyItem::Vn { vni } => PolicyFact::VnGone(vni),
+                PolicyItem::Group { vni, name, .. } => PolicyFact::GroupGone(vni, name),
+                PolicyItem::Member { vni, name, .. } => PolicyFact::MemberGone(TsiId { vni, name }),
+            }),
+            Event::Bookmark { .. } if self.round.is_empty() => {}
+            Event::Bookmark { .. } => {
+                return vec![Fact::Policy { listed: false, facts: std::mem::take(&mut self.round) }];
+            }
+        }
+        Vec::new()
+    }
+}
+
+fn there(item: PolicyItem) -> PolicyFact {
+    match item {
+        PolicyItem::Vn { vni } => PolicyFact::Vn(vni),
+        PolicyItem::Group { vni, name, rules } => PolicyFact::Group(vni, name, rules),
+        PolicyItem::Member { vni, name, ips, groups } => PolicyFact::Member(TsiId { vni, name }, ips, groups),
     }
 }

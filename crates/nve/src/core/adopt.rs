@@ -13,10 +13,10 @@ impl Core {
     pub fn adopt(&mut self, now: Time, vns: Vec<VnSpec>, observed: &Tables) {
         self.now = now;
         for vn in vns {
-            if self.members.contains_key(&vn.vni) {
-                self.vns.insert(vn.vni, vn);
-            }
+            self.vns.insert(vn.vni, vn);
         }
+        let members = &self.members;
+        self.vns.retain(|vni, _| members.contains_key(vni));
         for (vni, vn) in &observed.vns {
             if self.wants_members(*vni) {
                 self.memberships.entry(*vni).or_default().adopted.clone_from(&vn.members);

@@ -86,6 +86,10 @@ pub struct Limits {
     pub solicits: usize,
     /// Tenant systems that moved on and whose frames are redirected: no more than the data plane has room for.
     pub away: usize,
+    /// Entries of access policy: the data plane's room for rules,
+    pub policy_rules: usize,
+    /// and for prefixes and addresses that they tell apart.
+    pub policy_classes: usize,
 }
 
 /// Intervals.
@@ -149,6 +153,8 @@ impl Default for Limits {
             stand_ins_per_vap: 1_024,
             solicits: 4_096,
             away: 16_384,
+            policy_rules: 262_144,
+            policy_classes: 262_144,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What goes into the core and what comes out: everything it receives or sends is a value.
 
+use super::policy::{PolicyFact, SavedPolicies};
 use super::tsi::State;
 use ::core::net::SocketAddr;
 use serde::{Deserialize, Serialize};
@@ -83,6 +84,13 @@ pub enum Fact {
     NvesListed(BTreeSet<XtrId>),
     /// All grants of this NVE, as the store had them at this revision.
     Grants(u64, Vec<Grant>),
+    /// What applies to whom, of one moment of the store.
+    Policy {
+        /// It is all there is: of VNs that are not named nothing applies.
+        listed: bool,
+        /// In order.
+        facts: Vec<PolicyFact>,
+    },
 }
 
 /// A session's life.
@@ -233,6 +241,14 @@ pub enum Refused {
         /// Why it cannot.
         reason: String,
     },
+    /// Access policy does not let it be put in service.
+    #[error("{tsi} is not put in service: {why}")]
+    Policy {
+        /// The interface.
+        tsi: TsiId,
+        /// Why not.
+        why: String,
+    },
     /// The kernel refused.
     #[error("the data plane refused: {reason}")]
     Datapath {
@@ -313,6 +329,10 @@ pub enum Output {
     Deactivated(CallId, Result<(), Refused>),
     /// Write these to disk in place of what was there.
     Persist(Vec<Attachment>),
+    /// The same of access policy.
+    PersistPolicies(SavedPolicies),
+    /// Have the data plane count a rule anew, before all changes after this. In order.
+    ClearRule(u32),
     /// Tell the operator.
     Notice(Notice),
 }
@@ -336,6 +356,8 @@ pub enum Notice {
     Released(TsiId),
     /// A tenant claimed a link-local address that somebody else has.
     ClaimRefused(TsiId, TenantIp, String),
+    /// Access policy keeps an interface out of service.
+    Closed(TsiId, String),
     /// The data plane refused a change that nobody waits for.
     Datapath(String),
     /// An Oracle speaks a version too far from ours.

@@ -27,6 +27,7 @@ mod learn;
 mod members;
 mod messages;
 mod orphan;
+mod policy;
 mod proxy;
 mod push;
 mod release;
@@ -47,6 +48,7 @@ pub use event::{
     ApiCall, Attach, Attached, Attachment, CallId, Device, Fact, Granted, Held, Notice, Output, Refused,
     Session, Ticket,
 };
+pub use policy::{PolicyFact, SavedPolicies};
 pub use views::{CacheEntry, Counters, TsiState, TsiView};
 
 use ::core::net::IpAddr;
@@ -56,6 +58,7 @@ use attach::Call;
 use cache::MapCache;
 use groups::Groups;
 use members::Membership;
+use policy::Policies;
 use push::Pushed;
 use release::Releases;
 use resolver::Resolver;
@@ -114,6 +117,8 @@ enum Timer {
     Away(Vni, MacAddr),
     /// What the NVE that it moved here from sends on is fenced like anybody's.
     Previous(TsiId),
+    /// Access policy goes to the disk.
+    SavePolicies,
 }
 
 /// The core of one NVE.
@@ -161,6 +166,10 @@ pub struct Core {
     memberships: BTreeMap<Vni, Membership>,
     /// The multicast groups that are wanted here.
     groups: Groups,
+    /// Who may do what.
+    policies: Policies,
+    /// VNs in which somebody may be in other security groups now.
+    policies_stale: BTreeSet<Vni>,
     /// What Oracles have pushed of the VNs whose mappings are.
     pushed: BTreeMap<Vni, Pushed>,
     /// Who was answered with a VN's anycast MAC.
@@ -208,6 +217,8 @@ impl Core {
             cache: MapCache::default(),
             memberships: BTreeMap::new(),
             groups: Groups::default(),
+            policies: Policies::default(),
+            policies_stale: BTreeSet::new(),
             pushed: BTreeMap::new(),
             stand_ins: StandIns::default(),
             resolver: Resolver::default(),
@@ -238,7 +249,9 @@ impl Core {
     /// The next thing to do. Call until there is none after every `handle_*`.
     pub fn poll_output(&mut self) -> Option<Output> {
         if self.outputs.is_empty() {
+            self.tidy_policies();
             self.save();
+            self.save_policies();
         }
         self.outputs.pop_front()
     }
@@ -274,6 +287,7 @@ impl Core {
                 Timer::Solicited(key) => self.solicits.end(&key),
                 Timer::Away(vni, mac) => self.end_redirect(vni, mac),
                 Timer::Previous(tsi) => self.end_previous(&tsi),
+                Timer::SavePolicies => self.policies_changed(),
             }
         }
     }
@@ -286,8 +300,13 @@ impl Core {
                 let old = self.vns.insert(vni, vn);
                 // After a restart without an Oracle it is treated as it last was.
                 self.unsaved |= self.members.contains_key(&vni) && old.as_ref() != self.vns.get(&vni);
+                let governs = |vn: &VnSpec| (vn.default_groups.clone(), vn.log_refused);
+                let governed = old.as_ref().map(governs) == self.vns.get(&vni).map(governs);
                 self.adopt_orphans();
                 self.review_vn(vni);
+                if !governed {
+                    self.review_policy(vni);
+                }
             }
             Fact::VnGone(vni) => {
                 self.vns.remove(&vni);
@@ -309,6 +328,7 @@ impl Core {
                 self.drop_adopted_peers();
             }
             Fact::Grants(revision, grants) => self.reconcile_grants(revision, grants),
+            Fact::Policy { listed, facts } => self.policy_facts(listed, facts),
         }
     }
 

@@ -167,6 +167,7 @@ impl Core {
             self.redirect(id);
         }
         self.leave(id);
+        self.policies_stale.insert(id.vni);
         if activated {
             self.notice(Notice::LostGrant(id.clone()));
         }

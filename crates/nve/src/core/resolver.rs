@@ -101,7 +101,7 @@ impl Core {
             PuntReason::UnknownMacHeld => self.unlocated(now, punt),
             PuntReason::Route | PuntReason::RouteSeen => self.unrouted(now, punt),
             PuntReason::NoSuchTs | PuntReason::Carried => {}
-            // No VAP has a policy yet.
+            // These are for the log.
             PuntReason::Allowed(..) | PuntReason::Refused(_) => {}
             PuntReason::Report => self.report(now, punt),
             PuntReason::ArpMiss | PuntReason::NdMiss | PuntReason::LinkLocalClaim => match Query::parse(punt)

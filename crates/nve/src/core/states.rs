@@ -67,6 +67,10 @@ impl Core {
 
     /// No Oracle has acknowledged the registration of `id` in time. An owner need not wait any longer.
     pub(super) fn unacknowledged(&mut self, id: &TsiId) {
+        if let Some(why) = self.tsis.get(id).and_then(|tsi| tsi.closed.as_ref()) {
+            let refused = Refused::Policy { tsi: id.clone(), why: why.to_string() };
+            return self.fail_attach(id, refused);
+        }
         match self.tsis.get(id).filter(|tsi| tsi.state == State::Activated && self.is_anothers(tsi)) {
             Some(tsi) => {
                 let refused = self.not_confirmed(tsi);

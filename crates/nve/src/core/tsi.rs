@@ -2,11 +2,12 @@
 //! are told when they change.
 
 use super::messages::Registering;
+use super::policy::Closed;
 use super::{Attached, Attachment, CallId, Core, Device, Output, Ticket, Timer};
 use ::core::num::NonZeroU32;
 use std::collections::{BTreeMap, BTreeSet};
 use weft_datapath::{IfIndex, Location, Neighbour, Op, Vap, VapKind};
-use weft_model::{Eid, Epoch, Grant, TenantIp, Time, TsiId, TsiName, VnName, Vni, digest::Digest};
+use weft_model::{Eid, Epoch, Grant, GroupName, TenantIp, Time, TsiId, TsiName, VnName, Vni, digest::Digest};
 
 /// RFC 8394 section 4.2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,6 +47,10 @@ pub struct Tsi {
     pub sent: BTreeMap<usize, u32>,
     /// Digest of the records it is registered with.
     pub digest: Digest,
+    /// The security groups its VAP was put in service under; none when it was not.
+    pub governed: Option<BTreeSet<GroupName>>,
+    /// Why access policy keeps it out of service.
+    pub closed: Option<Closed>,
 }
 
 /// What an attach still waits for.
@@ -84,6 +89,8 @@ impl Tsi {
             claims: BTreeMap::new(),
             sent: BTreeMap::new(),
             digest: Digest::default(),
+            governed: None,
+            closed: None,
         }
     }
 
@@ -107,6 +114,7 @@ impl Core {
     pub fn restore(&mut self, now: Time, attachments: Vec<Attachment>, devices: &[Device]) {
         self.now = now;
         let devices: BTreeMap<&str, &Device> = devices.iter().map(|d| (d.name.as_str(), d)).collect();
+        let mut found_ones = Vec::new();
         for attachment in attachments {
             let id = attachment.grant.tsi.clone();
             let name = (attachment.vn.clone(), id.name.clone());
@@ -128,10 +136,14 @@ impl Core {
             }
             self.insert_tsi(tsi);
             if present {
-                self.put_in_place(&id, None);
+                found_ones.push(id);
             } else {
                 self.timers.set(Timer::Grace(id), now + self.config.timing.grace);
             }
+        }
+        // All are known before the first is in service: what policies are compiled for is for all.
+        for id in found_ones {
+            self.put_in_place(&id, None);
         }
     }
 
@@ -177,6 +189,7 @@ impl Core {
             self.tickets.remove(&waiting.ticket);
         }
         self.leave(id);
+        self.policies_stale.insert(id.vni);
         // What is lost and may be granted again still needs the VN Context. Looked for only when nothing else does.
         if !self.members.contains_key(&id.vni) && !self.tsis.keys().any(|other| other.vni == id.vni) {
             self.vns.remove(&id.vni);
@@ -211,8 +224,13 @@ impl Core {
 
     /// Puts an interface in service: its tables first, then its VAP, then its registration, so that
     /// whoever is told of it finds it.
+    ///
+    /// One whose access policy is not known, or does not fit, stays closed until that changes (requirement V9).
     pub(super) fn activate(&mut self, id: &TsiId, ticket: Option<Ticket>) {
         self.take_over(id);
+        if !self.admit(id) {
+            return;
+        }
         self.came_from(id);
         let Some(tsi) = self.tsis.get_mut(id).filter(|t| !t.lost) else { return };
         tsi.state = State::Activated;
@@ -289,7 +307,7 @@ impl Core {
             mtu: self.config.tenant_mtu,
             activated,
             previous: self.tsis.get(id).and_then(|tsi| tsi.previous).filter(|_| activated),
-            policy: None,
+            policy: if activated { self.policy_of(&grant.tsi) } else { None },
         }
     }
 
@@ -297,6 +315,11 @@ impl Core {
     /// every frame, or the tenant system would talk to the host itself.
     pub(super) fn deactivate(&mut self, id: &TsiId) {
         self.withdraw(id);
+        self.close(id, None);
+    }
+
+    /// A VAP at its device lets nothing through, until something else is said of it.
+    pub(super) fn shut(&mut self, id: &TsiId) {
         self.close(id, None);
     }
 

@@ -121,6 +121,8 @@ pub struct TsiView {
     pub state: TsiState,
     /// Largest IP packet, octets.
     pub mtu: u16,
+    /// Why access policy keeps it out of service.
+    pub closed: Option<String>,
 }
 
 /// One entry of the map cache.
@@ -153,6 +155,7 @@ impl Core {
             device: if t.present { t.device.name.clone() } else { String::new() },
             state: t.state,
             mtu: self.config.tenant_mtu,
+            closed: t.closed.as_ref().map(ToString::to_string),
         })
     }
 

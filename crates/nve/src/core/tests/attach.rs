@@ -353,6 +353,7 @@ fn decision_7_restored_without_an_oracle_then_registered_with_the_session() {
         // c's device is gone, and one entry is there twice.
         let mut found = saved.clone();
         found.push(saved[0].clone());
+        w.core.remember(vec![spec()], Default::default(), &Default::default());
         w.core.restore(w.now, found, &[device(1), device(2), device(8)]);
         w.core.adopt(w.now, vec![spec()], &first.tables);
         let seen = w.seen();

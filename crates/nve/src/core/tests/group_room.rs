@@ -277,6 +277,7 @@ fn a_restarted_agent_takes_over_who_gets_all() {
     group_says(&mut old, 0, GroupEvent::AddAll { site_id: 2 });
     assert_eq!(receivers(&old, "239.7.7.7").0, [1, 2]);
     let mut w = World::with(V4, |config| config.limits.groups_per_vap = 1);
+    w.core.remember(vec![spec()], Default::default(), &Default::default());
     w.core.restore(w.now, old.core.attachments(), &[device(1), device(2)]);
     w.core.adopt(w.now, vec![replicating()], &old.tables);
     w.seen();

@@ -335,6 +335,7 @@ fn a_restarted_agent_keeps_the_receivers_it_finds() {
         adds(&mut old, 0, 2, group);
     }
     let mut w = World::new(V4);
+    w.core.remember(vec![spec()], Default::default(), &Default::default());
     w.core.restore(w.now, old.core.attachments(), &[device(1), device(2)]);
     w.core.adopt(w.now, vec![replicating()], &old.tables);
     w.seen();

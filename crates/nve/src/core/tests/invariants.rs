@@ -64,7 +64,9 @@ fn interfaces(core: &Core) {
             assert_eq!(core.tickets.contains_key(&waiting.ticket), !waiting.applied);
         }
         if tsi.present && !tsi.lost {
-            assert_eq!(tsi.state, tsi.wanted, "{id}");
+            let kept_out = tsi.closed.is_some() && tsi.wanted == State::Activated;
+            let is = if kept_out { State::Associated } else { tsi.wanted };
+            assert_eq!(tsi.state, is, "{id}");
         }
         if tsi.state == State::Activated {
             assert!(tsi.present && !tsi.lost, "in service without a device or a grant");
@@ -196,6 +198,7 @@ fn vns(core: &Core) {
     for vni in core.vns.keys().filter(|vni| core.is_active(**vni) && !core.pushed.contains_key(vni)) {
         assert!(core.cache.eids_of(*vni).into_iter().all(|eid| !core.is_pushed(*vni, eid)));
     }
+    core.check_policies();
     core.stand_ins.check(core.config.limits.stand_ins_per_vap.max(1));
     for (oracle, vni) in core.oracles.iter().flat_map(|o| o.scopes.iter().map(move |vni| (o, vni))) {
         assert!(oracle.up && core.is_active(*vni));
@@ -237,6 +240,7 @@ fn timers(core: &Core) {
             Timer::Solicited(key) => assert!(core.solicits.all().contains(key)),
             Timer::Away(vni, mac) => assert!(core.tables.away.contains_key(&(*vni, *mac))),
             Timer::Previous(tsi) => assert!(core.tsis[tsi].previous.is_some()),
+            Timer::SavePolicies => {}
         }
     }
     let ends = |expires| expires != weft_model::Time::NEVER;

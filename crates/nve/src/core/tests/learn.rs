@@ -266,6 +266,7 @@ fn d7_restart_keeps_what_the_kernel_holds() {
         let none = one_asked(&first.asks(1, ip(f, 60), false));
         first.reply(&none, &[Rec::No(ip(f, 60).into(), 15)]);
         let mut w = World::new(f);
+        w.core.remember(vec![spec()], Default::default(), &Default::default());
         w.core.restore(w.now, first.core.attachments(), &[device(1)]);
         w.core.adopt(w.now, vec![spec()], &first.tables);
         w.seen();

@@ -162,6 +162,8 @@ fn limits_of_one_everywhere() {
             group_entries: 1,
             away: 1,
             solicits: 1,
+            policy_rules: 1,
+            policy_classes: 1,
         };
         let mut w = World::with(f, |c| c.limits = limits);
         w.session(0, Session::Up);
@@ -209,6 +211,8 @@ fn limits_of_one_everywhere() {
             group_entries: 1,
             away: 0,
             solicits: 1,
+            policy_rules: 1,
+            policy_classes: 1,
         };
         c.timing.ttl = Duration::ZERO;
         c.timing.digest = Duration::ZERO;

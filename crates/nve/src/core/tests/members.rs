@@ -215,6 +215,7 @@ fn a_restarted_agent_keeps_the_members_it_finds() {
     let (old, _) = flooded(V4);
     let observed: Tables = old.tables.clone();
     let mut w = World::new(V4);
+    w.core.remember(vec![spec()], Default::default(), &Default::default());
     w.core.restore(w.now, old.core.attachments(), &[device(1)]);
     w.core.adopt(w.now, vec![flooding()], &observed);
     w.seen();

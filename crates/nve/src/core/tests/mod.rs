@@ -19,6 +19,8 @@ mod members;
 mod misses;
 mod oracle;
 mod orphan;
+mod policy;
+mod policy_property;
 mod property;
 mod push;
 mod resolve;

@@ -11,6 +11,7 @@ fn crashed(f: Family) -> (World, Tables) {
     saved.retain(|attachment| attachment.grant.tsi != id("late"));
     let mut w = World::new(f);
     let devices: Vec<Device> = (1..=3).map(device).collect();
+    w.core.remember(vec![spec()], Default::default(), &Default::default());
     w.core.restore(w.now, saved, &devices);
     w.core.adopt(w.now, vec![spec()], &first.tables);
     w.core.keep_orphans(&devices, &first.tables);

@@ -522,6 +522,8 @@ proptest! {
                     group_entries: 2,
                     away: 2,
                     solicits: 1,
+                    policy_rules: 1,
+                    policy_classes: 1,
                 };
             }
         });

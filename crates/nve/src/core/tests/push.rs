@@ -271,6 +271,7 @@ fn more_than_there_is_room_for() {
 fn a_restarted_agent_keeps_what_it_finds_until_all_is_pushed() {
     let (old, _, all) = complete(V4);
     let mut w = World::new(V4);
+    w.core.remember(vec![spec()], Default::default(), &Default::default());
     w.core.restore(w.now, old.core.attachments(), &[device(1)]);
     w.core.adopt(w.now, vec![distributing()], &old.tables);
     w.seen();

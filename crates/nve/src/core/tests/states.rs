@@ -309,6 +309,7 @@ fn v4_a_restart_between_associate_and_activate_forgets_neither() {
     associated(&mut w, coming());
     let kept = w.core.attachments();
     let mut after = World::new(V6);
+    after.core.remember(vec![spec()], Default::default(), &Default::default());
     after.core.restore(after.now, kept, &[device(1)]);
     after.seen();
     assert!(!open(&after) && after.tables.vaps.len() == 1);

@@ -165,6 +165,8 @@ pub struct World {
     pub tickets: Vec<Ticket>,
     /// How long ago a frame went to a MAC; just now where it is not said.
     pub idle: BTreeMap<MacAddr, Option<Duration>>,
+    /// What the core had written of access policy.
+    pub saved_policies: Option<super::super::SavedPolicies>,
     next_call: u64,
 }
 
@@ -188,6 +190,7 @@ impl World {
             verdict: Some(Ok(())),
             tickets: Vec::new(),
             idle: BTreeMap::new(),
+            saved_policies: None,
             next_call: 0,
         };
         world.seen();
@@ -371,6 +374,11 @@ impl World {
                 Output::Detached(call, result) => Seen::Detached(call, result),
                 Output::Deactivated(call, result) => Seen::Deactivated(call, result),
                 Output::Persist(attachments) => Seen::Persist(attachments),
+                Output::PersistPolicies(saved) => {
+                    self.saved_policies = Some(saved);
+                    continue;
+                }
+                Output::ClearRule(_) => continue,
                 Output::Notice(notice) => Seen::Notice(notice),
             });
         }
