@@ -14,9 +14,10 @@ pub use tls::{ORACLE_SERVER_NAME, TlsError, tls_config};
 pub use watch::Watch;
 
 use crate::{
-    ConversationView, Counters, DuplicateView, GrantReply, GrantRequest, GrantView, GroupView, JoinReply, JoinRequest, List,
-    MappingView, Message, NameNext, NewToken, NewVn, NewXtr, NveView, PolicyItem, PutGroup, RenewReply,
-    RenewRequest, SetGroups, TakeAddress, TokenReply, TokenView, TsiView, Version, Vn, VnChange, XtrView,
+    ConversationView, Counters, DuplicateView, GrantReply, GrantRequest, GrantView, GroupView, JoinReply,
+    JoinRequest, List, MappingView, Message, NameNext, NewToken, NewVn, NewXtr, NveView, PolicyItem,
+    PutGroup, RenewReply, RenewRequest, SetGroups, TakeAddress, TokenReply, TokenView, TsiView, Version, Vn,
+    VnChange, XtrView,
     local::{Items, Shown},
 };
 use bytes::Bytes;
@@ -25,8 +26,7 @@ use http::Method;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{collections::BTreeSet, sync::Arc};
 use transport::{Ask, Transport};
-use weft_model::{Epoch, Name, NveName, TenantIp, TsiName, VnName};
-use weft_model::{GroupName, Name, NveName, TenantIp, TsiName, VnName};
+use weft_model::{Epoch, GroupName, Name, NveName, TenantIp, TsiName, VnName};
 
 /// A client of the Oracle's `/v1`. Cheap to clone; connections are shared and kept warm.
 ///
