@@ -2,7 +2,7 @@
 //! hold them: one type for both, so that a reconciler can subtract one from the other.
 
 use crate::{Allow, ClassId, Policy, PolicyId, Prefix, RuleKey};
-use core::{net::IpAddr, num::NonZeroU32};
+use core::{cmp::Reverse, net::IpAddr, num::NonZeroU32};
 use std::collections::{BTreeMap, BTreeSet};
 use weft_model::{Bum, Epoch, Learning, MacAddr, Miss, Rloc, Storm, TenantIp, TsMac, Vni, Wanted};
 
@@ -311,12 +311,18 @@ impl Tables {
         ops.extend(gone_all.into_iter().map(|(v, g)| Op::RemoveGroup(*v, *g)));
         let changed = self.peers.iter().filter(|(k, v)| observed.peers.get(*k) != Some(*v));
         ops.extend(changed.map(|(k, v)| Op::SetPeer(*k, *v)));
-        let changed = self.classes.iter().filter(|(k, v)| observed.classes.get(*k) != Some(*v));
-        ops.extend(changed.map(|((v, p), c)| Op::SetClass(*v, *p, *c)));
+        // Nobody is of a class before its rules are there. Longer prefixes come first and go last: an address goes from
+        // one class to another by no third.
         let changed = self.rules.iter().filter(|(k, v)| observed.rules.get(*k) != Some(*v));
         ops.extend(changed.map(|(k, a)| Op::SetRule(*k, *a)));
+        let changed = self.classes.iter().filter(|(k, v)| observed.classes.get(*k) != Some(*v));
+        let mut changed: Vec<_> = changed.collect();
+        changed.sort_by_key(|((_, prefix), _)| Reverse(prefix.bits()));
+        ops.extend(changed.into_iter().map(|((v, p), c)| Op::SetClass(*v, *p, *c)));
         let gone = |key: &&_| !self.classes.contains_key(*key);
-        ops.extend(observed.classes.keys().filter(gone).map(|(v, p)| Op::RemoveClass(*v, *p)));
+        let mut gone: Vec<_> = observed.classes.keys().filter(gone).collect();
+        gone.sort_by_key(|(_, prefix)| prefix.bits());
+        ops.extend(gone.into_iter().map(|(v, p)| Op::RemoveClass(*v, *p)));
         let kept: BTreeSet<PolicyId> = self.vaps.values().filter_map(|vap| Some(vap.policy?.id)).collect();
         let gone = observed.rules.keys().filter(|key| !self.rules.contains_key(*key));
         let (of_kept, of_others): (Vec<&RuleKey>, Vec<_>) = gone.partition(|key| kept.contains(&key.policy));
@@ -397,7 +403,18 @@ mod tests {
             ops.iter().map(kind).collect::<Vec<_>>()
         };
         let (old, new) = (of(1, "10.0.0.1"), of(2, "10.0.0.2"));
-        assert_eq!(kinds(&old, &new), ["class", "rule", "no class", "VAP", "no rule"]);
+        assert_eq!(kinds(&old, &new), ["rule", "class", "no class", "VAP", "no rule"]);
+        // Of prefixes one in another the longer one has its class first and loses it last.
+        let (mut two, net) = (old.clone(), |bits| Prefix::new([10, 0, 0, 1].into(), bits).unwrap());
+        two.classes = [8, 16, 24].map(|bits| ((vni, net(bits)), ClassId(1))).into();
+        let bits = |op: &Op| match op {
+            Op::SetClass(_, prefix, _) => Some(prefix.bits()),
+            Op::RemoveClass(_, prefix) => Some(prefix.bits()),
+            _ => None,
+        };
+        let order = |to: &Tables, from: &Tables| to.diff(from).iter().filter_map(bits).collect::<Vec<_>>();
+        assert_eq!(order(&two, &old), [24, 16, 8, 32]);
+        assert_eq!(order(&old, &two), [32, 8, 16, 24]);
         // The same policy, of which a rule has gone.
         let mut less = old.clone();
         less.rules.clear();
