@@ -25,8 +25,8 @@ use crate::core::{
 use std::{collections::BTreeMap, collections::BTreeSet, future::Future, pin::pin, time::Duration};
 use tokio::sync::{mpsc, oneshot};
 use weft_api::local as api;
-use weft_datapath::{IfIndex, Op};
-use weft_model::{NveName, Rloc, TenantIp, Time, TsiId, TsiName, VnName};
+use weft_datapath::{IfIndex, Op, Tracked};
+use weft_model::{NveName, Rloc, TenantIp, Time, TsiId, TsiName, VnName, Vni};
 
 /// Between two comparisons of what the kernel holds with what it should.
 pub(super) const RECONCILE: Duration = Duration::from_secs(30);
@@ -124,6 +124,11 @@ pub(super) struct Driver {
     pub(super) next_call: u64,
     pub(super) saver: Saver,
     pub(super) policies: Saver<SavedPolicies>,
+    /// Addresses whose connections are to be forgotten: all connections have to be looked through for that, once for
+    /// all that come together.
+    pub(super) forgotten: BTreeMap<Vni, BTreeSet<TenantIp>>,
+    /// How full the table of connections was when it was last looked through.
+    pub(super) tracked: Tracked,
     pub(super) name: NveName,
     pub(super) xtr_id: weft_model::XtrId,
     pub(super) rlocs: BTreeSet<Rloc>,
@@ -231,8 +236,17 @@ impl Driver {
         self.look_for_programs();
         if self.publish_at <= now {
             self.publish_at = now + PUBLISH;
+            self.forget_connections();
             self.vouch();
             self.publish().await;
+        }
+    }
+
+    fn forget_connections(&mut self) {
+        for (vni, ips) in std::mem::take(&mut self.forgotten) {
+            if let Err(error) = self.plane.remove_connections(vni, &ips) {
+                tracing::warn!(%error, %vni, "connections of who is gone stay until they end");
+            }
         }
     }
 
@@ -414,6 +428,7 @@ impl Driver {
                     }
                 }
                 Output::Persist(attachments) => self.persist(Some(attachments)),
+                Output::ForgetConnections(vni, ips) => self.forgotten.entry(vni).or_default().extend(ips),
                 Output::PersistPolicies(saved) => self.policies.save(saved),
                 Output::ClearRule(rule) => {
                     if let Err(error) = self.plane.clear_rule(rule) {
@@ -562,6 +577,7 @@ impl Driver {
     /// change of ours in between would look like somebody else's.
     pub(super) fn reconcile(&mut self) -> usize {
         self.mend();
+        self.tracked = self.plane.tracked().unwrap_or_default();
         let observed = match self.plane.observed() {
             Ok(observed) => observed,
             Err(error) => {

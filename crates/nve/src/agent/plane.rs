@@ -5,7 +5,11 @@
 
 use super::driver::Input;
 use crate::core::Ticket;
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    time::Duration,
+};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::mpsc,
@@ -14,7 +18,7 @@ use weft_datapath::{
     Attachment, Counter, Datapath, DatapathError, Heard, IfIndex, Kernel, Op, OpenOptions, Progress, Punt,
     Punts, Seen, Tables, Tracked, Vap,
 };
-use weft_model::{MacAddr, Rloc, Vni};
+use weft_model::{MacAddr, Rloc, TenantIp, Vni};
 
 /// Punts taken at once: a flood must not starve everything else.
 const BATCH: usize = 64;
@@ -229,6 +233,15 @@ impl Plane {
     /// Packets and octets by rule, of those that let any through.
     pub(super) fn rule_counters(&self) -> Result<Vec<(u32, u64, u64)>, DatapathError> {
         self.kernel.rule_counters()
+    }
+
+    /// Forgets the connections of these addresses.
+    pub(super) fn remove_connections(
+        &mut self,
+        vni: Vni,
+        of: &BTreeSet<TenantIp>,
+    ) -> Result<(), DatapathError> {
+        self.kernel.remove_connections(vni, of)
     }
 
     /// How full the table of connections is.

@@ -148,7 +148,7 @@ impl Driver {
         };
         let snapshot = metrics::Snapshot {
             ready: self.ready(),
-            connections: self.plane.tracked().unwrap_or_default(),
+            connections: self.tracked,
             trouble: self.saver.failed().or_else(|| self.policies.failed()),
             counters: self.core.counters().named(),
             packets: packets

@@ -331,6 +331,8 @@ pub enum Output {
     Persist(Vec<Attachment>),
     /// The same of access policy.
     PersistPolicies(SavedPolicies),
+    /// Have the data plane forget the connections of a tenant system that is gone: whoever has an address next is not it.
+    ForgetConnections(Vni, BTreeSet<TenantIp>),
     /// Have the data plane count a rule anew, before all changes after this. In order.
     ClearRule(u32),
     /// Tell the operator.

@@ -166,6 +166,10 @@ impl Core {
         if tsi.present {
             self.remove_vap(tsi.device.index);
         }
+        if tsi.governed.as_ref().is_some_and(|groups| !groups.is_empty()) {
+            let ips = tsi.grant.ips.clone();
+            self.outputs.push_back(Output::ForgetConnections(id.vni, ips));
+        }
         Some(tsi)
     }
 
@@ -214,8 +218,9 @@ impl Core {
         match self.tsis.get(id).map(|tsi| tsi.wanted) {
             Some(State::Activated) => self.activate(id, ticket),
             Some(State::Associated) => {
-                // The grant may have brought another VN Context along.
+                // The grant may have brought another VN Context along; and its policy is there before it is Activated.
                 self.review_vn(id.vni);
+                self.policies_stale.insert(id.vni);
                 self.close(id, ticket);
             }
             None => {}

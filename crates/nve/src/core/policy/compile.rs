@@ -318,6 +318,7 @@ impl Core {
         // Longer prefixes come first and go last: an address goes from the class it had to the one it gets, by no third.
         set_classes.sort_by_key(|(prefix, _)| Reverse(prefix.bits()));
         drop_classes.sort_by_key(|prefix| prefix.bits());
+        self.policies.room_made |= !drop_rules.is_empty() || !drop_classes.is_empty();
         // Before the old rules are gone: what of them is to be looked at again?
         let replaced = set_rules.iter().map(|(key, _)| key).filter(|key| self.tables.rules.contains_key(key));
         let mut again: BTreeSet<PolicyId> = replaced.chain(&drop_rules).map(|key| key.policy).collect();

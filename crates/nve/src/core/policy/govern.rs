@@ -225,7 +225,7 @@ impl Core {
         }
     }
 
-    /// What was compiled for sets of groups that nobody here is in any more goes.
+    /// What was compiled for sets of groups that nobody here is in any more goes, and what had no room gets it.
     pub(in crate::core) fn tidy_policies(&mut self) {
         while let Some(vni) = self.policies_stale.pop_first() {
             let compiled: BTreeSet<_> = match self.policies.vns.get(&vni) {
@@ -233,6 +233,13 @@ impl Core {
                 None => BTreeSet::new(),
             };
             if compiled != self.sets_in_use(vni) {
+                self.review_policy(vni);
+            }
+        }
+        if std::mem::take(&mut self.policies.room_made) {
+            let vns = self.policies.vns.iter();
+            let full = vns.filter(|(_, vn)| vn.compiled.values().any(|compiled| compiled.too_many.is_some()));
+            for vni in full.map(|(vni, _)| *vni).collect::<Vec<_>>() {
                 self.review_policy(vni);
             }
         }

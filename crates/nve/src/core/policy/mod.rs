@@ -112,6 +112,8 @@ pub struct Policies {
     /// The one given last.
     generation: u32,
     unsaved: bool,
+    /// Entries have gone: what did not fit may fit now.
+    room_made: bool,
 }
 
 impl Default for Policies {
@@ -123,6 +125,7 @@ impl Default for Policies {
             rules: Numbers::up_to(RULE_COUNTERS),
             generation: 0,
             unsaved: false,
+            room_made: false,
         }
     }
 }

@@ -252,8 +252,43 @@ fn a_restarted_agent_finds_what_it_left_and_looks_at_connections_again() {
     assert_eq!(kinds(&again.seen()), ["vap"]);
     // Nothing is left of a VN in which nobody is any more.
     again.core.handle_detach(super::super::CallId(99), red(), name("a"), true);
-    again.seen();
+    let seen = again.seen();
+    let ips = BTreeSet::from([ip(V4, 1), ip(V6, 1)]);
+    assert!(seen.contains(&Seen::ForgetConnections(ips)), "whoever has its address next is not it: {seen:?}");
     assert!(again.tables.rules.is_empty() && again.tables.classes.is_empty());
+}
+
+#[test]
+fn room_that_others_made_is_used_at_once() {
+    let mut w = World::with(V4, |config| config.limits.policy_rules = 3);
+    w.session(0, Session::Up);
+    w.core.handle_fact(Fact::Vn(spec()));
+    w.policy(vec![PolicyFact::Vn(vni()), group("web", &["in tcp/80", "in tcp/82"])]);
+    w.attach_in("a", 1, &["web"]);
+    // Another VN, whose policy has no room any more once it grows.
+    let other = weft_model::Vni::new(8).unwrap();
+    let blue = VnSpec { name: name("blue"), vni: other, ..spec() };
+    let in_blue = |texts: &[&str]| PolicyFact::Group(other, name("db"), rules(texts));
+    w.core.handle_fact(Fact::Vn(blue.clone()));
+    w.policy(vec![PolicyFact::Vn(other), in_blue(&["in tcp/1"])]);
+    let call = w.attach(super::super::Attach { vn: name("blue"), groups: groups(&["db"]), ..attach("b", 2) });
+    w.seen();
+    let tsi = weft_model::TsiId { vni: other, name: name("b") };
+    let answer = super::super::Granted {
+        grant: weft_model::Grant { tsi, groups: groups(&["db"]), ..grant("b", 2) },
+        vn: blue,
+        revision: 10,
+        created: true,
+    };
+    w.core.handle_granted(w.now, call, Ok(answer));
+    w.seen();
+    // No Oracle acknowledges it, which an owner does not wait for.
+    w.passes(::core::time::Duration::from_secs(6));
+    assert!(w.vap_policy(2).is_some());
+    w.policy(vec![in_blue(&["in tcp/1", "in tcp/3"])]);
+    assert!(!w.tables.vaps[&device(2).index].activated && w.vap_policy(1).is_some());
+    w.policy(vec![group("web", &["in tcp/80"])]);
+    assert!(w.vap_policy(2).is_some());
 }
 
 /// Everything but numbers: each rule and class by what it means.

@@ -150,6 +150,7 @@ pub enum Seen {
     Detached(CallId, Result<(), Refused>),
     Deactivated(CallId, Result<(), Refused>),
     Persist(Vec<Attachment>),
+    ForgetConnections(BTreeSet<TenantIp>),
     Notice(Notice),
 }
 
@@ -378,6 +379,7 @@ impl World {
                     self.saved_policies = Some(saved);
                     continue;
                 }
+                Output::ForgetConnections(_, ips) => Seen::ForgetConnections(ips),
                 Output::ClearRule(_) => continue,
                 Output::Notice(notice) => Seen::Notice(notice),
             });
