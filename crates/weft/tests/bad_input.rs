@@ -103,6 +103,24 @@ fn values_that_cannot_be() {
 }
 
 #[test]
+fn rules_that_are_none() {
+    let set = ["group", "set", "web", "--vn", "red"];
+    let rule = |text| [&set[..], &["--rule", text]].concat();
+    refused_in_one_line(&rule("in tcp/90-80"), &["90-80 are upside down; did you mean 80-90?"]);
+    refused_in_one_line(&rule("in icmp/8 from fd00::/8"), &["icmp is no protocol of fd00::/8", "icmpv6"]);
+    refused_in_one_line(&rule("tcp/80"), &["begin with in or out"]);
+    let twice = [&rule("in tcp/80")[..], &["--rule", "in tcp/80 log"]].concat();
+    refused_in_one_line(&twice, &["'in tcp/80 from anybody log' stands twice"]);
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("rules").display().to_string();
+    let from_file = [&set[..], &["-f", &file]].concat();
+    refused_in_one_line(&from_file, &["cannot read", "a rule a line"]);
+    std::fs::write(&file, "# what the shop needs\n\nin tcp/80\nin everything\n").unwrap();
+    refused_in_one_line(&from_file, &["line 4 of", "'everything' is no protocol"]);
+    refused_in_one_line(&["tsi", "set-groups", "--vn", "red", "--name", "a", "--groups", "a,,b"], &["empty"]);
+}
+
+#[test]
 fn an_nve_without_identity_says_how_to_get_one() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).display().to_string();

@@ -65,7 +65,11 @@ fn backup_while_running_and_restore() {
         let mut f = Fabric::start().await;
         f.vn("red", &["10.0.0.0/24"]).await;
         let nve = f.join(1).await;
-        let kept = nve.grant("red", "web1").await.unwrap().grant;
+        let rules = serde_json::from_str(r#"{"rules":[{"toward":"in"}]}"#).unwrap();
+        let group = f.operator.put_group(&name("red"), &name("web"), &rules).await.unwrap();
+        nve.grant("red", "web1").await.unwrap();
+        let in_web = [name("web")].into();
+        let kept = f.operator.set_groups(&name("red"), &name("web1"), in_web).await.unwrap().grant;
         let saved = f.operator.backup().await.unwrap();
         let lost = nve.grant("red", "web2").await.unwrap().grant;
         let file = f.data().join("saved");
@@ -94,6 +98,7 @@ fn backup_while_running_and_restore() {
         let context = Context::load(&f.data().join("operator.json")).unwrap();
         let operator = Client::new(&context.endpoint().unwrap()).unwrap();
         assert_eq!(operator.grants().await.unwrap().items.len(), 1);
+        assert_eq!(operator.group(&name("red"), &name("web")).await.unwrap(), group);
         let again = nve.grant("red", "web2").await.unwrap().grant;
         assert!(again.epoch > lost.epoch, "an epoch is never used twice");
         let stale = operator.watch_vns(version).await;
