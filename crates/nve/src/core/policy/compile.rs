@@ -1,15 +1,16 @@
-//! Rules as entries, and the changes from what the tables hold to what they are to hold.
+//! From sets of groups to entries: what there is to be, what of it fits, and by which numbers.
 
-use super::selector::{Class, Selector, Selectors};
+use super::change::Steps;
+use super::selector::{Class, Selector};
 use super::{Compiled, VnPolicy};
 use crate::core::{Core, Output};
-use ::core::{cmp::Reverse, net::IpAddr};
+use ::core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
-use weft_datapath::{Allow, ClassId, IfIndex, Op, PolicyId, Ports, Prefix, RuleKey, Toward};
+use weft_datapath::{Allow, ClassId, PolicyId, Ports, Prefix, RuleKey, Toward};
 use weft_model::{GroupName, Rule, Vni, policy};
 
 /// Entries of one policy.
-type Entries = BTreeMap<RuleKey, Allow>;
+pub(super) type Entries = BTreeMap<RuleKey, Allow>;
 
 /// Adds a rule's entries for one class. Of two rules with the same entry the first counts, and either may have it logged.
 fn add(entries: &mut Entries, policy: PolicyId, class: ClassId, rule: &Rule, number: u32) {
@@ -30,17 +31,6 @@ fn add(entries: &mut Entries, policy: PolicyId, class: ClassId, rule: &Rule, num
 /// What a VN's policy is to be, and how it becomes so.
 type Fitting = (VnPolicy, BTreeMap<ClassId, (Class, usize)>, Steps);
 
-/// What is to change, in the steps of the module's text.
-#[derive(Default)]
-struct Steps {
-    set_rules: Vec<(RuleKey, Allow)>,
-    set_classes: Vec<(Prefix, ClassId)>,
-    drop_classes: Vec<Prefix>,
-    drop_rules: Vec<RuleKey>,
-    /// Selectors that an address has lost.
-    lost: BTreeSet<Selector>,
-}
-
 impl Core {
     /// The rules of a set of groups with the numbers of their counters, from 0.
     fn numbered(&self, vni: Vni, set: &BTreeSet<GroupName>) -> Vec<(&Rule, u32)> {
@@ -59,7 +49,7 @@ impl Core {
     }
 
     /// The entries that a set of groups has for these classes, and for anybody where that is asked for.
-    fn entries<'a>(
+    pub(super) fn entries<'a>(
         &self,
         vni: Vni,
         set: &BTreeSet<GroupName>,
@@ -252,238 +242,6 @@ impl Core {
         rules.iter().for_each(|key| self.policies.rules.free(key));
         classes.iter().for_each(|key| self.policies.classes.free(key));
     }
-
-    fn prefixes_of(&self, vni: Vni) -> impl Iterator<Item = (Prefix, ClassId)> + '_ {
-        let lowest = Prefix::from(IpAddr::from([0, 0, 0, 0]));
-        // Whatever the length, nothing comes before it.
-        let lowest = Prefix::new(lowest.addr(), 0).unwrap_or(lowest);
-        let of = self.tables.classes.range((vni, lowest)..).take_while(move |((of, _), _)| *of == vni);
-        of.map(|((_, prefix), class)| (*prefix, *class))
-    }
-
-    /// What the tables hold of the policies of a VN.
-    fn rules_of(&self, vni: Vni) -> impl Iterator<Item = (&RuleKey, &Allow)> {
-        let sets = self.policies.vns.get(&vni).map(|vn| vn.compiled.keys()).into_iter().flatten();
-        sets.filter_map(move |set| self.policy_id(vni, set)).flat_map(|policy| {
-            let (toward, class) = (Toward::Out.min(Toward::In), ClassId::ANYBODY);
-            let first = RuleKey { policy, toward, class, protocol: None, ports: Ports::ALL };
-            self.tables.rules.range(first..).take_while(move |(key, _)| key.policy == policy)
-        })
-    }
-
-    /// What is to change so that the tables hold this of a VN.
-    fn steps(
-        &self,
-        vni: Vni,
-        selectors: &Selectors,
-        classes: &BTreeMap<ClassId, (Class, usize)>,
-        at: &BTreeMap<Prefix, ClassId>,
-        rules: &Entries,
-    ) -> Steps {
-        let mut steps = Steps::default();
-        for (key, allow) in rules {
-            if self.tables.rules.get(key) != Some(allow) {
-                steps.set_rules.push((*key, *allow));
-            }
-        }
-        steps
-            .drop_rules
-            .extend(self.rules_of(vni).map(|(key, _)| *key).filter(|key| !rules.contains_key(key)));
-        let was = self.policies.vns.get(&vni).map(|vn| &vn.classes);
-        let class_was = |id: ClassId| was.and_then(|was| was.get(&id)).map(|(class, _)| class);
-        for (prefix, old) in self.prefixes_of(vni) {
-            let lost = |new: &Class| -> Vec<Selector> {
-                class_was(old).map(|old| old.difference(new).cloned().collect()).unwrap_or_default()
-            };
-            match at.get(&prefix) {
-                Some(new) if *new == old => {}
-                Some(new) => {
-                    steps.set_classes.push((prefix, *new));
-                    steps.lost.extend(classes.get(new).map(|(class, _)| lost(class)).unwrap_or_default());
-                }
-                None => {
-                    steps.drop_classes.push(prefix);
-                    steps.lost.extend(lost(&selectors.class_of(prefix, &BTreeSet::new())));
-                }
-            }
-        }
-        let new = at.iter().filter(|(prefix, _)| !self.tables.classes.contains_key(&(vni, **prefix)));
-        steps.set_classes.extend(new.map(|(prefix, class)| (*prefix, *class)));
-        steps
-    }
-
-    /// Makes the changes in their order.
-    fn carry_out(&mut self, vni: Vni, steps: Steps) {
-        let Steps { set_rules, mut set_classes, mut drop_classes, drop_rules, lost } = steps;
-        // Longer prefixes come first and go last: an address goes from the class it had to the one it gets, by no third.
-        set_classes.sort_by_key(|(prefix, _)| Reverse(prefix.bits()));
-        drop_classes.sort_by_key(|prefix| prefix.bits());
-        self.policies.room_made |= !drop_rules.is_empty() || !drop_classes.is_empty();
-        // Before the old rules are gone: what of them is to be looked at again?
-        let replaced = set_rules.iter().map(|(key, _)| key).filter(|key| self.tables.rules.contains_key(key));
-        let mut again: BTreeSet<PolicyId> = replaced.chain(&drop_rules).map(|key| key.policy).collect();
-        for (key, allow) in set_rules {
-            self.apply(Op::SetRule(key, allow));
-        }
-        for (prefix, class) in set_classes {
-            self.apply(Op::SetClass(vni, prefix, class));
-        }
-        self.close_what_does_not_fit(vni);
-        self.repolicy(vni);
-        for prefix in drop_classes {
-            self.apply(Op::RemoveClass(vni, prefix));
-        }
-        for key in drop_rules {
-            self.apply(Op::RemoveRule(key));
-        }
-        if !lost.is_empty() {
-            again.extend(self.naming(vni, &lost));
-        }
-        self.look_again(vni, &again);
-    }
-
-    /// The policies of a VN with a rule about one of these.
-    fn naming(&self, vni: Vni, selectors: &BTreeSet<Selector>) -> Vec<PolicyId> {
-        let Some(vn) = self.policies.vns.get(&vni) else { return Vec::new() };
-        let names = |set: &&BTreeSet<GroupName>| {
-            let mut rules = set.iter().flat_map(|name| vn.rules_of(name));
-            rules.any(|rule| Selector::of(rule).is_some_and(|s| selectors.contains(&s)))
-        };
-        vn.compiled.keys().filter(names).filter_map(|set| self.policy_id(vni, set)).collect()
-    }
-
-    /// Policies get a new generation: what is open under them is looked at again.
-    fn look_again(&mut self, vni: Vni, policies: &BTreeSet<PolicyId>) {
-        if policies.is_empty() {
-            return;
-        }
-        let generation = self.next_generation();
-        let ids = &self.policies.policies;
-        let Some(vn) = self.policies.vns.get_mut(&vni) else { return };
-        for (set, compiled) in &mut vn.compiled {
-            let id = ids.get(&(vni, set.clone())).and_then(PolicyId::new);
-            if id.is_some_and(|id| policies.contains(&id)) {
-                compiled.generation = generation;
-            }
-        }
-        self.repolicy(vni);
-    }
-
-    /// All connections under policies are looked at again: the tables were brought from one state to another in one go.
-    pub fn look_again_at_all(&mut self) {
-        let vnis: Vec<Vni> = self.policies.vns.keys().copied().collect();
-        for vni in vnis {
-            let sets = self.policies.vns.get(&vni).map(|vn| vn.compiled.keys()).into_iter().flatten();
-            let all = sets.filter_map(|set| self.policy_id(vni, set)).collect();
-            self.look_again(vni, &all);
-        }
-    }
-
-    /// VAPs of a VN get the policies that they are to have, if they have others.
-    fn repolicy(&mut self, vni: Vni) {
-        let vaps = self.tables.vaps.iter().filter(|(_, vap)| vap.vni == vni && vap.activated);
-        let vaps: Vec<IfIndex> = vaps.map(|(device, _)| *device).collect();
-        for device in vaps {
-            let Some(policy) = self.policy_at(device) else { continue };
-            if let Some(mut vap) = self.tables.vaps.get(&device).filter(|vap| vap.policy != policy).cloned() {
-                vap.policy = policy;
-                self.apply(Op::SetVap(device, vap));
-            }
-        }
-    }
-
-    /// What is known of who has these addresses changed: as many entries change as there are addresses, and rules only for
-    /// classes that nobody was of before, or nobody is of any more.
-    pub(super) fn reclass(&mut self, vni: Vni, ips: &BTreeSet<IpAddr>) {
-        let Some(vn) = self.policies.vns.get(&vni).filter(|vn| !vn.compiled.is_empty()) else { return };
-        let defaults = self.vns.get(&vni).map(|vn| vn.default_groups.clone()).unwrap_or_default();
-        let mut wanted: Vec<(Prefix, Option<Class>, Class)> = Vec::new();
-        for ip in ips {
-            let (prefix, groups) = (Prefix::from(*ip), vn.groups_at(*ip, &defaults));
-            let class = vn.selectors.class_of(prefix, groups);
-            let own = vn.selectors.names(*ip) || class.iter().any(|s| matches!(s, Selector::Group(..)));
-            wanted.push((prefix, own.then(|| class.clone()), class));
-        }
-        let more = wanted
-            .iter()
-            .filter(|(prefix, own, _)| own.is_some() && !self.tables.classes.contains_key(&(vni, *prefix)));
-        if self.tables.classes.len() + more.count() > self.config.limits.policy_classes.max(1) {
-            self.review_policy(vni);
-            return;
-        }
-        let mut steps = Steps::default();
-        let mut fresh: BTreeMap<ClassId, Class> = BTreeMap::new();
-        for (prefix, own, class) in wanted {
-            let old = self.tables.classes.get(&(vni, prefix)).copied();
-            let new = match own {
-                Some(class) => match self.policies.classes.take(&(vni, class.clone())) {
-                    Some((number, _)) => {
-                        let id = ClassId(number);
-                        let known =
-                            self.policies.vns.get(&vni).is_some_and(|vn| vn.classes.contains_key(&id));
-                        if !known {
-                            fresh.insert(id, class);
-                        }
-                        Some(id)
-                    }
-                    None => return,
-                },
-                None => None,
-            };
-            if old == new {
-                continue;
-            }
-            match new {
-                Some(id) => steps.set_classes.push((prefix, id)),
-                None => steps.drop_classes.push(prefix),
-            }
-            let Some(vn) = self.policies.vns.get_mut(&vni) else { return };
-            if let Some(id) = new {
-                let own = || (fresh.get(&id).cloned().unwrap_or_default(), 0);
-                vn.classes.entry(id).or_insert_with(own).1 += 1;
-            }
-            if let Some((was, count)) = old.and_then(|id| vn.classes.get_mut(&id)) {
-                *count -= 1;
-                steps.lost.extend(was.difference(&class).cloned());
-            }
-        }
-        let sets: Vec<BTreeSet<GroupName>> =
-            self.policies.vns.get(&vni).map(fitting_sets).unwrap_or_default();
-        for set in sets.iter().filter(|_| !fresh.is_empty()) {
-            let of = fresh.iter().map(|(id, class)| (*id, class));
-            steps.set_rules.extend(self.entries(vni, set, of, false));
-        }
-        let fits = self.tables.rules.len() + steps.set_rules.len() <= self.config.limits.policy_rules.max(1);
-        let gone: Vec<ClassId> = self.policies.vns.get(&vni).map(unused).unwrap_or_default();
-        for class in gone {
-            steps.drop_rules.extend(self.rules_for(vni, &sets, class));
-            if let Some((class, _)) = self.policies.vns.get_mut(&vni).and_then(|vn| vn.classes.remove(&class))
-            {
-                self.policies.classes.free(&(vni, class));
-            }
-        }
-        if !fits {
-            // The next look at the whole says who does not fit.
-            self.review_policy(vni);
-            return;
-        }
-        self.carry_out(vni, steps);
-    }
-
-    /// The entries of these sets of groups for a class.
-    fn rules_for(&self, vni: Vni, sets: &[BTreeSet<GroupName>], class: ClassId) -> Vec<RuleKey> {
-        let mut keys = Vec::new();
-        for policy in sets.iter().filter_map(|set| self.policy_id(vni, set)) {
-            for toward in [Toward::Out, Toward::In] {
-                let first = RuleKey { policy, toward, class, protocol: None, ports: Ports::ALL };
-                let of = self.tables.rules.range(first..).map(|(key, _)| *key);
-                keys.extend(
-                    of.take_while(|key| (key.policy, key.toward, key.class) == (policy, toward, class)),
-                );
-            }
-        }
-        keys
-    }
 }
 
 /// The address of a prefix that has one only.
@@ -491,15 +249,11 @@ fn alone(prefix: Prefix) -> Option<IpAddr> {
     (Prefix::from(prefix.addr()) == prefix).then(|| prefix.addr())
 }
 
-fn fitting_sets(vn: &VnPolicy) -> Vec<BTreeSet<GroupName>> {
+pub(super) fn fitting_sets(vn: &VnPolicy) -> Vec<BTreeSet<GroupName>> {
     let fit = vn.compiled.iter().filter(|(_, compiled)| fits(compiled));
     fit.map(|(set, _)| set.clone()).collect()
 }
 
 fn fits(compiled: &Compiled) -> bool {
     compiled.too_many.is_none()
-}
-
-fn unused(vn: &VnPolicy) -> Vec<ClassId> {
-    vn.classes.iter().filter(|(_, (_, count))| *count == 0).map(|(id, _)| *id).collect()
 }

@@ -27,10 +27,12 @@
 //! A tenant system whose groups are not known is not Activated, nor one whose rules do not fit; one that carries traffic
 //! goes on with the groups it had until those it is to have are known.
 
+mod change;
 #[cfg(test)]
 mod check;
 mod compile;
 mod govern;
+mod members;
 mod numbers;
 mod saved;
 mod selector;
