@@ -106,8 +106,12 @@ impl Talk {
         Ok(Self { echoes, open })
     }
 
-    /// Every echo request from now on is answered, the next one included, and every connection goes on.
+    /// An echo request from now on is answered, then every one is, and every connection goes on. Until the first answer has
+    /// come the machine's new NVE may not know where the tenants are that it answers to; few of these frames wait.
     fn goes_on(&self, what: &str) -> Result<()> {
+        for echoes in &self.echoes {
+            echoes.first_answered(echoes.next(), 0)?;
+        }
         let numbers: Vec<u64> = self.echoes.iter().map(Echoes::next).collect();
         for (echoes, number) in self.echoes.iter().zip(&numbers) {
             let first = echoes.first_answered(*number, MORE)?;
