@@ -40,6 +40,9 @@ pub enum LabCommand {
         place: Place,
     },
     /// Run a command in a host (h1), tenant (red-a), Oracle or the fabric.
+    ///
+    /// In a virtual machine it is one of busybox's, has no standard input, ends after a minute, and its output comes when
+    /// it has ended.
     #[command(after_help = "Examples:
   weft lab exec red-a -- ping -c1 10.0.0.2
   weft lab exec h1 -- weft get drops                 what h1's data plane dropped

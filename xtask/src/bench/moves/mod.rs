@@ -30,14 +30,16 @@ pub(super) const HOSTS: [&str; 3] = ["h1", "h2", "h3"];
 const TELL: u32 = 10;
 
 /// What is measured: name, unit, samples, and which quantile.
-const METRICS: [(&str, &str, &str, f64); 12] = [
+const METRICS: [(&str, &str, &str, f64); 14] = [
     ("gap_ms_p50", "ms", "gap_ms", 0.5),
     ("gap_ms_p99", "ms", "gap_ms", 0.99),
     ("gap_ms_max", "ms", "gap_ms", 1.0),
     ("pause_ms_p50", "ms", "pause_ms", 0.5),
     ("pause_ms_p99", "ms", "pause_ms", 0.99),
     ("deactivate_ms_p50", "ms", "deactivate_ms", 0.5),
+    ("deactivate_ms_p99", "ms", "deactivate_ms", 0.99),
     ("activate_ms_p50", "ms", "activate_ms", 0.5),
+    ("activate_ms_p99", "ms", "activate_ms", 0.99),
     ("lost", "1", "lost", 0.5),
     ("lost_per_move_and_peer", "1", "lost_each", 0.5),
     ("lost_after_activate", "1", "lost_after", 0.5),
