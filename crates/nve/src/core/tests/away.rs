@@ -144,6 +144,7 @@ fn v6_who_sends_on_is_known() {
     w.grants(11, vec![mine]);
     assert_eq!(previous(&w), node);
     let mut after = World::new(V4);
+    after.core.remember(vec![spec()], Default::default(), &w.tables);
     after.core.restore(after.now, w.core.attachments(), &[device(1)]);
     after.core.adopt(after.now, vec![spec()], &w.tables);
     after.seen();
@@ -163,6 +164,7 @@ fn v6_a_restart_goes_on_redirecting() {
     w.deactivate("web");
     w.seen();
     let mut after = World::new(V6);
+    after.core.remember(vec![spec()], Default::default(), &w.tables);
     after.core.restore(after.now, w.core.attachments(), &[device(1)]);
     after.core.adopt(after.now, vec![spec()], &w.tables);
     after.seen();

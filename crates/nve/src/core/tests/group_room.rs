@@ -316,6 +316,7 @@ fn a_restarted_agent_knows_soon_who_got_all_for_want_of_room() {
         config.limits.group_entries_per_vn = 1;
         config.limits.groups_per_vap = 1;
     });
+    w.core.remember(vec![replicating()], Default::default(), &old.tables);
     w.core.restore(w.now, old.core.attachments(), &[device(1), device(2)]);
     w.core.adopt(w.now, vec![replicating()], &old.tables);
     w.seen();
