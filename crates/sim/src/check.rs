@@ -2,10 +2,26 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use weft_model::{Bum, Eid, Learning, MacAddr, Origin, Rloc, Vni};
+use weft_datapath::{IfIndex, Location, Op, Tables};
+use weft_model::{Bum, Eid, Learning, MacAddr, Origin, Rloc, TsiId, Vni};
 
 use crate::names::{nve_of, rlocs, xtr_id};
 use crate::world::World;
+
+/// What a change has made wrong: an address that leads to a VAP of another VN, or of another tenant system.
+pub(crate) fn misdelivers(tables: &Tables, op: &Op) -> Option<String> {
+    let of = |index: IfIndex| {
+        let vap = tables.vaps.get(&index)?;
+        let leads = tables.fdb.iter().filter(|(_, location)| **location == Location::Local(index));
+        let wrong = |(vni, mac): &(Vni, MacAddr)| *vni != vap.vni || *mac != vap.mac.get();
+        let (vni, mac) = leads.map(|(key, _)| *key).find(wrong)?;
+        Some(format!("{mac} of {vni} leads to the device of {} of {}", vap.mac.get(), vap.vni))
+    };
+    match op {
+        Op::SetVap(index, _) | Op::SetLocation(_, _, Location::Local(index)) => of(*index),
+        _ => None,
+    }
+}
 
 impl World {
     /// What is wrong now, were all messages to have arrived: a living tenant system that an Oracle does
@@ -50,7 +66,23 @@ impl World {
             }
         }
         self.check_vns(&owners, &mut problems);
+        self.check_runs(&mut problems);
         problems
+    }
+
+    /// What moves is in service where its hypervisor runs it, and nowhere else.
+    fn check_runs(&self, problems: &mut Vec<String>) {
+        for (tsi, at) in &self.runs {
+            let (there, wanted) = (self.in_service(tsi), at.iter().copied().collect::<BTreeSet<_>>());
+            if there != wanted {
+                problems.push(format!("{tsi} is in service at {there:?}, runs at {wanted:?}"));
+            }
+        }
+    }
+
+    /// Whether a tenant system is registered where it is granted: what moves is while it is in service.
+    fn serves(&self, tsi: &TsiId, owner: usize) -> bool {
+        !self.runs.contains_key(tsi) || self.in_service(tsi).contains(&owner)
     }
 
     /// Where all mappings are pushed every NVE has them; where frames are replicated, all the others.
@@ -108,8 +140,8 @@ impl World {
                 let registered = mapping.origin == Origin::Registration && !mapping.stale;
                 if mapping.owner != xtr_id(*owner) {
                     problems.push(format!("Oracle {o} has {} at {}", mapping.eid, mapping.owner));
-                } else if connected && !registered {
-                    problems.push(format!("Oracle {o} has {} not registered", mapping.eid));
+                } else if connected && registered != self.serves(&tsi_of(mapping.vni, &mapping.tsi), *owner) {
+                    problems.push(format!("Oracle {o} has {} registered: {registered}", mapping.eid));
                 }
             }
             if found != owners.len() {
@@ -117,4 +149,8 @@ impl World {
             }
         }
     }
+}
+
+fn tsi_of(vni: Vni, name: &weft_model::TsiName) -> TsiId {
+    TsiId { vni, name: name.clone() }
 }

@@ -3,9 +3,9 @@
 //!
 //! Everything is drawn from one seed: a run with the same seed and the same script is the same run, and a
 //! failure is a seed away from being seen again. What is real: [`weft_oracle::core::Shard`] and
-//! [`weft_nve::core::Core`], every octet they exchange. What is simulated: the network ([`Net`]), the
-//! store with its transactions ([`Store`]), the hosts' data paths (an echo is answered while the host
-//! lives), the hypervisor (attach, detach) and tenants (ARP and NS for an address).
+//! [`weft_nve::core::Core`], every octet they exchange, and the registry with its transactions ([`Store`]). What is
+//! simulated: the network ([`Net`]), the hosts' data paths (an echo is answered while the host lives, and the tables
+//! stay when the agent dies), hypervisors and operators (attach, detach, moves) and tenants (ARP and NS for an address).
 //!
 //! ```
 //! use std::time::Duration;
@@ -22,8 +22,10 @@
 
 #[cfg(test)]
 mod bulk;
+mod calls;
 mod check;
-mod frames;
+mod deliver;
+pub mod frames;
 mod names;
 mod net;
 mod run;
@@ -31,6 +33,8 @@ mod session;
 mod store;
 mod world;
 
+pub use calls::eids;
+pub use deliver::{Delivered, deliver, vap_of};
 pub use net::{Host, Link, Net, Rng};
-pub use store::{Change, Store};
+pub use store::{Commit, Done, Image, Store};
 pub use world::{Plan, Stats, World};

@@ -1,25 +1,33 @@
 //! What happens in a simulated data centre: events in the order of their time.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use weft_datapath::{Action, IfIndex, Ingress, Learned, Neighbour, Punt, decide};
 use weft_lisp::{MapReply, MessageType};
-use weft_model::{BootId, Eid, Rloc, TenantIp, Time, TsiId, Vni};
+use weft_model::{BootId, Grant, Rloc, TenantIp, Time, TsiId};
 use weft_nve::core as nve;
-use weft_nve::core::{ApiCall, Core, Output};
+use weft_nve::core::{ApiCall, Core, Output, Refused};
 use weft_oracle::core::{Event, Fact, Limits, Shard, ShardConfig, Transmit};
 
+use crate::calls::eids;
+use crate::check::misdelivers;
 use crate::frames;
-use crate::names::{PORT, flat, nve_fact, xtr_id};
+use crate::names::{PORT, flat, nve_of, xtr_id};
 use crate::net::{ALIVE, Host};
-use crate::store::Change;
+use crate::store::Commit;
 use crate::world::{Ev, World};
 
 /// From the store to an Oracle or an NVE.
 const WATCH: Duration = Duration::from_millis(1);
 /// A tenant that gets no answer asks again after this.
 const TENANT_RETRY: Duration = Duration::from_secs(1);
+/// A watch that is broken is taken up again after this, as agents do.
+const WATCH_AGAIN: Duration = Duration::from_millis(500);
+/// A call that reaches no Oracle for so long is given up.
+const CALL: Duration = Duration::from_secs(10);
+/// The first wait before a new owner is written down again, and the longest.
+const SUCCEED: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 impl World {
     pub(crate) fn at(&mut self, delay: Duration, event: Ev) {
@@ -48,19 +56,39 @@ impl World {
             Ev::Fact { oracle, boot, fact } => {
                 self.with_shard(oracle, boot, |shard, now, _| shard.handle_fact(now, fact));
             }
-            Ev::Grants { nve } => {
-                let (revision, grants) = self.store.grants_of(xtr_id(nve));
+            Ev::Watch { nve } => self.watch(nve),
+            Ev::Grants { nve, boot, revision, grants } if self.runs_since(nve, boot) => {
                 self.with_core(nve, |core, _| core.handle_fact(nve::Fact::Grants(revision, grants)));
+                self.persist(nve);
             }
             Ev::Vn { nve, spec } => {
                 self.with_core(nve, |core, _| core.handle_fact(nve::Fact::Vn(spec)));
+                self.persist(nve);
             }
-            Ev::Call { nve, call } => self.call(nve, call),
-            Ev::Granted { nve, call, answer } => {
+            Ev::Call { nve, boot, call, since, again } => {
+                // Who would try again is no more.
+                if !again || self.runs_since(nve, boot) {
+                    self.call(nve, boot, call, since);
+                }
+            }
+            Ev::Granted { nve, boot, call, answer } if self.runs_since(nve, boot) => {
                 self.with_core(nve, |core, now| core.handle_granted(now, call, answer));
             }
-            Ev::Released { nve, call } => {
-                self.with_core(nve, |core, _| core.handle_released(call, Ok(())));
+            Ev::Released { nve, boot, call, answer } if self.runs_since(nve, boot) => {
+                self.with_core(nve, |core, _| core.handle_released(call, answer));
+            }
+            // Of an agent that is no more.
+            Ev::Grants { .. } | Ev::Granted { .. } | Ev::Released { .. } => {}
+            Ev::Succeed { oracle, boot, tsi, nve, epoch, wait } => {
+                // What an Oracle had not written down dies with it.
+                if self.oracles.get(oracle).is_none_or(|site| site.boot != boot) {
+                } else if self.net.rng().chance(self.plan.succeed_fails) {
+                    let again = (wait * 2).min(SUCCEED.1);
+                    self.at(wait, Ev::Succeed { oracle, boot, tsi, nve, epoch, wait: again });
+                } else {
+                    let commit = self.store.succeed(&tsi, nve, epoch);
+                    self.commit(commit);
+                }
             }
             Ev::Echo { oracle, boot, rloc, nonce } => {
                 self.with_shard(oracle, boot, |shard, now, _| shard.handle_echo_reply(now, rloc, nonce));
@@ -78,7 +106,11 @@ impl World {
                 }
                 self.with_core(nve, Core::handle_timeout);
             }
-            Ev::Restart(oracle) => self.boot(oracle),
+            // It may have died and been started more than once since.
+            Ev::Restart(oracle) if self.oracles.get(oracle).is_some_and(|site| site.shard.is_none()) => {
+                self.boot(oracle);
+            }
+            Ev::Restart(_) => {}
             Ev::Again(event) => self.api(*event),
         }
     }
@@ -92,8 +124,8 @@ impl World {
         for spec in self.store.vns() {
             shard.handle_fact(now, Fact::Vn(spec.clone()));
         }
-        for n in 0..self.plan.nves {
-            shard.handle_fact(now, Fact::Nve(nve_fact(n)));
+        for nve in self.store.nves() {
+            shard.handle_fact(now, Fact::Nve(nve.clone()));
         }
         for grant in self.store.grants() {
             shard.handle_fact(now, Fact::Grant(grant.clone()));
@@ -138,7 +170,23 @@ impl World {
         if let Some(punt) = vap.and_then(|vap| frames::question(&grant, vap, target)) {
             self.with_core(nve, |core, now| core.handle_punt(now, &punt));
         }
+        if let Some(punt) = vap.and_then(|vap| self.missed(nve, vap, &grant, target)) {
+            self.with_core(nve, |core, now| core.handle_punt(now, &punt));
+        }
         self.at(TENANT_RETRY, Ev::Tenant { nve, tsi, target, tries: tries - 1 });
+    }
+
+    /// What its NVE's agent is told of when a tenant that knows an address sends to it.
+    fn missed(&self, nve: usize, vap: IfIndex, grant: &Grant, target: TenantIp) -> Option<Punt> {
+        let (tables, vni) = (&self.nves.get(nve)?.tables, grant.tsi.vni);
+        let Neighbour::At(dst) = *tables.neighbours.get(&(vni, target))? else { return None };
+        let frame = frames::packet(grant, dst, target)?;
+        let verdict = decide(tables, &Learned::default(), Ingress::Vap(vap), &frame);
+        let reason = match verdict.action {
+            Action::Punt(reason) => reason,
+            _ => verdict.also?,
+        };
+        Some(Punt { vap, vni, reason, dst, from: None, frame })
     }
 
     /// A message of /v1, or the answer to one, goes out. If it is not there in time, so it does on another connection.
@@ -149,78 +197,101 @@ impl World {
         }
     }
 
-    /// A call of /v1 reaches the store, if any Oracle can be reached.
-    fn call(&mut self, nve: usize, call: ApiCall) {
-        let reachable = (0..self.oracles.len()).any(|o| {
+    /// An Oracle that answers an NVE on /v1, if there is one.
+    fn reachable(&self, nve: usize) -> bool {
+        (0..self.oracles.len()).any(|o| {
             self.net.reaches(Host::Nve(nve), Host::Oracle(o))
                 && self.oracles.get(o).is_some_and(|o| o.shard.is_some())
-        });
-        if !reachable {
-            return self.at(Duration::from_secs(1), Ev::Call { nve, call });
+        })
+    }
+
+    /// A call of /v1 reaches the store, if any Oracle can be reached.
+    fn call(&mut self, nve: usize, boot: u64, call: ApiCall, since: Time) {
+        let lost = !self.reachable(nve);
+        if lost && self.now.since(since) < CALL {
+            return self.at(Duration::from_secs(1), Ev::Call { nve, boot, call, since, again: true });
         }
+        let unanswered = || Refused::Unanswered { message: "no Oracle answers".to_owned() };
         match call {
             ApiCall::Grant { call, vn, name, mac, ips, .. } => {
-                let answer = self.store.attach(&vn, &name, xtr_id(nve), mac, &ips);
-                let answer = answer.map(|(granted, change)| {
-                    if let Some(change) = change {
-                        self.commit(change, false);
-                    }
-                    granted
-                });
-                self.api(Ev::Granted { nve, call, answer });
-            }
-            ApiCall::Release { call, vn, name, .. } => {
-                let vni = self.store.vns().find(|spec| spec.name == vn).map(|spec| spec.vni);
-                let Some(tsi) = vni.map(|vni| TsiId { vni, name }) else { return };
-                if self.store.grant(&tsi).is_some_and(|grant| grant.owner == xtr_id(nve))
-                    && let Some(change) = self.store.release(&tsi)
-                {
-                    self.commit(change, false);
+                if lost {
+                    let answer = Err(unanswered());
+                    return self.at(Duration::ZERO, Ev::Granted { nve, boot, call, answer });
                 }
-                self.api(Ev::Released { nve, call });
+                let (answer, commit) = self.store.attach(vn, name, xtr_id(nve), mac, ips);
+                self.commit(commit);
+                self.api(Ev::Granted { nve, boot, call, answer });
+            }
+            ApiCall::Release { call, vn, name, held } => {
+                if lost {
+                    let answer = Err(unanswered());
+                    return self.at(Duration::ZERO, Ev::Released { nve, boot, call, answer });
+                }
+                let (answer, commit) = self.store.release(vn, name, xtr_id(nve), held);
+                self.commit(commit);
+                self.api(Ev::Released { nve, boot, call, answer });
             }
             // Tenants here claim no link-locals.
             ApiCall::Take { .. } => {}
         }
     }
 
-    /// Every Oracle learns of a change; with `tell`, the NVEs concerned do so too.
-    pub(crate) fn commit(&mut self, change: Change, tell: bool) {
-        let tsi = match &change {
-            Change::Grant(grant) => grant.tsi.clone(),
-            Change::Gone(tsi) => tsi.clone(),
-        };
+    /// Every Oracle learns of a change, and so do the NVEs that it names.
+    pub(crate) fn commit(&mut self, commit: Commit) {
         let now = self.now;
-        if let Change::Grant(grant) = &change {
-            let eids = grant.ips.iter().map(|ip| Eid::Ip(*ip)).chain([Eid::Mac(grant.mac.get())]);
-            for eid in eids {
-                self.granted.entry((tsi.vni, eid)).or_insert(now);
+        for fact in &commit.facts {
+            match fact {
+                Fact::Grant(grant) => {
+                    let vni = grant.tsi.vni;
+                    for eid in eids(grant) {
+                        self.granted.entry((vni, eid)).or_insert(now);
+                    }
+                }
+                Fact::GrantGone(_) if self.granted.len() < 10_000 => {
+                    let held = self.store.grants().flat_map(|g| eids(g).map(|eid| (g.tsi.vni, eid)));
+                    let held: std::collections::BTreeSet<_> = held.collect();
+                    self.granted.retain(|key, _| held.contains(key));
+                }
+                Fact::GrantGone(_) => self.granted.clear(),
+                _ => {}
             }
-        } else {
-            let held: BTreeSet<(Vni, Eid)> = self
-                .store
-                .grants()
-                .filter(|_| self.granted.len() < 10_000)
-                .flat_map(|g| {
-                    let eids = g.ips.iter().map(|ip| Eid::Ip(*ip)).chain([Eid::Mac(g.mac.get())]);
-                    eids.map(|eid| (g.tsi.vni, eid))
-                })
-                .collect();
-            self.granted.retain(|key, _| held.contains(key));
         }
         for oracle in 0..self.oracles.len() {
             let boot = self.oracles.get(oracle).map_or(0, |o| o.boot);
-            let fact = match &change {
-                Change::Grant(grant) => Fact::Grant(grant.clone()),
-                Change::Gone(tsi) => Fact::GrantGone(tsi.clone()),
-            };
-            self.at(WATCH, Ev::Fact { oracle, boot, fact });
-        }
-        if tell {
-            for nve in 0..self.nves.len() {
-                self.at(WATCH, Ev::Grants { nve });
+            for fact in &commit.facts {
+                self.at(WATCH, Ev::Fact { oracle, boot, fact: fact.clone() });
             }
         }
+        for nve in commit.named.iter().map(|nve| nve_of(*nve)) {
+            self.tell_grants(nve);
+        }
+    }
+
+    /// An NVE's watch has something to say.
+    pub(crate) fn tell_grants(&mut self, nve: usize) {
+        if let Some(site) = self.nves.get_mut(nve).filter(|site| !site.news) {
+            site.news = true;
+            self.at(WATCH, Ev::Watch { nve });
+        }
+    }
+
+    fn watch(&mut self, nve: usize) {
+        if !self.reachable(nve) {
+            return self.at(WATCH_AGAIN, Ev::Watch { nve });
+        }
+        let (revision, grants) = self.store.grants_of(xtr_id(nve));
+        let delay = self.net.segment().unwrap_or(ALIVE);
+        let now = self.now;
+        let Some(site) = self.nves.get_mut(nve) else { return };
+        site.news = false;
+        // What is said on it comes in order.
+        site.watched = (now + delay).max(site.watched);
+        let (at, boot) = (site.watched, site.boot);
+        self.at(at.since(now), Ev::Grants { nve, boot, revision, grants });
+    }
+
+    fn runs_since(&self, nve: usize, boot: u64) -> bool {
+        self.nves.get(nve).is_some_and(|site| site.agent && site.boot == boot)
     }
 
     pub(crate) fn drain_nve(&mut self, nve: usize) {
@@ -229,7 +300,15 @@ impl World {
             let Some(output) = site.core.poll_output() else { break };
             let (v4, v6) = (site.v4, site.v6);
             match output {
-                Output::Apply(_, Some(ticket)) => site.core.handle_applied(ticket, Ok(())),
+                Output::Apply(op, ticket) => {
+                    site.tables.apply(&op);
+                    if let Some(wrong) = misdelivers(&site.tables, &op) {
+                        self.violations.push(format!("NVE {nve}: {wrong}"));
+                    }
+                    if let Some(ticket) = ticket {
+                        site.core.handle_applied(ticket, Ok(()));
+                    }
+                }
                 Output::Datagram { to, octets } => {
                     let from = if to.is_ipv4() { IpAddr::V4(v4) } else { IpAddr::V6(v6) };
                     self.send_to_oracle(nve, SocketAddr::new(from, PORT), to, octets);
@@ -238,7 +317,10 @@ impl World {
                     let id = site.sessions.get(oracle).copied().flatten();
                     self.segment(id, true, octets);
                 }
-                Output::Call(call) => self.api(Ev::Call { nve, call }),
+                Output::Call(call) => {
+                    let (boot, since) = (site.boot, self.now);
+                    self.api(Ev::Call { nve, boot, call, since, again: false });
+                }
                 Output::Answer { to, octets } => {
                     let from = if to.is_ipv4() { IpAddr::V4(v4) } else { IpAddr::V6(v6) };
                     self.send_to_asker(nve, from, to, &octets);
@@ -248,9 +330,12 @@ impl World {
                 Output::LastUse { vni, eid, .. } => {
                     site.core.handle_last_use(self.now, vni, eid, Some(Duration::ZERO));
                 }
-                Output::Attached(_, Ok(_)) | Output::Detached(_, Ok(())) => self.stats.calls += 1,
-                Output::Attached(_, Err(refused)) | Output::Detached(_, Err(refused)) => {
-                    self.violations.push(format!("NVE {nve}: {refused}"));
+                Output::Persist(attachments) => {
+                    site.disk = (attachments, site.core.vns().cloned().collect());
+                }
+                Output::Attached(call, answer) => self.answered(nve, call, answer.map(drop)),
+                Output::Detached(call, answer) | Output::Deactivated(call, answer) => {
+                    self.answered(nve, call, answer);
                 }
                 _ => {}
             }
@@ -293,10 +378,9 @@ impl World {
             let Some(event) = site.shard.as_mut().and_then(Shard::poll_event) else { break };
             match &event {
                 Event::SuccessorActive { tsi, nve, epoch } => {
-                    let change = self.store.succeed(tsi, *nve, *epoch);
-                    if let Some(change) = change {
-                        self.commit(change, true);
-                    }
+                    let (boot, delay) = (site.boot, self.plan.succeed_delay);
+                    let (tsi, nve, epoch, wait) = (tsi.clone(), *nve, *epoch, SUCCEED.0);
+                    self.at(delay, Ev::Succeed { oracle, boot, tsi, nve, epoch, wait });
                 }
                 Event::Overrun { session, .. } => {
                     let (session, silent) = (session.0, Duration::ZERO);

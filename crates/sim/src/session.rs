@@ -55,6 +55,7 @@ impl World {
             core.handle_fact(nve::Fact::Grants(revision, grants));
             core.handle_session(now, oracle, nve::Session::Up);
         });
+        self.persist(nve);
     }
 
     /// A session is over, and both ends notice; the Oracle had not heard its NVE for so long.
@@ -89,6 +90,13 @@ impl World {
         self.with_core(nve, |core, now| core.handle_session(now, oracle, nve::Session::Down));
         let again = Duration::from_millis(100) + self.jitter(900);
         self.at(again, Ev::Connect { nve, oracle });
+    }
+
+    /// Its NVE's process is no more: the Oracle has yet to notice.
+    pub(crate) fn end_unheard(&mut self, id: u64) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.at_nve = false;
+        }
     }
 
     /// Sends on a session: from its NVE `up` to its Oracle, or down.

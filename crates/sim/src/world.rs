@@ -4,15 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use weft_datapath::{IfIndex, VapKind};
+use weft_datapath::{IfIndex, Tables};
 use weft_model::{
-    BootId, Bum, Eid, Grant, Learning, Name, Reply, Rloc, TenantIp, Time, TsiId, VnSpec, Vni, XtrId,
+    BootId, Bum, Eid, Epoch, Grant, Learning, Name, Reply, Rloc, TenantIp, Time, TsiId, VnSpec, Vni, XtrId,
 };
 use weft_nve::core as nve;
-use weft_nve::core::{ApiCall, Attach, CallId, Core, Device, Granted, OracleAddr, Refused};
+use weft_nve::core::{ApiCall, Attachment, CallId, Core, Device, Granted, OracleAddr, Refused, TsiState};
 use weft_oracle::core::{Event, Fact, Shard};
 
-use crate::names::{PORT, oracle_addr, rlocs, vn_name, vn_spec, xtr_id};
+use crate::calls::Asked;
+use crate::names::{PORT, nve_fact, oracle_addr, rlocs, vn_spec, xtr_id};
 use crate::net::{ALIVE, Host, Link, Net};
 use crate::session::Session;
 use crate::store::Store;
@@ -40,6 +41,10 @@ pub struct Plan {
     pub bum: Bum,
     /// Octets of snapshots that an Oracle sends in a millisecond.
     pub push_octets: usize,
+    /// How long it takes an Oracle to write down who has become an owner,
+    pub succeed_delay: Duration,
+    /// and how often of a thousand that fails and is tried again later.
+    pub succeed_fails: u16,
 }
 
 impl Default for Plan {
@@ -55,6 +60,8 @@ impl Default for Plan {
             reply: Reply::Proxy,
             bum: Bum::Drop,
             push_octets: weft_oracle::core::Limits::default().push_octets,
+            succeed_delay: Duration::from_micros(500),
+            succeed_fails: 0,
         }
     }
 }
@@ -95,25 +102,113 @@ pub(crate) struct NveSite {
     pub(crate) host: bool,
     pub(crate) wake: Option<Time>,
     pub(crate) sessions: Vec<Option<u64>>,
+    /// Which start of the agent this is.
+    pub(crate) boot: u64,
+    /// What the agent has on its disk.
+    pub(crate) disk: (Vec<Attachment>, Vec<VnSpec>),
+    /// The devices of tenant systems.
+    pub(crate) devices: BTreeMap<String, Device>,
+    /// What the kernel holds.
+    pub(crate) tables: Tables,
+    /// Its grants have changed, and it is not told yet.
+    pub(crate) news: bool,
+    /// When it hears of its grants last.
+    pub(crate) watched: Time,
 }
 
 pub(crate) enum Ev {
-    ToOracle { oracle: usize, boot: u64, from: SocketAddr, octets: Vec<u8> },
-    ToNve { nve: usize, from: IpAddr, octets: Vec<u8> },
-    SegmentToOracle { session: u64, octets: Vec<u8> },
-    SegmentToNve { session: u64, octets: Vec<u8> },
-    Connect { nve: usize, oracle: usize },
-    Lost { session: u64, silent: Duration },
-    EndAtNve { session: u64 },
-    EndAtOracle { session: u64, silent: Duration },
-    Fact { oracle: usize, boot: u64, fact: Fact },
-    Grants { nve: usize },
-    Vn { nve: usize, spec: VnSpec },
-    Call { nve: usize, call: ApiCall },
-    Granted { nve: usize, call: CallId, answer: Result<Granted, Refused> },
-    Released { nve: usize, call: CallId },
-    Echo { oracle: usize, boot: u64, rloc: Rloc, nonce: u64 },
-    Tenant { nve: usize, tsi: TsiId, target: TenantIp, tries: u32 },
+    ToOracle {
+        oracle: usize,
+        boot: u64,
+        from: SocketAddr,
+        octets: Vec<u8>,
+    },
+    ToNve {
+        nve: usize,
+        from: IpAddr,
+        octets: Vec<u8>,
+    },
+    SegmentToOracle {
+        session: u64,
+        octets: Vec<u8>,
+    },
+    SegmentToNve {
+        session: u64,
+        octets: Vec<u8>,
+    },
+    Connect {
+        nve: usize,
+        oracle: usize,
+    },
+    Lost {
+        session: u64,
+        silent: Duration,
+    },
+    EndAtNve {
+        session: u64,
+    },
+    EndAtOracle {
+        session: u64,
+        silent: Duration,
+    },
+    Fact {
+        oracle: usize,
+        boot: u64,
+        fact: Fact,
+    },
+    /// The watch of an NVE's grants goes on.
+    Watch {
+        nve: usize,
+    },
+    Grants {
+        nve: usize,
+        boot: u64,
+        revision: u64,
+        grants: Vec<Grant>,
+    },
+    Vn {
+        nve: usize,
+        spec: VnSpec,
+    },
+    Call {
+        nve: usize,
+        boot: u64,
+        call: ApiCall,
+        since: Time,
+        again: bool,
+    },
+    Granted {
+        nve: usize,
+        boot: u64,
+        call: CallId,
+        answer: Result<Granted, Refused>,
+    },
+    Released {
+        nve: usize,
+        boot: u64,
+        call: CallId,
+        answer: Result<(), Refused>,
+    },
+    Succeed {
+        oracle: usize,
+        boot: u64,
+        tsi: TsiId,
+        nve: XtrId,
+        epoch: Epoch,
+        wait: Duration,
+    },
+    Echo {
+        oracle: usize,
+        boot: u64,
+        rloc: Rloc,
+        nonce: u64,
+    },
+    Tenant {
+        nve: usize,
+        tsi: TsiId,
+        target: TenantIp,
+        tries: u32,
+    },
     WakeOracle(usize),
     WakeNve(usize),
     Restart(usize),
@@ -133,6 +228,12 @@ pub struct World {
     pub(crate) sessions: BTreeMap<u64, Session>,
     pub(crate) next_session: u64,
     pub(crate) next_call: u64,
+    /// Local calls that are not answered yet.
+    pub(crate) calls: BTreeMap<CallId, Asked>,
+    /// What others were answered.
+    pub(crate) answers: BTreeMap<CallId, Result<(), Refused>>,
+    /// Where hypervisors run what moves, if anywhere.
+    pub(crate) runs: BTreeMap<TsiId, Option<usize>>,
     pub(crate) by_ip: BTreeMap<IpAddr, usize>,
     /// Since when an address is granted.
     pub(crate) granted: BTreeMap<(Vni, Eid), Time>,
@@ -157,6 +258,9 @@ impl World {
             sessions: BTreeMap::new(),
             next_session: 0,
             next_call: 0,
+            calls: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            runs: BTreeMap::new(),
             by_ip: BTreeMap::new(),
             granted: BTreeMap::new(),
             wanted: BTreeSet::new(),
@@ -173,6 +277,7 @@ impl World {
             let (v4, v6) = rlocs(n);
             world.by_ip.insert(v4.into(), n);
             world.by_ip.insert(v6.into(), n);
+            world.store.enrol(nve_fact(n));
         }
         let addrs: Vec<SocketAddr> = (0..world.plan.oracles).map(oracle_addr).collect();
         for n in 0..world.plan.nves {
@@ -197,9 +302,30 @@ impl World {
 
     fn nve_site(&mut self, n: usize, addrs: &[SocketAddr]) -> NveSite {
         let (v4, v6) = rlocs(n);
-        let xtr = xtr_id(n);
+        let core = self.nve_core(n, addrs);
+        NveSite {
+            tables: core.tables().clone(),
+            core,
+            xtr: xtr_id(n),
+            v4,
+            v6,
+            agent: true,
+            host: true,
+            wake: None,
+            sessions: vec![None; addrs.len()],
+            boot: 0,
+            disk: (Vec::new(), Vec::new()),
+            devices: BTreeMap::new(),
+            news: false,
+            watched: Time::default(),
+        }
+    }
+
+    /// An agent's core that knows the other NVEs.
+    pub(crate) fn nve_core(&mut self, n: usize, addrs: &[SocketAddr]) -> Core {
+        let (v4, v6) = rlocs(n);
         let config = nve::Config {
-            xtr_id: xtr,
+            xtr_id: xtr_id(n),
             boot: BootId(self.net.rng().draw()),
             rlocs: [IpAddr::V4(v4), IpAddr::V6(v6)].into_iter().flat_map(Rloc::new).collect(),
             uplinks: BTreeSet::from([IfIndex(1)]),
@@ -220,8 +346,7 @@ impl World {
             core.handle_fact(nve::Fact::Nve(xtr_id(other), rlocs));
         }
         while core.poll_output().is_some() {}
-        let sessions = vec![None; addrs.len()];
-        NveSite { core, xtr, v4, v6, agent: true, host: true, wake: None, sessions }
+        core
     }
 
     // ===== the script's verbs =====
@@ -255,6 +380,12 @@ impl World {
         self.oracles.get(oracle)?.shard.as_ref()
     }
 
+    /// The identity of an NVE.
+    #[must_use]
+    pub fn xtr(&self, nve: usize) -> XtrId {
+        xtr_id(nve)
+    }
+
     /// What an Oracle reported since the last call.
     pub fn take_events(&mut self, oracle: usize) -> Vec<(Time, Event)> {
         self.oracles.get_mut(oracle).map(|site| std::mem::take(&mut site.events)).unwrap_or_default()
@@ -284,41 +415,19 @@ impl World {
 
     /// A hypervisor attaches a tenant system; with the addresses of `like`, if given.
     pub fn attach(&mut self, nve: usize, tsi: &TsiId, like: Option<&Grant>) {
-        self.next_call += 1;
-        let call = CallId(self.next_call);
-        let index = u32::try_from(self.next_call).unwrap_or(u32::MAX).saturating_add(100);
-        let device = Device { name: format!("tap{index}"), index: IfIndex(index), kind: VapKind::Tap };
-        let attach = Attach {
-            vn: vn_name(tsi.vni.get()),
-            name: tsi.name.clone(),
-            device,
-            mac: like.map(|grant| grant.mac),
-            ips: like.map(|grant| grant.ips.clone()).unwrap_or_default(),
-            groups: Default::default(),
-            state: weft_nve::core::TsiState::Activated,
-        };
-        if let Some(site) = self.nves.get_mut(nve).filter(|site| site.agent) {
-            site.core.handle_attach(call, attach);
-            self.drain_nve(nve);
-        }
+        self.call_attach(nve, tsi, like, TsiState::Activated, true);
     }
 
     /// A hypervisor detaches a tenant system.
     pub fn detach(&mut self, nve: usize, tsi: &TsiId) {
-        self.next_call += 1;
-        let call = CallId(self.next_call);
-        if let Some(site) = self.nves.get_mut(nve).filter(|site| site.agent) {
-            site.core.handle_detach(call, vn_name(tsi.vni.get()), tsi.name.clone(), false);
-            self.drain_nve(nve);
-        }
+        self.call_detach(nve, tsi, true);
     }
 
     /// An operator gives a dead host's tenant system to another NVE, whose hypervisor then attaches it.
     pub fn take_over(&mut self, tsi: &TsiId, nve: usize) {
-        if let Some(change) = self.store.take_over(tsi, xtr_id(nve)) {
-            self.commit(change, true);
-            self.attach(nve, tsi, None);
-        }
+        let (_, commit) = self.store.name_next(tsi, nve_fact(nve).name);
+        self.commit(commit);
+        self.attach(nve, tsi, None);
     }
 
     /// A tenant system at `nve` looks for an address, up to `tries` times, a second apart.
@@ -369,7 +478,8 @@ impl World {
     pub fn set_learning(&mut self, vni: Vni, learning: Learning) {
         let Some(spec) = self.store.vns().find(|spec| spec.vni == vni) else { return };
         let spec = VnSpec { learning, ..spec.clone() };
-        self.store.create(spec.clone());
+        // Who hears of it when, differs: below.
+        self.store.set_learning(spec.name.clone(), learning);
         for oracle in 0..self.oracles.len() {
             let boot = self.oracles.get(oracle).map_or(0, |o| o.boot);
             let delay = self.jitter(5);
@@ -437,6 +547,9 @@ impl World {
         let Some(site) = self.nves.get_mut(nve) else { return };
         site.agent = false;
         site.host &= !host;
+        site.boot += 1;
+        self.forget_calls(nve);
+        let Some(site) = self.nves.get_mut(nve) else { return };
         for session in site.sessions.clone().into_iter().flatten() {
             self.at(noticed, Ev::Lost { session, silent });
         }

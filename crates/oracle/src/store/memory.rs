@@ -27,8 +27,21 @@ impl MemoryStore {
     /// An empty store that keeps `history` changes for watchers.
     #[must_use]
     pub fn new(history: usize) -> Self {
-        let state = State { map: Map::new(), revision: 0, observer: None };
-        Self { state: Mutex::new(state), history: History::new(0, history) }
+        Self::of(Map::new(), 0, history)
+    }
+
+    /// A store that holds `entries` since `revision`.
+    #[must_use]
+    pub fn of(entries: BTreeMap<Vec<u8>, Vec<u8>>, revision: Revision, history: usize) -> Self {
+        let state = State { map: entries, revision, observer: None };
+        Self { state: Mutex::new(state), history: History::new(revision, history) }
+    }
+
+    /// All that it holds, and at which revision.
+    #[must_use]
+    pub fn entries(&self) -> (BTreeMap<Vec<u8>, Vec<u8>>, Revision) {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        (state.map.clone(), state.revision)
     }
 }
 
