@@ -177,6 +177,7 @@ impl Core {
         let Some(waiting) = tsi.waiting.take() else { return };
         if tsi.state == State::Activated {
             tsi.came = tsi.grant.epoch_of(self.config.xtr_id).ok();
+            self.unsaved = true;
         }
         self.timers.cancel(&Timer::Acknowledge(id.clone()));
         if let Some(tsi) = self.tsis.get(id) {

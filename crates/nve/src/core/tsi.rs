@@ -495,7 +495,8 @@ impl Core {
             device: t.device.name.clone(),
             tap: t.device.kind == VapKind::Tap,
             grant: t.grant.clone(),
-            activated: t.wanted == State::Activated,
+            // What is another's until an Oracle has taken its registration is not put in service without one.
+            activated: t.wanted == State::Activated && !(self.is_anothers(t) && t.waiting.is_some()),
         })
         .collect()
     }

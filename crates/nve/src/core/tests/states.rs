@@ -216,6 +216,30 @@ fn coming_back() -> Grant {
     }
 }
 
+/// The agent dies before an Oracle has said that it came: it is its owner's still.
+#[test]
+fn v4_a_restart_in_the_middle_of_an_activate_takes_nothing_from_its_owner() {
+    for f in BOTH {
+        let mut w = World::started(f, &[]);
+        associated(&mut w, coming());
+        w.activate("web");
+        w.seen();
+        assert!(open(&w));
+        let mut after = World::new(f);
+        after.core.restore(after.now, w.core.attachments(), &[device(1)]);
+        after.seen();
+        assert!(!open(&after) && after.tables.vaps.len() == 1);
+        let call = after.call();
+        after.core.handle_detach(call, red(), name("web"), false);
+        assert_eq!(given_back(&after.seen()), [Held::Granted]);
+    }
+    // Once it has, it is here after a restart as well.
+    let mut after = World::new(V4);
+    after.core.restore(after.now, came().core.attachments(), &[device(1)]);
+    after.seen();
+    assert!(open(&after));
+}
+
 /// web, which moves here, is Activated and an Oracle has said so.
 fn came() -> World {
     let mut w = World::started(V4, &[]);
