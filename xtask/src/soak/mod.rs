@@ -30,6 +30,9 @@ pub(crate) struct Args {
     /// The first of these seeds. The same seed is the same run.
     #[arg(long, default_value_t = 1_000)]
     first_seed: u64,
+    /// How many steps of each kind are looked at of all orders of events of a move; 0 for none. A million take some minutes.
+    #[arg(long, default_value_t = 1_000_000)]
+    states: u64,
     /// How long daemons are killed and a tenant system moves; 0 for not at all.
     #[arg(long, default_value_t = 10)]
     minutes: u32,
@@ -65,6 +68,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     packages::install(&[Use::Demo])?;
     if args.seeds > 0 {
         simulation::run(args.first_seed, args.seeds)?;
+    }
+    if args.states > 0 {
+        simulation::check(args.states)?;
     }
     if args.minutes == 0 && args.datagrams == 0 {
         return Ok(ExitCode::SUCCESS);
