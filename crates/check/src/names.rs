@@ -84,6 +84,8 @@ pub fn vns(family: Family) -> [VnSpec; 2] {
         storm: Default::default(),
         miss: Default::default(),
         gateway: None,
+        default_groups: Default::default(),
+        log_refused: false,
     })
 }
 

@@ -61,6 +61,7 @@ pub(crate) fn attachment(
         name: tsi.name,
         mac: named.then(mac),
         ips: named.then(|| ip(family)).into_iter().collect(),
+        groups: Default::default(),
         state,
     }
 }

@@ -62,6 +62,7 @@ impl World {
             device,
             mac: like.map(|grant| grant.mac),
             ips: like.map(|grant| grant.ips.clone()).unwrap_or_default(),
+            groups: Default::default(),
             state,
         };
         self.make(nve, must, |core, call, _| core.handle_attach(call, attach))

@@ -207,7 +207,19 @@ impl Store {
     /// Creates a VN.
     pub fn create(&mut self, spec: VnSpec) -> Commit {
         let registry = self.registry.clone();
-        let VnSpec { name, vni, subnets, learning, reply, bum, storm, miss, gateway } = spec;
+        let VnSpec {
+            name,
+            vni,
+            subnets,
+            learning,
+            reply,
+            bum,
+            storm,
+            miss,
+            gateway,
+            default_groups: _,
+            log_refused: _,
+        } = spec;
         let vni = Some(vni);
         let new = NewVn { name, vni, subnets, learning, reply, bum, storm, miss, gateway };
         self.run(async move { registry.create_vn(new).await }).1
@@ -230,7 +242,7 @@ impl Store {
         ips: BTreeSet<TenantIp>,
     ) -> Done<Granted> {
         let registry = self.registry.clone();
-        let wish = Wish { vn, tsi, mac, ips, owner };
+        let wish = Wish { vn, tsi, mac, ips, groups: BTreeSet::new(), owner };
         let (answer, commit) = self.run(async move { registry.grant(wish).await });
         let granted = answer.map(|(granted, revision)| Granted {
             grant: granted.view.grant,
