@@ -195,6 +195,7 @@ impl State {
         names::know_nves(&mut core, family);
         let (attachments, vns) = host.disk.get().clone();
         let devices = devices(nve);
+        core.remember(vns.clone(), Default::default(), host.kernel.get());
         core.restore(now, attachments, &devices);
         core.adopt(now, vns, host.kernel.get());
         core.keep_orphans(&devices, host.kernel.get());

@@ -171,6 +171,7 @@ impl World {
         let Some(site) = self.nves.get_mut(nve) else { return };
         let (attachments, vns) = site.disk.clone();
         let devices: Vec<Device> = site.devices.values().cloned().collect();
+        core.remember(vns.clone(), Default::default(), &site.tables);
         core.restore(now, attachments, &devices);
         core.adopt(now, vns, &site.tables);
         core.keep_orphans(&devices, &site.tables);
