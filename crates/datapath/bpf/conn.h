@@ -24,7 +24,7 @@
 #define KIND_ERROR 3	/* of ICMP, about another packet */
 #define KIND_ALONE 4	/* of ICMP, that nothing belongs to */
 #define KIND_EXEMPT 5	/* Neighbor Discovery, which has checks of its own */
-#define KIND_MEMBERSHIP 6 /* IGMP and MLD, likewise if it is for a group, as all of it is */
+#define KIND_MEMBERSHIP 6 /* IGMP, MLD and Router Solicitations, likewise if for a group, as all of it is */
 #define KIND_UNREADABLE 7
 
 /* A packet's ports, as one register: an ICMP question goes from the port of its identifier to that of its type and
@@ -74,9 +74,9 @@ __noinline __u64 read_ports(struct __sk_buff *skb, __u32 off, __u32 proto, __u32
 		number = b[0] << 8 | b[1];
 		if (is_icmp_error(b[0], v4))
 			return as_ports(KIND_ERROR, 0, number, 0, 0);
-		if (!v4 && ((b[0] >= 130 && b[0] <= 132) || b[0] == 143))
+		if (!v4 && ((b[0] >= 130 && b[0] <= 133) || b[0] == 143))
 			return as_ports(KIND_MEMBERSHIP, 0, number, 0, 0);
-		if (!v4 && b[0] >= 133 && b[0] <= 137)
+		if (!v4 && (b[0] == 135 || b[0] == 136))
 			return as_ports(KIND_EXEMPT, 0, number, 0, 0);
 		question = icmp_question(b[0], v4);
 		if (!question)

@@ -112,7 +112,8 @@ static __always_inline void admit(struct __sk_buff *skb, struct inward *in, cons
 	} else if (!(in->to->flags & WEFT_VAP_ACTIVATED)) {
 		in->reason = WEFT_NOT_ACTIVATED;
 	} else {
-		in->learn = floods(in->to->mode);
+		/* What was redirected says nothing about where it came from. */
+		in->learn = floods(in->to->mode) && !(in->to->previous && in->to->previous == node);
 	}
 }
 

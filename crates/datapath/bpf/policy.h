@@ -203,13 +203,17 @@ static __always_inline bool is_tenants(const struct weft_ip *ip)
 }
 
 /* Whether a packet has checks of its own. Of DHCP what a client says and is told (RFC 2131, RFC 8415). */
-static __always_inline bool is_exempt(const struct weft_conn_key *key, const struct l4 *l4, __u64 ports, bool out)
+static __always_inline bool is_exempt(struct __sk_buff *skb, const struct weft_conn_key *key, const struct l4 *l4, __u64 ports, bool out)
 {
 	__u16 client = l4->v4 ? 68 : 546, server = l4->v4 ? 67 : 547;
 	const struct weft_ip *dst = out ? &key->remote : &key->local;
+	__u8 to = 0;
 
 	if (ports_kind(ports) == KIND_EXEMPT)
 		return true;
+	/* To all that listen, and not to one of them in that dress. */
+	if (ports_kind(ports) == KIND_MEMBERSHIP && (bpf_skb_load_bytes(skb, 0, &to, 1) || !(to & 1)))
+		return false;
 	if (ports_kind(ports) == KIND_MEMBERSHIP)
 		return l4->v4 ? (dst->w[3] & bpf_htonl(0xf0000000)) == bpf_htonl(0xe0000000) :
 				(dst->w[0] & bpf_htonl(0xff000000)) == bpf_htonl(0xff000000);
@@ -296,7 +300,7 @@ __noinline int refuses(struct __sk_buff *skb, struct weft_vap *vap, __u32 ifinde
 		goto out;
 	}
 	ports = read_ports(skb, l4.off, l4.proto, l4.v4, l4.end - l4.off);
-	if (is_exempt(&key, &l4, ports, out))
+	if (is_exempt(skb, &key, &l4, ports, out))
 		return 0;
 	if (ports_kind(ports) == KIND_UNREADABLE ||
 	    (l4.proto == IPPROTO_TCP && l4.end - l4.off < TCP_SEEN))
@@ -366,7 +370,7 @@ __noinline __u64 read_copy(struct __sk_buff *skb, __u32 vni)
 	if (read != READ_IP || l4.later)
 		return refused;
 	ports = read_ports(skb, l4.off, l4.proto, l4.v4, l4.end - l4.off);
-	if (is_exempt(&key, &l4, ports, false))
+	if (is_exempt(skb, &key, &l4, ports, false))
 		return exempt;
 	if (ports_kind(ports) == KIND_UNREADABLE ||
 	    (l4.proto == IPPROTO_TCP && l4.end - l4.off < TCP_SEEN))

@@ -108,6 +108,9 @@ static __always_inline int forward(struct __sk_buff *skb, struct weft_vap *vap, 
 		gone = find_away(&key);
 		if (gone)
 			rloc = &gone->rloc;
+		/* Until the Oracle has said where it is. */
+		if (gone && !learns && first_this_second(&key))
+			punt(skb, vap, WEFT_PUNT_MAC);
 	}
 	if (!at && !rloc && ret != CARRY) {
 		everywhere = floods(vap->mode);
@@ -428,6 +431,9 @@ static __noinline int vap_ip6(struct __sk_buff *skb, struct weft_vap *vap, struc
 		return drop(skb, w, WEFT_HIDDEN_L4);
 	if (seen && l4->proto == IPPROTO_UDP && (l4->off + 4 > end || bpf_skb_load_bytes(skb, l4->off, ports, 4)))
 		return drop(skb, w, WEFT_HIDDEN_L4);
+	/* An IPv4 address in that dress is nobody's here (RFC 4291 section 2.5.5.2). */
+	if (is_v4(&src))
+		return drop(skb, w, WEFT_SPOOFED_IP);
 	if (!owns(skb->ifindex, vap, &src)) {
 		/* `::` is for duplicate address detection and for MLD before it (RFC 3590). */
 		bool mld = (type >= 130 && type <= 132) || type == 143;

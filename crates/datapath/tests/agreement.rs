@@ -848,7 +848,6 @@ fn every_decision_is_compared() {
             "Out Established of 1",
             "Out Established of 58",
             "Out Established of 17",
-            "In Established of 17",
         ]
         .into_iter()
         .map(str::to_owned);

@@ -115,7 +115,8 @@ fn decide(
         }
         Some((_, vap)) if !vap.activated => Err(Reason::NotActivated),
         Some((device, vap)) => {
-            *learns = floods;
+            let redirected = vap.previous.map(NonZeroU32::get);
+            *learns = floods && (redirected.is_none() || redirected != node(from));
             Ok(To::Vap(device, vap.path, None))
         }
     }

@@ -1,11 +1,11 @@
 //! What policies look at in a frame without a tunnel header.
 
-use super::bytes::{ARP, ETH, ICMP, ICMPV6, IGMP, IPV4, IPV6, UDP, be16, ethertype, ipv4, ipv6, take};
+use super::bytes::{ARP, ETH, ICMP, ICMPV6, IGMP, IPV4, IPV6, UDP, be16, ethertype, ipv4, ipv6, mac, take};
 use super::connections::{Ends, Packet};
 use super::vap::skip_extensions;
 use crate::Toward;
 use core::net::IpAddr;
-use weft_model::Vni;
+use weft_model::{MacAddr, Vni};
 
 pub(super) const TCP: u8 = 6;
 pub(super) const FIN: u8 = 0x01;
@@ -91,8 +91,8 @@ fn ports(packet: &[u8], off: usize, protocol: u8, v4: bool) -> Option<Ports> {
         let none = Ports { number, ..none };
         return Some(match (v4, kind, question(kind, v4)) {
             (true, 3 | 4 | 11 | 12, _) | (false, 1..=4, _) => Ports { kind: Kind::Error(off + 8), ..none },
-            (false, 130..=132 | 143, _) => Ports { kind: Kind::Membership, ..none },
-            (false, 133..=137, _) => Ports { kind: Kind::Exempt, ..none },
+            (false, 130..=133 | 143, _) => Ports { kind: Kind::Membership, ..none },
+            (false, 135 | 136, _) => Ports { kind: Kind::Exempt, ..none },
             (_, _, None) => Ports { kind: Kind::Alone, ..none },
             (_, _, Some(Ok(_))) => Ports { src: id, dst: number, kind: Kind::Question, ..none },
             (_, _, Some(Err(asked))) => {
@@ -168,7 +168,9 @@ pub(super) fn read(vni: Vni, frame: &[u8], toward: Toward) -> Result<Read, bool>
         return Ok(Read { ends, ports: none, v4, fragment });
     }
     let ports = ports(packet, off, protocol, v4).ok_or_else(refused)?;
-    let membership = ports.kind == Kind::Membership && dst.is_multicast();
+    // To all that listen, and not to one of them in that dress.
+    let to_all = mac(frame, 0).is_some_and(MacAddr::is_group) && dst.is_multicast();
+    let membership = ports.kind == Kind::Membership && to_all;
     if ports.kind == Kind::Exempt || membership || is_dhcp_client(protocol, &ports, v4, toward) {
         return Err(true);
     }

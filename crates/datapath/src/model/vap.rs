@@ -435,10 +435,10 @@ fn forward(
     // A VN that learned from frames until its mode changed: what was learned is used while it is asked for.
     let seen = dst.filter(|_| told.is_none() || (learns && !matches!(told, Some(Location::Local(_)))));
     let seen = seen.and_then(|dst| learned.location(vap.vni, dst));
-    let also = (seen.is_some() && !learns).then_some(PuntReason::UnknownMac);
     let gone = dst.filter(|_| seen.or(told).is_none() && gateway.is_none());
     let gone = gone.and_then(|dst| tables.away.get(&(vap.vni, dst)));
     let gone = gone.map(|away| Location::Remote { rloc: away.rloc, epoch: away.epoch });
+    let also = (seen.or(gone).is_some() && !learns).then_some(PuntReason::UnknownMac);
     if seen.or(told).or(gone).is_none() && !learns && gateway.is_none() {
         match missed(tables, vap.vni) {
             Missed::Held => {

@@ -66,6 +66,16 @@ impl Core {
         }
     }
 
+    /// A VN is no more; one made anew with its number has other tenant systems.
+    pub(super) fn end_redirects_in(&mut self, vni: Vni) {
+        let first = (vni, MacAddr([0; 6]));
+        let of: Vec<MacAddr> =
+            self.tables.away.range(first..=(vni, MacAddr::BROADCAST)).map(|((_, mac), _)| *mac).collect();
+        for mac in of {
+            self.end_redirect(vni, mac);
+        }
+    }
+
     /// An RLOC of an NVE that one here can reach.
     fn rloc_towards(&self, nve: XtrId) -> Option<Rloc> {
         let own = |v4: bool| self.config.rlocs.iter().any(|rloc| rloc.get().is_ipv4() == v4);

@@ -177,6 +177,13 @@ impl Core {
     pub(super) fn forget_tsi(&mut self, id: &TsiId) -> Option<Tsi> {
         self.withdraw(id);
         self.end_stop(id, true);
+        // What moves on is redirected still, whoever is told of its end here first.
+        let stays = |tsi: &Tsi| tsi.grant.next.is_none_or(|next| next.nve == self.config.xtr_id);
+        if let Some(mac) =
+            self.tsis.get(id).filter(|tsi| !tsi.lost && stays(tsi)).map(|tsi| tsi.grant.mac.get())
+        {
+            self.end_redirect(id.vni, mac);
+        }
         let tsi = self.tsis.remove(id)?;
         remove_if(&mut self.by_name, &(tsi.vn.clone(), id.name.clone()), id);
         remove_if(&mut self.by_device, &tsi.device.name, id);
@@ -383,9 +390,6 @@ impl Core {
             return;
         }
         if told {
-            if let Some(mac) = self.tsis.get(id).map(|tsi| tsi.grant.mac.get()) {
-                self.end_redirect(id.vni, mac);
-            }
             self.unregister(id);
         } else if let Some(tsi) = self.tsis.get_mut(id) {
             tsi.sent.clear();
@@ -452,6 +456,9 @@ impl Core {
             self.remove_local(id, &gone);
         }
         if stays {
+            if self.stopped.contains(id) {
+                self.end_redirect(id.vni, old.mac.get());
+            }
             self.end_stop(id, true);
         } else if self.stopped.contains(id) {
             self.redirect(id);

@@ -160,6 +160,9 @@ pub enum RegistryError {
         /// Those asked for.
         asked: BTreeSet<GroupName>,
     },
+    /// A word that stands for no group at all.
+    #[error("a security group cannot be called 'none', which stands for no group; choose another name")]
+    NoGroupsName,
     /// No such security group.
     #[error("there is no security group '{group}' in VN '{vn}'; `weft get groups` lists them")]
     NoGroup {
@@ -396,6 +399,7 @@ impl RegistryError {
             Self::TokenExpired(_) => Code::TokenExpired,
             Self::TokenRloc(_) | Self::TokenName { .. } => Code::Forbidden,
             Self::MovesNowhere { .. }
+            | Self::NoGroupsName
             | Self::NoGateway(_)
             | Self::Storm(_)
             | Self::LinkLocalSubnet(_)

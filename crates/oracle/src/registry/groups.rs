@@ -84,6 +84,9 @@ fn put(
     put: &PutGroup,
     limits: &GroupLimits,
 ) -> Result<(GroupView, bool), RegistryError> {
+    if name.as_str() == "none" {
+        return Err(RegistryError::NoGroupsName);
+    }
     let vn = vns::find(tx, vn)?;
     let key = keys::group(vn.vni, name);
     let old: Option<GroupView> = read(tx, &key)?;

@@ -170,3 +170,20 @@ fn v6_a_restart_goes_on_redirecting() {
     after.seen();
     assert_eq!(away(&after), to(V6, 2, 6));
 }
+
+/// Let go here before word of its Activation has come: it is redirected all the same.
+#[test]
+fn v6_let_go_early_it_is_redirected_still() {
+    let mut w = World::started(V4, &["web"]);
+    named(&mut w, V4, OTHER, 2);
+    w.grants(11, vec![moving()]);
+    w.deactivate("web");
+    let call = w.call();
+    w.core.handle_detach(call, red(), name("web"), true);
+    w.seen();
+    assert_eq!(away(&w), to(V4, 2, 6));
+    // Not in another VN of that number.
+    w.core.handle_fact(Fact::VnGone(vni()));
+    w.seen();
+    assert_eq!(away(&w), None);
+}

@@ -226,6 +226,7 @@ fn v4_a_restart_in_the_middle_of_an_activate_takes_nothing_from_its_owner() {
         w.seen();
         assert!(open(&w));
         let mut after = World::new(f);
+        after.core.remember(vec![spec()], Default::default(), &Default::default());
         after.core.restore(after.now, w.core.attachments(), &[device(1)]);
         after.seen();
         assert!(!open(&after) && after.tables.vaps.len() == 1);
@@ -235,6 +236,7 @@ fn v4_a_restart_in_the_middle_of_an_activate_takes_nothing_from_its_owner() {
     }
     // Once it has, it is here after a restart as well.
     let mut after = World::new(V4);
+    after.core.remember(vec![spec()], Default::default(), &Default::default());
     after.core.restore(after.now, came().core.attachments(), &[device(1)]);
     after.seen();
     assert!(open(&after));
