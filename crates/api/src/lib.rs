@@ -8,6 +8,7 @@
 mod client;
 mod context;
 pub mod local;
+mod ticket;
 mod token;
 mod types;
 
@@ -16,6 +17,7 @@ pub use client::{
     TlsError, Trust, Watch, tls_config,
 };
 pub use context::{Context, ContextError};
+pub use ticket::{SignedTicket, Ticket, TicketError};
 pub use token::{JoinToken, TokenError};
 pub use types::*;
 
@@ -30,5 +32,7 @@ pub const LISP_PORT: u16 = 4342;
 pub const API_PORT: u16 = 4343;
 /// Default port of the plain-HTTP metrics and health endpoints.
 pub const METRICS_PORT: u16 = 4344;
+/// Default port at which NVEs ask each other: TCP, on each RLOC.
+pub const PEER_PORT: u16 = 4346;
 /// The NVE's local API.
 pub const NVE_SOCKET: &str = "/run/weft/nve.sock";

@@ -16,8 +16,8 @@ pub use watch::Watch;
 use crate::{
     ConversationView, Counters, DuplicateView, GrantReply, GrantRequest, GrantView, GroupView, JoinReply,
     JoinRequest, List, MappingView, Message, NameNext, NewToken, NewVn, NewXtr, NveView, PolicyItem,
-    PutGroup, RenewReply, RenewRequest, SetGroups, TakeAddress, TokenReply, TokenView, TsiView, Version, Vn,
-    VnChange, XtrView,
+    PutGroup, RenewReply, RenewRequest, SetGroups, TakeAddress, TicketReply, TokenReply, TokenView, TsiView,
+    Version, Vn, VnChange, XtrView,
     local::{Items, Shown},
 };
 use bytes::Bytes;
@@ -290,6 +290,13 @@ impl Client {
     /// Calls a move off.
     pub async fn call_off(&self, vn: &VnName, tsi: &TsiName) -> Result<GrantView, ClientError> {
         self.transport.json(&delete(format!("/v1/grants/{vn}/{tsi}/next"))).await
+    }
+
+    /// A ticket for what the NVE that a tenant system moves from knows of it, for the NVE that it moves to.
+    pub async fn ticket(&self, vn: &VnName, tsi: &TsiName) -> Result<TicketReply, ClientError> {
+        let path = format!("/v1/grants/{vn}/{tsi}/ticket");
+        let ask = Ask { method: Method::POST, path, body: None, repeatable: true };
+        self.transport.json(&ask).await
     }
 
     /// Gives a tenant system back; `by_force` (operators) whoever holds it.

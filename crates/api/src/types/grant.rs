@@ -3,7 +3,7 @@
 use crate::Vn;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use weft_model::{Grant, GroupName, NveName, TenantIp, TsMac, TsiName, VnName};
+use weft_model::{Epoch, Grant, GroupName, NveName, Rloc, TenantIp, TsMac, TsiName, VnName, XtrId};
 
 /// A request to hold a tenant system interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -72,4 +72,18 @@ pub struct NameNext {
 pub struct TakeAddress {
     /// A host address of the VN's subnets, or an IPv6 link-local one (two at most).
     pub ip: TenantIp,
+}
+
+/// An Oracle's word for the NVE that a tenant system moves to, to show to the one that it moves from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct TicketReply {
+    /// See [`crate::SignedTicket`].
+    pub ticket: String,
+    /// The NVE that it moves from.
+    pub from: XtrId,
+    /// Where that is.
+    #[schema(value_type = Vec<String>)]
+    pub rlocs: BTreeSet<Rloc>,
+    /// The epoch at which it is the caller's.
+    pub epoch: Epoch,
 }

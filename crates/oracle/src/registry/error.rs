@@ -110,6 +110,20 @@ pub enum RegistryError {
         /// At which epoch.
         epoch: Epoch,
     },
+    /// It does not move to the caller.
+    #[error(
+        "'{tsi}' in VN '{vn}' does not move to NVE '{nve}': NVE '{owner}' holds it; `weft tsi move --to` names where it goes"
+    )]
+    NotNext {
+        /// The VN.
+        vn: VnName,
+        /// The tenant system.
+        tsi: TsiName,
+        /// Who asks.
+        nve: NveName,
+        /// Who holds it.
+        owner: NveName,
+    },
     /// It is there.
     #[error("'{tsi}' in VN '{vn}' is on NVE '{nve}' already; name another to move it to")]
     MovesNowhere {
@@ -384,7 +398,7 @@ impl RegistryError {
             Self::IsGateway { .. } => Code::NveInUse,
             Self::VnInUse { .. } => Code::VnInUse,
             Self::OutOfScope { .. } | Self::Forbidden(_) => Code::Forbidden,
-            Self::GrantedElsewhere { .. } => Code::GrantedElsewhere,
+            Self::GrantedElsewhere { .. } | Self::NotNext { .. } => Code::GrantedElsewhere,
             Self::MacMismatch { .. } | Self::IpMismatch { .. } => Code::AddressMismatch,
             Self::MacTaken { .. } | Self::NoMac(_) => Code::MacTaken,
             Self::AddressTaken { .. } => Code::AddressTaken,

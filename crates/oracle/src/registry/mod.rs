@@ -12,6 +12,7 @@ mod groups;
 mod joins;
 pub(crate) mod keys;
 mod moves;
+mod moving;
 mod nves;
 mod pool;
 mod records;

@@ -59,6 +59,8 @@ pub(crate) struct App {
     registry: Registry,
     directory: Arc<Directory>,
     ca: Ca,
+    /// Shown by servers; its key signs tickets.
+    certificate: Arc<tls::Certificate>,
     shards: Vec<ShardHandle>,
     sessions: Arc<Sessions>,
     /// What people ask of NVEs.

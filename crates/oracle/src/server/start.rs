@@ -203,6 +203,7 @@ impl Oracle {
         let out = Out { orders, nonces: nonces.clone(), duplicates: duplicates.clone() };
         let (shards, threads) = shards(&options, count, sockets, &facts, &out, clock, &died)?;
         let stop = CancellationToken::new();
+        let certificate = Arc::new(Certificate::new(&ca, options.name.as_str(), addresses.names())?);
         let app = Arc::new(App {
             name: options.name.clone(),
             data_dir: options.data_dir.clone(),
@@ -210,6 +211,7 @@ impl Oracle {
             registry: Registry::new(store).with_limits(options.policy),
             directory: Arc::new(directory),
             ca,
+            certificate: certificate.clone(),
             shards,
             sessions: Arc::default(),
             desk: Default::default(),
@@ -222,7 +224,6 @@ impl Oracle {
         observe(&app);
         write_context(&app, &options)?;
 
-        let certificate = Arc::new(Certificate::new(&app.ca, app.name.as_str(), app.addresses.names())?);
         let key_log = options.tls_key_log.as_deref().map(KeyLogTo::open).transpose()?;
         let key_log = key_log.map(|log| Arc::new(log) as Arc<dyn KeyLog>);
         let config = |clients| tls::config(&app.ca, certificate.clone(), clients, key_log.clone());
@@ -242,7 +243,7 @@ impl Oracle {
         }
         tracker.spawn(carry_out(app.clone(), queue));
         tracker.spawn(nonces::save(app.clone(), nonces));
-        tracker.spawn(renew(app.clone(), certificate));
+        tracker.spawn(renew(app.clone()));
         tracing::info!(
             name = %app.name, api = ?app.addresses.api, sessions = ?app.addresses.sessions,
             lisp = ?app.addresses.lisp, ?metrics, shards = count, "Oracle is up"
@@ -482,13 +483,13 @@ async fn carry_out(app: Arc<App>, mut queue: mpsc::UnboundedReceiver<Order>) {
 }
 
 /// A fresh server certificate each day.
-async fn renew(app: Arc<App>, certificate: Arc<Certificate>) {
+async fn renew(app: Arc<App>) {
     loop {
         tokio::select! {
             () = tokio::time::sleep(Duration::from_secs(86_400)) => {}
             () = app.stop.cancelled() => return,
         }
-        if let Err(e) = certificate.renew(&app.ca) {
+        if let Err(e) = app.certificate.renew(&app.ca) {
             tracing::error!(error = %e, "the server certificate cannot be renewed; the old one stays");
         }
     }

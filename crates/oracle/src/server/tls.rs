@@ -3,7 +3,7 @@
 use super::{OracleError, clock};
 use crate::pki::{Ca, PkiError, ServerIdentity, role_of};
 use rustls::{
-    KeyLog, RootCertStore, ServerConfig, ServerConnection,
+    KeyLog, RootCertStore, ServerConfig, ServerConnection, SignatureScheme,
     crypto::{CryptoProvider, ring},
     server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier},
     sign::CertifiedKey,
@@ -15,7 +15,7 @@ use std::{
     path::Path,
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
-use weft_api::Role;
+use weft_api::{Role, SignedTicket, Ticket, TicketError};
 
 /// Whether clients must show a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +50,30 @@ fn make(ca: &Ca, oracle: &str, names: &[String]) -> Result<Arc<CertifiedKey>, Or
     let ServerIdentity { chain, key } =
         ca.server(oracle, names.iter().map(String::as_str), clock::unix_seconds())?;
     Ok(Arc::new(CertifiedKey::from_der(chain, key, &ring::default_provider())?))
+}
+
+/// Why a ticket cannot be signed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SignError {
+    #[error(transparent)]
+    Ticket(#[from] TicketError),
+    #[error("the Oracle's key cannot sign tickets: {0}")]
+    Key(#[from] rustls::Error),
+    #[error("the Oracle's key is no ECDSA P-256 key")]
+    Scheme,
+}
+
+impl Certificate {
+    /// Signs a ticket with the present key.
+    pub(super) fn sign(&self, ticket: &Ticket) -> Result<SignedTicket, SignError> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let signer = current.key.choose_scheme(&[SignatureScheme::ECDSA_NISTP256_SHA256]);
+        let signer = signer.ok_or(SignError::Scheme)?;
+        let payload = ticket.payload()?;
+        let signature = signer.sign(&SignedTicket::message(&payload))?;
+        let certificate = current.end_entity_cert()?.to_vec();
+        Ok(SignedTicket { payload, certificate, signature })
+    }
 }
 
 impl ResolvesServerCert for Certificate {

@@ -9,5 +9,6 @@ mod openapi;
 mod pubsub;
 mod session;
 mod start;
+mod tickets;
 mod watch;
 mod xtr;

@@ -82,7 +82,9 @@ fn need(method: &Method, path: &str) -> Need {
         (&Method::POST, "/v1/grants" | "/v1/grants/{vn}/{tsi}/addresses")
         | (&Method::PUT, "/v1/grants/{vn}/{tsi}/next")
         | (&Method::DELETE, "/v1/grants/{vn}/{tsi}" | "/v1/grants/{vn}/{tsi}/next") => Need::Holder,
-        (&Method::POST, "/v1/renew") | (&Method::GET, "/v1/policy") => Need::Nve,
+        (&Method::POST, "/v1/renew" | "/v1/grants/{vn}/{tsi}/ticket") | (&Method::GET, "/v1/policy") => {
+            Need::Nve
+        }
         _ => Need::Operator,
     }
 }
@@ -218,6 +220,7 @@ mod tests {
                 "PATCH /v1/vns/{name} o",
                 "POST /v1/grants no",
                 "POST /v1/grants/{vn}/{tsi}/addresses no",
+                "POST /v1/grants/{vn}/{tsi}/ticket n",
                 "POST /v1/join -vno",
                 "POST /v1/renew n",
                 "POST /v1/tokens o",

@@ -9,6 +9,7 @@ mod join;
 mod nves;
 mod policy;
 mod serve;
+mod tickets;
 mod tokens;
 mod views;
 mod vns;
@@ -71,6 +72,7 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(groups::list))
         .routes(routes!(groups::get, groups::put, groups::remove).layer(DefaultBodyLimit::max(GROUP_BODY)))
         .routes(routes!(policy::list))
+        .routes(routes!(tickets::create))
         .routes(routes!(xtrs::list, xtrs::create))
         .routes(routes!(xtrs::remove))
         .routes(routes!(views::tsis))

@@ -1,0 +1,60 @@
+//! `/v1/grants/{vn}/{tsi}/ticket`.
+
+use super::{
+    Answer, Failure,
+    access::Identity,
+    input::{Names, Query},
+};
+use crate::server::{App, blocking, clock::unix_seconds};
+use axum::{Extension, Json, extract::State};
+use std::sync::Arc;
+use weft_api::{Code, ErrorBody, Ticket, TicketReply};
+
+/// Give the NVE that a tenant system moves to the Oracle's word for it, to show to the one that it moves from. Good
+/// once and for a minute.
+#[utoipa::path(
+    post, path = "/v1/grants/{vn}/{tsi}/ticket", tag = "grants",
+    params(("vn" = String, Path), ("tsi" = String, Path)),
+    responses((status = 200, body = TicketReply), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody))
+)]
+pub(super) async fn create(
+    State(app): State<Arc<App>>,
+    Extension(identity): Extension<Identity>,
+    Names([vn, tsi]): Names<2>,
+    query: Query,
+) -> Answer<TicketReply> {
+    query.only(&[])?;
+    let Identity::Nve { xtr_id, name } = identity else {
+        return Err(Failure::new(
+            Code::Forbidden,
+            "only the NVE that a tenant system moves to is given a ticket",
+        ));
+    };
+    let reply = blocking(move || {
+        let grant = app.registry.moving_to(&vn, &tsi, xtr_id, &name)?;
+        let epoch = grant.epoch_of(xtr_id).unwrap_or(grant.epoch);
+        let Some(owner) = app.directory.nve(grant.owner) else {
+            let text = format!(
+                "'{tsi}' in VN '{vn}' moves from {}, which is no NVE and hands nothing over",
+                grant.owner
+            );
+            return Err(Failure::new(Code::NotFound, text));
+        };
+        let random =
+            || getrandom::u64().map_err(|e| Failure::new(Code::Internal, format!("no randomness: {e}")));
+        let ticket = Ticket {
+            tsi: grant.tsi,
+            from: grant.owner,
+            to: xtr_id,
+            epoch,
+            expires_at: unix_seconds().saturating_add(Ticket::TTL_S),
+            id: [random()?, random()?],
+        };
+        let signed = app.certificate.sign(&ticket);
+        let signed = signed.map_err(|e| Failure::new(Code::Internal, e.to_string()))?;
+        tracing::debug!(%vn, %tsi, from = %owner.name, to = %name, "ticket");
+        Ok(TicketReply { ticket: signed.to_string(), from: ticket.from, rlocs: owner.rlocs, epoch })
+    })
+    .await??;
+    Ok(Json(reply))
+}

@@ -1,0 +1,43 @@
+//! Tickets: an Oracle's signed word that a tenant system moves from one NVE to another (requirement V2).
+
+use crate::lab::*;
+use std::time::{SystemTime, UNIX_EPOCH};
+use weft_api::{Code, SignedTicket, Ticket};
+
+#[test]
+#[allow(clippy::disallowed_methods, reason = "tickets are dated by the calendar")]
+fn v2_who_is_next_is_given_a_ticket_and_nobody_else() {
+    in_namespace(async || {
+        let f = Fabric::start().await;
+        f.vn("red", &["10.0.0.0/24", "fd00::/64"]).await;
+        let (old, new, other) = (f.join(1).await, f.join(2).await, f.join(3).await);
+        old.grant("red", "web1").await.unwrap();
+        let (red, web1) = (name("red"), name("web1"));
+        for nve in [&old, &new, &other] {
+            let (code, status, text) = refusal(nve.client.ticket(&red, &web1).await);
+            assert_eq!((code, status), (Code::GrantedElsewhere, 409), "it does not move");
+            assert!(text.contains("host1") && text.contains("weft tsi move"), "{text}");
+        }
+        let moving = old.client.name_next(&red, &web1, new.name.clone()).await.unwrap();
+        for nve in [&old, &other] {
+            assert_eq!(refusal(nve.client.ticket(&red, &web1).await).0, Code::GrantedElsewhere);
+        }
+        assert_eq!(refusal(f.operator.ticket(&red, &web1).await).0, Code::Forbidden);
+        assert_eq!(refusal(new.client.ticket(&red, &name("web9")).await).0, Code::NotFound);
+        assert_eq!(refusal(new.client.ticket(&name("blue"), &web1).await).0, Code::NotFound);
+
+        let reply = new.client.ticket(&red, &web1).await.unwrap();
+        assert_eq!((reply.from, &reply.rlocs), (old.id, &rlocs(1)));
+        let signed: SignedTicket = reply.ticket.parse().unwrap();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let Ticket { tsi, from, to, epoch, expires_at, id } = signed.ticket().unwrap();
+        assert_eq!((&tsi, from, to), (&moving.grant.tsi, old.id, new.id));
+        assert_eq!((epoch, reply.epoch), (moving.grant.next.unwrap().epoch, epoch));
+        assert!((now..=now + Ticket::TTL_S).contains(&expires_at), "{expires_at}");
+        let again: SignedTicket = new.client.ticket(&red, &web1).await.unwrap().ticket.parse().unwrap();
+        assert_ne!(again.ticket().unwrap().id, id, "each counts once");
+        // The move is called off.
+        old.client.call_off(&red, &web1).await.unwrap();
+        assert_eq!(refusal(new.client.ticket(&red, &web1).await).0, Code::GrantedElsewhere);
+    });
+}
