@@ -37,6 +37,7 @@ fn options(dir: &Path, oracle: &TcpListener) -> NveOptions {
         pin_dir: format!("/sys/fs/bpf/weft-start-{process}-{next}").into(),
         vxlan_device: "weft0".to_owned(),
         lisp_port: 4342,
+        peer_port: 4346,
         veth_path: Tunnel::Direct,
         tap_path: Tunnel::Direct,
         tenant_mtu: None,

@@ -268,6 +268,9 @@ pub(crate) struct NveRun {
     /// A device that leads to other NVEs; may be repeated [default: those with an underlay address].
     #[arg(long)]
     pub(crate) uplink: Vec<String>,
+    /// TCP port at which NVEs ask each other about tenant systems that move; the same on every host.
+    #[arg(long, default_value_t = weft_api::PEER_PORT)]
+    pub(crate) peer_port: u16,
     /// Metrics and health (plain HTTP); keep it on loopback.
     #[arg(long, default_value = "127.0.0.1:4345")]
     pub(crate) http_listen: SocketAddr,

@@ -6,6 +6,7 @@ use super::{
     NveError, calls,
     clock::Clock,
     devices::{self, Links},
+    handover::{self, Handovers},
     held_back::HeldBack,
     lisp::LispSockets,
     look::Look,
@@ -59,6 +60,8 @@ pub(super) enum Input {
     Taken(TsiId, TenantIp, Result<Granted, Refused>),
     /// A program was attached to a device, or could not be.
     Attached(IfIndex, Result<(), String>),
+    /// What other NVEs ask for and say of tenant systems that move.
+    Handover(handover::Event),
 }
 
 impl Input {
@@ -140,6 +143,7 @@ pub(super) struct Driver {
     pub(super) uplinks: Rule,
     pub(super) look: Look,
     pub(super) held_back: HeldBack,
+    pub(super) handovers: Handovers,
 }
 
 impl Driver {
@@ -242,7 +246,8 @@ impl Driver {
         }
     }
 
-    fn forget_connections(&mut self) {
+    /// Has the data plane forget the connections of who is gone.
+    pub(super) fn forget_connections(&mut self) {
         for (vni, ips) in std::mem::take(&mut self.forgotten) {
             if let Err(error) = self.plane.remove_connections(vni, &ips) {
                 tracing::warn!(%error, %vni, "connections of who is gone stay until they end");
@@ -286,6 +291,7 @@ impl Driver {
             Input::Released(call, answer) => self.core.handle_released(call, answer),
             Input::Taken(tsi, ip, answer) => self.core.handle_taken(now, &tsi, ip, answer),
             Input::Attached(device, result) => self.attached(device, result),
+            Input::Handover(event) => self.handover(event),
         }
     }
 
@@ -427,6 +433,10 @@ impl Driver {
                         let _ = answer.send(result.map_err(|refused| self.named(refused)));
                     }
                 }
+                Output::Fetch(fetch) => self.fetch(fetch),
+                Output::EndFetch(transfer) => self.end_fetch(transfer),
+                Output::Hand(request, handed) => self.hand(request, handed),
+                Output::Connections(moved) => self.take_over_connections(&moved),
                 Output::Persist(attachments) => self.persist(Some(attachments)),
                 Output::ForgetConnections(vni, ips) => self.forgotten.entry(vni).or_default().extend(ips),
                 Output::PersistPolicies(saved) => self.policies.save(saved),

@@ -72,6 +72,21 @@ pub enum NveError {
         /// Why not.
         source: io::Error,
     },
+    /// Other NVEs cannot be listened to.
+    #[error(
+        "cannot listen on {rloc}, TCP port {port}, for other NVEs: {source}; choose another with --peer-port, the same on every host"
+    )]
+    Peers {
+        /// The address.
+        rloc: Rloc,
+        /// The port.
+        port: u16,
+        /// Why not.
+        source: io::Error,
+    },
+    /// What it shows to other NVEs cannot be used.
+    #[error("{0}; move identity.json away and join again")]
+    Credentials(String),
     /// No identity and no token.
     #[error(
         "this host has not joined yet: run `weft oracle token` at the Oracle and start `weft nve --join TOKEN` here"

@@ -5,6 +5,7 @@ use super::{
     NveError, NveOptions,
     devices::{Link, Links},
     driver::Input,
+    handover,
     lisp::LispSockets,
     local::{self, PeerChecked},
     metrics,
@@ -32,6 +33,7 @@ pub(super) struct Host {
     pub(super) uplinks: Vec<Link>,
     pub(super) tenant_mtu: u16,
     pub(super) sockets: LispSockets,
+    pub(super) peers: handover::Listeners,
     pub(super) scrapes: TcpListener,
     pub(super) listener: PeerChecked,
     pub(super) plane: Opened,
@@ -70,6 +72,7 @@ impl Host {
         if let Some(path) = &options.tls_key_log {
             KeyLogTo::open(path).map_err(NveError::file("open", path))?;
         }
+        let peers = handover::bind(rlocs, options.peer_port)?;
         let scrapes = metrics::listen(options.http_listen).await?;
         let plane = Opened::open(options, &all).await?;
         let listener = match local::listen(&options.socket) {
@@ -79,7 +82,7 @@ impl Host {
                 return Err(error);
             }
         };
-        Ok(Self { links, all, rule, uplinks, tenant_mtu, sockets, scrapes, listener, plane })
+        Ok(Self { links, all, rule, uplinks, tenant_mtu, sockets, peers, scrapes, listener, plane })
     }
 
     /// After a start that goes no further.

@@ -19,6 +19,7 @@ mod common;
 mod devices;
 mod driver;
 mod error;
+mod handover;
 mod held_back;
 mod host;
 mod identity;

@@ -27,6 +27,8 @@ pub struct NveOptions {
     pub vxlan_device: String,
     /// UDP port of LISP; where it is taken another one.
     pub lisp_port: u16,
+    /// TCP port at which NVEs ask each other about tenant systems that move: the same at all.
+    pub peer_port: u16,
     /// How veth tenants' frames leave.
     pub veth_path: Path,
     /// How TAP tenants' frames leave.

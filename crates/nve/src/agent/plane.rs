@@ -15,8 +15,8 @@ use tokio::{
     sync::mpsc,
 };
 use weft_datapath::{
-    Attachment, Counter, Datapath, DatapathError, Heard, IfIndex, Kernel, Op, OpenOptions, Progress, Punt,
-    Punts, Seen, Tables, Tracked, Vap,
+    Attachment, Connection, Counter, Datapath, DatapathError, Heard, IfIndex, Kernel, Op, OpenOptions,
+    Progress, Punt, Punts, Seen, Tables, Tracked, Vap,
 };
 use weft_model::{MacAddr, Rloc, TenantIp, Vni};
 
@@ -257,6 +257,20 @@ impl Plane {
     /// What was learned from frames: where MAC addresses are, and which NVE has an IP address.
     pub(super) fn data_learned(&self) -> (Vec<Seen>, Vec<Heard>) {
         (self.kernel.learned().unwrap_or_default(), self.kernel.heard().unwrap_or_default())
+    }
+
+    /// The connections of tenant systems with these addresses. Reads the whole table: some 0.1 us for each of its entries.
+    pub(super) fn connections(
+        &self,
+        vni: Vni,
+        of: &BTreeSet<TenantIp>,
+    ) -> Result<Vec<Connection>, DatapathError> {
+        self.kernel.connections(vni, Some(of))
+    }
+
+    /// Takes over connections that another NVE let through.
+    pub(super) fn set_connections(&mut self, connections: &[Connection]) -> Result<(), DatapathError> {
+        self.kernel.set_connections(connections)
     }
 
     /// Says for how long the tables are an Oracle's latest word.

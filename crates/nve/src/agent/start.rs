@@ -5,6 +5,7 @@ use super::{
     NveError, NveOptions,
     clock::{self, Clock},
     devices::Link,
+    handover::{self, Bounds, Credentials, Door, Handovers},
     host::Host,
     identity::{self, Identity},
     local::{self, Local},
@@ -69,7 +70,9 @@ pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>)
         }
     };
     tracing::info!(nve = %identity.name, xtr_id = %identity.xtr_id, rlocs = ?identity.rlocs, "joined");
-    let Host { links, all, rule, uplinks, tenant_mtu, sockets, scrapes, listener, plane: opened, .. } = host;
+    let Host {
+        links, all, rule, uplinks, tenant_mtu, sockets, peers, scrapes, listener, plane: opened, ..
+    } = host;
     let (mut plane, observed) = (opened.plane, opened.observed);
 
     let config = Config {
@@ -116,6 +119,7 @@ pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>)
 
     let tls = tls_config(&identity, options.tls_key_log.as_deref())?;
     let (tls, tls_now) = watch::channel(tls);
+    let (shows, shows_now) = watch::channel(credentials(&identity)?);
     let (client, client_now) = watch::channel(Arc::new(Client::new(&identity.endpoint()?)?));
     let shared = metrics::Shared::default();
     let mut tasks = tokio::task::JoinSet::new();
@@ -123,7 +127,10 @@ pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>)
     tasks.spawn(follow::nves(client_now.clone(), inputs.clone()));
     tasks.spawn(follow::grants(client_now.clone(), inputs.clone()));
     tasks.spawn(follow::policy(client_now.clone(), inputs.clone()));
-    tasks.spawn(renew(identity.clone(), identity_file, tls, client, options.tls_key_log.clone()));
+    let renewed = Renewed { tls, shows, client };
+    tasks.spawn(renew(identity.clone(), identity_file, renewed, options.tls_key_log.clone()));
+    let door = Door::new(identity.xtr_id, shows_now.clone(), inputs.clone(), Bounds::default());
+    tasks.spawn(handover::serve(peers, door.map_err(NveError::Credentials)?));
     let reserved =
         uplinks.iter().map(|l| l.name.clone()).chain([options.vxlan_device, "lo".to_owned()]).collect();
     let local = Local { inputs: inputs.clone(), links: links.clone(), reserved, pin_dir: options.pin_dir };
@@ -167,6 +174,7 @@ pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>)
         uplinks: rule,
         look: Look::new(),
         held_back: Default::default(),
+        handovers: Handovers::new(shows_now, options.peer_port, Limits::default().moved_connections),
     };
     driver.drive(queue, shutdown).await
 }
@@ -206,12 +214,18 @@ fn ended(what: &'static str, result: std::io::Result<()>) {
     }
 }
 
+/// What a new certificate goes into.
+struct Renewed {
+    tls: watch::Sender<Arc<rustls::ClientConfig>>,
+    shows: watch::Sender<Arc<Credentials>>,
+    client: watch::Sender<Arc<Client>>,
+}
+
 /// Renews the certificate at half of its life.
 async fn renew(
     mut identity: Identity,
     file: PathBuf,
-    tls: watch::Sender<Arc<rustls::ClientConfig>>,
-    client: watch::Sender<Arc<Client>>,
+    Renewed { tls, shows, client }: Renewed,
     key_log: Option<PathBuf>,
 ) {
     loop {
@@ -222,6 +236,7 @@ async fn renew(
             state::save(&file, &new)?;
             tls.send_replace(tls_config(&new, key_log.as_deref())?);
             client.send_replace(Arc::new(Client::new(&new.endpoint()?)?));
+            shows.send_replace(credentials(&new)?);
             Ok::<_, NveError>(new)
         };
         match renewed.await {
@@ -240,6 +255,11 @@ fn tls_config(identity: &Identity, key_log: Option<&Path>) -> Result<Arc<rustls:
         config.key_log = Arc::new(session::KeyLogTo::open(path).map_err(NveError::file("open", path))?);
     }
     Ok(Arc::new(config))
+}
+
+fn credentials(identity: &Identity) -> Result<Arc<Credentials>, NveError> {
+    let made = Credentials::new(&identity.ca, &identity.shown());
+    made.map(Arc::new).map_err(|e| NveError::Credentials(e.to_string()))
 }
 
 fn host_name() -> Result<NveName, NveError> {

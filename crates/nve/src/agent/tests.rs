@@ -1,5 +1,6 @@
 //! The driver with a real data plane, in a namespace of its own.
 
+mod handover;
 mod programs;
 
 use super::common::{host, in_namespace, ip};
@@ -108,6 +109,7 @@ fn driver(dir: &Path, pins: &Path, grace: Duration) -> (Driver, mpsc::Receiver<I
         uplinks: Rule { named: Vec::new(), rlocs: rlocs(), vxlan: "weft0".to_owned() },
         look: Look::new(),
         held_back: Default::default(),
+        handovers: super::handover::tests::none(),
     };
     (driver, queue)
 }

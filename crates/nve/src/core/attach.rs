@@ -119,6 +119,9 @@ impl Core {
         .collect();
         let (mut before, mut associated) = (None, false);
         for old in replaced {
+            if old != id {
+                self.part_with(&old);
+            }
             let Some(tsi) = self.forget_tsi(&old) else { continue };
             // The device's VAP is this one's from now on: not for a moment is there none.
             if tsi.present && tsi.device.index != attach.device.index {
@@ -130,6 +133,7 @@ impl Core {
             }
         }
         self.cancel_release(&attach.vn, &attach.name);
+        self.revision = self.revision.max(revision);
         self.vns.insert(vn.vni, vn);
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
@@ -149,7 +153,14 @@ impl Core {
         self.insert_tsi(tsi);
         self.timers.set(Timer::Acknowledge(id.clone()), now + self.config.timing.acknowledge);
         self.save();
-        self.put_in_place(&id, Some(ticket));
+        self.review_arrival(&id);
+        if attach.state == State::Activated && self.hold_activate(now, &id) {
+            self.review_vn(id.vni);
+            self.policies_stale.insert(id.vni);
+            self.close(&id, None);
+        } else {
+            self.put_in_place(&id, Some(ticket));
+        }
     }
 
     /// The data plane's answer to a change with a ticket.

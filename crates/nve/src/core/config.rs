@@ -90,6 +90,12 @@ pub struct Limits {
     pub policy_rules: usize,
     /// and for prefixes and addresses that they tell apart.
     pub policy_classes: usize,
+    /// Connections taken along with one tenant system,
+    pub moved_connections: usize,
+    /// and addresses asked for ahead because they are in use where it comes from.
+    pub moved_addresses: usize,
+    /// Tenant systems being handed over to other NVEs.
+    pub handovers: usize,
 }
 
 /// Intervals.
@@ -127,6 +133,10 @@ pub struct Timing {
     pub membership: Duration,
     /// Between the questions who else wants a group that somebody left (RFC 3376 section 8.8).
     pub last_member: Duration,
+    /// How long an Activate waits for what comes along from the NVE that its tenant system moves from.
+    pub context: Duration,
+    /// How long after it was taken out of service here a tenant system is still handed over.
+    pub left: Duration,
 }
 
 impl Default for Limits {
@@ -155,6 +165,9 @@ impl Default for Limits {
             away: 16_384,
             policy_rules: 262_144,
             policy_classes: 262_144,
+            moved_connections: 4_096,
+            moved_addresses: 1_024,
+            handovers: 1_024,
         }
     }
 }
@@ -178,6 +191,8 @@ impl Default for Timing {
             query: Duration::from_secs(125),
             membership: Duration::from_secs(260),
             last_member: Duration::from_secs(1),
+            context: Duration::from_millis(100),
+            left: Duration::from_secs(10),
         }
     }
 }

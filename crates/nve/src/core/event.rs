@@ -1,5 +1,6 @@
 //! What goes into the core and what comes out: everything it receives or sends is a value.
 
+use super::context::{Fetch, Handed, Moved, RequestId, TransferId};
 use super::policy::{PolicyFact, SavedPolicies};
 use super::tsi::State;
 use ::core::net::SocketAddr;
@@ -321,6 +322,14 @@ pub enum Output {
     },
     /// Call an Oracle's /v1.
     Call(ApiCall),
+    /// Ask another NVE for a tenant system's context.
+    Fetch(Fetch),
+    /// What comes of that is not waited for any more.
+    EndFetch(TransferId),
+    /// Tell another NVE that asked what has become of a tenant system here.
+    Hand(RequestId, Handed),
+    /// Take over connections in the data plane, after all changes before this. In order.
+    Connections(Moved),
     /// Answer a local attach or Activate.
     Attached(CallId, Result<Attached, Refused>),
     /// Answer a local detach.

@@ -13,17 +13,21 @@
 mod adopt;
 mod answer;
 mod anycast;
+mod arriving;
 mod attach;
 mod away;
 mod cache;
 mod claim;
 mod config;
+mod context;
 mod event;
+mod flows;
 mod gateway;
 mod groups;
 mod held;
 mod idle;
 mod learn;
+mod leaving;
 mod members;
 mod messages;
 mod orphan;
@@ -44,10 +48,14 @@ mod tsi;
 mod views;
 
 pub use config::{Config, Limits, OracleAddr, Timing};
+pub use context::{
+    Claim, Context, Delta, Fetch, Handed, Live, Moved, NotHanded, NotTaken, RequestId, Taken, TransferId,
+};
 pub use event::{
     ApiCall, Attach, Attached, Attachment, CallId, Device, Fact, Granted, Held, Notice, Output, Refused,
     Session, Ticket,
 };
+pub use flows::{Ends, Flows, ends, newest};
 pub use policy::{PolicyFact, SavedPolicies};
 pub use views::{CacheEntry, Counters, TsiState, TsiView};
 
@@ -119,6 +127,14 @@ enum Timer {
     Previous(TsiId),
     /// Access policy goes to the disk.
     SavePolicies,
+    /// A context that could not be had is asked for again.
+    Fetch(TsiId),
+    /// An Activate has waited long enough for what comes along.
+    Await(TsiId),
+    /// The next address that is in use where an interface comes from is asked for.
+    Prefetch(TsiId),
+    /// What was taken out of service a moment ago is not handed to anybody any more.
+    Left(TsiId),
 }
 
 /// The core of one NVE.
@@ -155,6 +171,10 @@ pub struct Core {
     local_ips: BTreeMap<(Vni, TenantIp), TsiId>,
     calls: BTreeMap<CallId, Call>,
     releases: Releases,
+    arrivals: arriving::Arrivals,
+    leaving: leaving::Leaving,
+    /// The latest of the store that was heard of.
+    revision: u64,
     /// The grants of the latest list.
     listed: Option<BTreeSet<TsiId>>,
     /// Whether what is attached changed since it was last handed to the disk.
@@ -210,6 +230,9 @@ impl Core {
             local_ips: BTreeMap::new(),
             calls: BTreeMap::new(),
             releases: Releases::default(),
+            arrivals: arriving::Arrivals::default(),
+            leaving: leaving::Leaving::default(),
+            revision: 0,
             listed: None,
             unsaved: false,
             next_ticket: 0,
@@ -288,6 +311,10 @@ impl Core {
                 Timer::Away(vni, mac) => self.end_redirect(vni, mac),
                 Timer::Previous(tsi) => self.end_previous(&tsi),
                 Timer::SavePolicies => self.policies_changed(),
+                Timer::Fetch(tsi) => self.fetch_again(&tsi),
+                Timer::Await(tsi) => self.go_on(&tsi),
+                Timer::Prefetch(tsi) => self.prefetch(now, &tsi),
+                Timer::Left(tsi) => self.end_left(now, &tsi),
             }
         }
     }

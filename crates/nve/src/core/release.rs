@@ -131,12 +131,16 @@ impl Core {
     /// before the grant was written.
     pub(super) fn reconcile_grants(&mut self, revision: u64, grants: Vec<Grant>) {
         let ours: BTreeMap<_, _> = grants.into_iter().map(|g| (g.tsi.clone(), g)).collect();
+        self.revision = self.revision.max(revision);
         self.listed = Some(ours.keys().cloned().collect());
         let older = self.tsis.iter().filter(|(_, t)| t.revision <= revision);
         let mine: Vec<TsiId> = older.map(|(id, _)| id.clone()).collect();
         for id in mine {
             match ours.get(&id) {
-                Some(grant) => self.update_grant(&id, grant.clone(), revision),
+                Some(grant) => {
+                    self.update_grant(&id, grant.clone(), revision);
+                    self.review_arrival(&id);
+                }
                 None => self.lose_grant(&id),
             }
         }
@@ -163,6 +167,9 @@ impl Core {
             }
         }
         self.deactivate(id);
+        self.hand_last(id, was_here);
+        self.leave_connections(id);
+        self.end_arrival(id);
         if was_here {
             self.redirect(id);
         }

@@ -49,7 +49,9 @@ impl Core {
         }
         self.unsaved = true;
         self.timers.set(Timer::Acknowledge(id.clone()), now + self.config.timing.acknowledge);
-        self.activate(&id, Some(ticket));
+        if !self.hold_activate(now, &id) {
+            self.activate(&id, Some(ticket));
+        }
     }
 
     /// Whether it is another NVE's until an Oracle has taken the registration made here: fail-static is for owners.
@@ -87,6 +89,7 @@ impl Core {
         tsi.wanted = State::Associated;
         self.tickets.remove(&waiting.ticket);
         self.timers.cancel(&Timer::Acknowledge(id.clone()));
+        self.end_hold_of(id);
         self.deactivate(id);
         self.unsaved = true;
         self.save();
@@ -110,6 +113,7 @@ impl Core {
                     self.redirect(&id);
                 }
                 self.deactivate(&id);
+                self.hand_delta(&id);
                 if let Some(tsi) = self.tsis.get_mut(&id).filter(|tsi| tsi.wanted == State::Activated) {
                     tsi.wanted = State::Associated;
                     self.unsaved = true;

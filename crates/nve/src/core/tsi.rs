@@ -162,6 +162,7 @@ impl Core {
 
     /// Forgets an interface, its VAP included.
     pub(super) fn remove_tsi(&mut self, id: &TsiId) -> Option<Tsi> {
+        self.part_with(id);
         let tsi = self.forget_tsi(id)?;
         if tsi.present {
             self.remove_vap(tsi.device.index);
@@ -171,6 +172,13 @@ impl Core {
             self.outputs.push_back(Output::ForgetConnections(id.vni, ips));
         }
         Some(tsi)
+    }
+
+    /// An interface is about to be forgotten: who has asked for it is told, and nothing more of it is waited for.
+    pub(super) fn part_with(&mut self, id: &TsiId) {
+        self.withdraw(id);
+        self.hand_last(id, true);
+        self.end_arrival(id);
     }
 
     /// Forgets an interface but not its VAP: that is the caller's to remove or to give to another.
@@ -184,6 +192,7 @@ impl Core {
         {
             self.end_redirect(id.vni, mac);
         }
+        self.forget_left(id);
         let tsi = self.tsis.remove(id)?;
         remove_if(&mut self.by_name, &(tsi.vn.clone(), id.name.clone()), id);
         remove_if(&mut self.by_device, &tsi.device.name, id);
@@ -247,6 +256,8 @@ impl Core {
         let Some(tsi) = self.tsis.get_mut(id).filter(|t| !t.lost) else { return };
         tsi.state = State::Activated;
         self.stopped.remove(id);
+        self.forget_left(id);
+        let Some(tsi) = self.tsis.get(id) else { return };
         let (grant, device, eids) = (tsi.grant.clone(), tsi.device.clone(), tsi.eids());
         let mac = grant.mac.get();
         self.end_redirect(id.vni, mac);
@@ -276,6 +287,7 @@ impl Core {
             self.settle(id.vni, eid);
             self.heal_stand_ins(self.now, id.vni, eid);
         }
+        self.arrive(id);
     }
 
     /// The store gives an address to one interface only. Where two here claim one, what is known of the
@@ -336,7 +348,7 @@ impl Core {
     }
 
     /// A VAP at its device lets nothing through.
-    fn close(&mut self, id: &TsiId, ticket: Option<Ticket>) {
+    pub(super) fn close(&mut self, id: &TsiId, ticket: Option<Ticket>) {
         let Some(tsi) = self.tsis.get(id).filter(|t| t.present) else { return };
         let (device, closed) = (tsi.device.index, self.vap(id, &tsi.grant, tsi.device.kind, false));
         self.end_orphan(device);
@@ -362,6 +374,7 @@ impl Core {
 
     /// The same. Of one that moves elsewhere no Oracle is told: it stays registered until it is there.
     pub(super) fn take_out(&mut self, id: &TsiId, moves: bool) {
+        self.keep_left(id);
         let Some(tsi) = self.tsis.get_mut(id).filter(|t| t.state == State::Activated) else { return };
         tsi.state = State::Associated;
         let (grant, device) = (tsi.grant.clone(), tsi.device.index);

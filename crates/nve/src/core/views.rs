@@ -50,6 +50,11 @@ pub struct Counters {
     pub pushed: u64,
     pub stand_ins: u64,
     pub healed: u64,
+    pub contexts_taken: u64,
+    pub contexts_failed: u64,
+    pub contexts_handed: u64,
+    pub contexts_refused: u64,
+    pub asked_ahead: u64,
 }
 
 impl Counters {
@@ -101,6 +106,11 @@ impl Counters {
             pushed,
             stand_ins,
             healed,
+            contexts_taken,
+            contexts_failed,
+            contexts_handed,
+            contexts_refused,
+            asked_ahead,
         ]
     }
 }

@@ -49,6 +49,7 @@ fn serve(run: NveRun) -> Result<(), CommandError> {
         pin_dir: run.pin_dir,
         vxlan_device: run.vxlan_device,
         lisp_port: weft_api::LISP_PORT,
+        peer_port: run.peer_port,
         veth_path: path(run.veth_tunnel),
         tap_path: path(run.tap_tunnel),
         tenant_mtu: run.tenant_mtu,

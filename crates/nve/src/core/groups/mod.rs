@@ -5,6 +5,7 @@
 
 mod elsewhere;
 mod entries;
+mod moved;
 mod open;
 mod query;
 mod report;

@@ -18,6 +18,8 @@ pub fn hold(core: &Core) {
     timers(core);
     vns(core);
     core.check_groups();
+    core.check_arrivals();
+    core.check_leaving();
     let mut counts: BTreeMap<Rloc, usize> = BTreeMap::new();
     core.nves.values().flatten().for_each(|rloc| *counts.entry(*rloc).or_default() += 1);
     assert_eq!(core.rlocs, counts);
@@ -64,7 +66,7 @@ fn interfaces(core: &Core) {
             assert_eq!(core.tickets.contains_key(&waiting.ticket), !waiting.applied);
         }
         if tsi.present && !tsi.lost {
-            let kept_out = tsi.closed.is_some() && tsi.wanted == State::Activated;
+            let kept_out = (tsi.closed.is_some() || core.is_held(id)) && tsi.wanted == State::Activated;
             let is = if kept_out { State::Associated } else { tsi.wanted };
             assert_eq!(tsi.state, is, "{id}");
         }
@@ -241,6 +243,8 @@ fn timers(core: &Core) {
             Timer::Away(vni, mac) => assert!(core.tables.away.contains_key(&(*vni, *mac))),
             Timer::Previous(tsi) => assert!(core.tsis[tsi].previous.is_some()),
             Timer::SavePolicies => {}
+            // As above.
+            Timer::Fetch(..) | Timer::Await(..) | Timer::Prefetch(..) | Timer::Left(..) => {}
         }
     }
     let ends = |expires| expires != weft_model::Time::NEVER;

@@ -161,6 +161,9 @@ fn limits_of_one_everywhere() {
             group_entries_per_vn: 1,
             group_entries: 1,
             away: 1,
+            moved_connections: 1,
+            moved_addresses: 1,
+            handovers: 1,
             solicits: 1,
             policy_rules: 1,
             policy_classes: 1,
@@ -210,11 +213,15 @@ fn limits_of_one_everywhere() {
             group_entries_per_vn: 1,
             group_entries: 1,
             away: 0,
+            moved_connections: 0,
+            moved_addresses: 0,
+            handovers: 0,
             solicits: 1,
             policy_rules: 1,
             policy_classes: 1,
         };
         c.timing.ttl = Duration::ZERO;
+        (c.timing.context, c.timing.left) = (Duration::ZERO, Duration::ZERO);
         c.timing.digest = Duration::ZERO;
         c.timing.hold = Duration::ZERO;
         c.timing.retry = Duration::ZERO;

@@ -1,6 +1,9 @@
 //! Any sequence of inputs: nothing panics, and the invariants hold after each.
 
-use super::super::{ApiCall, CallId, Fact, Granted, Limits, Session, TsiState};
+use super::super::{
+    ApiCall, CallId, Claim, Context, Delta, Fact, Granted, Limits, Live, RequestId, Session, TransferId,
+    TsiState, ends,
+};
 use super::oracle::{self, Asked, Heard, Rec};
 use super::world::*;
 use ::core::net::IpAddr;
@@ -12,7 +15,7 @@ use weft_lisp::tcp::{
     Body, Group, GroupEvent, Membership, MembershipEvent, RejectReason, Signal, SubscribeError,
 };
 use weft_model::{
-    Bum, Eid, Epoch, Grant, Learning, Miss, Successor, TenantIp, TsiId, VnSpec, digest::Digest,
+    Bum, Eid, Epoch, Grant, Learning, Miss, Successor, TenantIp, TsiId, VnSpec, Wanted, digest::Digest,
 };
 
 /// What may happen. Numbers choose among few names, devices and addresses, so that they meet.
@@ -59,6 +62,20 @@ enum Input {
     Sends {
         device: u32,
         to: u32,
+    },
+    /// Something comes of what another NVE was asked for.
+    Came {
+        which: prop::sample::Index,
+        kind: u8,
+        tsi: u32,
+        epoch: u32,
+    },
+    /// Another NVE asks for a context, or listens no more.
+    Wants {
+        tsi: u32,
+        epoch: u32,
+        request: u64,
+        left: bool,
     },
     /// One of the latest Map-Requests is answered.
     Answered {
@@ -169,6 +186,10 @@ fn input() -> impl Strategy<Value = Input> {
         8 => (any::<prop::sample::Index>(), 0_u8..12, any::<bool>(), 0_u32..7, 1_u8..4)
             .prop_map(|(which, kind, v6, n, node)| Pushed { which, kind, v6, n, node }),
         1 => (1_u8..4, 0_u8..8).prop_map(|(nve, rlocs)| Nve { nve, rlocs }),
+        8 => (any::<prop::sample::Index>(), 0_u8..7, 1_u32..5, 4_u32..7)
+            .prop_map(|(which, kind, tsi, epoch)| Came { which, kind, tsi, epoch }),
+        3 => (1_u32..5, 4_u32..8, 0_u64..4, prop::bool::weighted(0.3))
+            .prop_map(|(tsi, epoch, request, left)| Wants { tsi, epoch, request, left }),
         6 => prop_oneof![0_u64..3_000, 0_u64..1_000_000].prop_map(|millis| Passes { millis }),
     ]
 }
@@ -179,6 +200,8 @@ struct Run {
     asked: Vec<Asked>,
     registered: Vec<(usize, u32)>,
     subscribed: Vec<(usize, u32)>,
+    fetched: Vec<TransferId>,
+    requests: u64,
     vn: VnSpec,
     revision: u64,
     answered: BTreeSet<CallId>,
@@ -213,6 +236,7 @@ impl Run {
         for s in seen {
             match s {
                 Seen::Call(call) => self.calls.push(call),
+                Seen::Fetch(fetch) => self.fetched.push(fetch.transfer),
                 Seen::Asked(asked) => self.asked.push(asked),
                 Seen::Heard(oracle, Heard::Registered { id, .. }) => self.registered.push((oracle, id)),
                 Seen::Heard(oracle, Heard::Membership(id, ..) | Heard::Mappings(id, _)) => {
@@ -434,6 +458,44 @@ impl Run {
                 let seen = w.hears(at, &octets);
                 self.notice(seen);
             }
+            Input::Came { which, kind, tsi, epoch } => {
+                let Some(at) = self.fetched.len().checked_sub(1) else { return };
+                let transfer = self.fetched[at - which.index(at.min(3) + 1)];
+                let f = w.family;
+                let live = Live {
+                    connections: vec![super::context::flow(f, tsi, 9, 1, u64::from(epoch))],
+                    groups: BTreeSet::from([
+                        Wanted::All,
+                        some_group(kind == 1, 1).to_string().parse().unwrap(),
+                    ]),
+                    addresses: vec![Eid::Ip(ip(f, epoch)), Eid::Mac(mac(tsi)), Eid::Mac(mac(6))],
+                };
+                let epoch = Epoch::new(epoch).unwrap();
+                let (grant, vn) = (Grant { epoch, ..some_grant(tsi, 2, 5) }, self.vn.clone());
+                match kind {
+                    0..3 => {
+                        let activated = kind != 2;
+                        let context =
+                            Context { revision: 9 + u64::from(tsi), grant, epoch, vn, activated, live };
+                        let _ = w.core.handle_context(w.now, transfer, context);
+                    }
+                    3 => w.core.handle_stopping(w.now, transfer),
+                    4 => {
+                        let ended = live.connections.iter().map(ends).collect();
+                        let _ = w.core.handle_delta(w.now, transfer, Delta { live, ended });
+                    }
+                    _ => w.core.handle_context_end(w.now, transfer, kind == 5),
+                }
+            }
+            Input::Wants { tsi, epoch, request, left } => {
+                let claim = Claim { tsi: id(&tsi_name(tsi)), to: OTHER, epoch: Epoch::new(epoch).unwrap() };
+                if left {
+                    w.core.handle_context_left(RequestId(self.requests.saturating_sub(request)));
+                } else {
+                    self.requests += 1;
+                    let _ = w.core.handle_context_asked(w.now, RequestId(self.requests), &claim);
+                }
+            }
             Input::Nve { nve, rlocs } => {
                 let rlocs = (1..4_u8).filter(|n| rlocs & (1 << (n - 1)) != 0).map(|n| rloc(w.family, n + 1));
                 let xtr = weft_model::XtrId([nve; 16]);
@@ -521,6 +583,9 @@ proptest! {
                     group_entries_per_vn: 2,
                     group_entries: 2,
                     away: 2,
+                    moved_connections: 1,
+                    moved_addresses: 1,
+                    handovers: 1,
                     solicits: 1,
                     policy_rules: 1,
                     policy_classes: 1,
@@ -533,17 +598,22 @@ proptest! {
             asked: Vec::new(),
             registered: Vec::new(),
             subscribed: Vec::new(),
+            fetched: Vec::new(),
+            requests: 0,
             vn: spec(),
             revision: 10,
             answered: BTreeSet::new(),
             called: BTreeSet::new(),
         };
         run.w.verdict = None;
+        run.w.peers = true;
         for input in inputs {
             run.act(input);
         }
         // Everything comes to an end: /v1 and the data plane answer, and time passes.
         for _ in 0..200 {
+            // What waits for another NVE does so for a moment.
+            run.act(Input::Passes { millis: 200 });
             while let Some(ticket) = run.w.tickets.pop() {
                 run.w.core.handle_applied(ticket, Ok(()));
                 let seen = run.w.seen();

@@ -1,8 +1,9 @@
 //! One NVE with its intended tables, and everything it says, in order.
 
 use super::super::{
-    ApiCall, Attach, Attached, Attachment, CallId, Config, Core, Device, Fact, Granted, Limits, Notice,
-    OracleAddr, Output, Refused, Session, Ticket, Timing, TsiState,
+    ApiCall, Attach, Attached, Attachment, CallId, Config, Core, Device, Fact, Fetch, Granted, Handed,
+    Limits, Moved, Notice, OracleAddr, Output, Refused, RequestId, Session, Ticket, Timing, TransferId,
+    TsiState,
 };
 use super::oracle::{self, Asked, Heard, Rec};
 use ::core::net::{IpAddr, SocketAddr};
@@ -152,6 +153,10 @@ pub enum Seen {
     Persist(Vec<Attachment>),
     ForgetConnections(BTreeSet<TenantIp>),
     Notice(Notice),
+    Fetch(Fetch),
+    EndFetch(TransferId),
+    Hand(RequestId, Handed),
+    Connections(Moved),
 }
 
 #[derive(Clone)]
@@ -168,6 +173,8 @@ pub struct World {
     pub idle: BTreeMap<MacAddr, Option<Duration>>,
     /// What the core had written of access policy.
     pub saved_policies: Option<super::super::SavedPolicies>,
+    /// Whether other NVEs can be asked about who moves here. What cannot be had is not seen to be asked for.
+    pub peers: bool,
     next_call: u64,
 }
 
@@ -192,6 +199,7 @@ impl World {
             tickets: Vec::new(),
             idle: BTreeMap::new(),
             saved_policies: None,
+            peers: false,
             next_call: 0,
         };
         world.seen();
@@ -382,6 +390,14 @@ impl World {
                 Output::ForgetConnections(_, ips) => Seen::ForgetConnections(ips),
                 Output::ClearRule(_) => continue,
                 Output::Notice(notice) => Seen::Notice(notice),
+                Output::Fetch(Fetch { transfer, .. }) if !self.peers => {
+                    self.core.handle_context_end(self.now, transfer, false);
+                    continue;
+                }
+                Output::Fetch(fetch) => Seen::Fetch(fetch),
+                Output::EndFetch(transfer) => Seen::EndFetch(transfer),
+                Output::Hand(request, handed) => Seen::Hand(request, handed),
+                Output::Connections(moved) => Seen::Connections(moved),
             });
         }
         assert_eq!(self.tables, *self.core.tables(), "tables rebuilt from the changes");
