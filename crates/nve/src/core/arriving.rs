@@ -384,7 +384,6 @@ impl Core {
     }
 
     /// Whether an Activate of it waits.
-    #[cfg(test)]
     pub(super) fn is_held(&self, id: &TsiId) -> bool {
         self.arrivals.by_tsi.get(id).is_some_and(|arrival| arrival.holds)
     }

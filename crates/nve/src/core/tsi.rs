@@ -232,8 +232,9 @@ impl Core {
     /// Makes an interface that is granted and whose device is there what it is wanted to be.
     pub(super) fn put_in_place(&mut self, id: &TsiId, ticket: Option<Ticket>) {
         match self.tsis.get(id).map(|tsi| tsi.wanted) {
-            Some(State::Activated) => self.activate(id, ticket),
-            Some(State::Associated) => {
+            Some(State::Activated) if ticket.is_some() || !self.is_held(id) => self.activate(id, ticket),
+            // One that waits for what comes along is Activated when that has come.
+            Some(State::Activated | State::Associated) => {
                 // The grant may have brought another VN Context along; and its policy is there before it is Activated.
                 self.review_vn(id.vni);
                 self.policies_stale.insert(id.vni);
