@@ -88,6 +88,8 @@ impl State {
                             core.handle_applied(ticket, Ok(()));
                         }
                     }
+                    // The host that it comes from gives nothing along: what does is tested apart.
+                    Output::Fetch(fetch) => core.handle_context_end(now, fetch.transfer, false),
                     // All that was learned is in use.
                     Output::LastUse { vni, eid, .. } => {
                         core.handle_last_use(now, vni, eid, Some(Duration::ZERO));
