@@ -190,8 +190,8 @@ impl Default for Timing {
     fn default() -> Self {
         Self {
             grace: Duration::from_secs(3),
-            echo_interval: Duration::from_millis(250),
-            echo_misses: 3,
+            echo_interval: Duration::from_millis(150),
+            echo_misses: 5,
             give_up: Duration::from_secs(180),
             vanish_window: Duration::from_secs(60),
             vanish_min: 2,

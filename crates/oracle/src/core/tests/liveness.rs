@@ -36,7 +36,7 @@ fn n10_a_dead_host_is_withdrawn_after_the_grace_and_unanswered_echoes() {
     let first = echoes(&mut bench);
     assert_eq!(first.iter().map(|e| e.0.as_str()).collect::<Vec<_>>(), ["192.0.2.1", "2001:db8::1"]);
     bench.pass(Duration::from_millis(2_999));
-    assert_eq!(echoes(&mut bench).len(), 22, "each 250 ms");
+    assert_eq!(echoes(&mut bench).len(), 38, "each 150 ms");
     assert_eq!(bench.answer(4, 1, mac(1)).unwrap()[0].3, at(1), "stale and still answered");
     assert_eq!(bench.events(), []);
     bench.pass(Duration::from_millis(1));
@@ -168,8 +168,8 @@ fn n10_who_has_nothing_registered_here_holds_no_withdrawal_back() {
     for n in 1..=4 {
         all.down(n);
     }
-    for _ in 0..24 {
-        all.pass(Duration::from_millis(250));
+    for _ in 0..40 {
+        all.pass(Duration::from_millis(150));
         for (rloc, nonce) in echoes(&mut all) {
             if rloc != "192.0.2.4" && rloc != "2001:db8::4" {
                 all.shard.handle_echo_reply(all.now, rloc.parse().unwrap(), nonce);
@@ -382,7 +382,7 @@ fn n10_a_host_that_was_silent_before_its_session_ended_is_gone_sooner() {
     bench.shard.handle_session(bench.now, SessionEvent::Down { session: SessionId(1), silent });
     bench.events();
     bench.pass(Duration::from_millis(749));
-    assert_eq!(bench.events(), [], "three echoes are waited for all the same");
+    assert_eq!(bench.events(), [], "five echoes are waited for all the same");
     bench.pass(Duration::from_millis(1));
     assert!(matches!(bench.events()[..], [Event::Withdrawn { .. }]));
 }
