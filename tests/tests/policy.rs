@@ -13,7 +13,7 @@ use weft_lab::{DeviceKind, Links, Signal, TenantSpec, clock};
 /// What a tenant waits for what may come.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What it waits for what is not to come; a SYN is repeated after a second.
-const LITTLE: Duration = Duration::from_millis(2_500);
+const LITTLE: Duration = Duration::from_millis(1_300);
 
 const WEB: [&str; 5] = [
     "in tcp/8080-8081 from group:client",
