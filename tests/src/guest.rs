@@ -2,16 +2,19 @@
 //! V1 to V5, H2, H3, H5).
 
 use crate::TestLab;
-use anyhow::{Context as _, Result};
-use weft_lab::{BridgePort, Links, VethEnd};
+use anyhow::{Context as _, Result, ensure};
+use std::net::IpAddr;
+use weft_lab::{AddressFlags, BridgePort, Links, NetNs, VethEnd, clock, echo::Echoes};
 use weft_model::MacAddr;
 
 /// Those of [`THREE_HOSTS`](crate::THREE_HOSTS).
 pub const HOSTS: [&str; 3] = ["h1", "h2", "h3"];
+/// The guest's addresses.
+pub const GUEST_IPS: [&str; 2] = ["10.0.0.77", "fd00::77"];
 
-#[derive(Debug)]
 /// A guest with a connection to each host, of which one at a time carries: what a hypervisor does when it stops a
 /// guest here and goes on with it there.
+#[derive(Debug)]
 pub struct Guest<'a> {
     /// Where.
     pub lab: &'a TestLab,
@@ -22,11 +25,11 @@ pub struct Guest<'a> {
 }
 
 impl<'a> Guest<'a> {
-    /// Attached at `at`, one of [`HOSTS`].
+    /// Attached at `at`, one of [`HOSTS`], with an address of each family.
     ///
     /// # Errors
     /// When a part of it cannot be made.
-    pub fn boot(lab: &'a mut TestLab, at: &'static str, ips: &[&str]) -> Result<Self> {
+    pub fn boot(lab: &'a mut TestLab, at: &'static str) -> Result<Self> {
         let inside = lab.add_namespace("guest")?;
         let links = Links::open(&inside)?;
         links.add_bridge("switch")?;
@@ -50,13 +53,31 @@ impl<'a> Guest<'a> {
         links.up("switch")?;
         let guest = Self { lab, links, at };
         let mut words = vec!["--device", "guest"];
-        words.extend(ips.iter().flat_map(|ip| ["--ip", *ip]));
+        words.extend(GUEST_IPS.iter().flat_map(|ip| ["--ip", *ip]));
         let tsi: serde_json::Value = serde_json::from_str(&guest.tsi(at, "attach", &words)?)?;
         let mac: MacAddr = tsi["mac"].as_str().context("a MAC")?.parse()?;
         guest.links.set_mac("eth0", mac)?;
         guest.links.set_mtu("eth0", u32::try_from(tsi["mtu"].as_u64().context("an MTU")?)?)?;
+        for (ip, length) in GUEST_IPS.iter().zip([24, 64]) {
+            guest.links.add_address("eth0", format!("{ip}/{length}").parse()?, AddressFlags::NoDetection)?;
+        }
         guest.links.up(at)?;
+        // Its link-local address is its own once it has tried it out where its host hears it.
+        guest.links.wait_running(at)?;
+        guest.links.up("eth0")?;
         Ok(guest)
+    }
+
+    /// Echo requests to each of its addresses, `rate` a second, of which it has answered some.
+    ///
+    /// # Errors
+    /// When it answers none.
+    pub fn asked_from(&self, node: &NetNs, rate: u32) -> Result<Vec<Echoes>> {
+        let stream = |ip: &&str| Ok(Echoes::start(node, ip.parse::<IpAddr>()?, rate)?);
+        let streams: Vec<Echoes> = GUEST_IPS.iter().map(stream).collect::<Result<_>>()?;
+        let answered = || streams.iter().all(|stream| stream.answers() > 0);
+        ensure!(clock::until_true(clock::CEILING, answered), "the guest answers nobody");
+        Ok(streams)
     }
 
     /// `weft tsi VERB` about it at a host, as JSON.

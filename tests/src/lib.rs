@@ -11,12 +11,13 @@ mod traffic;
 mod wire;
 
 pub use guard::TestLab;
-pub use guest::{Guest, HOSTS};
+pub use guest::{GUEST_IPS, Guest, HOSTS};
 pub use peer::{Peer, script};
 pub use traffic::transfer;
 pub use weft_lab::ping::{Ping, ping, ping_from};
 pub use wire::cut;
 
+use anyhow::Context as _;
 use std::path::PathBuf;
 
 /// Programs that tests run inside namespaces, by the names they are called with.
@@ -42,4 +43,14 @@ pub const THREE_HOSTS: &str = include_str!("../../examples/three-hosts.yaml");
 pub fn eid(row: &serde_json::Value) -> Option<&str> {
     let eid = &row["eid"];
     eid.as_str().or_else(|| eid["ip"].as_str()).or_else(|| eid["mac"].as_str())
+}
+
+/// How many frames the NVE of a host counted under a reason.
+///
+/// # Errors
+/// When it cannot be asked.
+pub fn frames(lab: &TestLab, host: &str, reason: &str) -> anyhow::Result<u64> {
+    let rows: serde_json::Value = serde_json::from_str(&lab.weft_at(host, ["get", "drops", "-o", "json"])?)?;
+    let rows = rows.as_array().with_context(|| format!("{rows} is no list"))?;
+    Ok(rows.iter().filter(|row| row["reason"] == reason).filter_map(|row| row["packets"].as_u64()).sum())
 }

@@ -6,28 +6,15 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     time::Duration,
 };
-use weft_e2e::{Guest, Ping, THREE_HOSTS, TestLab, eid, ping};
-use weft_lab::{AddressFlags, Signal, clock};
+use weft_e2e::{GUEST_IPS, Guest, Ping, THREE_HOSTS, TestLab, eid, ping};
+use weft_lab::{Signal, clock};
 
-const IPS: [&str; 2] = ["10.0.0.77", "fd00::77"];
 /// red-a's, on h1.
 const OTHERS: [&str; 2] = ["10.0.0.1", "fd00::1"];
 /// What is waited for what is to come.
 const PATIENCE: Duration = Duration::from_secs(10);
 const GROUP4: Ipv4Addr = Ipv4Addr::new(239, 1, 2, 3);
 const GROUP6: Ipv6Addr = Ipv6Addr::new(0xff15, 0, 0, 0, 0, 0, 0, 0x123);
-
-/// A guest on h2 with an address of each family.
-fn boot(lab: &mut TestLab) -> Result<Guest<'_>> {
-    let guest = Guest::boot(lab, "h2", &IPS)?;
-    for net in ["10.0.0.77/24", "fd00::77/64"] {
-        guest.links.add_address("eth0", net.parse()?, AddressFlags::NoDetection)?;
-    }
-    // Its link-local address is its own once it has tried it out where its host hears it.
-    guest.links.wait_running("h2")?;
-    guest.links.up("eth0")?;
-    Ok(guest)
-}
 
 /// What a host's NVE shows.
 fn shown(lab: &TestLab, host: &str, what: &str) -> Result<Vec<serde_json::Value>> {
@@ -67,7 +54,7 @@ fn plug(guest: &mut Guest<'_>, to: &'static str) -> Result<()> {
 fn in_use(yaml: &str) -> Result<()> {
     let mut lab = TestLab::up(yaml)?;
     lab.settle()?;
-    let mut guest = boot(&mut lab)?;
+    let mut guest = Guest::boot(&mut lab, "h2")?;
     for other in OTHERS {
         ensure!(ping(guest.lab, "guest", other, 2)?.complete(), "the guest does not reach {other} from h2");
     }
@@ -124,7 +111,7 @@ fn v7_the_groups_of_a_guest_go_along() -> Result<()> {
         THREE_HOSTS.replacen("    learning: oracle\n", "    learning: oracle\n    bum: replicate\n", 1);
     let mut lab = TestLab::up(&yaml)?;
     lab.settle()?;
-    let guest = boot(&mut lab)?;
+    let guest = Guest::boot(&mut lab, "h2")?;
     // A switch that listens hands reports to those only that it has heard ask.
     let deaf = ["ip", "link", "set", "switch", "type", "bridge", "mcast_snooping", "0"];
     let done = guest.lab.exec("guest", &deaf)?;
@@ -132,7 +119,7 @@ fn v7_the_groups_of_a_guest_go_along() -> Result<()> {
     let inside = guest.links.namespace();
     let _joined = inside.run(|| -> Result<_> {
         let (v4, v6) = (UdpSocket::bind(("0.0.0.0", 7117))?, UdpSocket::bind(("::", 7118))?);
-        v4.join_multicast_v4(&GROUP4, &IPS[0].parse()?)?;
+        v4.join_multicast_v4(&GROUP4, &GUEST_IPS[0].parse()?)?;
         v6.join_multicast_v6(&GROUP6, 0)?;
         Ok((v4, v6))
     })??;
@@ -181,10 +168,10 @@ fn goes_on(yaml: &str) -> Result<()> {
     let mut lab = TestLab::up(yaml)?;
     lab.settle()?;
     lab.weft(["group", "set", "client", "--vn", "red", "--rule", "out any to anybody"])?;
-    let mut guest = boot(&mut lab)?;
+    let mut guest = Guest::boot(&mut lab, "h2")?;
     guest.lab.weft(["tsi", "set-groups", "--vn", "red", "--name", "guest", "--groups", "client"])?;
     let refused = |guest: &Guest<'_>, ip: &str| ping(guest.lab, "red-a", ip, 1).is_ok_and(Ping::nothing);
-    for ip in IPS {
+    for ip in GUEST_IPS {
         ensure!(clock::until_true(clock::CEILING, || refused(&guest, ip)), "policy takes hold");
     }
     let opened = OTHERS.iter().map(|other| Connection::open(guest.lab, other));
@@ -196,7 +183,7 @@ fn goes_on(yaml: &str) -> Result<()> {
     for connection in &mut connections {
         ensure!(connection.is_heard(2)?, "it is no connection any more where the guest has gone");
     }
-    for ip in IPS {
+    for ip in GUEST_IPS {
         ensure!(refused(&guest, ip), "nobody may ask it there either");
     }
     ensure!(count(guest.lab, "h3", "contexts_taken")? == 1);
@@ -220,7 +207,7 @@ fn v9_a_guest_moves_from_a_host_whose_agent_is_gone() -> Result<()> {
     let mut lab = TestLab::up(THREE_HOSTS)?;
     lab.settle()?;
     {
-        let guest = boot(&mut lab)?;
+        let guest = Guest::boot(&mut lab, "h2")?;
         ensure!(ping(guest.lab, "guest", OTHERS[0], 2)?.complete());
     }
     lab.signal("h2", Signal::SIGKILL)?;

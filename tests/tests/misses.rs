@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use weft_e2e::{THREE_HOSTS, TestLab, cut, ping};
+use weft_e2e::{THREE_HOSTS, TestLab, cut, frames, ping};
 use weft_lab::{
     DeviceKind, Signal, TenantSpec,
     capture::{Capture, Captured, Class, Frame},
@@ -11,14 +11,6 @@ use weft_lab::{
 
 /// Questions, half of each family.
 const QUESTIONS: u32 = 10_000;
-
-/// How many frames the NVE of a host counted under a reason.
-fn frames(lab: &TestLab, host: &str, reason: &str) -> Result<u64> {
-    let shown = lab.weft_at(host, ["get", "drops", "-o", "json"])?;
-    let rows: serde_json::Value = serde_json::from_str(&shown)?;
-    let rows = rows.as_array().context("a list")?;
-    Ok(rows.iter().filter(|row| row["reason"] == reason).filter_map(|row| row["packets"].as_u64()).sum())
-}
 
 /// Requirement N11: whoever asks ten thousand times for who is not there costs one question of each family, and is
 /// answered at the first try once that one is.

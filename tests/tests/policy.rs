@@ -7,7 +7,7 @@ use std::{
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     time::Duration,
 };
-use weft_e2e::{THREE_HOSTS, TestLab, ping};
+use weft_e2e::{THREE_HOSTS, TestLab, frames, ping};
 use weft_lab::{DeviceKind, Links, Signal, TenantSpec, clock};
 
 /// What a tenant waits for what may come.
@@ -37,9 +37,7 @@ fn put_in(lab: &TestLab, tsi: &str, groups: &str) -> Result<()> {
 
 /// How many frames the NVE of a host refused because of access policy.
 fn denied(lab: &TestLab, host: &str) -> Result<u64> {
-    let rows: serde_json::Value = serde_json::from_str(&lab.weft_at(host, ["get", "drops", "-o", "json"])?)?;
-    let rows = rows.as_array().context("a list")?;
-    Ok(rows.iter().filter(|row| row["reason"] == "denied").filter_map(|row| row["packets"].as_u64()).sum())
+    frames(lab, host, "denied")
 }
 
 /// What a rule of a group let through, on all hosts.

@@ -5,7 +5,7 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
-use weft_e2e::{TestLab, ping};
+use weft_e2e::{TestLab, frames, ping};
 use weft_lab::{
     capture::{Capture, Class},
     clock, raw,
@@ -53,27 +53,19 @@ fn sweep(lab: &TestLab) -> Result<()> {
     Ok(())
 }
 
-/// How many frames the NVE of h1 dropped or passed, by reason.
-fn frames(lab: &TestLab, reason: &str) -> Result<u64> {
-    let shown = lab.weft_at("h1", ["get", "drops", "-o", "json"])?;
-    let rows: serde_json::Value = serde_json::from_str(&shown)?;
-    let rows = rows.as_array().context("a list")?;
-    Ok(rows.iter().filter(|row| row["reason"] == reason).filter_map(|row| row["packets"].as_u64()).sum())
-}
-
 #[test]
 fn a_sweep_of_a_million_addresses_harms_nobody_else() -> Result<()> {
     let lab = TestLab::up(LAB)?;
     lab.settle()?;
     let h1 = lab.rloc("h1")?;
-    let limited = frames(&lab, "punt-limited")?;
+    let limited = frames(&lab, "h1", "punt-limited")?;
     let capture = Capture::underlay(&lab, "sweep")?;
     let start = clock::now();
     let took = std::thread::scope(|scope| -> Result<Duration> {
         let sweeping = scope.spawn(|| sweep(&lab));
         // Under way: the bucket is empty.
         let under_way = clock::until(clock::CEILING, || -> Result<Option<()>> {
-            Ok((frames(&lab, "punt-limited")? > limited).then_some(()))
+            Ok((frames(&lab, "h1", "punt-limited")? > limited).then_some(()))
         })?;
         ensure!(under_way.is_some(), "the sweep was never limited");
         // The neighbour resolves, at the first attempt, peers it never asked for; and is resolved.
@@ -102,7 +94,7 @@ fn a_sweep_of_a_million_addresses_harms_nobody_else() -> Result<()> {
     );
 
     // The rest is dropped and counted, each frame once.
-    let dropped = usize::try_from(frames(&lab, "punt-limited")? - limited)?;
+    let dropped = usize::try_from(frames(&lab, "h1", "punt-limited")? - limited)?;
     let counted = dropped + asked;
     let all = usize::try_from(ADDRESSES)?;
     ensure!(dropped > all - allowed && counted + 100 >= all && counted <= all + 100, "{dropped} + {asked}");

@@ -2,9 +2,8 @@
 //! (requirement V10).
 
 use anyhow::{Context as _, Result, ensure};
-use std::net::IpAddr;
 use weft_e2e::{Guest, HOSTS, THREE_HOSTS, TestLab, cut};
-use weft_lab::{clock, echo::Echoes};
+use weft_lab::clock;
 
 /// Echo requests a second, and how many more are looked at after the first.
 const RATE: u32 = 100;
@@ -26,16 +25,9 @@ fn claims(lab: &TestLab) -> Result<Vec<(String, String, String)>> {
 fn taken_over(yaml: &str) -> Result<()> {
     let mut lab = TestLab::up(yaml)?;
     lab.settle()?;
-    let targets: [IpAddr; 2] = ["10.0.0.77".parse()?, "fd00::77".parse()?];
     let asking = lab.node("red-a")?;
-    let guest = Guest::boot(&mut lab, "h2", &["10.0.0.77", "fd00::77"])?;
-    for net in ["10.0.0.77/24", "fd00::77/64"] {
-        guest.links.add_address("eth0", net.parse()?, weft_lab::AddressFlags::NoDetection)?;
-    }
-    guest.links.up("eth0")?;
-    let streams: Vec<Echoes> =
-        targets.iter().map(|target| Ok(Echoes::start(&asking, *target, RATE)?)).collect::<Result<_>>()?;
-    ensure!(clock::until_true(clock::CEILING, || streams.iter().all(|stream| stream.answers() > 0)));
+    let guest = Guest::boot(&mut lab, "h2")?;
+    let streams = guest.asked_from(&asking, RATE)?;
     // Another host may not simply take it, and both are named.
     let place = ["--device", "guest", "--ip", "10.0.0.77"];
     let refused = guest.tsi("h3", "attach", &place).err().context("h3 takes what is another's")?;

@@ -2,7 +2,6 @@
 //! (requirements V1 to V5, H2, H3, H5).
 
 use anyhow::{Context as _, Result, ensure};
-use std::net::IpAddr;
 use weft_e2e::{Guest, HOSTS, THREE_HOSTS, TestLab};
 use weft_lab::{capture::Capture, clock, echo::Echoes};
 
@@ -17,16 +16,10 @@ fn next(streams: &[Echoes]) -> Vec<u64> {
 fn around(lab: &str) -> Result<()> {
     let mut lab = TestLab::up(lab)?;
     lab.settle()?;
-    let targets: [IpAddr; 2] = ["10.0.0.77".parse()?, "fd00::77".parse()?];
     let asking = lab.node("red-a")?;
-    let mut guest = Guest::boot(&mut lab, "h2", &["10.0.0.77", "fd00::77"])?;
-    for net in ["10.0.0.77/24", "fd00::77/64"] {
-        guest.links.add_address("eth0", net.parse()?, weft_lab::AddressFlags::NoDetection)?;
-    }
-    guest.links.up("eth0")?;
+    let mut guest = Guest::boot(&mut lab, "h2")?;
     let capture = Capture::underlay(guest.lab, "warm")?;
-    let streams: Vec<Echoes> =
-        targets.iter().map(|target| Ok(Echoes::start(&asking, *target, RATE)?)).collect::<Result<_>>()?;
+    let streams = guest.asked_from(&asking, RATE)?;
     let answered_from = |numbers: &[u64], what: &str| -> Result<()> {
         for (stream, number) in streams.iter().zip(numbers) {
             let first = stream.first_answered(*number, MORE)?;
@@ -34,7 +27,6 @@ fn around(lab: &str) -> Result<()> {
         }
         Ok(())
     };
-    ensure!(clock::until_true(clock::CEILING, || streams.iter().all(|stream| stream.answers() > 0)));
     for (epoch, to) in (2..).zip(["h3", "h1", "h2"]) {
         let from = guest.at;
         guest.migrate(to, to != "h1")?;

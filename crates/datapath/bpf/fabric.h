@@ -33,6 +33,7 @@ static __always_inline void admit(struct __sk_buff *skb, struct inward *in, cons
 {
 	struct weft_location *at, *other = 0;
 	struct weft_vn_mac key, source;
+	bool redirected;
 	int lets;
 
 	in->to = 0;
@@ -87,8 +88,9 @@ static __always_inline void admit(struct __sk_buff *skb, struct inward *in, cons
 		in->ifindex = at->ifindex;
 		in->to = bpf_map_lookup_elem(&vaps, &in->ifindex);
 	}
-	/* Where it moved here from others' frames for it come from too. */
-	if (other && !(in->to && in->to->previous && in->to->previous == node)) {
+	/* Where it moved here from others' frames for it come from too: that says nothing of where those are. */
+	redirected = in->to && in->to->previous && in->to->previous == node;
+	if (other && !redirected) {
 		if (fenced(cfg, other)) {
 			in->reason = WEFT_FENCED;
 			bpf_map_delete_elem(&learned, &source);
@@ -112,8 +114,7 @@ static __always_inline void admit(struct __sk_buff *skb, struct inward *in, cons
 	} else if (!(in->to->flags & WEFT_VAP_ACTIVATED)) {
 		in->reason = WEFT_NOT_ACTIVATED;
 	} else {
-		/* What was redirected says nothing about where it came from. */
-		in->learn = floods(in->to->mode) && !(in->to->previous && in->to->previous == node);
+		in->learn = floods(in->to->mode) && !redirected;
 	}
 }
 

@@ -203,7 +203,8 @@ static __always_inline bool is_tenants(const struct weft_ip *ip)
 }
 
 /* Whether a packet has checks of its own. Of DHCP what a client says and is told (RFC 2131, RFC 8415). */
-static __always_inline bool is_exempt(struct __sk_buff *skb, const struct weft_conn_key *key, const struct l4 *l4, __u64 ports, bool out)
+static __always_inline bool is_exempt(struct __sk_buff *skb, const struct weft_conn_key *key, const struct l4 *l4,
+				      __u64 ports, bool out)
 {
 	__u16 client = l4->v4 ? 68 : 546, server = l4->v4 ? 67 : 547;
 	const struct weft_ip *dst = out ? &key->remote : &key->local;
@@ -211,12 +212,13 @@ static __always_inline bool is_exempt(struct __sk_buff *skb, const struct weft_c
 
 	if (ports_kind(ports) == KIND_EXEMPT)
 		return true;
-	/* To all that listen, and not to one of them in that dress. */
-	if (ports_kind(ports) == KIND_MEMBERSHIP && (bpf_skb_load_bytes(skb, 0, &to, 1) || !(to & 1)))
-		return false;
-	if (ports_kind(ports) == KIND_MEMBERSHIP)
+	if (ports_kind(ports) == KIND_MEMBERSHIP) {
+		/* To all that listen, and not to one of them in that dress. */
+		if (bpf_skb_load_bytes(skb, 0, &to, 1) || !(to & 1))
+			return false;
 		return l4->v4 ? (dst->w[3] & bpf_htonl(0xf0000000)) == bpf_htonl(0xe0000000) :
 				(dst->w[0] & bpf_htonl(0xff000000)) == bpf_htonl(0xff000000);
+	}
 	return l4->proto == IPPROTO_UDP && ports_src(ports) == (out ? client : server) &&
 	       ports_dst(ports) == (out ? server : client);
 }

@@ -184,6 +184,29 @@ fn not_fenced_where_it_moved_to() {
     }
 }
 
+/// In a VN that learns from frames: where a redirected frame's sender is it does not say.
+#[test]
+fn what_is_redirected_teaches_nothing() {
+    let how = How { kind: VapKind::Veth, path: Path::Direct, v6: false };
+    let (mut lab, wires) = lab(how);
+    lab.nves[2].apply(&[
+        Op::SetVn(vni(7001), Vn { learning: Learning::Flood, ..Vn::default() }),
+        Op::RemoveLocation(vni(7001), ts_mac(1).get()),
+    ]);
+    let device = lab.tss[2].device;
+    let learned = |lab: &mut Lab| {
+        let all = lab.nves[2].with(|k| k.learned().unwrap());
+        all.into_iter().find(|seen| seen.mac == ts_mac(1).get()).map(|seen| seen.rloc)
+    };
+    let socket = lab.nves[1].ns.run(|| std::net::UdpSocket::bind((rloc(1, false).get(), 0)).unwrap());
+    for (previous, at) in [(NonZeroU32::new(2), None), (None, Some(rloc(1, false)))] {
+        lab.nves[2].apply(&[Op::SetVap(device, weft_datapath::Vap { previous, ..Lab::vap(3, how) })]);
+        socket.send_to(&vxlan(8, 7001, &data(3, false, b"sent on")), (rloc(2, false).get(), 4789)).unwrap();
+        wires[2].receive("it", |f| f.ends_with(b"sent on"));
+        assert_eq!(learned(&mut lab), at);
+    }
+}
+
 /// A restarted agent finds them.
 #[test]
 fn observed_and_adopted() {

@@ -87,6 +87,40 @@ fn what_rules_allow_tap() {
     what_rules_allow(How { kind: VapKind::Tap, ..VETH });
 }
 
+/// What has checks of its own is exempt as far as these reach: what asks for a neighbour is, and what is for all that
+/// listen; that in the frame of one of them is a packet like any other.
+#[test]
+fn exempt_is_what_is_for_all() {
+    for how in [VETH, How { path: Path::Device, v6: true, ..VETH }] {
+        let mut pair = Pair::new(how);
+        pair.set(0, policy(1, 1), &[]);
+        let (IpAddr::V4(four), IpAddr::V6(six), IpAddr::V6(other)) = (ip(0, false), ip(0, true), ip(1, true))
+        else {
+            panic!("families");
+        };
+        let routers = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
+        let to_one = |proto, packet: &[u8]| eth(MACS[1], MACS[0], proto, packet);
+        let asks = nd(135, six, other, other, &lla(1, MACS[0]));
+        assert_eq!(pair.send(0, &to_one(0x86dd, &asks)), End::Arrived);
+        for dst in [other, routers] {
+            let solicitation = icmpv6(six, dst, &[133, 0, 0, 0, 0, 0, 0, 0]);
+            let packet = ipv6(six, dst, 58, 255, 0, &solicitation);
+            assert_eq!(pair.send(0, &to_one(0x86dd, &packet)), End::Out, "RS to {dst}");
+        }
+        let mut report = vec![131, 0, 0, 0, 0, 0, 0, 0];
+        report.extend(routers.octets());
+        let packet = ipv6(six, routers, 58, 1, 0, &icmpv6(six, routers, &report));
+        assert_eq!(pair.send(0, &to_one(0x86dd, &packet)), End::Out, "MLD");
+        let group = Ipv4Addr::new(239, 1, 2, 3);
+        let packet = ipv4(four, group, 2, 0, 0, &[0x16, 0, 0, 0, 239, 1, 2, 3]);
+        assert_eq!(pair.send(0, &to_one(0x0800, &packet)), End::Out, "IGMP");
+        // An IPv4 address in IPv6's dress is not the tenant system's own.
+        let packet = ipv6(four.to_ipv6_mapped(), other, 17, 64, 0, &udp(5, 5, b"in disguise"));
+        pair.wires[0].send(&to_one(0x86dd, &packet));
+        wait_for("it", || (pair.lab.nves[0].count(Reason::SpoofedIp) == 1).then_some(()));
+    }
+}
+
 /// From one VAP here to another: the one's `out`, the other's `in`.
 #[test]
 fn both_ends_here_decide() {

@@ -4,6 +4,7 @@ use core::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use weft_model::{BootId, NveName, Rloc, VnName, XtrId};
+use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer};
 
 /// An enrolled NVE.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -155,6 +156,27 @@ impl fmt::Display for Role {
             Self::Viewer(name) => write!(f, "weft:viewer/{name}"),
             Self::Nve(id) => write!(f, "weft:nve/{id}"),
             Self::Oracle(name) => write!(f, "weft:oracle/{name}"),
+        }
+    }
+}
+
+impl Role {
+    /// The role that a certificate (DER, verified by TLS already) gives its holder: that of its one URI.
+    ///
+    /// # Errors
+    /// What is wrong with it: it is no certificate, or has no URI, several, or another one.
+    pub fn of_certificate(certificate: &[u8]) -> Result<Self, String> {
+        let (_, certificate) = X509Certificate::from_der(certificate).map_err(|e| e.to_string())?;
+        let names = certificate.subject_alternative_name().map_err(|e| e.to_string())?;
+        let names = names.iter().flat_map(|names| &names.value.general_names);
+        let mut uris = names.filter_map(|name| match name {
+            GeneralName::URI(uri) => Some(*uri),
+            _ => None,
+        });
+        match (uris.next(), uris.next()) {
+            (Some(uri), None) => uri.parse(),
+            (None, _) => Err("it has no URI".to_owned()),
+            (Some(_), Some(_)) => Err("it has several URIs".to_owned()),
         }
     }
 }

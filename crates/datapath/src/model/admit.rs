@@ -78,14 +78,15 @@ fn decide(
         Some(Location::Local(device)) => tables.vaps.get(device).map(|vap| (*device, vap)),
         _ => None,
     };
+    let moved_here = vap.and_then(|(_, vap)| vap.previous).map(NonZeroU32::get);
+    let redirected = moved_here.is_some() && moved_here == node(from);
     match tables.fdb.get(&(vni, src)) {
         Some(Location::Local(_)) => return Err(Reason::Fenced),
         Some(Location::Remote { rloc, .. }) => {
-            let moved_here = vap.and_then(|(_, vap)| vap.previous).map(NonZeroU32::get);
             *moved = rloc.get() != from
                 && node(rloc.get()) != node(from)
                 && !by_gateway(tables, vni, from)
-                && (moved_here.is_none() || moved_here != node(from));
+                && !redirected;
         }
         _ => {}
     }
@@ -115,8 +116,7 @@ fn decide(
         }
         Some((_, vap)) if !vap.activated => Err(Reason::NotActivated),
         Some((device, vap)) => {
-            let redirected = vap.previous.map(NonZeroU32::get);
-            *learns = floods && (redirected.is_none() || redirected != node(from));
+            *learns = floods && !redirected;
             Ok(To::Vap(device, vap.path, None))
         }
     }

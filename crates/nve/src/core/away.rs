@@ -4,7 +4,7 @@
 use super::{Core, Timer, node_number};
 use ::core::num::NonZeroU32;
 use weft_datapath::{Away, Op, Tables};
-use weft_model::{Epoch, MacAddr, Rloc, Successor, TsiId, Vni, XtrId};
+use weft_model::{Epoch, MacAddr, Rloc, Successor, TsiId, Vni};
 
 impl Core {
     /// What comes for `id`, which was in service here, goes on to the NVE that it moves to, if it moves.
@@ -13,7 +13,7 @@ impl Core {
         let mac = tsi.grant.mac.get();
         let elsewhere = |next: &Successor| next.nve != self.config.xtr_id;
         if let Some(Successor { nve, epoch }) = tsi.grant.next.filter(elsewhere)
-            && let Some(rloc) = self.rloc_towards(nve)
+            && let Some(rloc) = self.nves.get(&nve).and_then(|rlocs| self.reachable(rlocs))
         {
             self.redirect_to(id.vni, mac, rloc, epoch);
         }
@@ -64,23 +64,6 @@ impl Core {
         for (vni, mac) in to {
             self.end_redirect(vni, mac);
         }
-    }
-
-    /// A VN is no more; one made anew with its number has other tenant systems.
-    pub(super) fn end_redirects_in(&mut self, vni: Vni) {
-        let first = (vni, MacAddr([0; 6]));
-        let of: Vec<MacAddr> =
-            self.tables.away.range(first..=(vni, MacAddr::BROADCAST)).map(|((_, mac), _)| *mac).collect();
-        for mac in of {
-            self.end_redirect(vni, mac);
-        }
-    }
-
-    /// An RLOC of an NVE that one here can reach.
-    fn rloc_towards(&self, nve: XtrId) -> Option<Rloc> {
-        let own = |v4: bool| self.config.rlocs.iter().any(|rloc| rloc.get().is_ipv4() == v4);
-        // In order: IPv4 before IPv6.
-        self.nves.get(&nve)?.iter().copied().find(|rloc| own(rloc.get().is_ipv4()))
     }
 
     /// Another NVE than this one has `id`, or had it until this one was next: what it sends on for it is not fenced.

@@ -2,6 +2,7 @@
 //! operator names it; where it is follows the list of NVEs.
 
 use super::Core;
+use std::collections::BTreeSet;
 use weft_model::{Learning, Miss, NveName, Rloc, VnSpec, Vni, XtrId};
 
 /// What a VN's choice comes to at this NVE.
@@ -31,15 +32,19 @@ impl Core {
         if xtr == Some(&self.config.xtr_id) {
             return OnMiss { carries: true, ..OnMiss::default() };
         }
-        let own = |v4: bool| self.config.rlocs.iter().any(|rloc| rloc.get().is_ipv4() == v4);
-        // In order: IPv4 before IPv6.
         let members = self.memberships.get(&spec.vni);
         let rlocs = xtr.and_then(|xtr| self.nves.get(xtr));
         let rlocs = rlocs.filter(|rlocs| !members.is_some_and(|members| members.lacks(rlocs)));
-        match rlocs.into_iter().flatten().copied().find(|rloc| own(rloc.get().is_ipv4())) {
+        match rlocs.and_then(|rlocs| self.reachable(rlocs)) {
             Some(rloc) => OnMiss { miss: Miss::Gateway, gateway: Some(rloc), carries: false },
             None => OnMiss::default(),
         }
+    }
+
+    /// Of an NVE's RLOCs the first of a family that this one has too: IPv4 before IPv6.
+    pub(super) fn reachable(&self, rlocs: &BTreeSet<Rloc>) -> Option<Rloc> {
+        let own = |v4: bool| self.config.rlocs.iter().any(|rloc| rloc.get().is_ipv4() == v4);
+        rlocs.iter().copied().find(|rloc| own(rloc.get().is_ipv4()))
     }
 
     /// Whether this NVE carries for a VN.

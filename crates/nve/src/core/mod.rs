@@ -337,7 +337,6 @@ impl Core {
             }
             Fact::VnGone(vni) => {
                 self.vns.remove(&vni);
-                self.end_redirects_in(vni);
                 self.forget_vn(vni);
                 self.review_vn(vni);
             }

@@ -5,7 +5,6 @@ use super::{
     driver::{Event, Said},
     error::Refusal,
     listen::Listeners,
-    tls::role_of,
     wire::{Line, QUESTION, Question},
 };
 use crate::{
@@ -93,7 +92,7 @@ async fn connection(door: &Arc<Door>, mut place: Place, stream: TcpStream) -> Re
 
 fn peer(stream: &TlsStream<TcpStream>) -> Result<XtrId, String> {
     let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-    match role_of(shown.ok_or("it shows no certificate")?)? {
+    match Role::of_certificate(shown.ok_or("it shows no certificate")?)? {
         Role::Nve(nve) => Ok(nve),
         other => Err(format!("'{other}' is no NVE")),
     }

@@ -68,7 +68,7 @@ impl Tickets {
         let at = UnixTime::since_unix_epoch(Duration::from_secs(now));
         let verified = self.chain.verify_server_cert(&der, &[], &name, &[], at);
         verified.map_err(|e| Refusal::Signer(e.to_string()))?;
-        match super::tls::role_of(&der).map_err(Refusal::Signer)? {
+        match Role::of_certificate(&der).map_err(Refusal::Signer)? {
             Role::Oracle(_) => {}
             other => return Err(Refusal::Signer(format!("it is '{other}'"))),
         }

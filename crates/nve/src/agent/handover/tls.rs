@@ -5,14 +5,13 @@ use super::error::FetchError;
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
+    crypto::{CryptoProvider, ring},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
     server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 use std::sync::Arc;
 use weft_api::{Identity, Role};
 use weft_model::XtrId;
-use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer};
 
 /// What an NVE shows to others and believes of them, as of the last renewal of its certificate.
 #[derive(Debug)]
@@ -58,8 +57,7 @@ impl Credentials {
 
     /// For the NVE that asks: `nve` has to answer.
     pub(super) fn client(&self, nve: XtrId) -> Result<ClientConfig, rustls::Error> {
-        let (clients, provider) = (self.clients.clone(), self.provider.clone());
-        let verifier = Arc::new(OneNve { nve, clients, provider });
+        let verifier = Arc::new(OneNve { nve, clients: self.clients.clone() });
         let mut config = ClientConfig::builder_with_provider(self.provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .dangerous()
@@ -70,27 +68,12 @@ impl Credentials {
     }
 }
 
-/// The role that a certificate, which TLS has verified, gives its holder: that of its one URI.
-pub(super) fn role_of(certificate: &[u8]) -> Result<Role, String> {
-    let (_, certificate) = X509Certificate::from_der(certificate).map_err(|e| e.to_string())?;
-    let names = certificate.subject_alternative_name().map_err(|e| e.to_string())?;
-    let mut uris = names.iter().flat_map(|names| &names.value.general_names).filter_map(|name| match name {
-        GeneralName::URI(uri) => Some(*uri),
-        _ => None,
-    });
-    match (uris.next(), uris.next()) {
-        (Some(uri), None) => uri.parse(),
-        _ => Err("it has not one URI".to_owned()),
-    }
-}
-
 /// Accepts a certificate of this fabric that is this NVE's. NVEs' certificates are those of clients, so they are
 /// verified as such, whichever end shows them.
 #[derive(Debug)]
 struct OneNve {
     nve: XtrId,
     clients: Arc<dyn ClientCertVerifier>,
-    provider: Arc<CryptoProvider>,
 }
 
 impl ServerCertVerifier for OneNve {
@@ -103,7 +86,7 @@ impl ServerCertVerifier for OneNve {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         self.clients.verify_client_cert(end_entity, intermediates, now)?;
-        match role_of(end_entity) {
+        match Role::of_certificate(end_entity) {
             Ok(Role::Nve(nve)) if nve == self.nve => Ok(ServerCertVerified::assertion()),
             Ok(other) => Err(rustls::Error::General(format!("it is '{other}', not NVE {}", self.nve))),
             Err(why) => Err(rustls::Error::General(why)),
@@ -116,7 +99,7 @@ impl ServerCertVerifier for OneNve {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        self.clients.verify_tls12_signature(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -125,10 +108,10 @@ impl ServerCertVerifier for OneNve {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        self.clients.verify_tls13_signature(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.clients.supported_verify_schemes()
     }
 }

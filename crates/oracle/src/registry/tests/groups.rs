@@ -46,6 +46,7 @@ fn a_group_is_written_as_a_whole_and_no_change_is_lost() {
     refused(put(&["in any from group:db"], None), "no security group 'db' in VN 'red'");
     assert_eq!(put(&["in any from group:web"], None), Ok((3, false)), "its own members");
     refused(block(r.put_group(n("blue"), n("web"), rules(&[]))), "no VN 'blue'");
+    refused(block(r.put_group(n("red"), n("none"), rules(&[]))), "cannot be called 'none'");
     for name in ["a", "b"] {
         assert!(block(r.put_group(n("red"), n(name), rules(&[]))).unwrap().0.1);
     }
