@@ -108,6 +108,7 @@ impl Fetching {
                 let socket = if at.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
                 socket.bind(SocketAddr::new(own.get(), 0))?;
                 let stream = socket.connect(at).await?;
+                stream.set_nodelay(true)?;
                 connector.connect(ServerName::IpAddress(to.get().into()), stream).await
             });
             let why = match connected.await {

@@ -68,6 +68,8 @@ async fn accept(listener: TcpListener, door: Arc<Door>) {
 
 async fn connection(door: &Arc<Door>, mut place: Place, stream: TcpStream) -> Result<(), String> {
     let bounds = door.bounds;
+    // An Activate waits for what is said last: it must not wait for an acknowledgement of what was said before.
+    stream.set_nodelay(true).map_err(|e| e.to_string())?;
     // A host that is gone holds no place for long.
     let socket = SockRef::from(&stream);
     socket.set_tcp_user_timeout(Some(bounds.line)).map_err(|e| e.to_string())?;
