@@ -4,8 +4,9 @@
 #ifndef WEFT_MISS_H
 #define WEFT_MISS_H
 
-/* Frames a second for one unknown destination: as many as are worth being held. */
-#define HELD_A_SECOND 8
+/* Frames a second for one unknown destination: as many as are worth being held. Who moves here goes on at once with
+ * all that it does, and an answer takes a few milliseconds. */
+#define HELD_A_SECOND 32
 
 /* An IP address among the MAC addresses in `asked`. */
 static __always_inline void asked_ip(struct weft_vn_mac *key, __u32 vni, const struct weft_ip *ip)

@@ -229,7 +229,10 @@ impl Core {
             self.arrive(id);
         }
         self.timers.advance(Timer::Prefetch(id.clone()), self.now);
-        self.prefetch(self.now, id);
+        // Its first answers are to be on their way before it is asked anything.
+        for _ in 0..self.config.limits.moved_at_once.max(1) {
+            self.prefetch(self.now, id);
+        }
         taken
     }
 

@@ -62,8 +62,10 @@ pub struct Limits {
     pub held_destinations: usize,
     /// of them those of one VAP,
     pub held_per_vap: usize,
-    /// and how many for each.
+    /// how many for each,
     pub held_frames: usize,
+    /// and for all together.
+    pub held_in_all: usize,
     /// Answers to forwarded Map-Requests, per second,
     pub answers_per_second: u32,
     /// and how many may come together.
@@ -92,8 +94,10 @@ pub struct Limits {
     pub policy_classes: usize,
     /// Connections taken along with one tenant system,
     pub moved_connections: usize,
-    /// and addresses asked for ahead because they are in use where it comes from.
+    /// addresses asked for ahead because they are in use where it comes from,
     pub moved_addresses: usize,
+    /// and of these together, before the others come one by one.
+    pub moved_at_once: usize,
     /// Tenant systems being handed over to other NVEs.
     pub handovers: usize,
 }
@@ -151,7 +155,8 @@ impl Default for Limits {
             link_locals: 2,
             held_destinations: 256,
             held_per_vap: 32,
-            held_frames: 8,
+            held_frames: 32,
+            held_in_all: 2_048,
             answers_per_second: 20_000,
             answer_burst: 2_000,
             members: 1 << 16,
@@ -167,6 +172,7 @@ impl Default for Limits {
             policy_classes: 262_144,
             moved_connections: 4_096,
             moved_addresses: 1_024,
+            moved_at_once: 16,
             handovers: 1_024,
         }
     }

@@ -141,7 +141,9 @@ impl Core {
         // A destination is on the account of the VAP, or the NVE, whose frame was the first.
         let sender = Sender::of(punt);
         let of_it = || self.held.0.values().filter(|f| f.front().is_some_and(|(first, _)| *first == sender));
+        let in_all = self.held.0.values().map(Frames::len).sum::<usize>();
         let full = waiting >= limits.held_frames.max(1)
+            || in_all >= limits.held_in_all.max(1)
             || (waiting == 0
                 && (self.held.0.len() >= limits.held_destinations.max(1)
                     || of_it().count() >= limits.held_per_vap.max(1)));

@@ -114,15 +114,16 @@ fn answers(w: &mut World, seen: &[Seen]) {
 fn v2_what_comes_is_installed_behind_a_closed_vap() {
     for f in BOTH {
         let mut w = world(f);
+        w.core.config.limits.moved_at_once = 2;
         let transfer = associated(&mut w);
         let seen = comes(&mut w, transfer, context(f));
         let all = moved(&seen);
         assert_eq!(all.len(), 1);
         assert!(all[0].afresh && all[0].of == coming().ips && all[0].vni == vni());
         assert_eq!(all[0].connections, context(f).live.connections);
-        // One address at a time, and each is known before anything passes.
+        // A few addresses at once, then one at a time; and each is known before anything passes.
         let mut questions = asked(&seen).len();
-        assert_eq!(questions, 1);
+        assert_eq!(questions, 2);
         answers(&mut w, &seen);
         for (_, s) in w.passes(Duration::from_millis(20)) {
             questions += asked(std::slice::from_ref(&s)).len();

@@ -26,23 +26,35 @@ fn frame(to: MacAddr, len: usize) -> Vec<u8> {
 }
 
 #[test]
-fn lc_frames_to_a_mac_wait_for_it_at_most_eight_of_them() {
+fn lc_frames_to_a_mac_wait_for_it_at_most_so_many_of_them() {
     for f in BOTH {
         let mut w = with_vn(f, spec());
         let frame = frame(mac(20), 900);
         let asked = one_asked(&w.punt(1, PuntReason::UnknownMacHeld, frame.clone()));
         assert_eq!(asked.eid, Eid::Mac(mac(20)));
-        for _ in 0..9 {
+        for _ in 0..33 {
             assert_eq!(w.punt(1, PuntReason::UnknownMacHeld, frame.clone()), []);
         }
         let seen = w.reply(&asked, &[Rec::At(mac(20), rloc(f, 2), 5)]);
         let way = position(&seen, |s| matches!(s, Seen::Op(_)));
-        assert_eq!(seen[way + 1..], vec![Seen::Resend(IfIndex(1), frame.clone()); 8]);
+        assert_eq!(seen[way + 1..], vec![Seen::Resend(IfIndex(1), frame.clone()); 32]);
         let counters = w.core.counters();
-        assert_eq!((counters.held_sent, counters.held_dropped), (8, 2));
+        assert_eq!((counters.held_sent, counters.held_dropped), (32, 2));
         let known = w.punt(1, PuntReason::UnknownMacHeld, frame.clone());
         assert_eq!(known, [Seen::Resend(IfIndex(1), frame)], "on its way up meanwhile");
     }
+}
+
+#[test]
+fn frames_that_wait_are_so_many_in_all() {
+    let mut w = with_vn(V4, spec());
+    w.core.config.limits.held_in_all = 3;
+    for to in [20, 21, 20, 21, 22] {
+        w.punt(1, PuntReason::UnknownMacHeld, frame(mac(to), 60));
+    }
+    assert_eq!(w.core.counters().held_dropped, 2);
+    w.passes(Duration::from_secs(1));
+    assert_eq!(w.core.counters().held_dropped, 5);
 }
 
 #[test]
@@ -181,6 +193,7 @@ fn what_a_gateway_does_not_know_either_waits_there() {
     for f in BOTH {
         for learning in [Learning::Oracle, Learning::Distribute] {
             let mut w = as_gateway(f, learning);
+            w.core.config.limits.held_frames = 8;
             let (direct, routed) = (frame(mac(20), 60), super::anycast::routed_frame(f, 9, ip(f, 20)));
             for (held, eid) in [(direct, Eid::Mac(mac(20))), (routed, Eid::Ip(ip(f, 20)))] {
                 let sent = w.core.counters().held_sent;
