@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Of what comes the Oracle's watch has the last word: a VN Context counts only while no Oracle is heard, and addresses
-//! are asked for. Nothing of it keeps an Activate: that waits a moment for what is on its way, and then does without.
+//! are asked for. Nothing of it keeps an Associate or an Activate: they wait a moment for what is on its way, and then do
+//! without. So who was told that it is Associated finds what an Activate needs there already.
 
 use super::context::{Context, Delta, Fetch, Live, Moved, NotTaken, Taken, TransferId};
 use super::flows::Flows;
@@ -49,7 +50,7 @@ struct Arrival {
     wait: Duration,
     /// Nothing was handed over yet, and no try has failed.
     first: bool,
-    /// An Activate waits.
+    /// A call waits.
     holds: bool,
     groups: BTreeSet<Wanted>,
     flows: Flows,
@@ -316,8 +317,8 @@ impl Core {
         }
     }
 
-    /// Whether an Activate has to wait for what is under way: for a moment it does.
-    pub(super) fn hold_activate(&mut self, now: Time, id: &TsiId) -> bool {
+    /// Whether an Associate or an Activate has to wait for what is under way: for a moment it does.
+    pub(super) fn wait_for_context(&mut self, now: Time, id: &TsiId) -> bool {
         let Some(arrival) = self.arrivals.by_tsi.get_mut(id) else { return false };
         let comes = match arrival.phase {
             Phase::Asked => arrival.first,
@@ -333,7 +334,7 @@ impl Core {
         comes
     }
 
-    /// An Activate has waited long enough, or for what has come.
+    /// A call has waited long enough, or for what has come.
     pub(super) fn go_on(&mut self, id: &TsiId) {
         if let Some(arrival) = self.arrivals.by_tsi.get_mut(id)
             && arrival.phase == Phase::Stopping
@@ -350,7 +351,7 @@ impl Core {
         self.put_held_in_place(id);
     }
 
-    /// An Activate that waits has failed.
+    /// A call that waits has failed.
     pub(super) fn end_hold_of(&mut self, id: &TsiId) {
         self.timers.cancel(&Timer::Await(id.clone()));
         if let Some(arrival) = self.arrivals.by_tsi.get_mut(id) {
@@ -386,7 +387,7 @@ impl Core {
         }
     }
 
-    /// Whether an Activate of it waits.
+    /// Whether a call for it waits.
     pub(super) fn is_held(&self, id: &TsiId) -> bool {
         self.arrivals.by_tsi.get(id).is_some_and(|arrival| arrival.holds)
     }

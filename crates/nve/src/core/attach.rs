@@ -154,7 +154,7 @@ impl Core {
         self.timers.set(Timer::Acknowledge(id.clone()), now + self.config.timing.acknowledge);
         self.save();
         self.review_arrival(&id);
-        if attach.state == State::Activated && self.hold_activate(now, &id) {
+        if self.wait_for_context(now, &id) {
             self.review_vn(id.vni);
             self.policies_stale.insert(id.vni);
             self.close(&id, None);

@@ -49,7 +49,7 @@ impl Core {
         }
         self.unsaved = true;
         self.timers.set(Timer::Acknowledge(id.clone()), now + self.config.timing.acknowledge);
-        if !self.hold_activate(now, &id) {
+        if !self.wait_for_context(now, &id) {
             self.activate(&id, Some(ticket));
         }
     }

@@ -67,10 +67,7 @@ fn attached_as(w: &mut World, state: TsiState) -> (TransferId, Vec<Seen>) {
 
 fn associated(w: &mut World) -> TransferId {
     let (transfer, seen) = attached_as(w, TsiState::Associated);
-    assert!(
-        matches!(done(&seen), Some(Ok(a)) if a.state == TsiState::Associated),
-        "not held up by that: {seen:?}"
-    );
+    assert_eq!(done(&seen), None, "it waits for what comes");
     transfer
 }
 
@@ -225,6 +222,29 @@ fn v3_the_wait_is_short_and_a_broken_stream_ends_it() {
             let live = Live { connections: vec![flow(V4, 1, 2, 1, 0)], ..Live::default() };
             w.core.handle_delta(w.now, transfer, Delta { live, ended: vec![] }).unwrap();
             assert!(!moved(&w.seen())[0].afresh);
+        }
+    }
+}
+
+#[test]
+fn v2_associate_is_answered_when_the_context_is_there_or_after_a_moment() {
+    for f in BOTH {
+        for how in ["comes", "refused", "late"] {
+            let mut w = world(f);
+            let transfer = associated(&mut w);
+            let seen = match how {
+                "comes" => comes(&mut w, transfer, context(f)),
+                "refused" => {
+                    w.core.handle_context_end(w.now, transfer, false);
+                    w.seen()
+                }
+                _ => {
+                    assert_eq!(w.passes(Duration::from_millis(99)), []);
+                    w.passes(Duration::from_millis(1)).into_iter().map(|(_, s)| s).collect()
+                }
+            };
+            let answer = done(&seen).unwrap().as_ref().unwrap();
+            assert_eq!((answer.state, open(&w)), (TsiState::Associated, false), "{how}");
         }
     }
 }
