@@ -1,6 +1,7 @@
 //! NVEs that ask each other, with real TLS, and what is refused.
 
 mod fabric;
+mod lines;
 mod refused;
 mod stream;
 

@@ -34,7 +34,7 @@ fn flow(local: &str, remote: &str, port: u16) -> Connection {
     }
 }
 
-fn live() -> Live {
+pub(super) fn live() -> Live {
     Live {
         connections: vec![flow("10.0.0.1", "10.0.0.2", 1), flow("fd00::1", "fd00::2", 2)],
         groups: ["239.1.2.3", "ff15::1", "all"].iter().map(|group| group.parse().unwrap()).collect(),
@@ -45,7 +45,7 @@ fn live() -> Live {
     }
 }
 
-fn delta() -> Delta {
+pub(super) fn delta() -> Delta {
     let ended = vec![ends(&flow("10.0.0.1", "10.0.0.2", 1))];
     Delta { live: Live { connections: vec![flow("fd00::1", "fd00::2", 2)], ..live() }, ended }
 }
