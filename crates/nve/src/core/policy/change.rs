@@ -31,11 +31,14 @@ impl Core {
     /// What the tables hold of the policies of a VN.
     pub(super) fn rules_of(&self, vni: Vni) -> impl Iterator<Item = (&RuleKey, &Allow)> {
         let sets = self.policies.vns.get(&vni).map(|vn| vn.compiled.keys()).into_iter().flatten();
-        sets.filter_map(move |set| self.policy_id(vni, set)).flat_map(|policy| {
-            let (toward, class) = (Toward::Out.min(Toward::In), ClassId::ANYBODY);
-            let first = RuleKey { policy, toward, class, protocol: None, ports: Ports::ALL };
-            self.tables.rules.range(first..).take_while(move |(key, _)| key.policy == policy)
-        })
+        sets.filter_map(move |set| self.policy_id(vni, set)).flat_map(|policy| self.rules_under(policy))
+    }
+
+    /// What the tables hold of one policy.
+    pub(super) fn rules_under(&self, policy: PolicyId) -> impl Iterator<Item = (&RuleKey, &Allow)> {
+        let (toward, class) = (Toward::Out.min(Toward::In), ClassId::ANYBODY);
+        let first = RuleKey { policy, toward, class, protocol: None, ports: Ports::ALL };
+        self.tables.rules.range(first..).take_while(move |(key, _)| key.policy == policy)
     }
 
     /// What is to change so that the tables hold this of a VN.

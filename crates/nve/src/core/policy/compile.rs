@@ -4,7 +4,6 @@ use super::change::Steps;
 use super::selector::{Class, Selector};
 use super::{Compiled, VnPolicy};
 use crate::core::{Core, Output};
-use ::core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 use weft_datapath::{Allow, ClassId, PolicyId, Ports, Prefix, RuleKey, Toward};
 use weft_model::{GroupName, Rule, Vni, policy};
@@ -26,6 +25,33 @@ fn add(entries: &mut Entries, policy: PolicyId, class: ClassId, rule: &Rule, num
             Entry::Vacant(new) => drop(new.insert(Allow { rule: number, log: rule.log() })),
         }
     }
+}
+
+/// The entries that rules with these numbers have in a policy.
+pub(super) fn entries<'a, 'r>(
+    policy: PolicyId,
+    rules: impl Iterator<Item = (&'r Rule, u32)>,
+    classes: impl Iterator<Item = (ClassId, &'a Class)>,
+    anybody: bool,
+) -> Entries {
+    let mut entries = Entries::new();
+    // Where a selector is looked for is known at once: there may be as many classes as rules.
+    let mut of: BTreeMap<&Selector, Vec<ClassId>> = BTreeMap::new();
+    for (id, class) in classes {
+        class.iter().for_each(|selector| of.entry(selector).or_default().push(id));
+    }
+    for (rule, number) in rules {
+        match Selector::of(rule) {
+            None if anybody => add(&mut entries, policy, ClassId::ANYBODY, rule, number),
+            None => {}
+            Some(selector) => {
+                for class in of.get(&selector).into_iter().flatten() {
+                    add(&mut entries, policy, *class, rule, number);
+                }
+            }
+        }
+    }
+    entries
 }
 
 /// What a VN's policy is to be, and how it becomes so.
@@ -53,28 +79,13 @@ impl Core {
         &self,
         vni: Vni,
         set: &BTreeSet<GroupName>,
-        classes: impl Iterator<Item = (ClassId, &'a Class)> + Clone,
+        classes: impl Iterator<Item = (ClassId, &'a Class)>,
         anybody: bool,
     ) -> Entries {
-        let mut entries = Entries::new();
-        let Some(policy) = self.policy_id(vni, set) else { return entries };
-        // Where a selector is looked for is known at once: there may be as many classes as rules.
-        let mut of: BTreeMap<&Selector, Vec<ClassId>> = BTreeMap::new();
-        for (id, class) in classes {
-            class.iter().for_each(|selector| of.entry(selector).or_default().push(id));
+        match self.policy_id(vni, set) {
+            Some(policy) => entries(policy, self.numbered(vni, set).into_iter(), classes, anybody),
+            None => Entries::new(),
         }
-        for (rule, number) in self.numbered(vni, set) {
-            match Selector::of(rule) {
-                None if anybody => add(&mut entries, policy, ClassId::ANYBODY, rule, number),
-                None => {}
-                Some(selector) => {
-                    for class in of.get(&selector).into_iter().flatten() {
-                        add(&mut entries, policy, *class, rule, number);
-                    }
-                }
-            }
-        }
-        entries
     }
 
     pub(super) fn policy_id(&self, vni: Vni, set: &BTreeSet<GroupName>) -> Option<PolicyId> {
@@ -105,7 +116,8 @@ impl Core {
         }
         self.free_numbers(vni);
         if let Some(vn) = self.policies.vns.get_mut(&vni) {
-            let VnPolicy { kept, compiled, groups, members, .. } = vn;
+            let VnPolicy { kept, compiled, groups, members, grown, .. } = vn;
+            grown.clear();
             kept.retain(|name, _| compiled.keys().any(|set| set.contains(name)));
             if groups.is_empty() && members.is_empty() && compiled.is_empty() {
                 self.policies.vns.remove(&vni);
@@ -124,101 +136,55 @@ impl Core {
         self.carry_out(vni, steps);
     }
 
-    /// Compiles sets of groups; those that do not fit, the latest first, are left out and marked.
+    /// Compiles sets of groups; those that do not fit are left out and marked.
     fn fitting(&mut self, vni: Vni, wanted: &BTreeSet<BTreeSet<GroupName>>) -> Option<Fitting> {
         self.policies.vns.entry(vni).or_default();
-        let mut too_many: BTreeMap<BTreeSet<GroupName>, usize> = BTreeMap::new();
-        loop {
-            let fit: Vec<BTreeSet<GroupName>> =
-                wanted.iter().filter(|set| !too_many.contains_key(*set)).cloned().collect();
-            let unnumbered = fit.iter().find_map(|set| Some((set.clone(), self.number(vni, set)?)));
-            if let Some((set, rules)) = unnumbered {
-                too_many.insert(set, rules);
-                continue;
-            }
-            let mut new = VnPolicy::default();
-            let vn = self.policies.vns.get(&vni)?;
-            for set in &fit {
-                let rules = set.iter().flat_map(|name| vn.rules_of(name));
-                rules.filter_map(Selector::of).for_each(|selector| new.selectors.add(&selector));
-            }
-            let defaults = self.vns.get(&vni).map(|vn| vn.default_groups.clone()).unwrap_or_default();
-            let mut prefixes: BTreeMap<Prefix, Class> = BTreeMap::new();
-            for prefix in new.selectors.prefixes() {
-                let groups = alone(prefix).map(|ip| vn.groups_at(ip, &defaults).clone()).unwrap_or_default();
-                prefixes.insert(prefix, new.selectors.class_of(prefix, &groups));
-            }
-            for ip in vn.addresses.keys() {
-                let class = new.selectors.class_of(Prefix::from(*ip), vn.groups_at(*ip, &defaults));
-                if class.iter().any(|selector| matches!(selector, Selector::Group(..))) {
-                    prefixes.insert(Prefix::from(*ip), class);
-                }
-            }
-            let others = self.tables.classes.len() - self.prefixes_of(vni).count();
-            if others + prefixes.len() > self.config.limits.policy_classes.max(1)
-                && let Some(last) = self.latest(vni, &fit)
-            {
-                too_many.insert(last, others + prefixes.len());
-                continue;
-            }
-            let mut classes: BTreeMap<ClassId, (Class, usize)> = BTreeMap::new();
-            let mut at: BTreeMap<Prefix, ClassId> = BTreeMap::new();
-            for (prefix, class) in prefixes {
-                let (number, _) = self.policies.classes.take(&(vni, class.clone()))?;
-                classes.entry(ClassId(number)).or_insert((class, 0)).1 += 1;
-                at.insert(prefix, ClassId(number));
-            }
-            let mut rules = Entries::new();
-            for set in &fit {
-                self.policies.policies.take(&(vni, set.clone()))?;
-                let of = classes.iter().map(|(id, (class, _))| (*id, class));
-                rules.extend(self.entries(vni, set, of, true));
-            }
-            let others = self.tables.rules.len() - self.rules_of(vni).count();
-            if others + rules.len() > self.config.limits.policy_rules.max(1)
-                && let Some(last) = self.latest(vni, &fit)
-            {
-                too_many.insert(last, others + rules.len());
-                continue;
-            }
-            for set in wanted {
-                let old =
-                    self.policies.vns.get(&vni).and_then(|vn| vn.compiled.get(set)).map(|c| c.generation);
-                let generation = old.unwrap_or_else(|| self.next_generation());
-                let too_many = too_many.get(set).copied();
-                new.compiled.insert(set.clone(), Compiled { generation, too_many });
-            }
-            let steps = self.steps(vni, &new.selectors, &classes, &at, &rules);
-            return Some((new, classes, steps));
+        let mut sets: Vec<BTreeSet<GroupName>> = wanted.iter().cloned().collect();
+        let mut too_many = BTreeMap::new();
+        if self.overflow(vni, &sets).is_some() {
+            (sets, too_many) = self.choose(vni, sets);
         }
+        self.number(vni, &sets);
+        let (selectors, prefixes) = self.prefixes_for(vni, &sets);
+        let mut classes: BTreeMap<ClassId, (Class, usize)> = BTreeMap::new();
+        let mut at: BTreeMap<Prefix, ClassId> = BTreeMap::new();
+        for (prefix, class) in prefixes {
+            let (number, _) = self.policies.classes.take(&(vni, class.clone()))?;
+            classes.entry(ClassId(number)).or_insert((class, 0)).1 += 1;
+            at.insert(prefix, ClassId(number));
+        }
+        let mut rules = Entries::new();
+        for set in &sets {
+            self.policies.policies.take(&(vni, set.clone()))?;
+            let of = classes.iter().map(|(id, (class, _))| (*id, class));
+            rules.extend(self.entries(vni, set, of, true));
+        }
+        let mut new = VnPolicy { selectors, ..VnPolicy::default() };
+        for set in wanted {
+            let old = self.policies.vns.get(&vni).and_then(|vn| vn.compiled.get(set)).map(|c| c.generation);
+            let generation = old.unwrap_or_else(|| self.next_generation());
+            let too_many = too_many.get(set).copied();
+            new.compiled.insert(set.clone(), Compiled { generation, too_many });
+        }
+        let steps = self.steps(vni, &new.selectors, &classes, &at, &rules);
+        Some((new, classes, steps))
     }
 
-    /// The set of groups that was compiled last: the others go on.
-    fn latest(&self, vni: Vni, sets: &[BTreeSet<GroupName>]) -> Option<BTreeSet<GroupName>> {
-        let generation = |set: &&BTreeSet<GroupName>| {
-            let compiled = self.policies.vns.get(&vni).and_then(|vn| vn.compiled.get(*set));
-            // One that had no place before does not take it from one that has.
-            compiled
-                .filter(|c| c.too_many.is_none())
-                .map_or(u32::MAX, |_| self.policies.policies.get(&(vni, (*set).clone())).unwrap_or(u32::MAX))
-        };
-        sets.iter().max_by_key(generation).cloned()
-    }
-
-    /// Gives the rules of a set of groups numbers; how many rules it has when there are not enough.
-    fn number(&mut self, vni: Vni, set: &BTreeSet<GroupName>) -> Option<usize> {
-        let vn = self.policies.vns.get(&vni)?;
-        let rules = set.iter().flat_map(|name| vn.rules_of(name).iter().map(move |rule| (name, rule)));
-        let keys: Vec<_> = rules.map(|(name, rule)| (vni, name.clone(), rule.bare())).collect();
-        for key in &keys {
-            match self.policies.rules.take(key) {
-                None => return Some(keys.len()),
-                // What another rule counted by this number is not this one's.
-                Some((number, true)) => self.outputs.push_back(Output::ClearRule(number - 1)),
-                Some((_, false)) => {}
+    /// Gives the rules of sets of groups numbers. Where there are not enough, those that no set needs any more go first.
+    fn number(&mut self, vni: Vni, sets: &[BTreeSet<GroupName>]) {
+        let keys: BTreeSet<_> = self.own_rules(vni, sets).map(|(name, rule)| (vni, name, rule)).collect();
+        let new = keys.iter().filter(|key| self.policies.rules.get(key).is_none()).count();
+        if new > self.policies.rules.left() {
+            let gone = self.policies.rules.iter().map(|(key, _)| key);
+            let gone: Vec<_> = gone.filter(|key| key.0 == vni && !keys.contains(key)).cloned().collect();
+            gone.iter().for_each(|key| self.policies.rules.free(key));
+        }
+        for key in keys {
+            // What another rule counted by this number is not this one's.
+            if let Some((number, true)) = self.policies.rules.take(&key) {
+                self.outputs.push_back(Output::ClearRule(number - 1));
             }
         }
-        None
     }
 
     /// Frees numbers of rules and classes of a VN that nothing has any more.
@@ -244,16 +210,11 @@ impl Core {
     }
 }
 
-/// The address of a prefix that has one only.
-fn alone(prefix: Prefix) -> Option<IpAddr> {
-    (Prefix::from(prefix.addr()) == prefix).then(|| prefix.addr())
-}
-
 pub(super) fn fitting_sets(vn: &VnPolicy) -> Vec<BTreeSet<GroupName>> {
     let fit = vn.compiled.iter().filter(|(_, compiled)| fits(compiled));
     fit.map(|(set, _)| set.clone()).collect()
 }
 
-fn fits(compiled: &Compiled) -> bool {
+pub(super) fn fits(compiled: &Compiled) -> bool {
     compiled.too_many.is_none()
 }

@@ -1,5 +1,6 @@
 //! Which policy a tenant system here is under, and whether it may carry traffic.
 
+use super::{Compiled, Overflow};
 use crate::core::tsi::{State, Tsi};
 use crate::core::{Core, Notice, Refused, Ticket};
 use ::core::fmt;
@@ -25,11 +26,17 @@ pub enum Closed {
     Unknown(BTreeSet<GroupName>),
     /// Its rules do not fit into the data plane.
     TooMany {
-        /// Entries that there would be.
+        /// The groups it is in.
+        groups: BTreeSet<GroupName>,
+        /// Entries that there would be, of all that fit and these.
         entries: usize,
         /// For which there is room.
         room: usize,
     },
+}
+
+fn quoted(groups: &BTreeSet<GroupName>) -> String {
+    groups.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ")
 }
 
 impl fmt::Display for Closed {
@@ -39,13 +46,16 @@ impl fmt::Display for Closed {
                 f.write_str("its VN's security groups are not known yet: no Oracle has told of them")
             }
             Self::Unknown(groups) => {
-                let names: Vec<String> = groups.iter().map(|name| format!("'{name}'")).collect();
-                write!(f, "security group {} is not known yet: no Oracle has told of it", names.join(", "))
+                let names = quoted(groups);
+                write!(f, "security group {names} is not known yet: no Oracle has told of it")
             }
-            Self::TooMany { entries, room } => write!(
-                f,
-                "its security groups need {entries} entries and there is room for {room}; use fewer rules, port ranges or groups"
-            ),
+            Self::TooMany { groups, entries, room } => {
+                let names = quoted(groups);
+                write!(
+                    f,
+                    "with its security groups {names} this host would need {entries} entries and there is room for {room}; use fewer rules, port ranges or groups"
+                )
+            }
         }
     }
 }
@@ -100,15 +110,14 @@ impl Core {
         };
         let compiled = self.policies.vns.get(&vni).and_then(|vn| vn.compiled.get(&set));
         match (compiled, self.policy_id(vni, &set)) {
-            (Some(compiled), Some(id)) if compiled.too_many.is_none() => {
+            (Some(Compiled { too_many: Some(Overflow { needed, room }), .. }), _) => {
+                Standing::Closed(Closed::TooMany { groups: set, entries: *needed, room: *room })
+            }
+            (Some(compiled), Some(id)) => {
                 let log_refused = self.vns.get(&vni).is_some_and(|vn| vn.log_refused);
                 Standing::Under(Policy { id, generation: compiled.generation, log_refused })
             }
-            (Some(compiled), _) => Standing::Closed(Closed::TooMany {
-                entries: compiled.too_many.unwrap_or_default(),
-                room: self.config.limits.policy_rules.max(1),
-            }),
-            (None, _) => Standing::Closed(Closed::Unknown(set)),
+            _ => Standing::Closed(Closed::Unknown(set)),
         }
     }
 

@@ -31,6 +31,7 @@ mod change;
 #[cfg(test)]
 mod check;
 mod compile;
+mod fit;
 mod govern;
 mod members;
 mod numbers;
@@ -78,12 +79,19 @@ pub struct Member {
     groups: BTreeSet<GroupName>,
 }
 
+/// What there would be too many of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Overflow {
+    needed: usize,
+    room: usize,
+}
+
 /// A set of groups, compiled.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Compiled {
     generation: u32,
-    /// How many entries are too many, where they do not fit: it has none.
-    too_many: Option<usize>,
+    /// Where it does not fit: it has no entries.
+    too_many: Option<Overflow>,
 }
 
 /// Access policy of one VN.
@@ -93,6 +101,8 @@ struct VnPolicy {
     groups: BTreeMap<GroupName, SecurityGroup>,
     /// Groups that are gone, and that somebody here is in until it is heard that he is not.
     kept: BTreeMap<GroupName, SecurityGroup>,
+    /// Groups that allow what they did not when sets of groups were compiled last.
+    grown: BTreeSet<GroupName>,
     members: BTreeMap<TsiName, Member>,
     /// Who has an address.
     addresses: BTreeMap<IpAddr, TsiName>,
@@ -194,6 +204,10 @@ impl Core {
                 }
                 PolicyFact::Group(vni, name, group) => {
                     let vn = self.policies.vns.entry(vni).or_default();
+                    let had: BTreeSet<Rule> = vn.rules_of(&name).iter().map(Rule::bare).collect();
+                    if group.rules().iter().any(|rule| !had.contains(&rule.bare())) {
+                        vn.grown.insert(name.clone());
+                    }
                     vn.kept.remove(&name);
                     vn.groups.insert(name, group);
                     anew.insert(vni);

@@ -43,6 +43,11 @@ impl<K: Ord + Clone> Numbers<K> {
         Some((number, true))
     }
 
+    /// How many there are still.
+    pub fn left(&self) -> usize {
+        usize::try_from(self.last).unwrap_or(usize::MAX).saturating_sub(self.used.len())
+    }
+
     /// `key` had this number before; whether it may have it still.
     pub fn restore(&mut self, key: K, number: u32) -> bool {
         let free =

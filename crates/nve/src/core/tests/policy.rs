@@ -225,6 +225,60 @@ fn rules_that_do_not_fit_keep_out_the_one_that_needs_them_and_nobody_else() {
     assert!([1, 3].iter().all(|n| w.vap_policy(*n).is_some()));
 }
 
+/// Of several sets of groups in force the one that grows is the one that goes, whichever is the oldest; and a new one
+/// takes nothing from anybody.
+#[test]
+fn the_set_that_grows_too_large_goes_and_what_others_have_stays() {
+    for grows in 0..3 {
+        let mut w = World::with(V4, |config| config.limits.policy_rules = 6);
+        w.session(0, Session::Up);
+        w.core.handle_fact(Fact::Vn(spec()));
+        let names = ["web", "db", "ops"];
+        let small = |n: usize| group(names[n], &[&format!("in tcp/{}", 10 * n + 1), "out any"][..]);
+        w.policy([vec![PolicyFact::Vn(vni())], (0..3).map(small).collect()].concat());
+        for (at, n) in [("a", 1), ("b", 2), ("c", 3)] {
+            w.attach_in(at, n, &[names[usize::try_from(n).unwrap() - 1]]);
+        }
+        let before: Vec<_> = (1..=3).map(|n| w.vap_policy(n)).collect();
+        let seen = w.policy(vec![group(names[grows], &["in tcp/80", "in tcp/82", "in tcp/84"])]);
+        for (n, before) in (1..=3).zip(&before) {
+            if n == nth(grows) {
+                assert!(!w.tables.vaps[&device(n).index].activated);
+            } else {
+                assert_eq!(w.vap_policy(n), *before);
+            }
+        }
+        let mut changes = kinds(&ops(&seen).into_iter().filter(is_policy).map(Seen::Op).collect::<Vec<_>>());
+        changes.retain(|kind| *kind != "vap");
+        assert_eq!(changes, ["-rule", "-rule"], "its own alone");
+        let why = w.core.tsis().find_map(|tsi| tsi.closed).unwrap();
+        let names_it = format!("'{}' this host would need 7 entries and there is room for 6", names[grows]);
+        assert!(why.contains(&names_it), "{why}");
+        // One that is new and does not fit is not let in; one that fits is.
+        w.policy(vec![group("big", &["in tcp/1", "in tcp/3", "in tcp/5"]), group("one", &["in tcp/7"])]);
+        w.attach_in("d", 4, &["big"]);
+        w.attach_in("e", 5, &["one"]);
+        assert!(!w.tables.vaps.contains_key(&device(4).index) && w.vap_policy(5).is_some());
+        for (n, before) in (1..=3).zip(&before).filter(|(n, _)| *n != nth(grows)) {
+            assert_eq!(w.vap_policy(n), *before);
+        }
+        // The room there is goes to the one that has shrunk.
+        w.policy(vec![group(names[grows], &["in tcp/80"])]);
+        assert!((1..=3).all(|n| w.vap_policy(n).is_some()));
+    }
+}
+
+fn nth(n: usize) -> u32 {
+    u32::try_from(n).unwrap() + 1
+}
+
+fn is_policy(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::SetRule(..) | Op::RemoveRule(..) | Op::SetClass(..) | Op::RemoveClass(..) | Op::SetVap(..)
+    )
+}
+
 #[test]
 fn a_restarted_agent_finds_what_it_left_and_looks_at_connections_again() {
     let mut w = started();
