@@ -8,7 +8,7 @@
 
 #include <linux/types.h>
 
-#define WEFT_ABI_VERSION 6
+#define WEFT_ABI_VERSION 7
 
 struct weft_ip {
 	__u32 w[4];
@@ -51,6 +51,9 @@ struct weft_vap {
 	__u64 punt_tat;	     /* state of the punt bucket: theoretical arrival time, CLOCK_MONOTONIC ns */
 	__u64 icmp_tat;	     /* the same for generated ICMP errors */
 	__u64 storm_tat;     /* the same for frames that are replicated */
+	__u64 open_interval; /* what a connection that nobody has answered takes of WEFT_OPEN_WINDOW, in ns */
+	__u64 open_tat;	     /* state of the bucket that they are taken from */
+	__u64 since;	     /* CLOCK_MONOTONIC ns: connections born up to then are another tenant system's */
 };
 
 #define WEFT_KIND_VETH 0
@@ -254,13 +257,14 @@ struct weft_conn_key {
 };
 
 struct weft_conn {
-	__u64 seen; /* CLOCK_MONOTONIC ns of its last packet, to about a second */
+	__u32 of; /* what its key adds up to: the place may be another one's while it is looked at */
 	__u32 policy; /* that let it through; 0: none here did */
+	__u64 seen; /* CLOCK_MONOTONIC ns of its last packet, to about a second */
+	__u64 born; /* the same of its first one, or of when it came here with its tenant system; after `since` of its VAP */
 	__u32 generation;
-	__u32 rule;
+	__u16 rule;
 	__u8 state;  /* WEFT_CONN_* */
 	__u8 opened; /* WEFT_OUT, WEFT_IN: which way its first packet went */
-	__u8 pad[2];
 };
 
 /* Of other protocols than TCP the first and ESTABLISHED only. */
@@ -269,22 +273,28 @@ struct weft_conn {
 #define WEFT_CONN_ESTABLISHED 2
 #define WEFT_CONN_ENDED_HERE 3 /* the VAP has sent a FIN */
 #define WEFT_CONN_ENDED_THERE 4
-#define WEFT_CONN_CLOSING 5 /* both have, or it was reset */
+#define WEFT_CONN_CLOSING 5 /* both have, or it was reset before it was established or after one had */
+#define WEFT_CONN_RESET 6 /* somebody said that it is: if it goes on it was not */
 
 /* After which silence a connection is as none, in ns. */
 #define WEFT_TCP_OPENING 60000000000ULL
 #define WEFT_TCP_ESTABLISHED 86400000000000ULL
 #define WEFT_TCP_CLOSING 30000000000ULL
+#define WEFT_TCP_RESET 300000000000ULL
 #define WEFT_UDP_OPENING 60000000000ULL
 #define WEFT_UDP_ESTABLISHED 180000000000ULL
 #define WEFT_ICMP_KEPT 30000000000ULL
 #define WEFT_OTHER_KEPT 120000000000ULL
+
+/* In which the connections of a VAP that nobody answers are followed: more of them pass, but not what answers. */
+#define WEFT_OPEN_WINDOW 60000000000ULL
 
 /* Map `conn_counts`, per CPU: entries of `conns` at 0 by the programs, at 1 by the agent. What was inserted, not
  * removed, and is not there any more had to make room. */
 struct weft_conn_counts {
 	__u64 inserted;
 	__u64 removed;
+	__u64 unfollowed; /* not inserted: too many that nobody answers */
 };
 
 /* Map `fragments`: packets whose first fragment was let through. */

@@ -96,6 +96,36 @@ __noinline __u64 read_ports(struct __sk_buff *skb, __u32 off, __u32 proto, __u32
 	return as_ports(KIND_PLAIN, 0, number, b[0] << 8 | b[1], number);
 }
 
+static __always_inline __u32 key_sum(const struct weft_conn_key *key)
+{
+	const __u32 *word = (const __u32 *)key;
+	__u32 sum = 0, i;
+
+#pragma unroll
+	for (i = 0; i < sizeof(*key) / 4; i++)
+		sum ^= word[i] + i * 0x9e3779b1U;
+	return sum;
+}
+
+/* Reads a connection. The map may give its place to another one at any moment, and writes that from the front: what it
+ * is of is read last. */
+static __always_inline bool read_conn(struct weft_conn *to, const struct weft_conn_key *key)
+{
+	volatile struct weft_conn *at = bpf_map_lookup_elem(&conns, key);
+
+	if (!at)
+		return false;
+	to->state = at->state;
+	to->opened = at->opened;
+	to->rule = at->rule;
+	to->generation = at->generation;
+	to->born = at->born;
+	to->seen = at->seen;
+	to->policy = at->policy;
+	to->of = at->of;
+	return to->of == key_sum(key);
+}
+
 /* Signed: another CPU may have seen it since. */
 static __always_inline bool is_alive(const struct weft_conn *conn, __u8 proto, __u64 now)
 {
@@ -104,7 +134,8 @@ static __always_inline bool is_alive(const struct weft_conn *conn, __u8 proto, _
 	if (proto == IPPROTO_TCP)
 		kept = conn->state <= WEFT_CONN_ANSWERED  ? WEFT_TCP_OPENING :
 		       conn->state == WEFT_CONN_CLOSING ? WEFT_TCP_CLOSING :
-							    WEFT_TCP_ESTABLISHED;
+		       conn->state == WEFT_CONN_RESET	? WEFT_TCP_RESET :
+							  WEFT_TCP_ESTABLISHED;
 	else if (proto == IPPROTO_UDP)
 		kept = conn->state == WEFT_CONN_OPENING ? WEFT_UDP_OPENING : WEFT_UDP_ESTABLISHED;
 	else if (proto == IPPROTO_ICMP || proto == IPPROTO_ICMPV6)
@@ -122,11 +153,12 @@ static __always_inline bool begins(const struct weft_conn *conn, __u64 ports, __
 		return forth != (ports_kind(ports) == KIND_QUESTION);
 	if ((ports_flags(ports) & (TCP_SYN | TCP_ACK)) != TCP_SYN)
 		return false;
-	return conn->state == WEFT_CONN_CLOSING || (!forth && conn->state != WEFT_CONN_OPENING);
+	return conn->state >= WEFT_CONN_CLOSING || (!forth && conn->state != WEFT_CONN_OPENING);
 }
 
 /* What a packet makes of a connection's state. Who has only seen a SYN answered may have been answered by anybody:
- * that it is established takes one more. */
+ * that it is established takes one more. Nobody here knows which RST its end will take (RFC 5961): what is established
+ * is given a while to go on. */
 static __always_inline __u8 next_state(const struct weft_conn *conn, __u8 proto, __u8 flags, __u32 toward)
 {
 	__u8 state = conn->state, end = toward == WEFT_OUT ? WEFT_CONN_ENDED_HERE : WEFT_CONN_ENDED_THERE;
@@ -135,7 +167,9 @@ static __always_inline __u8 next_state(const struct weft_conn *conn, __u8 proto,
 	if (proto != IPPROTO_TCP)
 		return forth ? state : WEFT_CONN_ESTABLISHED;
 	if (flags & TCP_RST)
-		return WEFT_CONN_CLOSING;
+		return state == WEFT_CONN_ESTABLISHED || state == WEFT_CONN_RESET ? WEFT_CONN_RESET : WEFT_CONN_CLOSING;
+	if (state == WEFT_CONN_RESET)
+		state = WEFT_CONN_ESTABLISHED;
 	if (state == WEFT_CONN_OPENING && !forth)
 		state = flags & TCP_SYN ? WEFT_CONN_ANSWERED : WEFT_CONN_ESTABLISHED;
 	else if (state == WEFT_CONN_ANSWERED && forth && !(flags & TCP_SYN))
@@ -145,17 +179,43 @@ static __always_inline __u8 next_state(const struct weft_conn *conn, __u8 proto,
 	return state;
 }
 
-static __always_inline void count_conn(bool removed)
+#define CONN_INSERTED 0
+#define CONN_REMOVED 1
+#define CONN_UNFOLLOWED 2
+
+static __always_inline void count_conn(__u32 what)
 {
 	__u32 by_programs = 0;
 	struct weft_conn_counts *counts = bpf_map_lookup_elem(&conn_counts, &by_programs);
 
 	if (!counts)
 		return;
-	if (removed)
+	if (what == CONN_INSERTED)
+		counts->inserted++;
+	else if (what == CONN_REMOVED)
 		counts->removed++;
 	else
-		counts->inserted++;
+		counts->unfollowed++;
+}
+
+/* Somebody has answered a connection: it does not count as one that nobody does. Of what was taken so long ago that it
+ * is there again already nothing is given back. */
+static __noinline int give_back(struct weft_vap *vap)
+{
+	__u64 now = bpf_ktime_get_ns(), old;
+	int i;
+
+	if (!vap)
+		return 0;
+#pragma unroll
+	for (i = 0; i < 4; i++) {
+		old = *(volatile __u64 *)&vap->open_tat;
+		if (old <= now || old < vap->open_interval)
+			return 0;
+		if (__sync_val_compare_and_swap(&vap->open_tat, old, old - vap->open_interval) == old)
+			return 0;
+	}
+	return 0;
 }
 
 /* Notes a connection that a rule lets through, in the place of one of this name if there is one. Always as a whole: what
@@ -165,7 +225,21 @@ static __noinline int set_conn(const struct weft_conn_key *key, const struct wef
 	if (!key || !is)
 		return 0;
 	if (bpf_map_update_elem(&conns, key, is, BPF_EXIST) && !bpf_map_update_elem(&conns, key, is, BPF_NOEXIST))
-		count_conn(false);
+		count_conn(CONN_INSERTED);
+	return 0;
+}
+
+/* A packet of a connection that is known already. */
+static __noinline int go_on(struct weft_vap *vap, const struct weft_conn_key *key, struct weft_conn *is, __u32 state,
+			    __u64 now)
+{
+	if (!vap || !key || !is)
+		return 0;
+	if (is->state < WEFT_CONN_ESTABLISHED && state >= WEFT_CONN_ESTABLISHED && state != WEFT_CONN_CLOSING)
+		give_back(vap);
+	is->state = state;
+	is->seen = now;
+	bpf_map_update_elem(&conns, key, is, BPF_EXIST);
 	return 0;
 }
 

@@ -144,12 +144,11 @@ static __always_inline bool is_extension(__u8 next)
 	       next == IPPROTO_FRAGMENT || next == IPPROTO_AH;
 }
 
-/* Follows at most four extension headers, which end before `end`, where the packet does. False: no
+/* Follows at most four extension headers from `off` on, which end before `end`, where the packet does. False: no
  * upper-layer header within reach, and the frame is not a later fragment either (RFC 7112: a first
  * fragment holds the whole chain). */
-static __always_inline bool skip_extensions(struct __sk_buff *skb, __u8 next, __u32 end, struct l4 *l4)
+static __always_inline bool skip_from(struct __sk_buff *skb, __u32 off, __u8 next, __u32 end, struct l4 *l4)
 {
-	__u32 off = ETH_LEN + sizeof(struct ipv6hdr);
 	int i;
 
 	l4->later = 0;
@@ -186,6 +185,12 @@ static __always_inline bool skip_extensions(struct __sk_buff *skb, __u8 next, __
 		next = ext[0];
 	}
 	return false;
+}
+
+/* The same behind a frame's IPv6 header. */
+static __always_inline bool skip_extensions(struct __sk_buff *skb, __u8 next, __u32 end, struct l4 *l4)
+{
+	return skip_from(skb, ETH_LEN + sizeof(struct ipv6hdr), next, end, l4);
 }
 
 #endif

@@ -76,71 +76,89 @@ static __always_inline __u32 opened_to(const struct weft_conn_key *key, const st
 	return bpf_ntohs(conn->opened == WEFT_OUT ? key->remote_port : key->local_port);
 }
 
+/* Whether it is of the tenant system that is at the VAP now, and not of one that had its address before. */
+static __always_inline bool is_own(const struct weft_conn *conn, const struct weft_vap *vap)
+{
+	return (__s64)(conn->born - vap->since) > 0;
+}
+
 static __always_inline bool is_current(const struct weft_conn *conn, const struct weft_vap *vap)
 {
 	return conn->policy == vap->policy && conn->generation == vap->generation;
 }
 
+/* What a packet turns out to be, and the one that an ICMP error quotes. Not on the stack, which is not deep: nothing else
+ * runs on a CPU while a policy decides there. */
+struct look {
+	struct weft_conn_key key;
+	struct weft_conn_key quoted;
+	struct weft_conn conn;
+	struct l4 l4;
+	struct l4 behind; /* what is quoted */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, struct look);
+	__uint(max_entries, 1);
+} looks SEC(".maps");
+
 /* The rule of the connection that an ICMP error is about, as find_rule; 0: of none that
  * the VAP's policy lets through. */
-static __noinline __u32 find_related(struct __sk_buff *skb, const struct weft_vap *vap,
-				     const struct weft_conn_key *error, const struct l4 *l4, __u32 toward)
+static __noinline __u32 find_related(struct __sk_buff *skb, const struct weft_vap *vap, struct look *at, __u32 toward)
 {
 	bool v4, out = toward == WEFT_IN; /* what is quoted went the other way */
-	struct weft_conn_key key;
-	struct weft_conn *conn;
+	struct weft_conn_key *key;
+	union {
+		struct iphdr ip;
+		__u8 begin[8];
+	} q;
 	__u32 proto, class, off;
 	__u64 ports;
 
-	if (!vap || !error || !l4)
+	if (!vap || !at)
 		return 0;
-	off = l4->off + 8;
-	v4 = l4->v4;
-	key.vni = error->vni;
+	key = &at->quoted;
+	off = at->l4.off + 8;
+	v4 = at->l4.v4;
+	key->vni = at->key.vni;
 	if (v4) {
-		struct iphdr ip;
-
-		if (bpf_skb_load_bytes(skb, off, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl < 5 ||
-		    ip.frag_off & bpf_htons(0x1fff))
+		if (bpf_skb_load_bytes(skb, off, &q.ip, sizeof(q.ip)) || q.ip.version != 4 || q.ip.ihl < 5 ||
+		    q.ip.frag_off & bpf_htons(0x1fff))
 			return 0;
-		ip_from_v4(&key.local, out ? ip.saddr : ip.daddr);
-		ip_from_v4(&key.remote, out ? ip.daddr : ip.saddr);
-		proto = ip.protocol;
-		off += ip.ihl * 4;
+		ip_from_v4(&key->local, out ? q.ip.saddr : q.ip.daddr);
+		ip_from_v4(&key->remote, out ? q.ip.daddr : q.ip.saddr);
+		proto = q.ip.protocol;
+		off += q.ip.ihl * 4;
 	} else {
-		__u8 begin[8];
-
-		if (bpf_skb_load_bytes(skb, off, begin, 8) || begin[0] >> 4 != 6 ||
-		    bpf_skb_load_bytes(skb, off + (out ? 8 : 24), &key.local, 16) ||
-		    bpf_skb_load_bytes(skb, off + (out ? 24 : 8), &key.remote, 16))
+		if (bpf_skb_load_bytes(skb, off, q.begin, 8) || q.begin[0] >> 4 != 6 ||
+		    bpf_skb_load_bytes(skb, off + (out ? 8 : 24), &key->local, 16) ||
+		    bpf_skb_load_bytes(skb, off + (out ? 24 : 8), &key->remote, 16))
 			return 0;
-		proto = begin[6];
-		off += sizeof(struct ipv6hdr);
-		if (proto == IPPROTO_FRAGMENT) {
-			if (bpf_skb_load_bytes(skb, off, begin, 8) || (begin[2] << 8 | begin[3]) & 0xfff8)
-				return 0;
-			proto = begin[0];
-			off += 8;
-		}
+		if (!skip_from(skb, off + sizeof(struct ipv6hdr), q.begin[6], skb->len, &at->behind) || at->behind.later)
+			return 0;
+		proto = at->behind.proto;
+		off = at->behind.off;
 	}
-	if (!same_ip(&key.local, &error->local))
+	if (!same_ip(&key->local, &at->key.local))
 		return 0;
 	/* Of TCP its ports alone. */
 	ports = read_ports(skb, off, proto, v4, 8);
 	if (ports_kind(ports) > KIND_ANSWER)
 		return 0;
-	set_ports(&key, ports, out);
-	key.protocol = proto;
-	key.pad[0] = 0;
-	key.pad[1] = 0;
-	key.pad[2] = 0;
-	conn = bpf_map_lookup_elem(&conns, &key);
-	if (!conn || !is_alive(conn, proto, bpf_ktime_get_coarse_ns()))
+	set_ports(key, ports, out);
+	key->protocol = proto;
+	key->pad[0] = 0;
+	key->pad[1] = 0;
+	key->pad[2] = 0;
+	if (!read_conn(&at->conn, key) || !is_own(&at->conn, vap) ||
+	    !is_alive(&at->conn, proto, bpf_ktime_get_coarse_ns()))
 		return 0;
-	if (is_current(conn, vap))
-		return conn->rule + 1;
-	class = find_class(key.vni, &key.remote);
-	return find_rule(vap->policy, class, conn->opened, proto, opened_to(&key, conn)) & RULE_NUMBER;
+	if (is_current(&at->conn, vap))
+		return at->conn.rule + 1;
+	class = find_class(key->vni, &key->remote);
+	return find_rule(vap->policy, class, at->conn.opened, proto, opened_to(key, &at->conn)) & RULE_NUMBER;
 }
 
 static __always_inline void fragment_key(struct weft_fragment_key *part, const struct weft_conn_key *key,
@@ -186,7 +204,8 @@ static __noinline __u32 find_fragment(const struct weft_vap *vap, const struct w
 		return 0;
 	fragment_key(&part, key, l4, toward);
 	at = bpf_map_lookup_elem(&fragments, &part);
-	if (!at || (__s64)(bpf_ktime_get_coarse_ns() - at->seen) >= (__s64)WEFT_FRAGMENT_KEPT)
+	if (!at || (__s64)(bpf_ktime_get_coarse_ns() - at->seen) >= (__s64)WEFT_FRAGMENT_KEPT ||
+	    (__s64)(at->seen - vap->since) < 0)
 		return 0;
 	return at->policy == vap->policy && at->generation == vap->generation ? at->rule + 1 : 0;
 }
@@ -223,44 +242,48 @@ static __always_inline bool is_exempt(struct __sk_buff *skb, const struct weft_c
 	       ports_dst(ports) == (out ? server : client);
 }
 
-/* Notes a connection in this state that `found` lets through. */
-static __always_inline void let(const struct weft_vap *vap, const struct weft_conn_key *key, __u32 found, __u8 state,
-				__u8 opened)
+/* Notes a connection that `found` lets through. */
+static __always_inline void let(const struct weft_vap *vap, const struct weft_conn_key *key, struct weft_conn *is,
+				__u32 found)
 {
-	struct weft_conn is;
-
-	is.seen = bpf_ktime_get_coarse_ns();
-	is.policy = vap->policy;
-	is.generation = vap->generation;
-	is.rule = (found & RULE_NUMBER) - 1;
-	is.state = state;
-	is.opened = opened;
-	is.pad[0] = 0;
-	is.pad[1] = 0;
-	set_conn(key, &is);
+	is->of = key_sum(key);
+	is->seen = bpf_ktime_get_coarse_ns();
+	is->policy = vap->policy;
+	is->generation = vap->generation;
+	is->rule = (found & RULE_NUMBER) - 1;
+	set_conn(key, is);
 }
 
 /* The rule that lets a packet through of which no connection is known, as find_rule. */
-static __noinline __u32 let_first(const struct weft_vap *vap, const struct weft_conn_key *key, __u64 ports,
-				  __u32 toward)
+static __noinline __u32 let_first(struct weft_vap *vap, const struct weft_conn_key *key, struct weft_conn *is,
+				  __u64 ports, __u32 toward)
 {
-	__u8 flags = ports_flags(ports);
 	__u32 found;
+	__u64 now;
 
-	if (!vap || !key)
+	if (!vap || !key || !is)
 		return 0;
 	found = find_rule(vap->policy, find_class(key->vni, &key->remote), toward, key->protocol,
 			  ports_number(ports));
 	/* An answer to nothing, and what nothing can answer, begins nothing. */
-	if (found && ports_kind(ports) <= KIND_QUESTION)
-		let(vap, key, found, flags & (TCP_FIN | TCP_RST) ? WEFT_CONN_CLOSING : WEFT_CONN_OPENING, toward);
+	if (!found || ports_kind(ports) > KIND_QUESTION)
+		return found;
+	if (!take_token(&vap->open_tat, vap->open_interval, WEFT_OPEN_WINDOW)) {
+		count_conn(CONN_UNFOLLOWED);
+		return found;
+	}
+	now = bpf_ktime_get_coarse_ns();
+	is->born = now > vap->since ? now : vap->since + 1;
+	is->state = ports_flags(ports) & (TCP_FIN | TCP_RST) ? WEFT_CONN_CLOSING : WEFT_CONN_OPENING;
+	is->opened = toward;
+	let(vap, key, is, found);
 	return found;
 }
 
 /* A connection that was let through under another policy or generation: it goes on if its first packet would be let
  * through now, and is no more if not. As find_rule. */
 static __noinline __u32 let_again(const struct weft_vap *vap, const struct weft_conn_key *key,
-				  const struct weft_conn *conn, __u64 ports, __u32 toward)
+				  struct weft_conn *conn, __u64 ports, __u32 toward)
 {
 	__u32 found;
 
@@ -268,10 +291,11 @@ static __noinline __u32 let_again(const struct weft_vap *vap, const struct weft_
 		return 0;
 	found = find_rule(vap->policy, find_class(key->vni, &key->remote), conn->opened, key->protocol,
 			  opened_to(key, conn));
+	conn->state = next_state(conn, key->protocol, ports_flags(ports), toward);
 	if (found)
-		let(vap, key, found, next_state(conn, key->protocol, ports_flags(ports), toward), conn->opened);
+		let(vap, key, conn, found);
 	else if (!bpf_map_delete_elem(&conns, key))
-		count_conn(true);
+		count_conn(CONN_REMOVED);
 	return found & RULE_NUMBER;
 }
 
@@ -279,64 +303,59 @@ static __noinline __u32 let_again(const struct weft_vap *vap, const struct weft_
 __noinline int refuses(struct __sk_buff *skb, struct weft_vap *vap, __u32 ifindex, __u32 toward)
 {
 	bool out = toward == WEFT_OUT;
-	struct weft_conn_key key;
-	struct weft_conn *conn;
-	struct l4 l4;
-	__u32 found = 0;
+	__u32 found = 0, zero = 0;
+	struct look *at;
 	__u64 ports, now;
 	__u8 state;
 	int read;
 
-	if (!vap)
+	at = bpf_map_lookup_elem(&looks, &zero);
+	if (!vap || !at)
 		return 1;
-	__builtin_memset(&key, 0, sizeof(key));
-	__builtin_memset(&l4, 0, sizeof(l4));
-	key.vni = vap->vni;
-	read = read_packet(skb, &key, &l4, toward);
+	at->key.vni = vap->vni;
+	read = read_packet(skb, &at->key, &at->l4, toward);
 	if (read == READ_EXEMPT)
 		return 0;
 	if (read != READ_IP)
 		goto out;
-	if (l4.later) {
-		found = find_fragment(vap, &key, &l4, toward);
+	if (at->l4.later) {
+		found = find_fragment(vap, &at->key, &at->l4, toward);
 		goto out;
 	}
-	ports = read_ports(skb, l4.off, l4.proto, l4.v4, l4.end - l4.off);
-	if (is_exempt(skb, &key, &l4, ports, out))
+	ports = read_ports(skb, at->l4.off, at->l4.proto, at->l4.v4, at->l4.end - at->l4.off);
+	if (is_exempt(skb, &at->key, &at->l4, ports, out))
 		return 0;
 	if (ports_kind(ports) == KIND_UNREADABLE ||
-	    (l4.proto == IPPROTO_TCP && l4.end - l4.off < TCP_SEEN))
+	    (at->l4.proto == IPPROTO_TCP && at->l4.end - at->l4.off < TCP_SEEN))
 		goto out;
 	if (ports_kind(ports) == KIND_ERROR)
-		found = find_related(skb, vap, &key, &l4, toward);
+		found = find_related(skb, vap, at, toward);
 	if (found)
 		goto out;
-	if (ports_kind(ports) <= KIND_ANSWER && !is_tenants(&key.local))
+	if (ports_kind(ports) <= KIND_ANSWER && !is_tenants(&at->key.local))
 		ports = as_ports(KIND_ALONE, 0, ports_number(ports), 0, 0);
 	if (ports_kind(ports) <= KIND_ANSWER) {
-		set_ports(&key, ports, out);
+		set_ports(&at->key, ports, out);
 		now = bpf_ktime_get_coarse_ns();
-		conn = bpf_map_lookup_elem(&conns, &key);
-		if (conn && is_alive(conn, key.protocol, now) && !begins(conn, ports, toward)) {
-			if (!is_current(conn, vap)) {
-				found = let_again(vap, &key, conn, ports, toward);
+		if (read_conn(&at->conn, &at->key) && is_own(&at->conn, vap) &&
+		    is_alive(&at->conn, at->key.protocol, now) && !begins(&at->conn, ports, toward)) {
+			if (!is_current(&at->conn, vap)) {
+				found = let_again(vap, &at->key, &at->conn, ports, toward);
 				goto known;
 			}
-			found = conn->rule + 1;
-			state = next_state(conn, key.protocol, ports_flags(ports), toward);
-			if (state != conn->state)
-				conn->state = state;
-			if (now - conn->seen >= SECOND)
-				conn->seen = now;
+			found = at->conn.rule + 1;
+			state = next_state(&at->conn, at->key.protocol, ports_flags(ports), toward);
+			if (state != at->conn.state || (__s64)(now - at->conn.seen) >= (__s64)SECOND)
+				go_on(vap, &at->key, &at->conn, state, now);
 			goto known;
 		}
 	}
-	found = let_first(vap, &key, ports, toward);
+	found = let_first(vap, &at->key, &at->conn, ports, toward);
 	if (found & RULE_LOGGED)
-		log_policy(skb, key.vni, ifindex, found, toward);
+		log_policy(skb, at->key.vni, ifindex, found, toward);
 known:
-	if (found && l4.first)
-		let_fragments(vap, &key, &l4, toward, (found & RULE_NUMBER) - 1);
+	if (found && at->l4.first)
+		let_fragments(vap, &at->key, &at->l4, toward, (found & RULE_NUMBER) - 1);
 out:
 	if (found) {
 		hit(skb, (found & RULE_NUMBER) - 1);

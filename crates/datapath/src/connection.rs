@@ -19,8 +19,10 @@ pub enum ConnectionState {
     EndedHere = 3,
     /// The other one has.
     EndedThere = 4,
-    /// Both have, or one has reset it.
+    /// Both have, or one has reset it before it was established or after one had ended its half.
     Closing = 5,
+    /// Somebody has reset it, or said so: if it goes on it was not (RFC 5961).
+    Reset = 6,
 }
 
 impl ConnectionState {
@@ -34,6 +36,7 @@ impl ConnectionState {
             3 => Some(Self::EndedHere),
             4 => Some(Self::EndedThere),
             5 => Some(Self::Closing),
+            6 => Some(Self::Reset),
             _ => None,
         }
     }
@@ -78,6 +81,9 @@ pub struct Tracked {
     /// Connections that had to make room for others since the data plane was installed: their next packets were
     /// looked at as first ones.
     pub evicted: u64,
+    /// First packets that were let through without being followed since then, as there were too many of the same tenant
+    /// system that nobody had answered: what answers them is looked at as a first one.
+    pub unfollowed: u64,
     /// How many there is room for.
     pub capacity: u64,
 }

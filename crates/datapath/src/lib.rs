@@ -75,7 +75,8 @@ pub use datapath::Datapath;
 pub use error::DatapathError;
 pub use event::{Heard, Punt, PuntReason, Seen};
 pub use kernel::{
-    Attachment, Did, DryRun, Kernel, Limits, OpenOptions, Progress, Punts, TableSize, table_sizes,
+    Attachment, ConnectionCounter, ConnectionReader, Did, DryRun, Kernel, Limits, OpenOptions, Progress,
+    Punts, TableSize, table_sizes,
 };
 pub use model::{Action, Ingress, Learned, Lesson, Model, Packet, Verdict, decide};
 pub use policy::{

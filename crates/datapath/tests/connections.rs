@@ -4,16 +4,18 @@
 mod common;
 
 use common::{
-    How,
+    How, Lab,
     frames::*,
     pair::{
-        ACK, End, FIN, MACS, Pair, RST, SYN, VETH, allow, datagram_of, echo, ip, key, let_names_through,
-        packet, policy, segment,
+        ACK, End, FIN, MACS, Pair, RST, SYN, VETH, allow, datagram_of, echo, error_about, ip, key,
+        let_names_through, packet, policy, segment,
     },
     vni,
 };
 use std::{collections::BTreeSet, net::IpAddr};
-use weft_datapath::{Allow, Connection, ConnectionState, Datapath as _, Op, Path, Ports, Reason, Toward};
+use weft_datapath::{
+    Allow, Connection, ConnectionState, Datapath as _, Op, OpenOptions, Path, Ports, Reason, Toward,
+};
 use weft_model::TenantIp;
 
 fn fragment_of(i: usize, v6: bool, id: u8, offset: u16, more: bool) -> Vec<u8> {
@@ -185,10 +187,22 @@ fn what_has_ended_is_as_none() {
     );
     let [here, there] = [0, 1].map(|i| ip(i, false));
     let of = BTreeSet::from([TenantIp::new(here).unwrap()]);
-    let states = [ConnectionState::Opening, ConnectionState::Established, ConnectionState::Closing];
-    for (protocol, state, kept) in
-        [(6, 0, 60), (6, 2, 30), (17, 0, 60), (17, 1, 180), (47, 0, 120), (47, 1, 120), (1, 0, 30)]
-    {
+    let states = [
+        ConnectionState::Opening,
+        ConnectionState::Established,
+        ConnectionState::Closing,
+        ConnectionState::Reset,
+    ];
+    for (protocol, state, kept) in [
+        (6, 0, 60),
+        (6, 2, 30),
+        (6, 3, 300),
+        (17, 0, 60),
+        (17, 1, 180),
+        (47, 0, 120),
+        (47, 1, 120),
+        (1, 0, 30),
+    ] {
         let number = if protocol == 1 { 8 << 8 } else { 80 };
         let (local_port, remote_port) = if protocol == 47 { (0, 0) } else { (9, number) };
         for (idle, end) in [(kept - 20, End::Arrived), (kept + 1, End::In)] {
@@ -240,10 +254,161 @@ fn what_does_not_fit_makes_room() {
     }
     let tracked = pair.lab.nves[0].with(|k| k.tracked().unwrap());
     assert!(tracked.entries <= 1_024 && tracked.entries > 256, "{tracked:?}");
+    let ports: BTreeSet<u16> = pair.connections(0).iter().map(|c| c.local_port).collect();
+    assert!((3_901..=4_000).all(|port| ports.contains(&port)), "the latest: {ports:?}");
+    assert!((1_001..=1_100).all(|port| !ports.contains(&port)), "the oldest: {ports:?}");
     assert_eq!(tracked.entries + tracked.evicted, 3_000, "{tracked:?}");
     assert_eq!(pair.lab.nves[0].with(|k| k.rule_counters().unwrap())[0].1, 3_000);
     let of = BTreeSet::from([false, true].map(|v6| TenantIp::new(ip(0, v6)).unwrap()));
     pair.lab.nves[0].with(|k| k.remove_connections(vni(7001), &of).unwrap());
     let after = pair.lab.nves[0].with(|k| k.tracked().unwrap());
     assert_eq!((after.entries, after.evicted), (0, tracked.evicted));
+}
+
+/// Whoever says that an idle connection is reset may be nobody: it goes on if its ends do (RFC 5961).
+fn a_reset_that_nobody_takes_ends_nothing(pair: &mut Pair) {
+    let_names_through(pair);
+    for v6 in [false, true] {
+        let here = |flags| segment(0, v6, 3000, 80, flags);
+        let there = |flags| segment(1, v6, 80, 3000, flags);
+        for (i, flags) in [(0, SYN), (1, SYN | ACK), (0, ACK)] {
+            pair.send(i, &if i == 0 { here(flags) } else { there(flags) });
+        }
+        for nve in [0, 1] {
+            let opened = if nve == 0 { Toward::Out } else { Toward::In };
+            assert_eq!(pair.state(nve), Some((opened, ConnectionState::Established)));
+        }
+        for (first, next) in
+            [(there(RST), here(ACK)), (here(RST | ACK), there(ACK)), (there(RST), there(ACK))]
+        {
+            let from = |frame: &[u8]| usize::from(frame[11] == MACS[1][5]);
+            assert_eq!(pair.send(from(&first), &first), End::Arrived);
+            assert_eq!(pair.state(0), Some((Toward::Out, ConnectionState::Reset)));
+            assert_eq!(pair.send(from(&next), &next), End::Arrived);
+            assert_eq!(pair.state(0), Some((Toward::Out, ConnectionState::Established)));
+            assert_eq!(pair.state(1), Some((Toward::In, ConnectionState::Established)));
+        }
+        // The same ports once more, of which nobody may begin the other way round.
+        assert_eq!(pair.send(1, &there(RST)), End::Arrived);
+        assert_eq!(pair.send(1, &there(SYN)), End::Out);
+        assert_eq!(pair.send(0, &here(SYN)), End::Arrived);
+        assert_eq!(pair.state(0), Some((Toward::Out, ConnectionState::Opening)));
+        pair.forget(v6);
+    }
+}
+
+/// One tenant system that opens connections to nobody takes no room of others, nor of those that it opens to somebody.
+#[test]
+fn who_floods_takes_no_room_of_others() {
+    let few = || OpenOptions { unanswered: 64, ..common::options() };
+    let mut pair = Pair::of(VETH, Lab::of(2, &few));
+    let_names_through(&mut pair);
+    pair.set(
+        0,
+        policy(1, 1),
+        &[Op::SetRule(key(1, Toward::Out, 17, Ports::ALL), Allow { rule: 5, log: false })],
+    );
+    for port in 301..=500 {
+        let v6 = port % 2 == 0;
+        assert_eq!(pair.send(0, &datagram_of(0, v6, port, 53)), End::Arrived);
+        assert_eq!(pair.send(1, &datagram_of(1, v6, 53, port)), End::Arrived);
+    }
+    let tracked = |pair: &mut Pair| pair.lab.nves[0].with(|k| k.tracked().unwrap());
+    let before = tracked(&mut pair);
+    assert_eq!((before.entries, before.evicted, before.unfollowed), (200, 0, 0));
+    let sent = pair.lab.nves[0].count(Reason::Encapsulated);
+    for port in 1..=2_000 {
+        pair.wires[0].send(&datagram_of(0, port % 2 == 0, 1_000 + port, 9));
+        pair.keep_up(port, Reason::Encapsulated, sent);
+    }
+    // None is refused for that: what answers would be.
+    let after = tracked(&mut pair);
+    assert_eq!((after.entries + after.unfollowed, after.evicted), (2_200, 0), "{after:?}");
+    assert!((264..400).contains(&after.entries), "{after:?}");
+    for port in 301..=500 {
+        assert_eq!(pair.send(1, &datagram_of(1, port % 2 == 0, 53, port)), End::Arrived);
+    }
+    // It is told apart from the others: another one opens what it likes.
+    let tracked = pair.lab.nves[1].with(|k| k.tracked().unwrap());
+    assert_eq!((tracked.entries, tracked.unfollowed), (200, 0), "of what was refused nothing is known");
+}
+
+/// What was let through for a tenant system is not for whoever has its address next, however soon that is.
+#[test]
+fn connections_end_with_their_tenant_system() {
+    let mut pair = Pair::new(VETH);
+    let_names_through(&mut pair);
+    let device = pair.lab.tss[0].device;
+    for v6 in [false, true] {
+        let (question, answer) = (datagram_of(0, v6, 1000, 53), datagram_of(1, v6, 53, 1000));
+        let open = |pair: &mut Pair| {
+            assert_eq!(pair.send(0, &question), End::Arrived);
+            assert_eq!(pair.send(1, &answer), End::Arrived);
+        };
+        let of = BTreeSet::from([TenantIp::new(ip(0, v6)).unwrap()]);
+        open(&mut pair);
+        let all = pair.connections(0);
+        // Its time here ends, and begins anew.
+        let reader = pair.lab.nves[0].with(|k| k.connection_reader(vni(7001), Some(&of)).unwrap());
+        pair.lab.nves[0].with(|k| k.end_connections(vni(7001), &of).unwrap());
+        assert_eq!(pair.connections(0), []);
+        assert_eq!(reader.read().unwrap().len(), 1, "as it was when that was made");
+        assert_eq!(pair.send(1, &answer), End::In);
+        assert_eq!(pair.send(1, &error_about(1, v6, &question)), End::In, "nor what belongs to it");
+        // What is left of it keeps out nothing that comes along.
+        pair.lab.nves[0].with(|k| k.set_connections(&all).unwrap());
+        assert_eq!(pair.connections(0).len(), 1);
+        assert_eq!(pair.send(1, &answer), End::Arrived);
+        // Another one at the same device with the same addresses; an agent that ends in between changes nothing.
+        for ends in [v6, false] {
+            open(&mut pair);
+            let vap = pair.vap(0, policy(1, 1));
+            pair.lab.nves[0].apply(&[Op::RemoveVap(device)]);
+            if ends {
+                (pair.lab.nves[0].kernel, pair.lab.nves[0].punts) = (None, None);
+                pair.lab.nves[0].open();
+            }
+            pair.lab.nves[0].apply(std::slice::from_ref(&vap));
+            assert_eq!(pair.connections(0), []);
+            assert_eq!(pair.send(1, &answer), End::In);
+            open(&mut pair);
+            // One that it brings along before its VAP is there counts.
+            pair.lab.nves[0].apply(&[Op::RemoveVap(device)]);
+            pair.lab.nves[0].with(|k| k.set_connections(&all).unwrap());
+            pair.lab.nves[0].apply(std::slice::from_ref(&vap));
+            assert_eq!(pair.connections(0).len(), 1);
+            assert_eq!(pair.send(1, &answer), End::Arrived);
+        }
+        // The same VAP goes on where only the agent is another.
+        if !v6 {
+            (pair.lab.nves[0].kernel, pair.lab.nves[0].punts) = (None, None);
+            pair.lab.nves[0].open();
+        }
+        assert_eq!(pair.send(1, &answer), End::Arrived);
+        pair.forget(v6);
+    }
+}
+
+/// ICMPv6 errors quote packets as they were, extension headers and all.
+fn errors_about_packets_with_extension_headers_belong_to_them(pair: &mut Pair) {
+    let_names_through(pair);
+    let options = [17, 0, 1, 4, 0, 0, 0, 0];
+    let quoting = |port| {
+        let data = udp(1000, port, &[7; 26]);
+        let sent = packet(0, true, 60, &[&options[..], &data].concat());
+        let message = [&[1, 4, 0, 0, 0, 0, 0, 0], &sent[14..14 + 40 + 8 + 8]].concat();
+        (sent, packet(1, true, 58, &message))
+    };
+    let (sent, error) = quoting(53);
+    assert_eq!(pair.send(1, &error), End::Out, "before there is one");
+    assert_eq!(pair.send(0, &sent), End::Arrived);
+    assert_eq!(pair.send(1, &error), End::Arrived);
+    assert_eq!(pair.send(1, &quoting(54).1), End::Out);
+}
+
+#[test]
+fn one_after_the_other() {
+    let mut pair = Pair::new(VETH);
+    a_reset_that_nobody_takes_ends_nothing(&mut pair);
+    errors_about_packets_with_extension_headers_belong_to_them(&mut pair);
 }

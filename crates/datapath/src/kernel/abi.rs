@@ -11,7 +11,7 @@ use core::{
 use std::collections::BTreeSet;
 use weft_model::{Bum, Epoch, Learning, MacAddr, Miss, Rloc, TenantIp, TsMac, Vni};
 
-pub(crate) const ABI_VERSION: u32 = 6;
+pub(crate) const ABI_VERSION: u32 = 7;
 
 /// An address, IPv4 as IPv4-mapped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,6 +61,9 @@ pub(crate) struct VapValue {
     pub(crate) punt_tat: u64,
     pub(crate) icmp_tat: u64,
     pub(crate) storm_tat: u64,
+    pub(crate) open_interval: u64,
+    pub(crate) open_tat: u64,
+    pub(crate) since: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -213,13 +216,14 @@ pub(crate) struct ConnKey {
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub(crate) struct ConnValue {
-    pub(crate) seen: u64,
+    pub(crate) of: u32,
     pub(crate) policy: u32,
+    pub(crate) seen: u64,
+    pub(crate) born: u64,
     pub(crate) generation: u32,
-    pub(crate) rule: u32,
+    pub(crate) rule: u16,
     pub(crate) state: u8,
     pub(crate) opened: u8,
-    pub(crate) pad: [u8; 2],
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -227,6 +231,7 @@ pub(crate) struct ConnValue {
 pub(crate) struct ConnCounts {
     pub(crate) inserted: u64,
     pub(crate) removed: u64,
+    pub(crate) unfollowed: u64,
 }
 
 #[cfg(test)]
@@ -410,6 +415,9 @@ impl VapValue {
             punt_tat: old.map_or(0, |old| old.punt_tat),
             icmp_tat: old.map_or(0, |old| old.icmp_tat),
             storm_tat: old.map_or(0, |old| old.storm_tat),
+            open_interval: 0,
+            open_tat: old.map_or(0, |old| old.open_tat),
+            since: old.map_or(0, |old| old.since),
         }
     }
 
@@ -598,7 +606,7 @@ mod tests {
             LearnedValue = "weft_learned" { rloc, seen }
             AwayValue = "weft_away" { rloc, epoch }
             HeardValue = "weft_heard" { mac, pad, seen }
-            VapValue = "weft_vap" { vni, mac, mtu, kind, path, flags, mode, slot, ip4, ip6, previous, pad, policy, generation, punt_interval, punt_window, punt_tat, icmp_tat, storm_tat }
+            VapValue = "weft_vap" { vni, mac, mtu, kind, path, flags, mode, slot, ip4, ip6, previous, pad, policy, generation, punt_interval, punt_window, punt_tat, icmp_tat, storm_tat, open_interval, open_tat, since }
             ScopedIp = "weft_scoped_ip" { scope, ip }
             VnMac = "weft_vn_mac" { vni, mac, pad }
             LocationValue = "weft_location" { kind, ifindex, rloc, epoch, pad, last_used, contested, contested_last }
@@ -614,8 +622,8 @@ mod tests {
             RuleValue = "weft_rule" { rule, log }
             OfClass = "weft_of_class" { vni, family, ip }
             ConnKey = "weft_conn_key" { vni, local, remote, local_port, remote_port, protocol, pad }
-            ConnValue = "weft_conn" { seen, policy, generation, rule, state, opened, pad }
-            ConnCounts = "weft_conn_counts" { inserted, removed }
+            ConnValue = "weft_conn" { of, policy, seen, born, generation, rule, state, opened }
+            ConnCounts = "weft_conn_counts" { inserted, removed, unfollowed }
             FragmentKey = "weft_fragment_key" { vni, src, dst, id, protocol, toward, pad }
             FragmentValue = "weft_fragment" { seen, policy, generation, rule, pad }
             GroupValue = "weft_group" { vaps, members, ifindex, rloc }

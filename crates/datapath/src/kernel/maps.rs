@@ -10,7 +10,14 @@ use crate::{DatapathError, RULE_COUNTERS};
 use aya::maps::{
     Array, HashMap, IterableMap as _, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues,
 };
-use std::{collections::BTreeMap, io, os::fd::AsFd as _, path::Path};
+use core::marker::PhantomData;
+use std::{
+    collections::BTreeMap,
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+    path::Path,
+    sync::Arc,
+};
 
 /// An update that must not replace anything.
 const BPF_NOEXIST: u64 = 1;
@@ -168,14 +175,31 @@ impl<K: aya::Pod, V: aya::Pod> Table<K, V> {
 const AT_ONCE: u32 = 1_024;
 
 impl<K: aya::Pod, V: aya::Pod> Table<K, V> {
+    /// The same table for another thread, to walk.
+    pub(super) fn walker(&self) -> Result<Walker<K, V>, DatapathError> {
+        let fd = self.map.map().fd().as_fd().try_clone_to_owned();
+        let fd = fd.map_err(|e| sys::refused(format!("share map {}", self.name), e))?;
+        Ok(Walker { name: self.name, fd: Arc::new(fd), entry: PhantomData })
+    }
+}
+
+/// A table that is walked.
+#[derive(Clone, Debug)]
+pub(super) struct Walker<K, V> {
+    name: &'static str,
+    fd: Arc<OwnedFd>,
+    entry: PhantomData<fn() -> (K, V)>,
+}
+
+impl<K: aya::Pod, V: aya::Pod> Walker<K, V> {
     /// Every entry, read many at a call: for tables that are large and change all the time.
     pub(super) fn walk(&self, mut each: impl FnMut(K, V)) -> Result<(), DatapathError> {
         let room = AT_ONCE as usize;
         let (mut keys, mut values) = (vec![0; size_of::<K>() * room], vec![0; size_of::<V>() * room]);
         let mut walk = sys::Walk::default();
         loop {
-            let fd = self.map.map().fd();
-            let (read, more) = sys::next_entries(fd.as_fd(), &mut walk, &mut keys, &mut values, AT_ONCE)
+            let fd = self.fd.as_fd();
+            let (read, more) = sys::next_entries(fd, &mut walk, &mut keys, &mut values, AT_ONCE)
                 .map_err(|e| sys::refused(format!("read map {}", self.name), e))?;
             let read = usize::try_from(read).unwrap_or(0);
             let entries = keys.chunks_exact(size_of::<K>()).zip(values.chunks_exact(size_of::<V>()));
@@ -303,16 +327,17 @@ impl Maps {
         self.rule_hits.set(rule, zeros, 0).map_err(failed)
     }
 
-    /// Connections ever inserted less those removed, by the programs and the agent.
-    pub(super) fn conns_held(&self) -> Result<u64, DatapathError> {
-        let mut held = 0_u64;
+    /// Connections ever inserted less those removed, by the programs and the agent; and how many were not followed.
+    pub(super) fn conns_held(&self) -> Result<(u64, u64), DatapathError> {
+        let (mut held, mut unfollowed) = (0_u64, 0);
         for who in [BY_PROGRAMS, BY_AGENT] {
             let values = self.conn_counts.get(&who, 0).map_err(|e| map_failed("conn_counts", 2, e))?;
             for value in values.iter() {
                 held = held.wrapping_add(value.inserted).wrapping_sub(value.removed);
+                unfollowed += value.unfollowed;
             }
         }
-        Ok(held)
+        Ok((held, unfollowed))
     }
 
     /// Counts what the agent has inserted and removed.

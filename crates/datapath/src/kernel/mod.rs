@@ -14,6 +14,7 @@ mod pins;
 mod policy;
 mod punts;
 mod sizes;
+mod stays;
 mod sys;
 mod trie;
 mod uninstall;
@@ -26,6 +27,7 @@ use crate::{
     Path, RULE_COUNTERS, Reason, Seen, Tables, Tracked, Vap,
 };
 use abi::{ConfigValue, Ip, LocationValue, ScopedIp, VapValue, VnMac, VnValue};
+pub use connections::{ConnectionCounter, ConnectionReader};
 use core::{fmt, net::IpAddr, time::Duration};
 pub use dry_run::{Did, DryRun};
 pub use knock::Progress;
@@ -33,10 +35,11 @@ use load::{check_host, load, load_failed};
 use maps::Maps;
 use netlink::Netlink;
 pub use options::{Limits, OpenOptions};
-use options::{bucket, nanoseconds};
+use options::{bucket, nanoseconds, open_interval};
 use pins::{Pins, Role};
 pub use punts::Punts;
 pub use sizes::{TableSize, table_sizes};
+use stays::Stays;
 use std::{
     collections::{BTreeMap, BTreeSet},
     os::{
@@ -72,11 +75,13 @@ pub struct Kernel {
     vxlan_name: String,
     limits: Limits,
     bucket: (u64, u64),
+    open_interval: u64,
     /// What the VAP maps hold: no other process writes them while we have the lock.
     vaps: BTreeMap<IfIndex, (Vni, BTreeSet<TenantIp>)>,
     /// Where the frequent counts of each VN are.
     slots: BTreeMap<Vni, u32>,
     lists: Lists,
+    stays: Stays,
 }
 
 /// The part of adding a VAP that takes 8 to 24 ms: attaching the program to its device.
@@ -172,9 +177,11 @@ impl Kernel {
         let mut kernel = Self {
             punts: Some(Punts::new(ring)?),
             bucket: bucket(options.punt_rate, options.punt_burst),
+            open_interval: open_interval(options.unanswered),
             vaps: BTreeMap::new(),
             slots: BTreeMap::new(),
             lists: Lists::default(),
+            stays: Stays::new(sys::monotonic(), limits.vap_ips),
             pins,
             maps,
             from_vap,
@@ -314,7 +321,10 @@ impl Kernel {
             self.maps.vap_ips.set(&key(*ip), &1)?;
         }
         let mode = self.lists.mode(vap.vni);
-        self.maps.vaps.set(&device.0, &VapValue::new(vap, slot, mode, self.bucket, old.as_ref()))?;
+        let since = self.stay(vap, old.as_ref(), (old_vni, &before));
+        let open_interval = self.open_interval;
+        let value = VapValue::new(vap, slot, mode, self.bucket, old.as_ref());
+        self.maps.vaps.set(&device.0, &VapValue { open_interval, since, ..value })?;
         for ip in before.difference(&vap.ips) {
             self.maps.vap_ips.remove(&key(*ip))?;
         }
@@ -400,6 +410,7 @@ impl Kernel {
     }
 
     fn remove_vap(&mut self, device: IfIndex) -> Result<(), DatapathError> {
+        self.end_stay(device)?;
         self.maps.vaps.remove(&device.0)?;
         if let Some((vni, ips)) = self.vaps.get(&device).cloned() {
             for ip in ips {
@@ -645,7 +656,7 @@ impl Datapath for Kernel {
     }
 
     fn tracked(&self) -> Result<Tracked, DatapathError> {
-        self.read_tracked()
+        self.connection_counter()?.count()
     }
 
     fn connections(
@@ -653,7 +664,7 @@ impl Datapath for Kernel {
         vni: Vni,
         of: Option<&BTreeSet<TenantIp>>,
     ) -> Result<Vec<Connection>, DatapathError> {
-        self.read_connections(vni, of)
+        self.connection_reader(vni, of)?.read()
     }
 
     fn set_connections(&mut self, connections: &[Connection]) -> Result<(), DatapathError> {

@@ -81,6 +81,9 @@ pub struct OpenOptions {
     pub punt_rate: u32,
     /// And how many at once.
     pub punt_burst: u32,
+    /// Connections of one VAP that nobody has answered that are followed, and as many more in each minute. One whose
+    /// tenant system opens more is not to take the room of everybody else's.
+    pub unanswered: u32,
     /// How long what was learned from frames counts after the last of them.
     pub ageing: Duration,
     /// Sizes of the maps.
@@ -94,10 +97,16 @@ impl Default for OpenOptions {
             vxlan_device: "weft-vxlan".into(),
             punt_rate: 100,
             punt_burst: 200,
+            unanswered: 16_384,
             ageing: Duration::from_secs(300),
             limits: Limits::default(),
         }
     }
+}
+
+/// What one connection takes of WEFT_OPEN_WINDOW where so many fit.
+pub(super) fn open_interval(unanswered: u32) -> u64 {
+    60_000_000_000 / u64::from(unanswered.max(1))
 }
 
 /// As the programs compare them: far beyond a life time is far enough.

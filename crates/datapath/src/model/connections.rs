@@ -15,6 +15,7 @@ const fn kept(protocol: u8, state: ConnectionState) -> Duration {
     Duration::from_secs(match (protocol, state) {
         (TCP, ConnectionState::Opening | ConnectionState::Answered) => 60,
         (TCP, ConnectionState::Closing) => 30,
+        (TCP, ConnectionState::Reset) => 300,
         (TCP, _) => 86_400,
         (17, ConnectionState::Opening) => 60,
         (17, _) => 180,

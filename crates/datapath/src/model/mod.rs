@@ -334,7 +334,7 @@ impl Datapath for Model {
 
     fn tracked(&self) -> Result<Tracked, DatapathError> {
         let entries = u64::try_from(self.learned.connections.len()).unwrap_or(u64::MAX);
-        Ok(Tracked { entries, evicted: 0, capacity: Limits::default().connections.into() })
+        Ok(Tracked { entries, evicted: 0, unfollowed: 0, capacity: Limits::default().connections.into() })
     }
 
     fn connections(

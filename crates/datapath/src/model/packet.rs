@@ -198,15 +198,9 @@ pub(super) fn quoted(read: &Read, frame: &[u8], at: usize, toward: Toward) -> Op
         if header[0] >> 4 != 6 {
             return None;
         }
-        let (mut protocol, mut off) = (header[6], at + 40);
-        if protocol == 44 {
-            let [next, _, a, b, ..]: [u8; 8] = take(frame, off)?;
-            if u16::from_be_bytes([a, b]) & 0xfff8 != 0 {
-                return None;
-            }
-            (protocol, off) = (next, off + 8);
-        }
-        ((ipv6(frame, at + 8)?, ipv6(frame, at + 24)?), protocol, off)
+        // As behind an Ethernet header.
+        let l4 = skip_extensions(frame.get(at - ETH..)?, header[6]).filter(|l4| !l4.later)?;
+        ((ipv6(frame, at + 8)?, ipv6(frame, at + 24)?), l4.proto, at - ETH + l4.off)
     };
     // Of TCP its ports alone; of no other more than eight octets.
     let ports = ports(frame.get(..frame.len().min(off + 8))?, off, protocol, read.v4)?;

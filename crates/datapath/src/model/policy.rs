@@ -58,7 +58,8 @@ fn begins(connection: &Connection, packet: &Read, toward: Toward) -> bool {
         Kind::Question => !forth,
         Kind::Answer => forth,
         _ if packet.ends.protocol == TCP && packet.ports.flags & (SYN | ACK) == SYN => {
-            connection.state == State::Closing || !forth && connection.state != State::Opening
+            matches!(connection.state, State::Closing | State::Reset)
+                || !forth && connection.state != State::Opening
         }
         _ => false,
     }
@@ -71,9 +72,14 @@ fn next_state(connection: &Connection, packet: &Read, toward: Toward) -> State {
         return if forth { state } else { State::Established };
     }
     if flags & RST != 0 {
-        return State::Closing;
+        return if matches!(state, State::Established | State::Reset) {
+            State::Reset
+        } else {
+            State::Closing
+        };
     }
     let state = match (state, forth, flags & SYN != 0) {
+        (State::Reset, ..) => State::Established,
         (State::Opening, false, true) => State::Answered,
         (State::Opening, false, false) | (State::Answered, true, false) => State::Established,
         _ => state,

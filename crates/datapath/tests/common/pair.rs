@@ -46,7 +46,11 @@ pub enum End {
 
 impl Pair {
     pub fn new(how: How) -> Self {
-        let mut lab = Lab::new();
+        Self::of(how, Lab::new())
+    }
+
+    /// In a lab without tenant systems.
+    pub fn of(how: How, mut lab: Lab) -> Self {
         lab.attach(0, 1, how);
         lab.attach(1, 2, how);
         for ts in &lab.tss {

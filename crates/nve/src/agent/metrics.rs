@@ -52,7 +52,7 @@ fn render(snapshot: &Snapshot) -> String {
     registry.register("tsis", "Tenant system interfaces attached", gauge(snapshot.tsis));
     registry.register("mappings", "Map cache entries, negative ones included", gauge(snapshot.cache));
     registry.register("sessions", "Sessions with Oracles", gauge(snapshot.sessions));
-    let Tracked { entries, evicted, capacity } = snapshot.connections;
+    let Tracked { entries, evicted, unfollowed, capacity } = snapshot.connections;
     let size = |count: u64| gauge(usize::try_from(count).unwrap_or(usize::MAX));
     registry.register("connections", "Connections that access policy tracks", size(entries));
     registry.register("connections_room", "Connections that there is room for", size(capacity));
@@ -60,6 +60,11 @@ fn render(snapshot: &Snapshot) -> String {
         "connections_evicted",
         "Connections that had to make room for others",
         ConstCounter::new(evicted),
+    );
+    registry.register(
+        "connections_unfollowed",
+        "First packets let through without being tracked: too many of one tenant system that nobody had answered",
+        ConstCounter::new(unfollowed),
     );
     let events = Family::<Event, prometheus_client::metrics::counter::Counter>::default();
     for (event, count) in &snapshot.counters {

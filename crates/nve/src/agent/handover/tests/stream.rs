@@ -65,7 +65,7 @@ fn v2_lines_are_read_as_they_are_written() {
     for bad in ["{}", "", "\"alife\"", "[1]", "{\"context\":{\"version\":1}}"] {
         assert!(matches!(Line::read(bad.as_bytes()), Err(FetchError::Malformed(_))), "{bad}");
     }
-    for (from, to) in [("\"state\":4", "\"state\":6"), ("\"10.0.0.2\",6", "\"fd00::9\",6")] {
+    for (from, to) in [("\"state\":4", "\"state\":7"), ("\"10.0.0.2\",6", "\"fd00::9\",6")] {
         assert!(text.contains(from));
         let Line::Context(read) = Line::read(text.replace(from, to).as_bytes()).unwrap() else { panic!() };
         assert!(matches!(read.read(), Err(FetchError::Malformed(_))), "{to}");
