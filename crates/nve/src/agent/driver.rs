@@ -27,7 +27,7 @@ use std::{collections::BTreeMap, collections::BTreeSet, future::Future, pin::pin
 use tokio::sync::{mpsc, oneshot};
 use weft_api::local as api;
 use weft_datapath::{IfIndex, Op, Tracked};
-use weft_model::{NveName, Rloc, TenantIp, Time, TsiId, TsiName, VnName, Vni};
+use weft_model::{NveName, Rloc, TenantIp, Time, TsiId, TsiName, VnName};
 
 /// Between two comparisons of what the kernel holds with what it should.
 pub(super) const RECONCILE: Duration = Duration::from_secs(30);
@@ -60,6 +60,8 @@ pub(super) enum Input {
     Taken(TsiId, TenantIp, Result<Granted, Refused>),
     /// A program was attached to a device, or could not be.
     Attached(IfIndex, Result<(), String>),
+    /// How full the table of connections is.
+    Counted(Tracked),
     /// What other NVEs ask for and say of tenant systems that move.
     Handover(handover::Event),
 }
@@ -127,9 +129,6 @@ pub(super) struct Driver {
     pub(super) next_call: u64,
     pub(super) saver: Saver,
     pub(super) policies: Saver<SavedPolicies>,
-    /// Addresses whose connections are to be forgotten: all connections have to be looked through for that, once for
-    /// all that come together.
-    pub(super) forgotten: BTreeMap<Vni, BTreeSet<TenantIp>>,
     /// How full the table of connections was when it was last looked through.
     pub(super) tracked: Tracked,
     pub(super) name: NveName,
@@ -240,19 +239,23 @@ impl Driver {
         self.look_for_programs();
         if self.publish_at <= now {
             self.publish_at = now + PUBLISH;
-            self.forget_connections();
             self.vouch();
             self.publish().await;
         }
     }
 
-    /// Has the data plane forget the connections of who is gone.
-    pub(super) fn forget_connections(&mut self) {
-        for (vni, ips) in std::mem::take(&mut self.forgotten) {
-            if let Err(error) = self.plane.remove_connections(vni, &ips) {
-                tracing::warn!(%error, %vni, "connections of who is gone stay until they end");
+    /// Has the connections counted, off the runtime.
+    fn count_connections(&self) {
+        let counter = match self.plane.connection_counter() {
+            Ok(counter) => counter,
+            Err(error) => return tracing::warn!(%error, "cannot count connections"),
+        };
+        let inputs = self.inputs.clone();
+        tokio::spawn(async move {
+            if let Ok(Ok(tracked)) = tokio::task::spawn_blocking(move || counter.count()).await {
+                let _ = inputs.send(Input::Counted(tracked)).await;
             }
-        }
+        });
     }
 
     /// Takes the datagrams that are there, some of each socket.
@@ -287,6 +290,7 @@ impl Driver {
             Input::DeviceGone(index) if self.core.uplinks().contains(&index) => self.list_soon(),
             Input::DeviceGone(index) => self.device_gone(index),
             Input::Local(call) => self.local(call),
+            Input::Counted(tracked) => self.tracked = tracked,
             Input::Granted(call, answer) => self.granted(call, answer),
             Input::Released(call, answer) => self.core.handle_released(call, answer),
             Input::Taken(tsi, ip, answer) => self.core.handle_taken(now, &tsi, ip, answer),
@@ -438,7 +442,11 @@ impl Driver {
                 Output::Hand(request, handed) => self.hand(request, handed),
                 Output::Connections(moved) => self.take_over_connections(&moved),
                 Output::Persist(attachments) => self.persist(Some(attachments)),
-                Output::ForgetConnections(vni, ips) => self.forgotten.entry(vni).or_default().extend(ips),
+                Output::ForgetConnections(vni, ips) => {
+                    if let Err(error) = self.plane.end_connections(vni, &ips) {
+                        tracing::error!(%error, %vni, "connections of who is gone stay until they end");
+                    }
+                }
                 Output::PersistPolicies(saved) => self.policies.save(saved),
                 Output::ClearRule(rule) => {
                     if let Err(error) = self.plane.clear_rule(rule) {
@@ -587,7 +595,7 @@ impl Driver {
     /// change of ours in between would look like somebody else's.
     pub(super) fn reconcile(&mut self) -> usize {
         self.mend();
-        self.tracked = self.plane.tracked().unwrap_or_default();
+        self.count_connections();
         let observed = match self.plane.observed() {
             Ok(observed) => observed,
             Err(error) => {

@@ -15,8 +15,8 @@ use tokio::{
     sync::mpsc,
 };
 use weft_datapath::{
-    Attachment, Connection, Counter, Datapath, DatapathError, Heard, IfIndex, Kernel, Op, OpenOptions,
-    Progress, Punt, Punts, Seen, Tables, Tracked, Vap,
+    Attachment, Connection, ConnectionCounter, ConnectionReader, Counter, Datapath, DatapathError, Heard,
+    IfIndex, Kernel, Op, OpenOptions, Progress, Punt, Punts, Seen, Tables, Vap,
 };
 use weft_model::{MacAddr, Rloc, TenantIp, Vni};
 
@@ -235,18 +235,14 @@ impl Plane {
         self.kernel.rule_counters()
     }
 
-    /// Forgets the connections of these addresses.
-    pub(super) fn remove_connections(
-        &mut self,
-        vni: Vni,
-        of: &BTreeSet<TenantIp>,
-    ) -> Result<(), DatapathError> {
-        self.kernel.remove_connections(vni, of)
+    /// Ends the connections of tenant systems with these addresses: their next packets do not find them.
+    pub(super) fn end_connections(&mut self, vni: Vni, of: &BTreeSet<TenantIp>) -> Result<(), DatapathError> {
+        self.kernel.end_connections(vni, of)
     }
 
-    /// How full the table of connections is.
-    pub(super) fn tracked(&self) -> Result<Tracked, DatapathError> {
-        self.kernel.tracked()
+    /// What counts the connections, off the runtime: it looks at each.
+    pub(super) fn connection_counter(&self) -> Result<ConnectionCounter, DatapathError> {
+        self.kernel.connection_counter()
     }
 
     /// How long no frame was sent there.
@@ -259,13 +255,13 @@ impl Plane {
         (self.kernel.learned().unwrap_or_default(), self.kernel.heard().unwrap_or_default())
     }
 
-    /// The connections of tenant systems with these addresses. Reads the whole table: some 0.1 us for each of its entries.
-    pub(super) fn connections(
+    /// What reads the connections that tenant systems with these addresses have now, off the runtime: it looks at all.
+    pub(super) fn connection_reader(
         &self,
         vni: Vni,
         of: &BTreeSet<TenantIp>,
-    ) -> Result<Vec<Connection>, DatapathError> {
-        self.kernel.connections(vni, Some(of))
+    ) -> Result<ConnectionReader, DatapathError> {
+        self.kernel.connection_reader(vni, Some(of))
     }
 
     /// Takes over connections that another NVE let through.

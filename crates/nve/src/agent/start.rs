@@ -161,7 +161,6 @@ pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>)
         next_call: 0,
         saver,
         policies: policy_saver,
-        forgotten: BTreeMap::new(),
         tracked: Default::default(),
         name: identity.name,
         xtr_id: identity.xtr_id,

@@ -95,7 +95,6 @@ fn driver(dir: &Path, pins: &Path, grace: Duration) -> (Driver, mpsc::Receiver<I
         deactivating: BTreeMap::new(),
         next_call: 0,
         saver: Saver::start(dir.join("state.json"), Saved::default()),
-        forgotten: BTreeMap::new(),
         tracked: Default::default(),
         policies: Saver::start(dir.join("policies.json"), Default::default()),
         name: "h1".parse().unwrap(),

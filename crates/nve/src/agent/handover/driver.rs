@@ -5,19 +5,19 @@ use super::{
     fetch::Fetching,
     tls::Credentials,
 };
-use crate::agent::driver::Driver;
+use crate::agent::driver::{Driver, Input};
 use crate::core::{
     Claim, Context, Delta, Fetch, Flows, Handed, Live, Moved, NotTaken, RequestId, Taken, TransferId, newest,
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::AbortHandle,
 };
-use weft_datapath::{Connection, DatapathError};
+use weft_datapath::{Connection, ConnectionReader, DatapathError};
 use weft_model::{TenantIp, Time, Vni};
 
 /// What one that asked may be behind.
@@ -31,6 +31,8 @@ pub(in crate::agent) enum Event {
     Left(RequestId),
     /// Something of what this one has asked for.
     Came(TransferId, Came),
+    /// The connections that a request waits for, or why they cannot be had.
+    Read(RequestId, Result<Vec<Connection>, String>),
 }
 
 /// A request's number, the context, and what is said after it.
@@ -76,6 +78,25 @@ struct Told {
     said: mpsc::Sender<Said>,
     /// As they were told last.
     flows: Flows,
+    /// What is still to be said, in order.
+    jobs: VecDeque<Job>,
+    /// The first of them waits for connections, which are being read.
+    reading: bool,
+}
+
+/// Something that is to be said.
+enum Job {
+    /// With the connections that these are.
+    Context(ConnectionReader, Box<Asking>),
+    Delta(ConnectionReader, Box<Live>),
+    End,
+}
+
+/// Who waits for a context, which lacks connections.
+struct Asking {
+    context: Context,
+    hears: mpsc::Receiver<Said>,
+    answer: oneshot::Sender<Result<Answer, Refusal>>,
 }
 
 impl Handovers {
@@ -114,13 +135,8 @@ impl Driver {
 
     pub(in crate::agent) fn handover(&mut self, event: Event) {
         match event {
-            Event::Asked(claim, answer) => {
-                let answered = self.asked(&claim);
-                let request = answered.as_ref().ok().map(|(request, ..)| *request);
-                if let (Err(_), Some(request)) = (answer.send(answered), request) {
-                    self.left(request);
-                }
-            }
+            Event::Asked(claim, answer) => self.asked(&claim, answer),
+            Event::Read(request, read) => self.read(request, read),
             Event::Left(request) => self.left(request),
             Event::Came(transfer, came) => self.came(transfer, came),
         }
@@ -131,57 +147,120 @@ impl Driver {
         self.core.handle_context_left(request);
     }
 
-    fn asked(&mut self, claim: &Claim) -> Result<Answer, Refusal> {
+    fn asked(&mut self, claim: &Claim, answer: oneshot::Sender<Result<Answer, Refusal>>) {
         let now = self.clock.now();
         let request = RequestId(self.handovers.next);
         self.handovers.next += 1;
-        let mut context = self.core.handle_context_asked(now, request, claim)?;
+        let context = match self.core.handle_context_asked(now, request, claim) {
+            Ok(context) => context,
+            Err(why) => return drop(answer.send(Err(why.into()))),
+        };
         let (vni, ips) = (context.grant.tsi.vni, context.grant.ips.clone());
-        context.live.connections = self.connections(vni, &ips);
-        let mut flows = Flows::default();
-        flows.take(now, context.live.connections.iter().copied(), self.handovers.most);
         let (said, hears) = mpsc::channel(SAID);
-        self.handovers.told.insert(request, Told { vni, ips, said, flows });
-        let Live { connections, groups, addresses } = &context.live;
-        tracing::info!(
-            tsi = %claim.tsi, to = %claim.to, epoch = %claim.epoch, connections = connections.len(),
-            groups = groups.len(), addresses = addresses.len(), "context handed over"
-        );
-        Ok((request, Box::new(context), hears))
+        let asking = Box::new(Asking { context, hears, answer });
+        let Some(reader) = self.reader(vni, &ips) else { return self.left(request) };
+        let jobs = VecDeque::from([Job::Context(reader, asking)]);
+        let told = Told { vni, ips, said, flows: Flows::default(), jobs, reading: false };
+        self.handovers.told.insert(request, told);
+        self.go_on(request);
     }
 
-    fn connections(&self, vni: Vni, ips: &BTreeSet<TenantIp>) -> Vec<Connection> {
-        match self.plane.connections(vni, ips) {
-            Ok(all) => newest(all, self.handovers.most),
-            Err(error) => {
-                tracing::error!(%error, "cannot read the connections of who moves; they stay behind");
-                Vec::new()
+    /// What reads the connections there are now.
+    fn reader(&self, vni: Vni, ips: &BTreeSet<TenantIp>) -> Option<ConnectionReader> {
+        let reader = self.plane.connection_reader(vni, ips);
+        let log = |error: &_| tracing::error!(%error, "cannot read the connections of who moves");
+        reader.inspect_err(log).ok()
+    }
+
+    /// Has read what the next thing to be said needs, if nothing is.
+    fn go_on(&mut self, request: RequestId) {
+        let Some(told) = self.handovers.told.get_mut(&request).filter(|told| !told.reading) else { return };
+        let reader = match told.jobs.front() {
+            None => return,
+            Some(Job::End) => {
+                let _ = told.said.try_send(Said::End);
+                self.handovers.told.remove(&request);
+                return;
             }
+            Some(Job::Context(reader, _) | Job::Delta(reader, _)) => reader.clone(),
+        };
+        told.reading = true;
+        let (inputs, most) = (self.inputs.clone(), self.handovers.most);
+        tokio::spawn(async move {
+            let read = move || reader.read().map(|all| newest(all, most)).map_err(|error| error.to_string());
+            let read = tokio::task::spawn_blocking(read).await.unwrap_or_else(|ended| Err(ended.to_string()));
+            let _ = inputs.send(Input::Handover(Event::Read(request, read))).await;
+        });
+    }
+
+    /// The connections that the first thing to be said needs are there.
+    fn read(&mut self, request: RequestId, read: Result<Vec<Connection>, String>) {
+        // Of one that does not listen any more.
+        let Some(mut told) = self.handovers.told.remove(&request) else { return };
+        let connections = read.unwrap_or_else(|error| {
+            tracing::error!(%error, "cannot read the connections of who moves; they stay behind");
+            Vec::new()
+        });
+        told.reading = false;
+        let heard = match told.jobs.pop_front() {
+            Some(Job::Context(_, asking)) => self.answer(request, &mut told, *asking, connections),
+            Some(Job::Delta(_, live)) => self.say(&mut told, *live, connections),
+            Some(Job::End) | None => true,
+        };
+        // One that is too slow hears no more: its stream breaks off.
+        if !heard {
+            return self.left(request);
         }
+        self.handovers.told.insert(request, told);
+        self.go_on(request);
+    }
+
+    /// Whether it was heard.
+    fn answer(
+        &self,
+        request: RequestId,
+        told: &mut Told,
+        asking: Asking,
+        connections: Vec<Connection>,
+    ) -> bool {
+        let Asking { mut context, hears, answer } = asking;
+        told.flows.take(self.clock.now(), connections.iter().copied(), self.handovers.most);
+        context.live.connections = connections;
+        let Live { connections, groups, addresses } = &context.live;
+        tracing::info!(
+            tsi = %context.grant.tsi, epoch = %context.epoch, connections = connections.len(),
+            groups = groups.len(), addresses = addresses.len(), "context handed over"
+        );
+        answer.send(Ok((request, Box::new(context), hears))).is_ok()
+    }
+
+    /// Likewise.
+    fn say(&self, told: &mut Told, live: Live, current: Vec<Connection>) -> bool {
+        let now = self.clock.now();
+        let (connections, ended) = told.flows.changes(now, &current);
+        told.flows = Flows::default();
+        told.flows.take(now, current, self.handovers.most);
+        let delta = Delta { live: Live { connections, ..live }, ended };
+        told.said.try_send(Said::Delta(delta)).is_ok()
     }
 
     /// Tells another NVE what the core says, and of the connections what has changed.
     pub(in crate::agent) fn hand(&mut self, request: RequestId, handed: Handed) {
-        let now = self.clock.now();
-        let Some(mut told) = self.handovers.told.remove(&request) else { return };
-        // One that is too slow hears no more: its stream breaks off.
-        match handed {
+        let Some(told) = self.handovers.told.get(&request) else { return };
+        let job = match handed {
             Handed::Delta(live) => {
-                if told.said.try_send(Said::Stopping).is_err() {
-                    return self.left(request);
-                }
-                let current = self.connections(told.vni, &told.ips);
-                let (connections, ended) = told.flows.changes(now, &current);
-                told.flows = Flows::default();
-                told.flows.take(now, current, self.handovers.most);
-                let delta = Delta { live: Live { connections, ..live }, ended };
-                if told.said.try_send(Said::Delta(delta)).is_err() {
-                    return self.left(request);
-                }
-                self.handovers.told.insert(request, told);
+                // As they are now, whatever becomes of who has its addresses next.
+                let reader = self.reader(told.vni, &told.ips);
+                let stopping = told.said.try_send(Said::Stopping).is_ok();
+                let Some(reader) = reader.filter(|_| stopping) else { return self.left(request) };
+                Job::Delta(reader, Box::new(live))
             }
-            Handed::End => drop(told.said.try_send(Said::End)),
+            Handed::End => Job::End,
+        };
+        if let Some(told) = self.handovers.told.get_mut(&request) {
+            told.jobs.push_back(job);
         }
+        self.go_on(request);
     }
 
     fn came(&mut self, transfer: TransferId, came: Came) {
@@ -224,13 +303,9 @@ impl Driver {
 
     /// Takes connections over in the data plane.
     pub(in crate::agent) fn take_over_connections(&mut self, moved: &Moved) {
-        // What is still to be forgotten is not what comes now.
-        if self.forgotten.contains_key(&moved.vni) {
-            self.forget_connections();
-        }
         let mut take = || {
             if moved.afresh {
-                self.plane.remove_connections(moved.vni, &moved.of)?;
+                self.plane.end_connections(moved.vni, &moved.of)?;
             }
             self.plane.set_connections(&moved.connections)
         };
