@@ -13,8 +13,8 @@ pub(super) fn tell(core: &Core, punt: &Punt) -> bool {
         PuntReason::Refused(toward) => ("refused", None, toward),
         _ => return false,
     };
-    let rule = rule.and_then(|number| core.rules().find(|(.., n)| *n == number));
-    let rule = rule.map(|(_, group, rule, _)| format!("{group}: {rule}"));
+    let rule = rule.and_then(|number| core.rule(number));
+    let rule = rule.map(|(group, rule)| format!("{group}: {rule}"));
     let (vn, tsi) = match core.tsi_at(punt.vap) {
         Some((vn, tsi)) => (vn.to_string(), tsi.to_string()),
         None => (punt.vni.to_string(), format!("device {}", punt.vap.0)),

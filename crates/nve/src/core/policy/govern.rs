@@ -262,6 +262,13 @@ impl Core {
             .filter_map(|((vni, group, rule), number)| Some((self.vn_name(*vni)?, group, rule, number - 1)))
     }
 
+    /// The rule that is counted by this number in the data plane, and its group: for the log.
+    #[must_use]
+    pub fn rule(&self, number: u32) -> Option<(&GroupName, &weft_model::Rule)> {
+        let (_, group, rule) = self.policies.rules.key(number.checked_add(1)?)?;
+        Some((group, rule))
+    }
+
     /// The tenant system at a device, with its VN's name: for the log.
     #[must_use]
     pub fn tsi_at(&self, device: IfIndex) -> Option<(&VnName, &TsiName)> {

@@ -1,13 +1,13 @@
 //! Numbers that the data plane knows things by, kept for as long as somebody uses them and then left alone for as long as
 //! possible: what is reused soon could be taken for what it was before.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, btree_map::Entry};
 
 /// Numbers of things, each from 1 to `last`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Numbers<K: Ord> {
     by_key: BTreeMap<K, u32>,
-    used: BTreeSet<u32>,
+    used: BTreeMap<u32, K>,
     /// The one given last.
     cursor: u32,
     last: u32,
@@ -15,7 +15,7 @@ pub struct Numbers<K: Ord> {
 
 impl<K: Ord + Clone> Numbers<K> {
     pub const fn up_to(last: u32) -> Self {
-        Self { by_key: BTreeMap::new(), used: BTreeSet::new(), cursor: 0, last }
+        Self { by_key: BTreeMap::new(), used: BTreeMap::new(), cursor: 0, last }
     }
 
     /// The number of `key`.
@@ -34,13 +34,19 @@ impl<K: Ord + Clone> Numbers<K> {
         let mut number = self.cursor;
         loop {
             number = if number >= self.last { 1 } else { number + 1 };
-            if self.used.insert(number) {
+            if let Entry::Vacant(free) = self.used.entry(number) {
+                free.insert(key.clone());
                 break;
             }
         }
         self.cursor = number;
         self.by_key.insert(key.clone(), number);
         Some((number, true))
+    }
+
+    /// What has this number.
+    pub fn key(&self, number: u32) -> Option<&K> {
+        self.used.get(&number)
     }
 
     /// How many there are still.
@@ -50,12 +56,13 @@ impl<K: Ord + Clone> Numbers<K> {
 
     /// `key` had this number before; whether it may have it still.
     pub fn restore(&mut self, key: K, number: u32) -> bool {
-        let free =
-            (1..=self.last).contains(&number) && !self.by_key.contains_key(&key) && self.used.insert(number);
-        if free {
-            self.by_key.insert(key, number);
+        if !(1..=self.last).contains(&number) || self.by_key.contains_key(&key) {
+            return false;
         }
-        free
+        let Entry::Vacant(free) = self.used.entry(number) else { return false };
+        free.insert(key.clone());
+        self.by_key.insert(key, number);
+        true
     }
 
     /// Numbers up to this one were given before; new ones come after.
@@ -87,7 +94,9 @@ mod tests {
             [numbers.take(&"a"), numbers.take(&"b"), numbers.take(&"a")],
             [Some((1, true)), Some((2, true)), Some((1, false))]
         );
+        assert_eq!((numbers.key(2), numbers.key(3)), (Some(&"b"), None));
         numbers.free(&"a");
+        assert_eq!((numbers.key(1), numbers.left()), (None, 2));
         assert_eq!(numbers.take(&"c"), Some((3, true)));
         assert_eq!(numbers.take(&"d"), Some((1, true)));
         assert_eq!(numbers.take(&"e"), None);
