@@ -3,9 +3,17 @@
 
 mod common;
 
-use common::{How, Lab, frames::*, options, rloc, ts_ips, ts_mac, vni, wait_for};
+use common::{
+    How, Lab,
+    frames::*,
+    options,
+    pair::{allow, policy},
+    rloc, ts_ips, ts_mac, vni, wait_for,
+};
 use std::{net::IpAddr, num::NonZeroU32, time::Duration};
-use weft_datapath::{Away, Datapath as _, Location, Op, Path, Peer, PuntReason, Reason, VapKind, Vn};
+use weft_datapath::{
+    Away, Datapath as _, Location, Op, Path, Peer, PuntReason, Reason, Toward, Vap, VapKind, Vn,
+};
 use weft_model::{Epoch, Learning};
 
 const A: Mac = [2, 0, 0, 0, 0, 1];
@@ -73,7 +81,8 @@ const HOWS: [(VapKind, Path, bool); 4] = [
 fn redirected_to_where_it_went() {
     let modes = [Learning::Oracle, Learning::Distribute, Learning::Flood, Learning::Flood];
     for ((kind, path, v6), learning) in HOWS.into_iter().zip(modes) {
-        let (mut lab, wires) = lab(How { kind, path, v6 });
+        let how = How { kind, path, v6 };
+        let (mut lab, wires) = lab(how);
         for nve in 0..3 {
             lab.nves[nve].apply(&[Op::SetVn(vni(7001), Vn { learning, ..Vn::default() })]);
         }
@@ -102,6 +111,21 @@ fn redirected_to_where_it_went() {
         // Who learns from frames asks nobody.
         assert_eq!(!told.is_empty(), learning != Learning::Flood, "{told:?}");
         assert!(told.iter().all(|p| p.reason == PuntReason::NoSuchTs && p.from == Some(rloc(0, v6))));
+        // What comes by the NVE that it was at, which is not fenced, is judged by its policy as all that comes.
+        let device = lab.tss[2].device;
+        let own = Lab::vap(3, how);
+        let judged = Vap { policy: policy(1, 1), previous: NonZeroU32::new(2), ..own };
+        lab.nves[2].apply(&[Op::SetVap(device, judged)]);
+        for inner6 in [false, true] {
+            wires[0].send(&data(3, inner6, b"forbidden"));
+        }
+        count_to(&mut lab, 2, Reason::Denied, 2);
+        lab.nves[2].apply(&[allow(1, Toward::In, 17, 5, 1)]);
+        for inner6 in [false, true] {
+            wires[0].send(&data(3, inner6, b"allowed"));
+            wires[2].receive("it", |f| f.ends_with(b"allowed"));
+        }
+        count_to(&mut lab, 1, Reason::Redirected, 6);
     }
 }
 
