@@ -265,6 +265,8 @@ struct weft_conn {
 	__u16 rule;
 	__u8 state;  /* WEFT_CONN_* */
 	__u8 opened; /* WEFT_OUT, WEFT_IN: which way its first packet went */
+	__u32 to; /* the MAC address that was seen to be the remote one's, by its last octets, or 0 */
+	__u32 pad;
 };
 
 /* Of other protocols than TCP the first and ESTABLISHED only. */

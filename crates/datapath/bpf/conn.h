@@ -115,6 +115,8 @@ static __always_inline bool read_conn(struct weft_conn *to, const struct weft_co
 
 	if (!at)
 		return false;
+	to->pad = 0;
+	to->to = at->to;
 	to->state = at->state;
 	to->opened = at->opened;
 	to->rule = at->rule;

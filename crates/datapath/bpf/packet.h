@@ -57,6 +57,18 @@ static __always_inline __u32 node_of(const __u8 *mac)
 	return (__u32)mac[2] << 24 | mac[3] << 16 | mac[4] << 8 | mac[5];
 }
 
+static __always_inline bool distributes(__u8 mode)
+{
+	return (mode & WEFT_LEARNS) == WEFT_LEARNS_DISTRIBUTE;
+}
+
+/* MacAddr::anycast(vni) */
+static __always_inline bool is_anycast(const __u8 *mac, __u32 vni)
+{
+	return mac[0] == 0x06 && mac[1] == 0x57 && !mac[2] && mac[3] == (vni >> 16 & 0xff) &&
+	       mac[4] == (vni >> 8 & 0xff) && mac[5] == (vni & 0xff);
+}
+
 static __always_inline void ip_from_v4(struct weft_ip *ip, __be32 v4)
 {
 	ip->w[0] = 0;

@@ -184,7 +184,7 @@ static __noinline int let_fragments(const struct weft_vap *vap, const struct wef
 	if (!vap || !key || !l4)
 		return 0;
 	fragment_key(&part, key, l4, toward);
-	is.seen = bpf_ktime_get_coarse_ns();
+	is.seen = bpf_ktime_get_ns();
 	is.policy = vap->policy;
 	is.generation = vap->generation;
 	is.rule = rule;
@@ -272,7 +272,7 @@ static __noinline __u32 let_first(struct weft_vap *vap, const struct weft_conn_k
 		count_conn(CONN_UNFOLLOWED);
 		return found;
 	}
-	now = bpf_ktime_get_coarse_ns();
+	now = bpf_ktime_get_ns(); /* another may have had the address until a moment ago */
 	is->born = now > vap->since ? now : vap->since + 1;
 	is->state = ports_flags(ports) & (TCP_FIN | TCP_RST) ? WEFT_CONN_CLOSING : WEFT_CONN_OPENING;
 	is->opened = toward;
@@ -299,20 +299,55 @@ static __noinline __u32 let_again(const struct weft_vap *vap, const struct weft_
 	return found & RULE_NUMBER;
 }
 
+/* Whether a packet from a VAP is for the address of one tenant system and goes to the MAC address of another: rules look
+ * at the one, its way is the other's. Only where it is known whose the address is. */
+static __noinline bool goes_astray(struct __sk_buff *skb, const struct weft_vap *vap, struct look *at)
+{
+	struct weft_neighbour *n;
+	struct weft_scoped_ip key;
+	__u8 mac[8];
+	__u32 to;
+
+	if (!vap || !at || (vap->mode & WEFT_LEARNS) == WEFT_LEARNS_TRANSLATE || bpf_skb_load_bytes(skb, 0, mac, 6))
+		return false;
+	if (mac[0] & 1 || (distributes(vap->mode) && is_anycast(mac, vap->vni)))
+		return false;
+	to = mac[2] << 24 | mac[3] << 16 | mac[4] << 8 | mac[5];
+	if (to && at->conn.to == to)
+		return false;
+	key.scope = vap->vni;
+	key.ip = at->key.remote;
+	n = bpf_map_lookup_elem(&neighbours, &key);
+	at->conn.to = 0;
+	if (!n || !n->known)
+		return false;
+	if (!same_mac(n->mac, mac))
+		return true;
+	at->conn.to = to;
+	return false;
+}
+
+/* In `toward`: what decided before that this frame has to wait has counted it. */
+#define POLICY_AGAIN 0x100
+
 /* Whether the policy of a VAP refuses a frame without a tunnel header, going `toward` it or from it. */
 __noinline int refuses(struct __sk_buff *skb, struct weft_vap *vap, __u32 ifindex, __u32 toward)
 {
-	bool out = toward == WEFT_OUT;
+	bool again = toward & POLICY_AGAIN, out = !(toward & WEFT_IN), known = false, checked = false;
 	__u32 found = 0, zero = 0;
 	struct look *at;
 	__u64 ports, now;
+	__u32 was = 0;
 	__u8 state;
 	int read;
 
+	toward &= WEFT_IN;
 	at = bpf_map_lookup_elem(&looks, &zero);
 	if (!vap || !at)
 		return 1;
 	at->key.vni = vap->vni;
+	at->conn.to = 0;
+	at->conn.pad = 0;
 	read = read_packet(skb, &at->key, &at->l4, toward);
 	if (read == READ_EXEMPT)
 		return 0;
@@ -337,18 +372,33 @@ __noinline int refuses(struct __sk_buff *skb, struct weft_vap *vap, __u32 ifinde
 	if (ports_kind(ports) <= KIND_ANSWER) {
 		set_ports(&at->key, ports, out);
 		now = bpf_ktime_get_coarse_ns();
-		if (read_conn(&at->conn, &at->key) && is_own(&at->conn, vap) &&
-		    is_alive(&at->conn, at->key.protocol, now) && !begins(&at->conn, ports, toward)) {
+		known = read_conn(&at->conn, &at->key) && is_own(&at->conn, vap) &&
+			is_alive(&at->conn, at->key.protocol, now) && !begins(&at->conn, ports, toward);
+		if (known)
+			was = at->conn.to;
+		else
+			at->conn.to = 0;
+		if (out && goes_astray(skb, vap, at))
+			goto refused;
+		checked = true;
+		if (known) {
 			if (!is_current(&at->conn, vap)) {
 				found = let_again(vap, &at->key, &at->conn, ports, toward);
 				goto known;
 			}
 			found = at->conn.rule + 1;
 			state = next_state(&at->conn, at->key.protocol, ports_flags(ports), toward);
-			if (state != at->conn.state || (__s64)(now - at->conn.seen) >= (__s64)SECOND)
+			if (state != at->conn.state || was != at->conn.to ||
+			    (__s64)(now - at->conn.seen) >= (__s64)SECOND)
 				go_on(vap, &at->key, &at->conn, state, now);
 			goto known;
 		}
+	}
+	if (!checked) {
+		at->conn.to = 0;
+		if (out && goes_astray(skb, vap, at))
+			goto refused;
+		checked = true;
 	}
 	found = let_first(vap, &at->key, &at->conn, ports, toward);
 	if (found & RULE_LOGGED)
@@ -357,10 +407,17 @@ known:
 	if (found && at->l4.first)
 		let_fragments(vap, &at->key, &at->l4, toward, (found & RULE_NUMBER) - 1);
 out:
+	if (found && out && !checked) {
+		at->conn.to = 0; /* what is quoted went another way */
+		if (goes_astray(skb, vap, at))
+			found = 0;
+	}
 	if (found) {
-		hit(skb, (found & RULE_NUMBER) - 1);
+		if (!again)
+			hit(skb, (found & RULE_NUMBER) - 1);
 		return 0;
 	}
+refused:
 	if (vap->flags & WEFT_VAP_LOG_REFUSED)
 		log_policy(skb, vap->vni, ifindex, 0, toward);
 	return 1;

@@ -4,18 +4,6 @@
 #ifndef WEFT_ROUTE_H
 #define WEFT_ROUTE_H
 
-static __always_inline bool distributes(__u8 mode)
-{
-	return (mode & WEFT_LEARNS) == WEFT_LEARNS_DISTRIBUTE;
-}
-
-/* MacAddr::anycast(vni) */
-static __always_inline bool is_anycast(const __u8 *mac, __u32 vni)
-{
-	return mac[0] == 0x06 && mac[1] == 0x57 && !mac[2] && mac[3] == (vni >> 16 & 0xff) &&
-	       mac[4] == (vni >> 8 & 0xff) && mac[5] == (vni & 0xff);
-}
-
 static __always_inline struct weft_neighbour *find_neighbour(__u32 vni, const struct weft_ip *ip)
 {
 	struct weft_scoped_ip key;

@@ -522,7 +522,7 @@ static __always_inline int vap_frame(struct __sk_buff *skb, bool again)
 			return drop(skb, w, WEFT_TOO_BIG);
 		return replicate(skb, vap, TO_VAPS | TO_MEMBERS | TO_RECEIVERS);
 	}
-	if (vap->policy && refuses(skb, vap, ifindex, WEFT_OUT))
+	if (vap->policy && refuses(skb, vap, ifindex, again ? WEFT_OUT | POLICY_AGAIN : WEFT_OUT))
 		return drop(skb, w, WEFT_DENIED);
 	return forward(skb, vap, &w, &eth, &l4, again);
 }

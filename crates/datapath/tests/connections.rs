@@ -7,16 +7,17 @@ use common::{
     How, Lab,
     frames::*,
     pair::{
-        ACK, End, FIN, MACS, Pair, RST, SYN, VETH, allow, datagram_of, echo, error_about, ip, key,
+        ACK, End, FIN, MACS, Pair, RST, SYN, VETH, allow, between, datagram_of, echo, error_about, ip, key,
         let_names_through, packet, policy, segment,
     },
-    vni,
+    vni, wait_for,
 };
 use std::{collections::BTreeSet, net::IpAddr};
 use weft_datapath::{
-    Allow, Connection, ConnectionState, Datapath as _, Op, OpenOptions, Path, Ports, Reason, Toward,
+    Allow, Connection, ConnectionState, Datapath as _, Neighbour, Op, OpenOptions, Path, Ports, Reason,
+    Toward,
 };
-use weft_model::TenantIp;
+use weft_model::{MacAddr, TenantIp};
 
 fn fragment_of(i: usize, v6: bool, id: u8, offset: u16, more: bool) -> Vec<u8> {
     let payload = if offset == 0 { udp(1000, 53, &[7; 24]) } else { vec![7; 32] };
@@ -389,6 +390,57 @@ fn connections_end_with_their_tenant_system() {
     }
 }
 
+/// Rules look at the address a packet is for; its way is that of its MAC address. Where it is known here whose the address
+/// is, it goes to that one or nowhere.
+fn a_packet_for_one_does_not_go_to_another(pair: &mut Pair) {
+    let_names_through(pair);
+    pair.set(1, None, &[]);
+    for v6 in [false, true] {
+        let third = TenantIp::new(common::ts_ips(3)[usize::from(v6)].get()).unwrap();
+        let to_third = |port| between(0, ip(0, v6), third.get(), 17, &udp(1000, port, &[7; 26]));
+        // It goes by the MAC address of the second one. Nobody here knows whose the address is.
+        assert_eq!(pair.send(0, &to_third(53)), End::Arrived);
+        let others = Neighbour::At(MacAddr([2, 0, 0, 0, 0, 3]));
+        pair.lab.nves[0].apply(&[Op::SetNeighbour(vni(7001), third, others)]);
+        assert_eq!(pair.send(0, &to_third(53)), End::Out, "nor does what is open go on");
+        pair.lab.nves[0].apply(&[Op::SetNeighbour(vni(7001), third, Neighbour::Nobody)]);
+        assert_eq!(pair.send(0, &to_third(53)), End::Arrived);
+        let second = TenantIp::new(ip(1, v6)).unwrap();
+        let its = Neighbour::At(MacAddr(MACS[1]));
+        pair.lab.nves[0].apply(&[Op::SetNeighbour(vni(7001), third, its)]);
+        pair.lab.nves[0].apply(&[Op::SetNeighbour(vni(7001), second, its)]);
+        for _ in 0..2 {
+            assert_eq!(pair.send(0, &to_third(53)), End::Arrived);
+            assert_eq!(pair.send(0, &datagram_of(0, v6, 1000, 53)), End::Arrived);
+        }
+        // Of an open connection, whose packets went to the right one before, too.
+        let mut astray = datagram_of(0, v6, 1000, 53);
+        astray[5] = 3;
+        assert_eq!(pair.send(0, &astray), End::Out);
+        assert_eq!(pair.send(0, &datagram_of(0, v6, 1000, 53)), End::Arrived);
+        pair.forget(v6);
+    }
+}
+
+/// A frame that had to wait is sent on by the agent: its rule has counted it.
+fn what_had_to_wait_is_counted_once(pair: &mut Pair) {
+    let_names_through(pair);
+    let device = pair.lab.tss[0].device;
+    for v6 in [false, true] {
+        let question = datagram_of(0, v6, 1000, 53);
+        assert_eq!(pair.send(0, &question), End::Arrived);
+        let before = [0, 1].map(|nve: usize| pair.lab.nves[nve].with(|k| k.rule_counters().unwrap())[0].1);
+        let sent = pair.lab.nves[0].with(|k| k.resend(device, &question).unwrap());
+        assert_eq!(sent, Reason::Encapsulated);
+        wait_for("the frame", || {
+            let there = pair.lab.nves[1].with(|k| k.rule_counters().unwrap())[0].1;
+            (there == before[1] + 1).then_some(())
+        });
+        assert_eq!(pair.lab.nves[0].with(|k| k.rule_counters().unwrap())[0].1, before[0]);
+        pair.forget(v6);
+    }
+}
+
 /// ICMPv6 errors quote packets as they were, extension headers and all.
 fn errors_about_packets_with_extension_headers_belong_to_them(pair: &mut Pair) {
     let_names_through(pair);
@@ -410,5 +462,7 @@ fn errors_about_packets_with_extension_headers_belong_to_them(pair: &mut Pair) {
 fn one_after_the_other() {
     let mut pair = Pair::new(VETH);
     a_reset_that_nobody_takes_ends_nothing(&mut pair);
+    what_had_to_wait_is_counted_once(&mut pair);
     errors_about_packets_with_extension_headers_belong_to_them(&mut pair);
+    a_packet_for_one_does_not_go_to_another(&mut pair);
 }

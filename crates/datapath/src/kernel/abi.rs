@@ -224,6 +224,8 @@ pub(crate) struct ConnValue {
     pub(crate) rule: u16,
     pub(crate) state: u8,
     pub(crate) opened: u8,
+    pub(crate) to: u32,
+    pub(crate) pad: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -622,7 +624,7 @@ mod tests {
             RuleValue = "weft_rule" { rule, log }
             OfClass = "weft_of_class" { vni, family, ip }
             ConnKey = "weft_conn_key" { vni, local, remote, local_port, remote_port, protocol, pad }
-            ConnValue = "weft_conn" { of, policy, seen, born, generation, rule, state, opened }
+            ConnValue = "weft_conn" { of, policy, seen, born, generation, rule, state, opened, to, pad }
             ConnCounts = "weft_conn_counts" { inserted, removed, unfollowed }
             FragmentKey = "weft_fragment_key" { vni, src, dst, id, protocol, toward, pad }
             FragmentValue = "weft_fragment" { seen, policy, generation, rule, pad }

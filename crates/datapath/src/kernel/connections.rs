@@ -162,7 +162,7 @@ impl Kernel {
     }
 
     pub(super) fn take_over_connections(&mut self, connections: &[Connection]) -> Result<(), DatapathError> {
-        let now = sys::monotonic();
+        let (now, born) = (sys::monotonic(), sys::monotonic_exact());
         let mut since: BTreeMap<(Vni, TenantIp), u64> = BTreeMap::new();
         let mut inserted = 0;
         let mut written = Ok(());
@@ -181,12 +181,14 @@ impl Kernel {
                 of: key_sum(&key),
                 policy: 0,
                 seen,
-                born: now.max(since + 1),
+                born: born.max(since + 1),
                 generation: 0,
                 // Of another host; here none let it through yet.
                 rule: u16::try_from(connection.rule).unwrap_or(0),
                 state: connection.state.code(),
                 opened: toward_code(connection.opened),
+                to: 0,
+                pad: 0,
             };
             match self.add_connection(&key, &value, since) {
                 Ok(new) => inserted += u64::from(new),

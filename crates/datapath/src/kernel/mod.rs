@@ -181,7 +181,7 @@ impl Kernel {
             vaps: BTreeMap::new(),
             slots: BTreeMap::new(),
             lists: Lists::default(),
-            stays: Stays::new(sys::monotonic(), limits.vap_ips),
+            stays: Stays::new(sys::monotonic_exact(), limits.vap_ips),
             pins,
             maps,
             from_vap,

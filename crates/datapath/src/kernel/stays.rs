@@ -50,7 +50,7 @@ impl Kernel {
         old: Option<&VapValue>,
         (vni, had): (Vni, &BTreeSet<TenantIp>),
     ) -> u64 {
-        let now = sys::monotonic();
+        let now = sys::monotonic_exact();
         let of_others = |stays: &Stays, ip: &TenantIp| stays.ended.get(&(vap.vni, *ip)).copied();
         match old {
             // It may get what another one here has ceased to have.
@@ -74,7 +74,7 @@ impl Kernel {
     pub(super) fn end_stay(&mut self, device: IfIndex) -> Result<(), DatapathError> {
         if let Some((vni, ips)) = self.vaps.get(&device) {
             let since = self.maps.vaps.get(&device.0)?.map_or(0, |old| old.since);
-            self.stays.end(sys::monotonic(), since, *vni, ips);
+            self.stays.end(sys::monotonic_exact(), since, *vni, ips);
         }
         Ok(())
     }
@@ -85,7 +85,7 @@ impl Kernel {
     /// # Errors
     /// What the kernel says.
     pub fn end_connections(&mut self, vni: Vni, of: &BTreeSet<TenantIp>) -> Result<(), DatapathError> {
-        let now = sys::monotonic();
+        let now = sys::monotonic_exact();
         self.stays.end(now, 0, vni, of);
         for (device, (at, ips)) in &self.vaps {
             if *at == vni
@@ -107,21 +107,26 @@ impl Kernel {
         Ok(value.map_or_else(|| self.stays.until(vni, ip), |value| value.since))
     }
 
-    /// Up to when what was born is not of who has these addresses now, and the same for all others; of all of a VN that
-    /// anything is known of without `of`.
+    /// Up to when what was born is not of who has these addresses now, of those of which that is known, and the same for
+    /// all others.
     pub(super) fn sinces(
         &self,
         vni: Vni,
         of: Option<&BTreeSet<TenantIp>>,
     ) -> Result<(BTreeMap<TenantIp, u64>, u64), DatapathError> {
-        let known = || {
-            let ended = self.stays.ended.keys().filter(|(of, _)| *of == vni).map(|(_, ip)| *ip);
-            let here = self.vaps.values().filter(|(of, _)| *of == vni).flat_map(|(_, ips)| ips).copied();
-            ended.chain(here).collect()
-        };
-        let all: BTreeSet<TenantIp> = of.cloned().unwrap_or_else(known);
-        let since = |ip: TenantIp| Ok((ip, self.since_of(vni, ip)?));
-        Ok((all.into_iter().map(since).collect::<Result<_, DatapathError>>()?, self.stays.opened))
+        let wanted = |ip: &TenantIp| of.is_none_or(|of| of.contains(ip));
+        let ended = self.stays.ended.iter().filter(|((at, ip), _)| *at == vni && wanted(ip));
+        let mut since: BTreeMap<TenantIp, u64> =
+            ended.map(|((_, ip), at)| (*ip, (*at).max(self.stays.opened))).collect();
+        for (device, (at, ips)) in &self.vaps {
+            if *at == vni
+                && ips.iter().any(wanted)
+                && let Some(value) = self.maps.vaps.get(&device.0)?
+            {
+                since.extend(ips.iter().filter(|ip| wanted(ip)).map(|ip| (*ip, value.since)));
+            }
+        }
+        Ok((since, self.stays.opened))
     }
 }
 

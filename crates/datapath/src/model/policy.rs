@@ -1,14 +1,15 @@
 //! Access policy: what VAPs with one may send and receive.
 
+use super::bytes::mac;
 use super::connections::Ends;
 use super::packet::{ACK, FIN, Kind, RST, Read, SYN, TCP, quoted, read};
 use super::{Learned, Lesson};
 use crate::{
-    Allow, ClassId, Connection, ConnectionState as State, Policy, Ports, PuntReason, RuleKey, Tables, Toward,
-    Vap,
+    Allow, ClassId, Connection, ConnectionState as State, Neighbour, Policy, Ports, PuntReason, RuleKey,
+    Tables, Toward, Vap,
 };
 use core::{net::IpAddr, time::Duration};
-use weft_model::{TenantIp, Vni};
+use weft_model::{Learning, MacAddr, TenantIp, Vni};
 
 /// What a policy makes of a frame.
 #[derive(Default)]
@@ -111,6 +112,9 @@ pub(super) fn check(tables: &Tables, learned: &Learned, vap: &Vap, toward: Towar
         Err(true) => return Checked::default(),
         Err(false) => return refused(policy, toward),
     };
+    if toward == Toward::Out && goes_astray(tables, vap, packet.ends.remote, frame) {
+        return refused(policy, toward);
+    }
     let mut checked = decide(tables, learned, policy, toward, &packet, frame);
     if checked.refused {
         return Checked { lessons: checked.lessons, ..refused(policy, toward) };
@@ -123,6 +127,19 @@ pub(super) fn check(tables: &Tables, learned: &Learned, vap: &Vap, toward: Towar
         checked.lessons.push(Lesson::Fragment { packet: part, policy, generation, rule });
     }
     checked
+}
+
+/// Whether a frame from a VAP is for the address of one tenant system and goes to the MAC address of another.
+fn goes_astray(tables: &Tables, vap: &Vap, remote: IpAddr, frame: &[u8]) -> bool {
+    let learning = tables.vns.get(&vap.vni).map(|vn| vn.learning);
+    let Some(to) = mac(frame, 0).filter(|to| !to.is_group()) else { return false };
+    if learning == Some(Learning::Translate)
+        || learning == Some(Learning::Distribute) && to == MacAddr::anycast(vap.vni)
+    {
+        return false;
+    }
+    let owner = TenantIp::new(remote).ok().and_then(|ip| tables.neighbours.get(&(vap.vni, ip)));
+    matches!(owner, Some(Neighbour::At(owner)) if *owner != to)
 }
 
 fn refused(policy: Policy, toward: Toward) -> Checked {
