@@ -13,8 +13,8 @@ mod token;
 mod types;
 
 pub use client::{
-    ApiError, Client, ClientError, Endpoint, Identity, LocalClient, ORACLE_SERVER_NAME, Server, ServerError,
-    TlsError, Trust, Watch, tls_config,
+    ApiError, Client, ClientError, Endpoint, Identity, Lines, LocalClient, ORACLE_SERVER_NAME, Server,
+    ServerError, TlsError, Trust, Watch, tls_config,
 };
 pub use context::{Context, ContextError};
 pub use ticket::{SignedTicket, Ticket, TicketError};

@@ -6,6 +6,7 @@
 //! | `POST /v1/tsis` | [`Attach`] | 201 or 200 [`Tsi`] |
 //! | `DELETE /v1/tsis/{vn}/{name}?force=true` | | 200 [`crate::Message`] |
 //! | `PUT /v1/tsis/{vn}/{name}/state` | [`ChangeState`] | 200 [`crate::Message`] |
+//! | `GET /v1/events?after=N` | | [`Event`]s, one a line, for as long as the connection lasts |
 //! | `GET /v1/tsis` | | [`Items`]`<`[`Tsi`]`>` |
 //! | `GET /v1/mappings` | | [`Items`]`<`[`CacheEntry`]`>` |
 //! | `GET /v1/groups` | | [`Items`]`<`[`Group`]`>` |
@@ -14,6 +15,10 @@
 //! | `GET /v1/tables` | | [`Items`]`<`[`Table`]`>` |
 //! | `GET /v1/counters` | | [`crate::Counters`] |
 //! | `GET /v1/status` | | [`Status`] |
+
+mod event;
+
+pub use event::{Event, Happened};
 
 use core::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};

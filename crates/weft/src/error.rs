@@ -64,6 +64,9 @@ pub(crate) enum CommandError {
         /// Why.
         source: io::Error,
     },
+    /// The NVE follows no more.
+    #[error("the NVE has ended the stream; go on with --after {0} when it is back")]
+    StreamEnded(u64),
     /// What was to be shown cannot be.
     #[error("cannot show the answer: {0}")]
     Show(String),

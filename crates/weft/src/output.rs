@@ -88,6 +88,17 @@ pub(crate) fn one<T: Serialize>(
     }
 }
 
+/// One of many that come one by one: as a table a line of `text`, as JSON a line.
+pub(crate) fn streamed<T: Serialize>(format: Format, item: &T, text: &str) -> Result<String, CommandError> {
+    match format {
+        Format::Table => Ok(format!("{text}\n")),
+        Format::Json => {
+            serde_json::to_string(item).map(|text| text + "\n").map_err(|e| CommandError::Show(e.to_string()))
+        }
+        Format::Yaml => Ok(format!("---\n{}", document(format, item)?)),
+    }
+}
+
 fn document<T: Serialize>(format: Format, value: &T) -> Result<String, CommandError> {
     let failed = |e: &dyn std::fmt::Display| CommandError::Show(e.to_string());
     match format {

@@ -1,9 +1,9 @@
 //! The client of the NVE's local API.
 
-use super::{ClientError, Endpoint, delete, force, get, post, put, transport::Transport};
+use super::{ClientError, Endpoint, Lines, delete, force, get, post, put, transport::Transport};
 use crate::{
     Counters, Message,
-    local::{Attach, CacheEntry, ChangeState, Drop, Group, Items, Shown, Status, Table, Tsi},
+    local::{Attach, CacheEntry, ChangeState, Drop, Event, Group, Items, Shown, Status, Table, Tsi},
 };
 use core::time::Duration;
 use serde::de::DeserializeOwned;
@@ -44,6 +44,12 @@ impl LocalClient {
     /// Detaches; `by_force` also without an Oracle to release the grant at.
     pub async fn detach(&self, vn: &VnName, tsi: &TsiName, by_force: bool) -> Result<Message, ClientError> {
         self.transport.json(&delete(format!("/v1/tsis/{vn}/{tsi}{}", force(by_force)))).await
+    }
+
+    /// What becomes of interfaces from now on, or from behind the event of that number: see [`Event`].
+    pub async fn events(&self, after: Option<u64>) -> Result<Lines<Event>, ClientError> {
+        let after = after.map_or_else(String::new, |after| format!("?after={after}"));
+        Ok(Lines::new(self.transport.stream(&get(format!("/v1/events{after}"))).await?))
     }
 
     /// What the NVE shows, of any kind.

@@ -11,7 +11,7 @@ pub use endpoint::{Endpoint, Identity, Server, ServerError, Trust};
 pub use error::{ApiError, ClientError};
 pub use local::LocalClient;
 pub use tls::{ORACLE_SERVER_NAME, TlsError, tls_config};
-pub use watch::Watch;
+pub use watch::{Lines, Watch};
 
 use crate::{
     ConversationView, Counters, DuplicateView, GrantReply, GrantRequest, GrantView, GroupView, JoinReply,

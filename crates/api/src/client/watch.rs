@@ -1,4 +1,4 @@
-//! A watch: events, one JSON object a line, for as long as the connection lasts.
+//! A stream of events, one JSON object a line, for as long as the connection lasts.
 
 use super::{ClientError, transport::Answer};
 use crate::Event;
@@ -24,9 +24,12 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// Longest event, octets.
 const LINE_LIMIT: usize = 1 << 22;
 
-/// The events of a watch, a [`Stream`]. After an error or its end, watch again from the last
+/// The events of a watch. After an error or its end, watch again from the last
 /// event's `resource_version`; if that is refused with [`crate::Code::Gone`], list again.
-pub struct Watch<T> {
+pub type Watch<T> = Lines<Event<T>>;
+
+/// What comes line by line, a [`Stream`].
+pub struct Lines<T> {
     address: String,
     body: Incoming,
     /// Keeps the connection open.
@@ -39,7 +42,7 @@ pub struct Watch<T> {
     object: PhantomData<fn() -> T>,
 }
 
-impl<T: DeserializeOwned> Watch<T> {
+impl<T: DeserializeOwned> Lines<T> {
     pub(super) fn new(answer: Answer) -> Self {
         let (address, body, sender) = answer.into_parts();
         Self {
@@ -54,16 +57,16 @@ impl<T: DeserializeOwned> Watch<T> {
         }
     }
 
-    /// The next event; none when the server ended the watch.
+    /// The next event; none when the server ended the stream.
     ///
     /// # Errors
-    /// [`ClientError::Broken`], [`ClientError::Timeout`] or [`ClientError::Answer`]; the watch is
+    /// [`ClientError::Broken`], [`ClientError::Timeout`] or [`ClientError::Answer`]; the stream is
     /// over then.
-    pub async fn next(&mut self) -> Option<Result<Event<T>, ClientError>> {
+    pub async fn next(&mut self) -> Option<Result<T, ClientError>> {
         StreamExt::next(self).await
     }
 
-    fn line(&mut self) -> Option<Result<Event<T>, ClientError>> {
+    fn line(&mut self) -> Option<Result<T, ClientError>> {
         loop {
             let fresh = self.buffer.get(self.searched..).unwrap_or_default();
             let Some(at) = fresh.iter().position(|b| *b == b'\n') else {
@@ -86,8 +89,8 @@ impl<T: DeserializeOwned> Watch<T> {
     }
 }
 
-impl<T: DeserializeOwned> Stream for Watch<T> {
-    type Item = Result<Event<T>, ClientError>;
+impl<T: DeserializeOwned> Stream for Lines<T> {
+    type Item = Result<T, ClientError>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();

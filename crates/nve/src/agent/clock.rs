@@ -28,6 +28,12 @@ impl Clock {
     }
 }
 
+/// Microseconds since 1970: numbers that begin with it are higher than those of earlier runs.
+pub(super) fn micros() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.ok().and_then(|since| u64::try_from(since.as_micros()).ok()).unwrap_or_default()
+}
+
 /// Seconds since 1970: certificates are dated by the calendar.
 pub(super) fn date() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())

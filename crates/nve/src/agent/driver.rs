@@ -6,6 +6,7 @@ use super::{
     NveError, calls,
     clock::Clock,
     devices::{self, Links},
+    events,
     handover::{self, Handovers},
     held_back::HeldBack,
     lisp::LispSockets,
@@ -82,6 +83,8 @@ pub(super) enum LocalCall {
     Detach(VnName, TsiName, bool, oneshot::Sender<Result<(), Refused>>),
     Activate(VnName, TsiName, oneshot::Sender<Result<Attached, Refused>>),
     Deactivate(VnName, TsiName, oneshot::Sender<Result<(), Refused>>),
+    /// What happened behind the event of this number.
+    Events(Option<u64>, oneshot::Sender<events::Page>),
     Tsis(oneshot::Sender<Vec<api::Tsi>>),
     Mappings(oneshot::Sender<Vec<api::CacheEntry>>),
     Drops(oneshot::Sender<Vec<api::Drop>>),
@@ -143,6 +146,8 @@ pub(super) struct Driver {
     pub(super) look: Look,
     pub(super) held_back: HeldBack,
     pub(super) handovers: Handovers,
+    /// What hypervisors that follow are told.
+    pub(super) events: events::Ring,
 }
 
 impl Driver {
@@ -456,6 +461,10 @@ impl Driver {
                 // The Oracle's list may tell of a release before its answer does.
                 Output::Notice(Notice::LostGrant(tsi)) if self.is_detaching(&tsi) => {}
                 Output::Notice(notice) => log(&notice),
+                Output::Event(event) => {
+                    let now = event.now.clone().map(|now| self.tsi(now));
+                    self.events.push(events::view(&self.core, event, now));
+                }
             }
         }
         self.plane.attach(&self.inputs);
@@ -511,6 +520,7 @@ impl Driver {
                 self.deactivating.insert(call, answer);
                 self.core.handle_deactivate(call, vn, name);
             }
+            LocalCall::Events(after, answer) => drop(answer.send(self.events.page(after))),
             LocalCall::Tsis(answer) => drop(answer.send(self.tsis())),
             LocalCall::Mappings(answer) => drop(answer.send(self.mappings())),
             LocalCall::Drops(answer) => drop(answer.send(self.drops())),

@@ -2,11 +2,14 @@
 //! HTTP/JSON on a unix socket of mode 0600 whose peers are root or the agent's own user.
 
 use super::driver::{Input, LocalCall};
-use super::{NveError, devices::Links};
+use super::{NveError, devices::Links, events};
 use crate::core::{Attach, Attached, Refused, TsiState};
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, Path as Parts, Query, State, rejection::JsonRejection},
+    extract::{
+        DefaultBodyLimit, Path as Parts, Query, State,
+        rejection::{JsonRejection, QueryRejection},
+    },
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::{delete, get, put},
@@ -41,6 +44,8 @@ pub(super) struct Local {
     pub(super) reserved: Vec<String>,
     /// Where the data plane's maps are pinned.
     pub(super) pin_dir: PathBuf,
+    /// Who follows what happens.
+    pub(super) followers: events::Followers,
 }
 
 /// A refusal on its way to the caller.
@@ -50,6 +55,12 @@ impl Refusal {
     /// More is asked at once than the agent answers.
     pub(super) fn busy(at_once: usize) -> Self {
         let text = format!("the NVE shows {at_once} lists at a time; try again");
+        Self(Code::TooManyRequests, text)
+    }
+
+    /// More follow than the agent tells.
+    pub(super) fn followed(at_once: usize) -> Self {
+        let text = format!("{at_once} clients follow this NVE's events already; end one of them");
         Self(Code::TooManyRequests, text)
     }
 
@@ -89,6 +100,12 @@ impl From<Refused> for Refusal {
             Refused::Datapath { .. } => Code::Internal,
         };
         Self(code, refused.to_string())
+    }
+}
+
+impl From<QueryRejection> for Refusal {
+    fn from(rejection: QueryRejection) -> Self {
+        Self(Code::BadRequest, rejection.body_text().replace('\n', " "))
     }
 }
 
@@ -170,6 +187,7 @@ pub(super) fn router(local: Local) -> Router {
         .route("/v1/tsis", get(tsis).post(attach))
         .route("/v1/tsis/{vn}/{name}", delete(detach))
         .route("/v1/tsis/{vn}/{name}/state", put(change_state))
+        .route("/v1/events", get(events::follow))
         .route("/v1/mappings", get(mappings))
         .route("/v1/groups", get(groups))
         .route("/v1/rules", get(rules))
@@ -183,7 +201,10 @@ pub(super) fn router(local: Local) -> Router {
 
 impl Local {
     /// Asks the driver and waits for its answer.
-    async fn ask<T>(&self, call: impl FnOnce(oneshot::Sender<T>) -> LocalCall) -> Result<T, Refusal> {
+    pub(super) async fn ask<T>(
+        &self,
+        call: impl FnOnce(oneshot::Sender<T>) -> LocalCall,
+    ) -> Result<T, Refusal> {
         let gone = || Refusal(Code::NotReady, "the NVE is stopping; try again once it is back".to_owned());
         let (answer, wait) = oneshot::channel();
         self.inputs.send(Input::Local(call(answer))).await.map_err(|_| gone())?;

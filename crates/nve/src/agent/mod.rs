@@ -19,6 +19,7 @@ mod common;
 mod devices;
 mod driver;
 mod error;
+mod events;
 mod handover;
 mod held_back;
 mod host;

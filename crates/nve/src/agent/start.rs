@@ -5,6 +5,7 @@ use super::{
     NveError, NveOptions,
     clock::{self, Clock},
     devices::Link,
+    events,
     handover::{self, Bounds, Credentials, Door, Handovers},
     host::Host,
     identity::{self, Identity},
@@ -133,7 +134,10 @@ pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>)
     tasks.spawn(handover::serve(peers, door.map_err(NveError::Credentials)?));
     let reserved =
         uplinks.iter().map(|l| l.name.clone()).chain([options.vxlan_device, "lo".to_owned()]).collect();
-    let local = Local { inputs: inputs.clone(), links: links.clone(), reserved, pin_dir: options.pin_dir };
+    let events = events::Ring::start();
+    let followers = events::Followers::new(events.latest());
+    let local =
+        Local { inputs: inputs.clone(), links: links.clone(), reserved, pin_dir: options.pin_dir, followers };
     for (index, addr) in identity.sessions.iter().enumerate() {
         let seed = boot.0 ^ (index as u64);
         tasks.spawn(session::keep(index, addr.clone(), tls_now.clone(), inputs.clone(), seed, local.clone()));
@@ -174,6 +178,7 @@ pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>)
         look: Look::new(),
         held_back: Default::default(),
         handovers: Handovers::new(shows_now, options.peer_port, Limits::default().moved_connections),
+        events,
     };
     driver.drive(queue, shutdown).await
 }

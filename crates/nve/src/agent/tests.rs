@@ -109,6 +109,7 @@ fn driver(dir: &Path, pins: &Path, grace: Duration) -> (Driver, mpsc::Receiver<I
         look: Look::new(),
         held_back: Default::default(),
         handovers: super::handover::tests::none(),
+        events: super::events::Ring::start(),
     };
     (driver, queue)
 }

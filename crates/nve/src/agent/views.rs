@@ -3,7 +3,7 @@
 use super::driver::{Driver, Link};
 use super::held_back::Held;
 use super::metrics;
-use crate::core::TsiState;
+use crate::core::{TsiState, TsiView};
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -14,11 +14,16 @@ use weft_model::{Eid, Epoch, GroupName, MacAddr, Origin, Rloc, Rule, VnName};
 
 impl Driver {
     pub(super) fn tsis(&self) -> Vec<api::Tsi> {
+        self.core.tsis().map(|tsi| self.tsi(tsi)).collect()
+    }
+
+    /// One of them.
+    pub(super) fn tsi(&self, t: TsiView) -> api::Tsi {
         let state = |s| match s {
             TsiState::Associated => api::State::Associated,
             TsiState::Activated => api::State::Activated,
         };
-        let view = |t: crate::core::TsiView| api::Tsi {
+        api::Tsi {
             epoch: Some(t.grant.epoch_of(self.xtr_id).unwrap_or(t.grant.epoch)),
             vn: t.vn,
             tsi: t.grant.tsi.name,
@@ -30,8 +35,7 @@ impl Driver {
             mtu: t.mtu,
             state: state(t.state),
             closed: t.closed,
-        };
-        self.core.tsis().map(view).collect()
+        }
     }
 
     pub(super) fn mappings(&self) -> Vec<api::CacheEntry> {

@@ -3,7 +3,8 @@
 
 use super::tsi::{State, Tsi, Waiting};
 use super::{
-    ApiCall, Attach, Attached, CallId, Core, Device, Granted, Held, Notice, Output, Refused, Ticket, Timer,
+    ApiCall, Attach, Attached, CallId, Cause, Core, Device, Granted, Held, Notice, Output, Refused, Ticket,
+    Timer,
 };
 use std::collections::BTreeSet;
 use weft_datapath::IfIndex;
@@ -191,6 +192,7 @@ impl Core {
             self.unsaved = true;
         }
         self.timers.cancel(&Timer::Acknowledge(id.clone()));
+        self.because(id, Cause::Hypervisor);
         if let Some(tsi) = self.tsis.get(id) {
             let attached = self.attached(tsi, false);
             let epoch = attached.epoch;
@@ -221,6 +223,7 @@ impl Core {
         }
         let context = self.vns.get(&id.vni).cloned();
         let Some(tsi) = self.remove_tsi(id) else { return };
+        self.because(id, Cause::Refused);
         let Some(waiting) = tsi.waiting else { return };
         let before = waiting.before.filter(|device| !tsi.lost && !self.by_device.contains_key(&device.name));
         let released = before.is_none() && waiting.created && !tsi.lost;
@@ -258,6 +261,7 @@ impl Core {
         };
         if force || lost {
             self.remove_tsi(&id);
+            self.because(&id, Cause::Hypervisor);
             self.save();
             // What is somebody else's is not ours to give back.
             if !lost && !detaching {
@@ -285,6 +289,7 @@ impl Core {
         };
         if answer.is_ok() {
             self.remove_tsi(&tsi);
+            self.because(&tsi, Cause::Hypervisor);
             self.save();
         } else if !self.tsis.contains_key(&tsi) {
             // Overtaken by force: what failed is tried again.
@@ -312,6 +317,7 @@ impl Core {
         }
         // What was Associated before the call that has failed still is.
         if self.tsis.contains_key(&id) {
+            self.because(&id, Cause::DeviceGone);
             self.notice(Notice::DeviceGone(id.clone(), name));
             self.timers.set(Timer::Grace(id), now + self.config.timing.grace);
         }
@@ -351,6 +357,7 @@ impl Core {
         tsi.device = device.clone();
         tsi.present = true;
         let lost = tsi.lost;
+        self.because(&id, Cause::DeviceBack);
         self.vaps.insert(device.index, id.clone());
         self.timers.cancel(&Timer::Grace(id.clone()));
         if lost {
@@ -372,6 +379,7 @@ impl Core {
         }
         let held = self.held(tsi);
         let Some(tsi) = self.remove_tsi(id) else { return };
+        self.because(id, Cause::DeviceStayedAway);
         self.notice(Notice::Released(id.clone()));
         if !tsi.lost {
             self.release(tsi.vn, id.name.clone(), held);

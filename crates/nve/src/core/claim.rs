@@ -48,6 +48,7 @@ impl Core {
             Err(refused) => {
                 self.counters.claims_refused += 1;
                 self.notice(Notice::ClaimRefused(id.clone(), ip, refused.to_string()));
+                self.tell_conflict(id, ip, refused.to_string());
                 // Its owner defends it through us, if there is still somebody to be told.
                 let asking = |t: &Tsi| t.state == State::Activated && t.device.index == query.vap;
                 if self.tsis.get(id).is_some_and(asking) {

@@ -2,6 +2,7 @@
 
 use super::context::{Fetch, Handed, Moved, RequestId, TransferId};
 use super::policy::{PolicyFact, SavedPolicies};
+use super::told::Event;
 use super::tsi::State;
 use ::core::net::SocketAddr;
 use serde::{Deserialize, Serialize};
@@ -346,6 +347,8 @@ pub enum Output {
     ClearRule(u32),
     /// Tell the operator.
     Notice(Notice),
+    /// Tell hypervisors.
+    Event(Event),
 }
 
 /// What an operator would want to read in the log.

@@ -133,7 +133,8 @@ impl Core {
         }
         let was_here = self.is_local_tsi(id) || self.stopped.contains(id);
         let mac = self.tsis.get(id).map(|tsi| tsi.grant.mac.get());
-        self.lose_grant(id);
+        let to = self.nves.iter().find(|(_, rlocs)| rlocs.contains(&rloc)).map(|(nve, _)| *nve);
+        self.lose_grant(id, to);
         if let Some(mac) = mac.filter(|_| was_here) {
             let epoch = Epoch::new(version.into()).unwrap_or(Epoch::FIRST);
             self.redirect_to(id.vni, mac, rloc, epoch);

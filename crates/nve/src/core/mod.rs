@@ -43,6 +43,7 @@ mod subscribe;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod told;
 mod translate;
 mod tsi;
 mod views;
@@ -57,6 +58,7 @@ pub use event::{
 };
 pub use flows::{Ends, Flows, ends, newest};
 pub use policy::{PolicyFact, SavedPolicies};
+pub use told::{Cause, Event, Happened};
 pub use views::{CacheEntry, Counters, TsiState, TsiView};
 
 use ::core::net::IpAddr;
@@ -179,6 +181,8 @@ pub struct Core {
     listed: Option<BTreeSet<TsiId>>,
     /// Whether what is attached changed since it was last handed to the disk.
     unsaved: bool,
+    /// What hypervisors were told.
+    told: told::Told,
     next_ticket: u64,
     tickets: BTreeMap<Ticket, TsiId>,
     cache: MapCache,
@@ -235,6 +239,7 @@ impl Core {
             revision: 0,
             listed: None,
             unsaved: false,
+            told: told::Told::default(),
             next_ticket: 0,
             tickets: BTreeMap::new(),
             cache: MapCache::default(),
@@ -273,6 +278,7 @@ impl Core {
     pub fn poll_output(&mut self) -> Option<Output> {
         if self.outputs.is_empty() {
             self.tidy_policies();
+            self.tell();
             self.save();
             self.save_policies();
         }

@@ -3,7 +3,7 @@
 //! it is, and until then it stays in service. Others are closed ones that nobody detached.
 
 use super::tsi::Tsi;
-use super::{Core, Device, Notice};
+use super::{Cause, Core, Device, Notice};
 use std::collections::BTreeMap;
 use weft_datapath::{IfIndex, Location, Neighbour, Op, Tables, Vap};
 use weft_model::{Grant, TsiId};
@@ -111,6 +111,7 @@ impl Core {
         }
         let (tsi, epoch) = (Tsi::new(vn, grant.clone(), *revision, device.clone(), true), grant.epoch);
         self.insert_tsi(tsi);
+        self.because(&id, Cause::Hypervisor);
         self.activate(&id, None);
         self.notice(Notice::Activated(id, epoch));
     }

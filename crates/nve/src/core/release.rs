@@ -2,10 +2,10 @@
 //! the store says of those that are.
 
 use super::tsi::{State, Tsi};
-use super::{ApiCall, CallId, Core, Held, Notice, Output, Refused, Timer};
+use super::{ApiCall, CallId, Cause, Core, Held, Notice, Output, Refused, Timer};
 use ::core::time::Duration;
 use std::collections::BTreeMap;
-use weft_model::{Grant, Time, TsiId, TsiName, VnName};
+use weft_model::{Grant, Time, TsiId, TsiName, VnName, XtrId};
 
 /// The first wait before a grant is given back again; each later one is twice as long.
 const RETRY: Duration = Duration::from_millis(500);
@@ -141,15 +141,16 @@ impl Core {
                     self.update_grant(&id, grant.clone(), revision);
                     self.review_arrival(&id);
                 }
-                None => self.lose_grant(&id),
+                None => self.lose_grant(&id, None),
             }
         }
         self.claim_orphans(revision, &ours);
     }
 
-    /// The grant of `id` is somebody else's now, or nobody's.
-    pub(super) fn lose_grant(&mut self, id: &TsiId) {
+    /// The grant of `id` is somebody else's now, of `to` where that is known, or nobody's.
+    pub(super) fn lose_grant(&mut self, id: &TsiId, to: Option<XtrId>) {
         let me = self.config.xtr_id;
+        let cause = self.cause_of_loss(id, to);
         let Some(tsi) = self.tsis.get_mut(id).filter(|t| !t.lost) else { return };
         tsi.lost = true;
         tsi.lost_with = tsi.grant.epoch_of(me).unwrap_or(tsi.grant.epoch);
@@ -167,6 +168,7 @@ impl Core {
             }
         }
         self.deactivate(id);
+        self.because(id, cause);
         self.hand_last(id, was_here);
         self.leave_connections(id);
         self.end_arrival(id);
@@ -177,6 +179,20 @@ impl Core {
         self.policies_stale.insert(id.vni);
         if activated {
             self.notice(Notice::LostGrant(id.clone()));
+        }
+    }
+
+    fn cause_of_loss(&self, id: &TsiId, to: Option<XtrId>) -> Cause {
+        let me = self.config.xtr_id;
+        let Some(tsi) = self.tsis.get(id) else { return Cause::GrantLost };
+        // Where it was to go to, or who came to be asked about it: a list says only that it is not here.
+        let next = tsi.grant.next.map(|next| next.nve).filter(|next| *next != me);
+        match to.or(next) {
+            Some(to) => Cause::Moved(to),
+            // It was to come here, and does not.
+            None if self.is_anothers(tsi) => Cause::GrantLost,
+            None if !self.vns.contains_key(&id.vni) => Cause::VnDeleted,
+            None => Cause::GrantLost,
         }
     }
 }

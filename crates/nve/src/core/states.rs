@@ -2,7 +2,7 @@
 //! and takes it out of service where it moves from (RFC 8394 section 4.2; requirements H3, H5, V3, V4).
 
 use super::tsi::{State, Tsi, Waiting};
-use super::{CallId, Core, Notice, Output, Refused, Ticket, Timer};
+use super::{CallId, Cause, Core, Notice, Output, Refused, Ticket, Timer};
 use std::collections::BTreeSet;
 use weft_model::{Time, TsiId, TsiName, VnName};
 
@@ -91,6 +91,7 @@ impl Core {
         self.timers.cancel(&Timer::Acknowledge(id.clone()));
         self.end_hold_of(id);
         self.deactivate(id);
+        self.because(id, Cause::Refused);
         self.unsaved = true;
         self.save();
         self.outputs.push_back(Output::Attached(waiting.call, Err(refused.clone())));
@@ -117,6 +118,7 @@ impl Core {
                 if let Some(tsi) = self.tsis.get_mut(&id).filter(|tsi| tsi.wanted == State::Activated) {
                     tsi.wanted = State::Associated;
                     self.unsaved = true;
+                    self.because(&id, Cause::Hypervisor);
                     self.notice(Notice::Deactivated(id));
                 }
                 self.save();

@@ -156,6 +156,7 @@ impl Core {
             self.vaps.insert(tsi.device.index, id.clone());
         }
         self.members.entry(id.vni).or_default().insert(id.clone());
+        self.touch(&id);
         self.tsis.insert(id, tsi);
         self.unsaved = true;
     }
@@ -194,6 +195,7 @@ impl Core {
         }
         self.forget_left(id);
         let tsi = self.tsis.remove(id)?;
+        self.touch(id);
         remove_if(&mut self.by_name, &(tsi.vn.clone(), id.name.clone()), id);
         remove_if(&mut self.by_device, &tsi.device.name, id);
         remove_if(&mut self.vaps, &tsi.device.index, id);
@@ -257,6 +259,7 @@ impl Core {
         let Some(tsi) = self.tsis.get_mut(id).filter(|t| !t.lost) else { return };
         tsi.state = State::Activated;
         self.stopped.remove(id);
+        self.touch(id);
         self.forget_left(id);
         let Some(tsi) = self.tsis.get(id) else { return };
         let (grant, device, eids) = (tsi.grant.clone(), tsi.device.clone(), tsi.eids());
@@ -303,13 +306,14 @@ impl Core {
             };
             let Some(other) = holder.filter(|other| *other != id).cloned() else { continue };
             let newer = self.tsis.get(&other).is_some_and(|t| t.revision > revision);
-            let outdated = if newer { id } else { &other };
+            let outdated = if newer { id.clone() } else { other.clone() };
             match eid {
-                Eid::Mac(_) => self.lose_grant(outdated),
+                Eid::Mac(_) => self.lose_grant(&outdated, None),
                 Eid::Ip(ip) => {
-                    if let Some(tsi) = self.tsis.get_mut(outdated) {
+                    if let Some(tsi) = self.tsis.get_mut(&outdated) {
                         tsi.grant.ips.remove(&ip);
                     }
+                    self.touch(&outdated);
                     if !newer {
                         self.remove_local(&other, &[eid]);
                         self.activate(&other, None);
@@ -379,6 +383,7 @@ impl Core {
         let Some(tsi) = self.tsis.get_mut(id).filter(|t| t.state == State::Activated) else { return };
         tsi.state = State::Associated;
         let (grant, device) = (tsi.grant.clone(), tsi.device.index);
+        self.touch(id);
         if moves {
             self.stopped.insert(id.clone());
         } else {
@@ -437,14 +442,14 @@ impl Core {
     /// A newer version of a grant this NVE holds, or held: other addresses, another epoch.
     pub(super) fn update_grant(&mut self, id: &TsiId, grant: Grant, revision: u64) {
         if grant.epoch_of(self.config.xtr_id).is_err() {
-            self.lose_grant(id);
+            self.lose_grant(id, Some(grant.owner));
             return;
         }
         let me = self.config.xtr_id;
         let elsewhere = |tsi: &Tsi| grant.owner != me && grant.epoch > self.epoch_of(tsi);
         if self.tsis.get(id).is_some_and(elsewhere) {
             // It has moved away and is to come back: the lists between were not read.
-            self.lose_grant(id);
+            self.lose_grant(id, Some(grant.owner));
         }
         let Some(tsi) = self.tsis.get_mut(id) else { return };
         tsi.revision = tsi.revision.max(revision);
@@ -465,6 +470,7 @@ impl Core {
         let kept = tsi.eids();
         let stays = tsi.grant.next.is_none_or(|next| next.nve == me);
         let (activated, present) = (tsi.state == State::Activated, tsi.present);
+        self.touch(id);
         if activated {
             let gone: Vec<Eid> = eids(&old).into_iter().filter(|eid| !kept.contains(eid)).collect();
             self.remove_local(id, &gone);

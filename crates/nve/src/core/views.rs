@@ -1,9 +1,9 @@
 //! What people and programs may ask the core about.
 
-use super::tsi::State;
+use super::tsi::{State, Tsi};
 use super::{Core, Device};
 use weft_datapath::IfIndex;
-use weft_model::{Eid, Grant, MacAddr, Origin, Rloc, Time, TsiName, VnName, VnSpec, Vni};
+use weft_model::{Eid, Grant, MacAddr, NveName, Origin, Rloc, Time, TsiName, VnName, VnSpec, Vni, XtrId};
 
 /// What happened so often.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -119,7 +119,7 @@ impl Counters {
 pub type TsiState = State;
 
 /// One attached interface.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TsiView {
     /// The VN's name.
     pub vn: VnName,
@@ -159,14 +159,18 @@ pub struct CacheEntry {
 impl Core {
     /// What is attached here.
     pub fn tsis(&self) -> impl Iterator<Item = TsiView> + '_ {
-        self.tsis.values().map(|t| TsiView {
+        self.tsis.values().map(|tsi| self.view(tsi))
+    }
+
+    pub(super) fn view(&self, t: &Tsi) -> TsiView {
+        TsiView {
             vn: t.vn.clone(),
             grant: t.grant.clone(),
             device: if t.present { t.device.name.clone() } else { String::new() },
             state: t.state,
             mtu: self.config.tenant_mtu,
             closed: t.closed.as_ref().map(ToString::to_string),
-        })
+        }
     }
 
     /// The device an interface is attached at, also while it is gone.
@@ -224,6 +228,12 @@ impl Core {
     #[must_use]
     pub fn vn_name(&self, vni: Vni) -> Option<&VnName> {
         self.vns.get(&vni).map(|vn| &vn.name)
+    }
+
+    /// The name of an NVE, while it is known.
+    #[must_use]
+    pub fn nve_name(&self, nve: XtrId) -> Option<&NveName> {
+        self.names.iter().find(|(_, xtr)| **xtr == nve).map(|(name, _)| name)
     }
 
     /// Whether there is a session with the Oracle of this index.

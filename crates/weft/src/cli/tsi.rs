@@ -108,6 +108,23 @@ pub(crate) enum TsiCommand {
         #[command(flatten)]
         output: Output,
     },
+    /// Follow what becomes of interfaces of this host: one line each, for as long as the NVE runs.
+    #[command(after_help = "Examples:
+  weft tsi events                                          from now on
+  weft tsi events -o json --after 1700000000000042         from behind that number: where an earlier one ended
+  weft tsi events --count 1                                the next one")]
+    Events {
+        /// Begin behind the event of this number; what is not kept any more is said to be missed.
+        #[arg(long)]
+        after: Option<u64>,
+        /// End after so many.
+        #[arg(long)]
+        count: Option<u64>,
+        #[command(flatten)]
+        socket: Socket,
+        #[command(flatten)]
+        output: Output,
+    },
     /// List what is attached to this host.
     #[command(after_help = "Example: weft tsi list -o yaml")]
     List {

@@ -1,5 +1,7 @@
 //! `weft tsi`: a thin client of this host's NVE.
 
+mod events;
+
 use super::client;
 use crate::cli::{Kind, Place, Socket, TsiCommand, Which};
 use crate::error::CommandError;
@@ -93,6 +95,9 @@ pub(super) async fn run(command: TsiCommand) -> Result<(), CommandError> {
         TsiCommand::SetGroups { vn, name, groups, access, output } => {
             let view = client(&access)?.set_groups(&vn, &name, groups.0).await?;
             output::print(&output::one(output.output, &view, GROUP_COLUMNS)?)
+        }
+        TsiCommand::Events { after, count, socket, output } => {
+            events::follow(&socket, after, count, output.output).await
         }
         TsiCommand::List { socket, output } => {
             let tsis = nve(&socket)?.tsis().await.map_err(unreachable(&socket))?;

@@ -2,7 +2,7 @@
 
 use super::{Compiled, Overflow};
 use crate::core::tsi::{State, Tsi};
-use crate::core::{Core, Notice, Refused, Ticket};
+use crate::core::{Cause, Core, Notice, Refused, Ticket};
 use ::core::fmt;
 use std::collections::BTreeSet;
 use weft_datapath::{IfIndex, Policy};
@@ -162,7 +162,9 @@ impl Core {
             Standing::Open | Standing::Under(_) => {
                 if let Some(tsi) = self.tsis.get_mut(id) {
                     tsi.governed = governed.ok();
-                    tsi.closed = None;
+                    if tsi.closed.take().is_some() {
+                        self.perhaps_because(id, Cause::PolicyApplied);
+                    }
                 }
                 true
             }
@@ -175,6 +177,9 @@ impl Core {
         let known = tsi.closed.replace(why.clone()).is_some_and(|old| old == why);
         let (activated, fits) = (tsi.state == State::Activated, !matches!(why, Closed::TooMany { .. }));
         tsi.governed = None;
+        if !known {
+            self.because(id, Cause::PolicyMissing);
+        }
         if activated {
             self.deactivate(id);
         } else {

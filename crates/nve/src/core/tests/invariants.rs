@@ -20,6 +20,7 @@ pub fn hold(core: &Core) {
     core.check_groups();
     core.check_arrivals();
     core.check_leaving();
+    core.check_told();
     let mut counts: BTreeMap<Rloc, usize> = BTreeMap::new();
     core.nves.values().flatten().for_each(|rloc| *counts.entry(*rloc).or_default() += 1);
     assert_eq!(core.rlocs, counts);

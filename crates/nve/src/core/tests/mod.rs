@@ -28,5 +28,6 @@ mod resolve;
 mod session;
 mod solicit;
 mod states;
+mod told;
 mod translate;
 mod world;

@@ -1,9 +1,9 @@
 //! One NVE with its intended tables, and everything it says, in order.
 
 use super::super::{
-    ApiCall, Attach, Attached, Attachment, CallId, Config, Core, Device, Fact, Fetch, Granted, Handed,
-    Limits, Moved, Notice, OracleAddr, Output, Refused, RequestId, Session, Ticket, Timing, TransferId,
-    TsiState,
+    ApiCall, Attach, Attached, Attachment, CallId, Config, Core, Device, Event, Fact, Fetch, Granted, Handed,
+    Happened, Limits, Moved, Notice, OracleAddr, Output, Refused, RequestId, Session, Ticket, Timing,
+    TransferId, TsiState, TsiView,
 };
 use super::oracle::{self, Asked, Heard, Rec};
 use ::core::net::{IpAddr, SocketAddr};
@@ -175,6 +175,10 @@ pub struct World {
     pub saved_policies: Option<super::super::SavedPolicies>,
     /// Whether other NVEs can be asked about who moves here. What cannot be had is not seen to be asked for.
     pub peers: bool,
+    /// What hypervisors were told.
+    pub events: Vec<Event>,
+    /// What they know by that.
+    pub known: BTreeMap<TsiId, TsiView>,
     next_call: u64,
 }
 
@@ -200,6 +204,8 @@ impl World {
             idle: BTreeMap::new(),
             saved_policies: None,
             peers: false,
+            events: Vec::new(),
+            known: BTreeMap::new(),
             next_call: 0,
         };
         world.seen();
@@ -389,6 +395,11 @@ impl World {
                 }
                 Output::ForgetConnections(_, ips) => Seen::ForgetConnections(ips),
                 Output::ClearRule(_) => continue,
+                Output::Event(event) => {
+                    self.follow(&event);
+                    self.events.push(event);
+                    continue;
+                }
                 Output::Notice(notice) => Seen::Notice(notice),
                 Output::Fetch(Fetch { transfer, .. }) if !self.peers => {
                     self.core.handle_context_end(self.now, transfer, false);
@@ -401,8 +412,49 @@ impl World {
             });
         }
         assert_eq!(self.tables, *self.core.tables(), "tables rebuilt from the changes");
+        for view in self.core.settled() {
+            let known = self.known.get(&view.grant.tsi);
+            assert_eq!(known, Some(&view), "what is attached is known by following");
+        }
         super::invariants::hold(&self.core);
         all
+    }
+
+    /// As a hypervisor does that knows what there is by following.
+    fn follow(&mut self, event: &Event) {
+        let known = self.known.get(&event.tsi).map(|view| view.state);
+        let (at, after) = match event.happened {
+            Happened::Associated => (None, Some(TsiState::Associated)),
+            Happened::Activated => (Some(TsiState::Associated), Some(TsiState::Activated)),
+            Happened::Deactivated => (Some(TsiState::Activated), Some(TsiState::Associated)),
+            Happened::DeAssociated => (Some(TsiState::Associated), None),
+            Happened::Updated => (known, known),
+            Happened::Conflict(..) => return,
+        };
+        assert_eq!(known, at, "no state is passed over: {event:?}");
+        match &event.now {
+            Some(now) => {
+                self.known.insert(event.tsi.clone(), TsiView { state: after.unwrap(), ..now.clone() })
+            }
+            None => self.known.remove(&event.tsi),
+        };
+        assert_eq!(event.now.is_some(), after.is_some());
+    }
+
+    /// What was told since, in words.
+    pub fn told(&mut self) -> Vec<String> {
+        let text = |e: Event| {
+            let what = match e.happened {
+                Happened::Associated => "associated".to_owned(),
+                Happened::Activated => "activated".to_owned(),
+                Happened::Deactivated => "deactivated".to_owned(),
+                Happened::DeAssociated => "de-associated".to_owned(),
+                Happened::Updated => "updated".to_owned(),
+                Happened::Conflict(ip, _) => format!("conflict {ip}"),
+            };
+            format!("{} {what}: {}", e.tsi.name, e.cause)
+        };
+        std::mem::take(&mut self.events).into_iter().map(text).collect()
     }
 }
 
