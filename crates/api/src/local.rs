@@ -5,6 +5,7 @@
 //! | --- | --- | --- |
 //! | `POST /v1/tsis` | [`Attach`] | 201 or 200 [`Tsi`] |
 //! | `DELETE /v1/tsis/{vn}/{name}?force=true` | | 200 [`crate::Message`] |
+//! | `PATCH /v1/tsis/{vn}/{name}` | [`Update`] | 200 [`Tsi`] |
 //! | `PUT /v1/tsis/{vn}/{name}/state` | [`ChangeState`] | 200 [`crate::Message`] |
 //! | `GET /v1/events?after=N` | | [`Event`]s, one a line, for as long as the connection lasts |
 //! | `GET /v1/tsis` | | [`Items`]`<`[`Tsi`]`>` |
@@ -78,6 +79,26 @@ pub struct Attach {
 pub struct ChangeState {
     /// What it is to be.
     pub state: State,
+    /// Shown in the logs; repeating a request is harmless with or without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+}
+
+/// Change an attached interface, and not its state: RFC 8394's Update. All of it or nothing; what is not named stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Update {
+    /// The device that it is at from now on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// Addresses that it has as well; those that it has already are no error.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub add: BTreeSet<TenantIp>,
+    /// Addresses that it has no more; those that it has not are no error.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub remove: BTreeSet<TenantIp>,
     /// Shown in the logs; repeating a request is harmless with or without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,

@@ -117,7 +117,7 @@ impl State {
             Output::Call(call) => {
                 let id = match &call {
                     ApiCall::Grant { call, .. } | ApiCall::Release { call, .. } => *call,
-                    ApiCall::Take { .. } => return,
+                    ApiCall::Take { .. } | ApiCall::Addresses { .. } => return,
                 };
                 host.calls.insert(id, call);
             }

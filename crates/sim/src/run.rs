@@ -231,8 +231,8 @@ impl World {
                 self.commit(commit);
                 self.api(Ev::Released { nve, boot, call, answer });
             }
-            // Tenants here claim no link-locals.
-            ApiCall::Take { .. } => {}
+            // Tenants here claim no link-locals, nor does anybody change their addresses.
+            ApiCall::Take { .. } | ApiCall::Addresses { .. } => {}
         }
     }
 

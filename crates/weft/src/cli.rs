@@ -13,7 +13,7 @@ use std::{
     num::NonZeroUsize,
     path::PathBuf,
 };
-pub(crate) use tsi::{Place, TsiCommand, Which};
+pub(crate) use tsi::{Change, Place, TsiCommand, Which};
 pub(crate) use vn::{GatewayName, VnChange, VnCommand};
 use weft_model::{GroupName, IpNet, NveName, Rloc, TenantIp, VnName};
 pub(crate) use xtr::{XtrAdd, XtrCommand};
@@ -458,12 +458,14 @@ impl Cli {
             | Command::Tsi(
                 TsiCommand::Attach(Place { output, .. })
                 | TsiCommand::Associate(Place { output, .. })
+                | TsiCommand::Update(Change { output, .. })
                 | TsiCommand::Activate(Which { output, .. })
                 | TsiCommand::Deactivate(Which { output, .. })
                 | TsiCommand::Move { output, .. }
                 | TsiCommand::Detach { output, .. }
                 | TsiCommand::Release { output, .. }
                 | TsiCommand::SetGroups { output, .. }
+                | TsiCommand::Events { output, .. }
                 | TsiCommand::List { output, .. },
             )
             | Command::Group(
@@ -507,11 +509,13 @@ mod tests {
             "vn list",
             "tsi attach --vn red --name web --device d",
             "tsi associate --vn red --name web --device d",
+            "tsi update --vn red --name web --device d",
             "tsi activate --vn red --name web",
             "tsi deactivate --vn red --name web",
             "tsi move --vn red --name web --to h2",
             "tsi detach --vn red --name web",
             "tsi release --vn red --name web",
+            "tsi events",
             "tsi list",
             "tsi set-groups --vn red --name web --groups a,b",
             "group set web --vn red",

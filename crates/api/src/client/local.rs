@@ -1,11 +1,15 @@
 //! The client of the NVE's local API.
 
-use super::{ClientError, Endpoint, Lines, delete, force, get, post, put, transport::Transport};
+use super::{
+    ClientError, Endpoint, Lines, delete, force, get, post, put,
+    transport::{Ask, Transport},
+};
 use crate::{
     Counters, Message,
-    local::{Attach, CacheEntry, ChangeState, Drop, Event, Group, Items, Shown, Status, Table, Tsi},
+    local::{Attach, CacheEntry, ChangeState, Drop, Event, Group, Items, Shown, Status, Table, Tsi, Update},
 };
 use core::time::Duration;
+use http::Method;
 use serde::de::DeserializeOwned;
 use std::{path::Path, sync::Arc};
 use weft_model::{TsiName, VnName};
@@ -39,6 +43,12 @@ impl LocalClient {
         change: &ChangeState,
     ) -> Result<Message, ClientError> {
         self.transport.json(&put(&format!("/v1/tsis/{vn}/{tsi}/state"), change)?).await
+    }
+
+    /// Changes what is attached, and not its state.
+    pub async fn update(&self, vn: &VnName, tsi: &TsiName, update: &Update) -> Result<Tsi, ClientError> {
+        let ask = post(&format!("/v1/tsis/{vn}/{tsi}"), update, true)?;
+        self.transport.json(&Ask { method: Method::PATCH, ..ask }).await
     }
 
     /// Detaches; `by_force` also without an Oracle to release the grant at.

@@ -14,10 +14,10 @@ pub use tls::{ORACLE_SERVER_NAME, TlsError, tls_config};
 pub use watch::{Lines, Watch};
 
 use crate::{
-    ConversationView, Counters, DuplicateView, GrantReply, GrantRequest, GrantView, GroupView, JoinReply,
-    JoinRequest, List, MappingView, Message, NameNext, NewToken, NewVn, NewXtr, NveView, PolicyItem,
-    PutGroup, RenewReply, RenewRequest, SetGroups, TakeAddress, TicketReply, TokenReply, TokenView, TsiView,
-    Version, Vn, VnChange, XtrView,
+    ChangeAddresses, ConversationView, Counters, DuplicateView, GrantReply, GrantRequest, GrantView,
+    GroupView, JoinReply, JoinRequest, List, MappingView, Message, NameNext, NewToken, NewVn, NewXtr,
+    NveView, PolicyItem, PutGroup, RenewReply, RenewRequest, SetGroups, TakeAddress, TicketReply, TokenReply,
+    TokenView, TsiView, Version, Vn, VnChange, XtrView,
     local::{Items, Shown},
 };
 use bytes::Bytes;
@@ -265,6 +265,17 @@ impl Client {
     ) -> Result<GrantReply, ClientError> {
         let path = format!("/v1/grants/{vn}/{tsi}/addresses");
         self.transport.json(&post(&path, &TakeAddress { ip: take }, true)?).await
+    }
+
+    /// Takes addresses for a tenant system, and gives others of it back.
+    pub async fn change_addresses(
+        &self,
+        vn: &VnName,
+        tsi: &TsiName,
+        change: &ChangeAddresses,
+    ) -> Result<GrantReply, ClientError> {
+        let path = format!("/v1/grants/{vn}/{tsi}/addresses");
+        self.transport.json(&Ask { method: Method::PATCH, ..post(&path, change, true)? }).await
     }
 
     /// Names the NVE that a tenant system moves to; repeating it gives the same answer.

@@ -74,6 +74,21 @@ pub struct TakeAddress {
     pub ip: TenantIp,
 }
 
+/// A change of the addresses of an existing tenant system, all of it or nothing. Those that it has, or has not, already
+/// are no error.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeAddresses {
+    /// Host addresses of the VN's subnets, or IPv6 link-local ones (two at most).
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub add: BTreeSet<TenantIp>,
+    /// Addresses that are free again.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub remove: BTreeSet<TenantIp>,
+}
+
 /// An Oracle's word for the NVE that a tenant system moves to, to show to the one that it moves from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct TicketReply {

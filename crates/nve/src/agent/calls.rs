@@ -2,7 +2,7 @@
 
 use super::driver::Input;
 use crate::core::{ApiCall, Granted, Held, Refused};
-use weft_api::{Client, ClientError, GrantRequest};
+use weft_api::{ChangeAddresses, Client, ClientError, GrantRequest};
 use weft_model::{TsiName, VnName};
 
 /// Makes a call; its answer as an input.
@@ -23,6 +23,11 @@ pub(super) async fn make(client: &Client, call: ApiCall) -> Input {
         ApiCall::Release { call, vn, name, held } => {
             Input::Released(call, release(client, &vn, &name, held).await)
         }
+        ApiCall::Addresses { call, vn, name, add, remove } => {
+            let changed = client.change_addresses(&vn, &name, &ChangeAddresses { add, remove }).await;
+            let answer = changed.map(|reply| granted(reply, false)).map_err(|e| refused(e, ADDRESSES));
+            Input::Addresses(call, answer)
+        }
         ApiCall::Take { vn, tsi, ip } => {
             let taken = client.take_address(&vn, &tsi.name, ip).await;
             Input::Taken(tsi, ip, taken.map(|reply| granted(reply, false)).map_err(|e| refused(e, GRANTS)))
@@ -32,6 +37,7 @@ pub(super) async fn make(client: &Client, call: ApiCall) -> Input {
 
 /// What to know while no Oracle answers.
 const GRANTS: &str = "new grants need an Oracle, everything attached goes on";
+const ADDRESSES: &str = "other addresses need an Oracle; what is attached goes on with those that it has";
 
 async fn release(client: &Client, vn: &VnName, tsi: &TsiName, held: Held) -> Result<(), Refused> {
     let released = match held {

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::core::{
     ApiCall, Attach, Attached, CallId, Core, Device, Fact, Granted, Notice, Output, Refused, SavedPolicies,
-    Session,
+    Session, Update,
 };
 use std::{collections::BTreeMap, collections::BTreeSet, future::Future, pin::pin, time::Duration};
 use tokio::sync::{mpsc, oneshot};
@@ -59,6 +59,7 @@ pub(super) enum Input {
     Granted(CallId, Result<Granted, Refused>),
     Released(CallId, Result<(), Refused>),
     Taken(TsiId, TenantIp, Result<Granted, Refused>),
+    Addresses(CallId, Result<Granted, Refused>),
     /// A program was attached to a device, or could not be.
     Attached(IfIndex, Result<(), String>),
     /// How full the table of connections is.
@@ -83,6 +84,7 @@ pub(super) enum LocalCall {
     Detach(VnName, TsiName, bool, oneshot::Sender<Result<(), Refused>>),
     Activate(VnName, TsiName, oneshot::Sender<Result<Attached, Refused>>),
     Deactivate(VnName, TsiName, oneshot::Sender<Result<(), Refused>>),
+    Update(Update, oneshot::Sender<Result<Attached, Refused>>),
     /// What happened behind the event of this number.
     Events(Option<u64>, oneshot::Sender<events::Page>),
     Tsis(oneshot::Sender<Vec<api::Tsi>>),
@@ -299,6 +301,7 @@ impl Driver {
             Input::Granted(call, answer) => self.granted(call, answer),
             Input::Released(call, answer) => self.core.handle_released(call, answer),
             Input::Taken(tsi, ip, answer) => self.core.handle_taken(now, &tsi, ip, answer),
+            Input::Addresses(call, answer) => self.core.handle_addresses(now, call, answer),
             Input::Attached(device, result) => self.attached(device, result),
             Input::Handover(event) => self.handover(event),
         }
@@ -520,6 +523,7 @@ impl Driver {
                 self.deactivating.insert(call, answer);
                 self.core.handle_deactivate(call, vn, name);
             }
+            LocalCall::Update(update, answer) => self.update(update, answer),
             LocalCall::Events(after, answer) => drop(answer.send(self.events.page(after))),
             LocalCall::Tsis(answer) => drop(answer.send(self.tsis())),
             LocalCall::Mappings(answer) => drop(answer.send(self.mappings())),
@@ -576,7 +580,7 @@ impl Driver {
         }
     }
 
-    fn call_id(&mut self) -> CallId {
+    pub(super) fn call_id(&mut self) -> CallId {
         self.next_call += 1;
         CallId(self.next_call)
     }

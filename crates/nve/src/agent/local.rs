@@ -3,7 +3,7 @@
 
 use super::driver::{Input, LocalCall};
 use super::{NveError, devices::Links, events};
-use crate::core::{Attach, Attached, Refused, TsiState};
+use crate::core::{Attach, Attached, Device, Refused, TsiState, Update};
 use axum::{
     Json, Router,
     extract::{
@@ -29,7 +29,7 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 use weft_api::{Code, ErrorBody, Message, local, local::Shown};
-use weft_datapath::VapKind;
+use weft_datapath::{IfIndex, VapKind};
 use weft_model::{TsiName, VnName};
 
 /// Largest request body, octets.
@@ -90,6 +90,7 @@ impl From<Refused> for Refusal {
             Refused::AlreadyAttached { .. } => Code::AlreadyAttached,
             Refused::Busy { .. } | Refused::TooManyCalls { .. } => Code::TooManyRequests,
             Refused::NotAttached { .. } => Code::NotFound,
+            Refused::AddedAndRemoved { .. } => Code::BadRequest,
             Refused::Oracle { code, .. } => {
                 serde_json::from_value(serde_json::Value::String(code.clone())).unwrap_or(Code::Unknown)
             }
@@ -185,7 +186,7 @@ impl Listener for PeerChecked {
 pub(super) fn router(local: Local) -> Router {
     Router::new()
         .route("/v1/tsis", get(tsis).post(attach))
-        .route("/v1/tsis/{vn}/{name}", delete(detach))
+        .route("/v1/tsis/{vn}/{name}", delete(detach).patch(update))
         .route("/v1/tsis/{vn}/{name}/state", put(change_state))
         .route("/v1/events", get(events::follow))
         .route("/v1/mappings", get(mappings))
@@ -209,6 +210,27 @@ impl Local {
         let (answer, wait) = oneshot::channel();
         self.inputs.send(Input::Local(call(answer))).await.map_err(|_| gone())?;
         wait.await.map_err(|_| gone())
+    }
+}
+
+impl Local {
+    /// The device of this name, if it can be a tenant's.
+    async fn device(&self, name: &str) -> Result<(IfIndex, Device), Refusal> {
+        if self.reserved.iter().any(|reserved| reserved == name) {
+            let text = format!("{name} is the NVE's own device; a tenant system needs one of its own");
+            return Err(Refusal(Code::BadRequest, text));
+        }
+        let text = || format!("there is no device '{name}'; `ip link` shows what there is");
+        let link = self.links.by_name(name).await.ok_or_else(|| Refusal(Code::NotFound, text()))?;
+        let device = link.tenant().map_err(|why| Refusal(Code::BadRequest, why))?;
+        Ok((link.index, device))
+    }
+
+    /// Sets a device up that has its program.
+    async fn set_up(&self, index: IfIndex, name: &str) {
+        if let Err(error) = self.links.set(index, true).await {
+            tracing::warn!(%error, device = %name, "cannot set up; set it up by hand");
+        }
     }
 }
 
@@ -238,18 +260,7 @@ async fn attach(
     body: Result<Json<local::Attach>, JsonRejection>,
 ) -> Result<Response, Refusal> {
     let Json(body) = body?;
-    let no_device = || {
-        Refusal(
-            Code::NotFound,
-            format!("there is no device '{}'; `ip link` shows what there is", body.device),
-        )
-    };
-    if local.reserved.contains(&body.device) {
-        let text = format!("{} is the NVE's own device; a tenant system needs one of its own", body.device);
-        return Err(Refusal(Code::BadRequest, text));
-    }
-    let link = local.links.by_name(&body.device).await.ok_or_else(no_device)?;
-    let device = link.tenant().map_err(|why| Refusal(Code::BadRequest, why))?;
+    let (index, device) = local.device(&body.device).await?;
     if let Some(kind) = body.kind {
         let kind = match kind {
             local::DeviceKind::Veth => VapKind::Veth,
@@ -273,18 +284,16 @@ async fn attach(
     tracing::info!(vn = %body.vn, tsi = %body.name, device = %body.device, request = ?body.request_id, refused, "attach");
     let attached = answer?;
     // Only now: until its program is there frames would reach this host. A detach set it down.
-    if let Err(error) = local.links.set(link.index, true).await {
-        tracing::warn!(%error, device = %body.device, "cannot set up; set it up by hand");
-    }
+    local.set_up(index, &body.device).await;
     let status = if attached.already { StatusCode::OK } else { StatusCode::CREATED };
-    Ok((status, Json(view(&body.device, attached))).into_response())
+    Ok((status, Json(view(attached))).into_response())
 }
 
-fn view(device: &str, attached: Attached) -> local::Tsi {
+fn view(attached: Attached) -> local::Tsi {
     local::Tsi {
         vn: attached.vn,
         tsi: attached.grant.tsi.name,
-        device: device.to_owned(),
+        device: attached.device,
         mac: attached.grant.mac,
         ips: attached.grant.ips,
         groups: attached.grant.groups,
@@ -317,6 +326,29 @@ async fn detach(
     let message = format!("{vn}/{name} detached");
     local.ask(|answer| LocalCall::Detach(vn, name, force.force, answer)).await??;
     Ok(Json(Message { message }))
+}
+
+/// Update (RFC 8394 section 3.2).
+async fn update(
+    State(local): State<Local>,
+    Parts((vn, name)): Parts<(String, String)>,
+    body: Result<Json<local::Update>, JsonRejection>,
+) -> Result<Json<local::Tsi>, Refusal> {
+    let Json(local::Update { device, add, remove, request_id }) = body?;
+    let bad = |e: weft_model::NameError| Refusal(Code::BadRequest, e.to_string());
+    let (vn, name) = (VnName::new(vn).map_err(bad)?, TsiName::new(name).map_err(bad)?);
+    tracing::info!(%vn, tsi = %name, ?device, ?add, ?remove, request = ?request_id, "update");
+    let found = match &device {
+        Some(device) => Some(local.device(device).await?),
+        None => None,
+    };
+    let up = found.as_ref().map(|(index, device)| (*index, device.name.clone()));
+    let update = Update { vn, name, device: found.map(|(_, device)| device), add, remove };
+    let attached = local.ask(|answer| LocalCall::Update(update, answer)).await??;
+    if let Some((index, device)) = up {
+        local.set_up(index, &device).await;
+    }
+    Ok(Json(view(attached)))
 }
 
 /// Activate and Deactivate (RFC 8394 section 4.2).

@@ -3,7 +3,7 @@
 //! delivered to a tenant system, nor is it registered, before what it answers is taken.
 
 use super::driver::Driver;
-use crate::core::{CallId, Device, Granted, Refused};
+use crate::core::{Attached, CallId, Device, Granted, Refused, Update};
 use std::{collections::BTreeMap, time::Duration};
 use tokio::sync::oneshot;
 use weft_datapath::{IfIndex, Op};
@@ -15,7 +15,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(1);
 /// An attach under way.
 pub(super) struct Attaching {
     pub(super) device: IfIndex,
-    pub(super) answer: oneshot::Sender<Result<crate::core::Attached, Refused>>,
+    pub(super) answer: oneshot::Sender<Result<Attached, Refused>>,
     /// The device is to have its program for this.
     pub(super) begun: bool,
 }
@@ -32,6 +32,7 @@ pub(super) struct Parked {
 struct News {
     back: Option<Device>,
     granted: Option<(CallId, Granted)>,
+    update: Option<(CallId, Update)>,
 }
 
 impl Parked {
@@ -81,8 +82,9 @@ impl Driver {
 
     /// A device is gone: what was granted for it is the core's to take back.
     pub(super) fn device_gone(&mut self, device: IfIndex) {
-        if let Some(News { granted, .. }) = self.parked.of.remove(&device) {
-            self.tell(News { back: None, granted });
+        if let Some(News { granted, update, .. }) = self.parked.of.remove(&device) {
+            self.tell(News { granted, ..News::default() });
+            self.refuse_update(update, "the device went away");
         }
         self.core.handle_device_gone(self.clock.now(), device);
     }
@@ -104,19 +106,59 @@ impl Driver {
         self.parked.look_at = (!self.parked.of.is_empty()).then(|| now + LOOK_AGAIN);
     }
 
-    fn tell(&mut self, News { back, granted }: News) {
+    fn tell(&mut self, News { back, granted, update }: News) {
         if let Some(device) = back {
             self.core.handle_device(&device);
         }
         if let Some((call, granted)) = granted {
             self.core.handle_granted(self.clock.now(), call, Ok(granted));
         }
+        if let Some((call, update)) = update {
+            self.core.handle_update(self.clock.now(), call, update);
+        }
+    }
+
+    /// An interface is to be changed; one that is to be at another device, once that has its program.
+    pub(super) fn update(&mut self, update: Update, answer: oneshot::Sender<Result<Attached, Refused>>) {
+        let call = self.call_id();
+        let Some(device) = update.device.as_ref().map(|device| device.index) else {
+            self.activating.insert(call, answer);
+            return self.core.handle_update(self.clock.now(), call, update);
+        };
+        let begun = self.plane.begin(device);
+        self.attaching.insert(call, Attaching { device, answer, begun: begun.is_ok() });
+        match begun {
+            Err(error) => {
+                let reason = error.to_string();
+                self.answer_attach(call, Err(Refused::Datapath { reason }));
+            }
+            Ok(()) if !self.plane.runs(device) => {
+                // Of two for one device the later one is refused.
+                let parked = self.park(device);
+                if parked.update.is_some() {
+                    let busy = Refused::Busy { vn: update.vn, name: update.name };
+                    return self.answer_attach(call, Err(busy));
+                }
+                parked.update = Some((call, update));
+            }
+            Ok(()) => self.core.handle_update(self.clock.now(), call, update),
+        }
+    }
+
+    fn refuse_update(&mut self, update: Option<(CallId, Update)>, reason: &str) {
+        if let Some((call, _)) = update {
+            self.answer_attach(call, Err(Refused::Datapath { reason: reason.to_owned() }));
+        }
     }
 
     /// A program was attached to a device, or could not be.
     pub(super) fn attached(&mut self, device: IfIndex, result: Result<(), String>) {
+        let failed = result.as_ref().err().cloned();
         let done = self.plane.attached(device, result);
-        if let Some(news) = self.parked.of.remove(&device) {
+        if let Some(mut news) = self.parked.of.remove(&device) {
+            if let Some(reason) = failed {
+                self.refuse_update(news.update.take(), &reason);
+            }
             self.tell(news);
         }
         for done in done {
@@ -130,7 +172,7 @@ impl Driver {
     }
 
     /// Answers an attach or an Activate.
-    pub(super) fn answer_attach(&mut self, call: CallId, result: Result<crate::core::Attached, Refused>) {
+    pub(super) fn answer_attach(&mut self, call: CallId, result: Result<Attached, Refused>) {
         let result = result.map_err(|refused| self.named(refused));
         if let Some(answer) = self.activating.remove(&call) {
             let _ = answer.send(result);

@@ -4,7 +4,7 @@
 use super::tsi::{State, Tsi, Waiting};
 use super::{
     ApiCall, Attach, Attached, CallId, Cause, Core, Device, Granted, Held, Notice, Output, Refused, Ticket,
-    Timer,
+    Timer, Update,
 };
 use std::collections::BTreeSet;
 use weft_datapath::IfIndex;
@@ -22,6 +22,9 @@ pub enum Call {
         vn: VnName,
         tsi: TsiId,
         held: Held,
+    },
+    Update {
+        update: Update,
     },
 }
 
@@ -49,23 +52,11 @@ impl Core {
 
     /// What is attached already just as asked for, or nothing if it may be.
     fn check_attach(&self, attach: &Attach) -> Result<Option<Attached>, Refused> {
-        let busy = || Refused::Busy { vn: attach.vn.clone(), name: attach.name.clone() };
         let device = &attach.device;
-        let claimed = |c: &Call| matches!(c, Call::Attach { attach: a, .. } if a.device.index == device.index || a.device.name == device.name);
-        if self.is_busy(&attach.vn, &attach.name) || self.calls.values().any(claimed) {
-            return Err(busy());
+        if self.is_busy(&attach.vn, &attach.name) {
+            return Err(Refused::Busy { vn: attach.vn.clone(), name: attach.name.clone() });
         }
-        // Also while its device is gone: when it comes back under its name it is the VAP again.
-        let holder = [self.by_device.get(&device.name), self.vaps.get(&device.index)];
-        for id in holder.into_iter().flatten() {
-            let other = self
-                .tsis
-                .get(id)
-                .is_some_and(|t| !t.lost && (t.vn != attach.vn || t.grant.tsi.name != attach.name));
-            if other {
-                return Err(Refused::DeviceTaken { device: device.name.clone(), tsi: id.clone() });
-            }
-        }
+        self.check_device(device, &attach.vn, &attach.name)?;
         if let Some(tsi) = self.find(&attach.vn, &attach.name).filter(|t| t.present && !t.lost) {
             let same = tsi.device == *device
                 && attach.mac.is_none_or(|m| m == tsi.grant.mac)
@@ -86,6 +77,29 @@ impl Core {
         }
         let limit = self.config.limits.calls;
         if self.calls.len() >= limit.max(1) { Err(Refused::TooManyCalls { limit }) } else { Ok(None) }
+    }
+
+    /// Whether a device can be the VAP of this interface.
+    pub(super) fn check_device(&self, device: &Device, vn: &VnName, name: &TsiName) -> Result<(), Refused> {
+        let same = |other: &Device| other.index == device.index || other.name == device.name;
+        let claimed = |call: &Call| match call {
+            Call::Attach { attach, .. } => same(&attach.device),
+            Call::Update { update } => update.device.as_ref().is_some_and(same),
+            Call::Detach { .. } => false,
+        };
+        if self.calls.values().any(claimed) {
+            return Err(Refused::Busy { vn: vn.clone(), name: name.clone() });
+        }
+        // Also while its device is gone: when it comes back under its name it is the VAP again.
+        let holder = [self.by_device.get(&device.name), self.vaps.get(&device.index)];
+        for id in holder.into_iter().flatten() {
+            let other =
+                self.tsis.get(id).is_some_and(|t| !t.lost && (t.vn != *vn || t.grant.tsi.name != *name));
+            if other {
+                return Err(Refused::DeviceTaken { device: device.name.clone(), tsi: id.clone() });
+            }
+        }
+        Ok(())
     }
 
     /// An Oracle's answer to [`ApiCall::Grant`].
@@ -390,6 +404,7 @@ impl Core {
         let called = self.calls.values().any(|call| match call {
             Call::Attach { attach, .. } => attach.vn == *vn && attach.name == *name,
             Call::Detach { vn: v, tsi, .. } => v == vn && tsi.name == *name,
+            Call::Update { update } => update.vn == *vn && update.name == *name,
         });
         called || self.is_releasing(vn, name) || self.find(vn, name).is_some_and(|t| t.waiting.is_some())
     }

@@ -148,6 +148,19 @@ pub enum ApiCall {
         /// What of it is here.
         held: Held,
     },
+    /// Take addresses for an interface that is there, and give others of it back.
+    Addresses {
+        /// Whose call this is for.
+        call: CallId,
+        /// The VN.
+        vn: VnName,
+        /// The interface.
+        name: TsiName,
+        /// Those that it has not yet.
+        add: BTreeSet<TenantIp>,
+        /// Those that it is to have no more.
+        remove: BTreeSet<TenantIp>,
+    },
     /// Take one more address (a link-local).
     Take {
         /// The VN.
@@ -195,8 +208,16 @@ pub enum Refused {
         /// Where.
         device: String,
     },
+    /// An Update contradicts itself.
+    #[error("{ip} is to be added and removed; leave one of the two away")]
+    AddedAndRemoved {
+        /// The address.
+        ip: TenantIp,
+    },
     /// A call for the same interface is under way.
-    #[error("{vn}/{name} is being attached or detached by another call; try again when that has ended")]
+    #[error(
+        "{vn}/{name} is being attached, updated or detached by another call; try again when that has ended"
+    )]
     Busy {
         /// The VN.
         vn: VnName,
@@ -266,6 +287,8 @@ pub struct Attached {
     pub vn: VnName,
     /// The grant: interface, MAC, addresses.
     pub grant: Grant,
+    /// The device.
+    pub device: String,
     /// Largest IP packet, octets.
     pub mtu: u16,
     /// Its epoch here: the owner's, or that of who is next.
@@ -331,7 +354,7 @@ pub enum Output {
     Hand(RequestId, Handed),
     /// Take over connections in the data plane, after all changes before this. In order.
     Connections(Moved),
-    /// Answer a local attach or Activate.
+    /// Answer a local attach, Activate or Update.
     Attached(CallId, Result<Attached, Refused>),
     /// Answer a local detach.
     Detached(CallId, Result<(), Refused>),

@@ -46,6 +46,7 @@ mod timers;
 mod told;
 mod translate;
 mod tsi;
+mod update;
 mod views;
 
 pub use config::{Config, Limits, OracleAddr, Timing};
@@ -59,6 +60,7 @@ pub use event::{
 pub use flows::{Ends, Flows, ends, newest};
 pub use policy::{PolicyFact, SavedPolicies};
 pub use told::{Cause, Event, Happened};
+pub use update::Update;
 pub use views::{CacheEntry, Counters, TsiState, TsiView};
 
 use ::core::net::IpAddr;

@@ -129,7 +129,7 @@ impl Core {
         self.outputs.push_back(Output::Deactivated(call, answer));
     }
 
-    fn attached_here(&self, vn: VnName, name: TsiName) -> Result<TsiId, Refused> {
+    pub(super) fn attached_here(&self, vn: VnName, name: TsiName) -> Result<TsiId, Refused> {
         if self.is_busy(&vn, &name) {
             return Err(Refused::Busy { vn, name });
         }

@@ -474,6 +474,12 @@ impl Core {
         if activated {
             let gone: Vec<Eid> = eids(&old).into_iter().filter(|eid| !kept.contains(eid)).collect();
             self.remove_local(id, &gone);
+            let ips: BTreeSet<TenantIp> =
+                gone.iter().filter_map(|eid| if let Eid::Ip(ip) = eid { Some(*ip) } else { None }).collect();
+            if !ips.is_empty() {
+                // Whoever has them next is not it.
+                self.outputs.push_back(Output::ForgetConnections(id.vni, ips));
+            }
         }
         if stays {
             if self.stopped.contains(id) {
@@ -510,7 +516,8 @@ impl Core {
 
     pub(super) fn attached(&self, tsi: &Tsi, already: bool) -> Attached {
         let (mtu, state, epoch) = (self.config.tenant_mtu, tsi.state, self.epoch_of(tsi));
-        Attached { vn: tsi.vn.clone(), grant: tsi.grant.clone(), mtu, epoch, state, already }
+        let (vn, grant, device) = (tsi.vn.clone(), tsi.grant.clone(), tsi.device.name.clone());
+        Attached { vn, grant, device, mtu, epoch, state, already }
     }
 
     /// What must outlive the agent: everything attached and not lost.

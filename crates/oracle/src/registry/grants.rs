@@ -351,7 +351,7 @@ pub(crate) fn raise_floors(
     Ok(entries)
 }
 
-fn count_ips(tsi: &TsiName, ips: &BTreeSet<TenantIp>) -> Result<(), RegistryError> {
+pub(super) fn count_ips(tsi: &TsiName, ips: &BTreeSet<TenantIp>) -> Result<(), RegistryError> {
     let too_many = |max, what| RegistryError::TooManyAddresses { tsi: tsi.clone(), max, what };
     if ips.iter().filter(|ip| ip.is_link_local()).count() > MAX_LINK_LOCALS {
         return Err(too_many(MAX_LINK_LOCALS, "link-local addresses"));
@@ -362,7 +362,7 @@ fn count_ips(tsi: &TsiName, ips: &BTreeSet<TenantIp>) -> Result<(), RegistryErro
     Ok(())
 }
 
-fn free_ip(tx: &dyn Transaction, vn: &VnSpec, ip: TenantIp) -> Result<(), RegistryError> {
+pub(super) fn free_ip(tx: &dyn Transaction, vn: &VnSpec, ip: TenantIp) -> Result<(), RegistryError> {
     if !ip.is_link_local() && vn.subnets.host_subnet(ip.get()).is_none() {
         let subnets = vn.subnets.iter().collect();
         return Err(RegistryError::OutsideSubnets { vn: vn.name.clone(), ip: ip.get(), subnets });
@@ -434,7 +434,7 @@ fn choose_ip(
 }
 
 /// Runs `f` on the VN's pools, which are read from the store at first.
-fn with_pools<R>(
+pub(super) fn with_pools<R>(
     tx: &dyn Transaction,
     pools: &Mutex<Pools>,
     vn: &VnSpec,

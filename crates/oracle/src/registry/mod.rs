@@ -4,6 +4,7 @@
 //! keys, or it did not.
 
 mod access;
+mod addresses;
 mod directory;
 mod error;
 mod facts;

@@ -27,6 +27,11 @@ pub(crate) enum TsiCommand {
     /// Take an interface out of service; its addresses and its device stay its own.
     #[command(after_help = "Example: weft tsi deactivate --vn red --name web1")]
     Deactivate(Which),
+    /// Change what an interface has, and not its state: its addresses, or the device that it is at.
+    #[command(after_help = "Examples:
+  weft tsi update --vn red --name web1 --add-ip 10.0.0.8 --remove-ip fd00::7
+  weft tsi update --vn red --name web1 --device tap4       nothing passes at the device before")]
+    Update(Change),
     /// As an operator, say where an interface moves to: there it may be associated and activated.
     #[command(after_help = "Examples:
   weft tsi move --vn red --name web1 --to h2
@@ -159,6 +164,31 @@ pub(crate) struct Place {
     /// Its security groups, with commas between [default: the VN's].
     #[arg(long)]
     pub(crate) groups: Option<GroupNames>,
+    #[command(flatten)]
+    pub(crate) socket: Socket,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// What is to be changed of an interface, all of it or nothing.
+#[derive(Debug, Args)]
+#[group(id = "change", required = true, multiple = true, args = ["device", "add_ip", "remove_ip"])]
+pub(crate) struct Change {
+    /// The virtual network.
+    #[arg(long)]
+    pub(crate) vn: VnName,
+    /// The interface.
+    #[arg(long)]
+    pub(crate) name: TsiName,
+    /// The device that it is at from now on.
+    #[arg(long)]
+    pub(crate) device: Option<String>,
+    /// An IP address that it has as well; may be repeated.
+    #[arg(long, value_parser = tenant_ip)]
+    pub(crate) add_ip: Vec<TenantIp>,
+    /// An IP address that it has no more; may be repeated.
+    #[arg(long, value_parser = tenant_ip)]
+    pub(crate) remove_ip: Vec<TenantIp>,
     #[command(flatten)]
     pub(crate) socket: Socket,
     #[command(flatten)]

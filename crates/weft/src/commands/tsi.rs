@@ -3,12 +3,12 @@
 mod events;
 
 use super::client;
-use crate::cli::{Kind, Place, Socket, TsiCommand, Which};
+use crate::cli::{Change, Kind, Place, Socket, TsiCommand, Which};
 use crate::error::CommandError;
 use crate::output::{self, Column, Format};
 use weft_api::{
     ClientError, LocalClient, Message,
-    local::{Attach, ChangeState, DeviceKind, State},
+    local::{Attach, ChangeState, DeviceKind, State, Update},
 };
 
 /// How attached interfaces are shown.
@@ -54,6 +54,7 @@ pub(super) async fn run(command: TsiCommand) -> Result<(), CommandError> {
     match command {
         TsiCommand::Attach(place) => place_at(place, State::Activated).await,
         TsiCommand::Associate(place) => place_at(place, State::Associated).await,
+        TsiCommand::Update(change) => update(change).await,
         TsiCommand::Activate(which) => change_state(which, State::Activated).await,
         TsiCommand::Deactivate(which) => change_state(which, State::Associated).await,
         TsiCommand::Move { vn, name, to, take_over, cancel: _, access, output } => {
@@ -116,6 +117,15 @@ async fn place_at(place: Place, state: State) -> Result<(), CommandError> {
     });
     let attach = Attach { vn, name, device, kind, mac, ips, groups, state, request_id: None };
     let tsi = nve(&socket)?.attach(&attach).await.map_err(unreachable(&socket))?;
+    output::print(&output::one(output.output, &tsi, COLUMNS)?)
+}
+
+/// Updates.
+async fn update(change: Change) -> Result<(), CommandError> {
+    let Change { vn, name, device, add_ip, remove_ip, socket, output } = change;
+    let (add, remove) = (add_ip.into_iter().collect(), remove_ip.into_iter().collect());
+    let update = Update { device, add, remove, request_id: None };
+    let tsi = nve(&socket)?.update(&vn, &name, &update).await.map_err(unreachable(&socket))?;
     output::print(&output::one(output.output, &tsi, COLUMNS)?)
 }
 

@@ -30,4 +30,5 @@ mod solicit;
 mod states;
 mod told;
 mod translate;
+mod update;
 mod world;

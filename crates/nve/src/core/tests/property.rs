@@ -2,7 +2,7 @@
 
 use super::super::{
     ApiCall, CallId, Claim, Context, Delta, Fact, Granted, Limits, Live, RequestId, Session, TransferId,
-    TsiState, ends,
+    TsiState, Update, ends,
 };
 use super::oracle::{self, Asked, Heard, Rec};
 use super::world::*;
@@ -33,6 +33,12 @@ enum Input {
     Detach {
         tsi: u32,
         force: bool,
+    },
+    Update {
+        tsi: u32,
+        device: u32,
+        add: u32,
+        remove: u32,
     },
     /// The oldest call to /v1 is answered.
     Called {
@@ -158,6 +164,8 @@ fn input() -> impl Strategy<Value = Input> {
             .prop_map(|(tsi, device, only)| Attach { tsi, device, only }),
         4 => (1_u32..5, any::<bool>()).prop_map(|(tsi, active)| Wanted { tsi, active }),
         2 => (1_u32..5, any::<bool>()).prop_map(|(tsi, force)| Detach { tsi, force }),
+        3 => (1_u32..5, 0_u32..6, 1_u32..5, 0_u32..5)
+            .prop_map(|(tsi, device, add, remove)| Update { tsi, device, add, remove }),
         8 => (0_u8..6, 1_u32..5).prop_map(|(verdict, addresses)| Called { verdict, addresses }),
         4 => prop::bool::weighted(0.8).prop_map(|ok| Applied { ok }),
         2 => (1_u32..5).prop_map(|device| Gone { device }),
@@ -274,6 +282,18 @@ impl Run {
                 let call = w.call();
                 self.called.insert(call);
                 w.core.handle_detach(call, red(), name(&tsi_name(tsi)), force);
+            }
+            Input::Update { tsi, device: n, add, remove } => {
+                let update = Update {
+                    vn: red(),
+                    name: name(&tsi_name(tsi)),
+                    device: (1..5).contains(&n).then(|| device(n)),
+                    add: BTreeSet::from([ip(V4, add)]),
+                    remove: BTreeSet::from([ip(V4, remove), ip(V6, remove)]),
+                };
+                let call = w.call();
+                self.called.insert(call);
+                w.core.handle_update(w.now, call, update);
             }
             Input::Called { verdict, addresses } => self.call_answered(verdict, addresses),
             Input::Applied { ok } => {
@@ -537,6 +557,11 @@ impl Run {
             }
             ApiCall::Release { call, .. } => {
                 w.core.handle_released(call, if verdict < 2 { Err(error()) } else { Ok(()) });
+            }
+            ApiCall::Addresses { call, name, add, .. } => {
+                let n = number(&TsiId { vni: vni(), name });
+                let answer = granted(some_grant(n, n, 5), add.first().copied());
+                w.core.handle_addresses(w.now, call, if verdict < 2 { Err(error()) } else { Ok(answer) });
             }
             ApiCall::Take { tsi, ip, .. } => {
                 let n = number(&tsi);

@@ -80,6 +80,7 @@ fn need(method: &Method, path: &str) -> Need {
             | "/v1/groups/{vn}/{name}",
         ) => Need::Person,
         (&Method::POST, "/v1/grants" | "/v1/grants/{vn}/{tsi}/addresses")
+        | (&Method::PATCH, "/v1/grants/{vn}/{tsi}/addresses")
         | (&Method::PUT, "/v1/grants/{vn}/{tsi}/next")
         | (&Method::DELETE, "/v1/grants/{vn}/{tsi}" | "/v1/grants/{vn}/{tsi}/next") => Need::Holder,
         (&Method::POST, "/v1/renew" | "/v1/grants/{vn}/{tsi}/ticket") | (&Method::GET, "/v1/policy") => {
@@ -217,6 +218,7 @@ mod tests {
                 "GET /v1/vns vno",
                 "GET /v1/vns/{name} vno",
                 "GET /v1/xtrs vo",
+                "PATCH /v1/grants/{vn}/{tsi}/addresses no",
                 "PATCH /v1/vns/{name} o",
                 "POST /v1/grants no",
                 "POST /v1/grants/{vn}/{tsi}/addresses no",

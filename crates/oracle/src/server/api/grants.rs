@@ -20,7 +20,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use std::sync::Arc;
-use weft_api::{ErrorBody, Event, GrantReply, GrantRequest, GrantView, List, Message, NameNext, TakeAddress};
+use weft_api::{
+    ChangeAddresses, ErrorBody, Event, GrantReply, GrantRequest, GrantView, List, Message, NameNext,
+    TakeAddress,
+};
 use weft_model::{Eid, TsiName, XtrId};
 
 /// List the grants: an NVE sees its own.
@@ -140,6 +143,28 @@ pub(super) async fn take_address(
 ) -> Answer<GrantReply> {
     query.only(&[])?;
     let (granted, revision) = app.registry.take_address(vn, tsi, take.ip, identity.caller()?).await?;
+    Ok(Json(reply(granted, revision)))
+}
+
+/// Take addresses for a tenant system and give others of it back, all of it or nothing.
+#[utoipa::path(
+    patch, path = "/v1/grants/{vn}/{tsi}/addresses", tag = "grants", request_body = ChangeAddresses,
+    params(("vn" = String, Path), ("tsi" = String, Path)),
+    responses((status = 200, body = GrantReply), (status = 400, body = ErrorBody),
+        (status = 404, body = ErrorBody), (status = 409, body = ErrorBody))
+)]
+pub(super) async fn change_addresses(
+    State(app): State<Arc<App>>,
+    Extension(identity): Extension<Identity>,
+    Names([vn, tsi]): Names<2>,
+    query: Query,
+    Body(change): Body<ChangeAddresses>,
+) -> Answer<GrantReply> {
+    query.only(&[])?;
+    if let Some(ip) = change.add.intersection(&change.remove).next() {
+        return Err(Failure::bad(format!("{ip} is to be added and removed; leave one of the two away")));
+    }
+    let (granted, revision) = app.registry.change_addresses(vn, tsi, change, identity.caller()?).await?;
     Ok(Json(reply(granted, revision)))
 }
 

@@ -65,7 +65,7 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(join::renew))
         .routes(routes!(grants::list, grants::create))
         .routes(routes!(grants::release))
-        .routes(routes!(grants::take_address))
+        .routes(routes!(grants::take_address, grants::change_addresses))
         .routes(routes!(grants::name_next, grants::call_off))
         .routes(routes!(grants::take_over))
         .routes(routes!(groups::set))
