@@ -29,6 +29,9 @@ use weft_model::{
     XtrId,
 };
 
+/// The longest lease, seconds: a week.
+pub const MAX_LEASE_S: u64 = 7 * 24 * 60 * 60;
+
 /// What kind of device a tenant system is behind.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema,
@@ -68,6 +71,10 @@ pub struct Attach {
     /// What it is to be.
     #[serde(default, skip_serializing_if = "State::is_default")]
     pub state: State,
+    /// After so many seconds without another call that renews it, it is detached (this one again, an [`Update`], or an
+    /// activation): see [`MAX_LEASE_S`]. Without one it lasts until it is detached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_s: Option<u64>,
     /// Shown in the logs; repeating a request is harmless with or without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
@@ -79,6 +86,9 @@ pub struct Attach {
 pub struct ChangeState {
     /// What it is to be.
     pub state: State,
+    /// Its lease from now on, as in [`Attach`]; an activation without one renews the one it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_s: Option<u64>,
     /// Shown in the logs; repeating a request is harmless with or without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
@@ -99,6 +109,9 @@ pub struct Update {
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     #[schema(value_type = Vec<String>)]
     pub remove: BTreeSet<TenantIp>,
+    /// Its lease from now on, as in [`Attach`]; 0: it has none any more. Without one the one it has is renewed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_s: Option<u64>,
     /// Shown in the logs; repeating a request is harmless with or without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
@@ -172,6 +185,9 @@ pub struct Tsi {
     /// The grant's epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<Epoch>,
+    /// How many seconds it lasts unless it is renewed; none: until it is detached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_s: Option<u64>,
     /// Why access policy keeps it from carrying traffic, in words; none when it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closed: Option<String>,

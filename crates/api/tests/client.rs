@@ -229,6 +229,7 @@ async fn the_local_api() {
         ips: Default::default(),
         groups: Default::default(),
         state: Default::default(),
+        lease_s: None,
         request_id: None,
     };
     let tsi = client.attach(&attach).await.unwrap();

@@ -109,7 +109,7 @@ impl Moves {
         };
         for (tsi, nve) in [(web(), 0), (db(), 0), (spy(), 1)] {
             let (call, attach) = (state.call(), attachment(tsi, nve, TsiState::Activated, family));
-            state.nve(nve, |core| core.handle_attach(call, attach));
+            state.nve(nve, |core| core.handle_attach(BEGIN, call, attach));
         }
         // What does not come to rest is found by the properties.
         state.broken = state.settle().and_then(|()| state.true_at_rest()).err();

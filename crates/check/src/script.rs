@@ -63,6 +63,7 @@ pub(crate) fn attachment(
         ips: named.then(|| ip(family)).into_iter().collect(),
         groups: Default::default(),
         state,
+        lease: None,
     }
 }
 
@@ -152,7 +153,7 @@ impl State {
                 m.associated = true;
                 let attach = attachment(web(), m.to, TsiState::Associated, self.family);
                 self.script.moving = Some(m);
-                self.nve(m.to, |core| core.handle_attach(call, attach));
+                self.nve(m.to, |core| core.handle_attach(now, call, attach));
             }
             Action::Deactivate => {
                 m.deactivated = true;
@@ -168,7 +169,7 @@ impl State {
                 }
                 self.script.activating = Some((m.to, call));
                 self.script.moving = Some(m);
-                self.nve(m.to, |core| core.handle_activate(now, call, vn, name));
+                self.nve(m.to, |core| core.handle_activate(now, call, (vn, name), None));
             }
             Action::LetGo => {
                 if self.script.runs != Some(m.to) {

@@ -64,8 +64,9 @@ impl World {
             ips: like.map(|grant| grant.ips.clone()).unwrap_or_default(),
             groups: Default::default(),
             state,
+            lease: None,
         };
-        self.make(nve, must, |core, call, _| core.handle_attach(call, attach))
+        self.make(nve, must, |core, call, now| core.handle_attach(now, call, attach))
     }
 
     pub(crate) fn call_detach(&mut self, nve: usize, tsi: &TsiId, must: bool) -> CallId {
@@ -137,7 +138,7 @@ impl World {
     /// It puts what it has prepared in service: the tenant system runs there.
     pub fn activate(&mut self, nve: usize, tsi: &TsiId) -> CallId {
         let (vn, name) = (vn_name(tsi.vni.get()), tsi.name.clone());
-        self.make(nve, false, |core, call, now| core.handle_activate(now, call, vn, name))
+        self.make(nve, false, |core, call, now| core.handle_activate(now, call, (vn, name), None))
     }
 
     /// It takes something out of service.

@@ -459,7 +459,7 @@ impl Cli {
                 TsiCommand::Attach(Place { output, .. })
                 | TsiCommand::Associate(Place { output, .. })
                 | TsiCommand::Update(Change { output, .. })
-                | TsiCommand::Activate(Which { output, .. })
+                | TsiCommand::Activate { which: Which { output, .. }, .. }
                 | TsiCommand::Deactivate(Which { output, .. })
                 | TsiCommand::Move { output, .. }
                 | TsiCommand::Detach { output, .. }

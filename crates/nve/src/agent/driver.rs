@@ -82,7 +82,7 @@ impl Input {
 pub(super) enum LocalCall {
     Attach(Attach, oneshot::Sender<Result<Attached, Refused>>),
     Detach(VnName, TsiName, bool, oneshot::Sender<Result<(), Refused>>),
-    Activate(VnName, TsiName, oneshot::Sender<Result<Attached, Refused>>),
+    Activate((VnName, TsiName), Option<Duration>, oneshot::Sender<Result<Attached, Refused>>),
     Deactivate(VnName, TsiName, oneshot::Sender<Result<(), Refused>>),
     Update(Update, oneshot::Sender<Result<Attached, Refused>>),
     /// What happened behind the event of this number.
@@ -504,7 +504,7 @@ impl Driver {
                 let call = self.call_id();
                 let device = attach.device.index;
                 self.attaching.insert(call, Attaching { device, answer, begun: false });
-                self.core.handle_attach(call, attach);
+                self.core.handle_attach(self.clock.now(), call, attach);
             }
             LocalCall::Detach(vn, name, force, answer) => {
                 let call = self.call_id();
@@ -513,10 +513,10 @@ impl Driver {
                 self.detaching.insert(call, detaching);
                 self.core.handle_detach(call, vn, name, force);
             }
-            LocalCall::Activate(vn, name, answer) => {
+            LocalCall::Activate(which, lease, answer) => {
                 let call = self.call_id();
                 self.activating.insert(call, answer);
-                self.core.handle_activate(self.clock.now(), call, vn, name);
+                self.core.handle_activate(self.clock.now(), call, which, lease);
             }
             LocalCall::Deactivate(vn, name, answer) => {
                 let call = self.call_id();
@@ -641,6 +641,7 @@ pub(super) fn log(notice: &Notice) {
         Notice::LostGrant(tsi) => tracing::warn!(%tsi, "granted elsewhere; deactivated"),
         Notice::DeviceGone(tsi, device) => tracing::warn!(%tsi, %device, "device went away; deactivated"),
         Notice::Rejected(tsi) => tracing::warn!(%tsi, "an Oracle refused the registration"),
+        Notice::LeaseExpired(tsi) => tracing::warn!(%tsi, "released: nobody renewed its lease"),
         Notice::Released(tsi) => tracing::info!(%tsi, "released: its device stayed away"),
         Notice::Closed(tsi, why) => tracing::warn!(%tsi, %why, "kept out of service"),
         Notice::ClaimRefused(tsi, ip, why) => tracing::warn!(%tsi, %ip, %why, "link-local claim refused"),

@@ -23,6 +23,7 @@ use std::{
         net::UnixStream as StdStream,
     },
     path::{Path, PathBuf},
+    time::Duration,
 };
 use tokio::{
     net::{UnixListener, UnixStream, unix::SocketAddr},
@@ -277,7 +278,8 @@ async fn attach(
         local::State::Activated => TsiState::Activated,
     };
     let (vn, name) = (body.vn.clone(), body.name.clone());
-    let attach = Attach { vn, name, device, mac: body.mac, ips: body.ips, groups: body.groups, state };
+    let (mac, ips, groups, lease) = (body.mac, body.ips, body.groups, lease(body.lease_s, 1)?);
+    let attach = Attach { vn, name, device, mac, ips, groups, state, lease };
     let answer = local.ask(|answer| LocalCall::Attach(attach, answer)).await?;
     // Only now: a line of the log takes as long as a system call, and somebody's first packet waits.
     let refused = answer.as_ref().err().map(ToString::to_string);
@@ -304,6 +306,7 @@ fn view(attached: Attached) -> local::Tsi {
             TsiState::Activated => local::State::Activated,
         },
         epoch: Some(attached.epoch),
+        lease_s: attached.lease.map(|lease| lease.as_secs()),
         closed: None,
     }
 }
@@ -328,22 +331,38 @@ async fn detach(
     Ok(Json(Message { message }))
 }
 
+/// A lease as asked for.
+fn lease(lease_s: Option<u64>, least: u64) -> Result<Option<Duration>, Refusal> {
+    match lease_s {
+        Some(lease) if !(least..=local::MAX_LEASE_S).contains(&lease) => {
+            let most = local::MAX_LEASE_S;
+            let text = format!("a lease of {lease} s cannot be; it is {least} to {most} s, or left away");
+            Err(Refusal(Code::BadRequest, text))
+        }
+        lease => Ok(lease.map(Duration::from_secs)),
+    }
+}
+
 /// Update (RFC 8394 section 3.2).
 async fn update(
     State(local): State<Local>,
     Parts((vn, name)): Parts<(String, String)>,
     body: Result<Json<local::Update>, JsonRejection>,
 ) -> Result<Json<local::Tsi>, Refusal> {
-    let Json(local::Update { device, add, remove, request_id }) = body?;
+    let Json(local::Update { device, add, remove, lease_s, request_id }) = body?;
+    let lease = lease(lease_s, 0)?;
     let bad = |e: weft_model::NameError| Refusal(Code::BadRequest, e.to_string());
     let (vn, name) = (VnName::new(vn).map_err(bad)?, TsiName::new(name).map_err(bad)?);
-    tracing::info!(%vn, tsi = %name, ?device, ?add, ?remove, request = ?request_id, "update");
+    // A renewal of a lease is no news.
+    if device.is_some() || !add.is_empty() || !remove.is_empty() {
+        tracing::info!(%vn, tsi = %name, ?device, ?add, ?remove, request = ?request_id, "update");
+    }
     let found = match &device {
         Some(device) => Some(local.device(device).await?),
         None => None,
     };
     let up = found.as_ref().map(|(index, device)| (*index, device.name.clone()));
-    let update = Update { vn, name, device: found.map(|(_, device)| device), add, remove };
+    let update = Update { vn, name, device: found.map(|(_, device)| device), add, remove, lease };
     let attached = local.ask(|answer| LocalCall::Update(update, answer)).await??;
     if let Some((index, device)) = up {
         local.set_up(index, &device).await;
@@ -357,14 +376,19 @@ async fn change_state(
     Parts((vn, name)): Parts<(String, String)>,
     body: Result<Json<local::ChangeState>, JsonRejection>,
 ) -> Result<Json<Message>, Refusal> {
-    let Json(local::ChangeState { state, request_id }) = body?;
+    let Json(local::ChangeState { state, lease_s, request_id }) = body?;
+    let lease = lease(lease_s, 1)?;
     let bad = |e: weft_model::NameError| Refusal(Code::BadRequest, e.to_string());
     let (vn, name) = (VnName::new(vn).map_err(bad)?, TsiName::new(name).map_err(bad)?);
     tracing::info!(%vn, tsi = %name, ?state, request = ?request_id, "state");
     let message = format!("{vn}/{name} is {state}");
     match state {
         local::State::Activated => {
-            local.ask(|answer| LocalCall::Activate(vn, name, answer)).await??;
+            local.ask(|answer| LocalCall::Activate((vn, name), lease, answer)).await??;
+        }
+        local::State::Associated if lease.is_some() => {
+            let text = "a deactivation renews no lease; leave 'lease_s' away, or update it";
+            return Err(Refusal(Code::BadRequest, text.to_owned()));
         }
         local::State::Associated => {
             local.ask(|answer| LocalCall::Deactivate(vn, name, answer)).await??;

@@ -165,7 +165,8 @@ pub(super) fn away() -> Attachment {
     let (mac, epoch) = (TsMac::local(1), Epoch::new(5).unwrap());
     let grant =
         Grant { tsi, mac, ips: BTreeSet::new(), groups: BTreeSet::new(), owner: ME, epoch, next: None };
-    Attachment { vn: "red".parse().unwrap(), device: "tap1".to_owned(), tap: true, grant, activated: true }
+    let (vn, device) = ("red".parse().unwrap(), "tap1".to_owned());
+    Attachment { vn, device, tap: true, grant, activated: true, lease_s: None }
 }
 
 #[test]
@@ -209,8 +210,16 @@ fn nothing_is_attached_that_cannot_be_saved() {
         let device = Device { name: "tap2".to_owned(), index: IfIndex(9), kind: VapKind::Tap };
         let (vn, name) = ("red".parse().unwrap(), "db".parse().unwrap());
         let state = crate::core::TsiState::Activated;
-        let attach =
-            Attach { vn, name, device, mac: None, ips: BTreeSet::new(), groups: BTreeSet::new(), state };
+        let attach = Attach {
+            vn,
+            name,
+            device,
+            mac: None,
+            ips: BTreeSet::new(),
+            groups: BTreeSet::new(),
+            state,
+            lease: None,
+        };
         let (attached, answer) = oneshot::channel();
         driver.inputs.try_send(Input::Local(LocalCall::Attach(attach, attached))).ok().unwrap();
         let asked = async {

@@ -35,6 +35,7 @@ impl Driver {
             mtu: t.mtu,
             state: state(t.state),
             closed: t.closed,
+            lease_s: t.lease.map(|lease| lease.as_secs()),
         }
     }
 

@@ -30,7 +30,8 @@ pub enum Call {
 
 impl Core {
     /// A local call to attach; answered by [`Output::Attached`].
-    pub fn handle_attach(&mut self, call: CallId, attach: Attach) {
+    pub fn handle_attach(&mut self, now: Time, call: CallId, attach: Attach) {
+        self.now = now;
         match self.check_attach(&attach) {
             Ok(None) => {
                 self.outputs.push_back(Output::Call(ApiCall::Grant {
@@ -45,7 +46,11 @@ impl Core {
                 let held = self.may_hold(&attach.vn, &attach.name);
                 self.calls.insert(call, Call::Attach { attach, held });
             }
-            Ok(Some(attached)) => self.outputs.push_back(Output::Attached(call, Ok(attached))),
+            Ok(Some(mut attached)) => {
+                self.lease(now, &attached.grant.tsi, attach.lease);
+                attached.lease = self.tsis.get(&attached.grant.tsi).and_then(|tsi| tsi.lease);
+                self.outputs.push_back(Output::Attached(call, Ok(attached)));
+            }
             Err(refused) => self.outputs.push_back(Output::Attached(call, Err(refused))),
         }
     }
@@ -132,7 +137,7 @@ impl Core {
         .into_iter()
         .flatten()
         .collect();
-        let (mut before, mut associated) = (None, false);
+        let (mut before, mut associated, mut lease) = (None, false, None);
         for old in replaced {
             if old != id {
                 self.part_with(&old);
@@ -145,6 +150,7 @@ impl Core {
             if old == id && !tsi.lost {
                 associated = tsi.present && tsi.wanted == State::Associated;
                 before = Some(tsi.device).filter(|_| !tsi.present);
+                lease = tsi.lease;
             }
         }
         self.cancel_release(&attach.vn, &attach.name);
@@ -155,6 +161,7 @@ impl Core {
         self.tickets.insert(ticket, id.clone());
         let mut tsi = Tsi::new(attach.vn, grant, revision, attach.device, true);
         tsi.wanted = attach.state;
+        tsi.lease = lease;
         tsi.waiting = Some(Waiting {
             call,
             ticket,
@@ -166,6 +173,7 @@ impl Core {
             rejected: BTreeSet::new(),
         });
         self.insert_tsi(tsi);
+        self.lease(now, &id, attach.lease);
         self.timers.set(Timer::Acknowledge(id.clone()), now + self.config.timing.acknowledge);
         self.save();
         self.review_arrival(&id);
@@ -242,7 +250,10 @@ impl Core {
         let before = waiting.before.filter(|device| !tsi.lost && !self.by_device.contains_key(&device.name));
         let released = before.is_none() && waiting.created && !tsi.lost;
         if let Some(device) = before {
-            self.insert_tsi(Tsi::new(tsi.vn.clone(), tsi.grant, tsi.revision, device, false));
+            let mut again = Tsi::new(tsi.vn.clone(), tsi.grant, tsi.revision, device, false);
+            again.lease = tsi.lease;
+            self.insert_tsi(again);
+            self.run_lease(self.now, id);
             self.vns.extend(context.map(|vn| (vn.vni, vn)));
             self.timers.set(Timer::Grace(id.clone()), self.now + self.config.timing.grace);
         }

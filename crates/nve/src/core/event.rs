@@ -4,7 +4,7 @@ use super::context::{Fetch, Handed, Moved, RequestId, TransferId};
 use super::policy::{PolicyFact, SavedPolicies};
 use super::told::Event;
 use super::tsi::State;
-use ::core::net::SocketAddr;
+use ::core::{net::SocketAddr, time::Duration};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use weft_datapath::{IfIndex, Op, VapKind};
@@ -45,6 +45,8 @@ pub struct Attach {
     pub groups: BTreeSet<GroupName>,
     /// Whether it is to carry traffic, too.
     pub state: State,
+    /// How long it lasts unless it is renewed; zero: for ever. Without one it lasts as it did, or for ever.
+    pub lease: Option<Duration>,
 }
 
 /// What is kept across restarts, one for each tenant system.
@@ -62,6 +64,9 @@ pub struct Attachment {
     /// Whether it is to carry traffic.
     #[serde(default = "carries", skip_serializing_if = "Clone::clone")]
     pub activated: bool,
+    /// How many seconds it lasts unless it is renewed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_s: Option<u64>,
 }
 
 /// What an earlier version kept carried traffic.
@@ -291,6 +296,8 @@ pub struct Attached {
     pub device: String,
     /// Largest IP packet, octets.
     pub mtu: u16,
+    /// How long it lasts unless it is renewed.
+    pub lease: Option<Duration>,
     /// Its epoch here: the owner's, or that of who is next.
     pub epoch: Epoch,
     /// Associated, or Activated as well.
@@ -389,6 +396,8 @@ pub enum Notice {
     DeviceGone(TsiId, String),
     /// An Oracle refused a registration.
     Rejected(TsiId),
+    /// An interface whose lease nobody renewed was released.
+    LeaseExpired(TsiId),
     /// An interface was released after its device stayed away.
     Released(TsiId),
     /// A tenant claimed a link-local address that somebody else has.

@@ -27,6 +27,7 @@ mod groups;
 mod held;
 mod idle;
 mod learn;
+mod lease;
 mod leaving;
 mod members;
 mod messages;
@@ -99,6 +100,8 @@ enum Timer {
     Absent(Vni, Eid),
     /// A tenant system whose device went away is released.
     Grace(TsiId),
+    /// A lease that was not renewed ends.
+    Lease(TsiId),
     /// An attach is answered though no Oracle acknowledged.
     Acknowledge(TsiId),
     /// An Oracle could not take a registration: once more.
@@ -303,6 +306,7 @@ impl Core {
                 Timer::Refresh(vni, eid) => self.refresh_if_used(now, vni, eid),
                 Timer::Absent(vni, eid) => self.end_absent(vni, eid),
                 Timer::Grace(tsi) => self.end_grace(now, &tsi),
+                Timer::Lease(tsi) => self.end_lease(now, &tsi),
                 Timer::Acknowledge(tsi) => self.unacknowledged(&tsi),
                 Timer::Register(tsi) => self.register_again(&tsi),
                 Timer::Release(vn, tsi) => self.retry_release(now, vn, tsi),

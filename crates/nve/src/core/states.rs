@@ -3,13 +3,20 @@
 
 use super::tsi::{State, Tsi, Waiting};
 use super::{CallId, Cause, Core, Notice, Output, Refused, Ticket, Timer};
+use ::core::time::Duration;
 use std::collections::BTreeSet;
 use weft_model::{Time, TsiId, TsiName, VnName};
 
 impl Core {
-    /// A local call to Activate what is Associated; answered by [`Output::Attached`]. If it fails, it is Associated as
-    /// before.
-    pub fn handle_activate(&mut self, now: Time, call: CallId, vn: VnName, name: TsiName) {
+    /// A local call to Activate what is Associated, and to renew its lease; answered by [`Output::Attached`]. If it
+    /// fails, it is Associated as before.
+    pub fn handle_activate(
+        &mut self,
+        now: Time,
+        call: CallId,
+        (vn, name): (VnName, TsiName),
+        lease: Option<Duration>,
+    ) {
         self.now = now;
         let id = match self.attached_here(vn, name) {
             Ok(id) => id,
@@ -26,6 +33,8 @@ impl Core {
             self.outputs.push_back(Output::Attached(call, Err(Refused::Datapath { reason })));
             return;
         }
+        self.lease(now, &id, lease);
+        let Some(tsi) = self.tsis.get(&id) else { return };
         if tsi.state == State::Activated {
             let attached = self.attached(tsi, true);
             self.outputs.push_back(Output::Attached(call, Ok(attached)));

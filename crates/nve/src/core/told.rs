@@ -24,6 +24,8 @@ pub enum Cause {
     GrantLost,
     /// Its VN is deleted.
     VnDeleted,
+    /// Its lease was not renewed.
+    LeaseExpired,
     /// Its device went away,
     DeviceGone,
     /// or is back,
@@ -48,6 +50,7 @@ impl Cause {
             Self::Moved(_) => "moved",
             Self::GrantLost => "grant_lost",
             Self::VnDeleted => "vn_deleted",
+            Self::LeaseExpired => "lease_expired",
             Self::DeviceGone => "device_gone",
             Self::DeviceBack => "device_back",
             Self::DeviceStayedAway => "device_stayed_away",

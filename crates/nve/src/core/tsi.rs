@@ -4,7 +4,7 @@
 use super::messages::Registering;
 use super::policy::Closed;
 use super::{Attached, Attachment, CallId, Core, Device, Output, Ticket, Timer};
-use ::core::num::NonZeroU32;
+use ::core::{num::NonZeroU32, time::Duration};
 use std::collections::{BTreeMap, BTreeSet};
 use weft_datapath::{IfIndex, Location, Neighbour, Op, Vap, VapKind};
 use weft_model::{Eid, Epoch, Grant, GroupName, TenantIp, Time, TsiId, TsiName, VnName, Vni, digest::Digest};
@@ -39,6 +39,8 @@ pub struct Tsi {
     pub previous: Option<NonZeroU32>,
     /// An Oracle has said that it is this NVE's at this epoch, which the store may say a little later.
     pub came: Option<Epoch>,
+    /// How long it lasts unless it is renewed.
+    pub lease: Option<Duration>,
     /// The attach that waits for this one to be ready.
     pub waiting: Option<Waiting>,
     /// Link-locals asked for at the Oracle and not answered yet, with the asker's frame.
@@ -85,6 +87,7 @@ impl Tsi {
             lost_with: Epoch::FIRST,
             previous: None,
             came: None,
+            lease: None,
             waiting: None,
             claims: BTreeMap::new(),
             sent: BTreeMap::new(),
@@ -129,12 +132,14 @@ impl Core {
             let kind = if attachment.tap { VapKind::Tap } else { VapKind::Veth };
             let device = found.unwrap_or(Device { name: attachment.device, index: IfIndex(0), kind });
             let mut tsi = Tsi::new(attachment.vn, attachment.grant, 0, device, present);
+            tsi.lease = attachment.lease_s.map(Duration::from_secs);
             if attachment.activated {
                 tsi.came = tsi.grant.epoch_of(self.config.xtr_id).ok();
             } else {
                 tsi.wanted = State::Associated;
             }
             self.insert_tsi(tsi);
+            self.run_lease(now, &id);
             if present {
                 found_ones.push(id);
             } else {
@@ -201,6 +206,7 @@ impl Core {
         remove_if(&mut self.vaps, &tsi.device.index, id);
         for timer in [
             Timer::Grace(id.clone()),
+            Timer::Lease(id.clone()),
             Timer::Acknowledge(id.clone()),
             Timer::Register(id.clone()),
             Timer::Previous(id.clone()),
@@ -517,7 +523,7 @@ impl Core {
     pub(super) fn attached(&self, tsi: &Tsi, already: bool) -> Attached {
         let (mtu, state, epoch) = (self.config.tenant_mtu, tsi.state, self.epoch_of(tsi));
         let (vn, grant, device) = (tsi.vn.clone(), tsi.grant.clone(), tsi.device.name.clone());
-        Attached { vn, grant, device, mtu, epoch, state, already }
+        Attached { vn, grant, device, mtu, lease: tsi.lease, epoch, state, already }
     }
 
     /// What must outlive the agent: everything attached and not lost.
@@ -531,6 +537,7 @@ impl Core {
             grant: t.grant.clone(),
             // What is another's until an Oracle has taken its registration is not put in service without one.
             activated: t.wanted == State::Activated && !(self.is_anothers(t) && t.waiting.is_some()),
+            lease_s: t.lease.map(|lease| lease.as_secs()),
         })
         .collect()
     }

@@ -3,6 +3,7 @@
 use super::attach::Call;
 use super::tsi::State;
 use super::{ApiCall, CallId, Cause, Core, Device, Granted, Output, Refused, Timer};
+use ::core::time::Duration;
 use std::collections::BTreeSet;
 use weft_model::{TenantIp, Time, TsiId, TsiName, VnName};
 
@@ -19,6 +20,8 @@ pub struct Update {
     pub add: BTreeSet<TenantIp>,
     /// and these no more. Those that it has, or has not, already are no error.
     pub remove: BTreeSet<TenantIp>,
+    /// How long it lasts unless it is renewed; zero: for ever. Without one its lease stays, and is renewed.
+    pub lease: Option<Duration>,
 }
 
 /// Addresses to be taken, and to be given back.
@@ -97,6 +100,7 @@ impl Core {
         if let Some(device) = update.device {
             self.change_device(id, device);
         }
+        self.lease(self.now, id, update.lease);
         self.save();
         let answer = match self.tsis.get(id).filter(|tsi| !tsi.lost) {
             Some(tsi) => Ok(self.attached(tsi, true)),

@@ -2,6 +2,7 @@
 
 use super::tsi::{State, Tsi};
 use super::{Core, Device};
+use ::core::time::Duration;
 use weft_datapath::IfIndex;
 use weft_model::{Eid, Grant, MacAddr, NveName, Origin, Rloc, Time, TsiName, VnName, VnSpec, Vni, XtrId};
 
@@ -133,6 +134,8 @@ pub struct TsiView {
     pub mtu: u16,
     /// Why access policy keeps it out of service.
     pub closed: Option<String>,
+    /// How long it lasts unless it is renewed.
+    pub lease: Option<Duration>,
 }
 
 /// One entry of the map cache.
@@ -170,6 +173,7 @@ impl Core {
             state: t.state,
             mtu: self.config.tenant_mtu,
             closed: t.closed.as_ref().map(ToString::to_string),
+            lease: t.lease,
         }
     }
 

@@ -23,14 +23,21 @@ pub(crate) enum TsiCommand {
     Associate(Place),
     /// Put an associated interface in service.
     #[command(after_help = "Example: weft tsi activate --vn red --name web1")]
-    Activate(Which),
+    Activate {
+        #[command(flatten)]
+        which: Which,
+        /// Detach it after so many seconds, unless it is renewed before [default: the lease that it has, renewed].
+        #[arg(long)]
+        lease: Option<u64>,
+    },
     /// Take an interface out of service; its addresses and its device stay its own.
     #[command(after_help = "Example: weft tsi deactivate --vn red --name web1")]
     Deactivate(Which),
-    /// Change what an interface has, and not its state: its addresses, or the device that it is at.
+    /// Change what an interface has, and not its state: its addresses, the device that it is at, its lease.
     #[command(after_help = "Examples:
   weft tsi update --vn red --name web1 --add-ip 10.0.0.8 --remove-ip fd00::7
-  weft tsi update --vn red --name web1 --device tap4       nothing passes at the device before")]
+  weft tsi update --vn red --name web1 --device tap4       nothing passes at the device before
+  weft tsi update --vn red --name web1 --renew             its lease begins anew")]
     Update(Change),
     /// As an operator, say where an interface moves to: there it may be associated and activated.
     #[command(after_help = "Examples:
@@ -164,6 +171,9 @@ pub(crate) struct Place {
     /// Its security groups, with commas between [default: the VN's].
     #[arg(long)]
     pub(crate) groups: Option<GroupNames>,
+    /// Detach it after so many seconds, unless it is renewed before: by this again, or an update [default: never].
+    #[arg(long)]
+    pub(crate) lease: Option<u64>,
     #[command(flatten)]
     pub(crate) socket: Socket,
     #[command(flatten)]
@@ -172,7 +182,7 @@ pub(crate) struct Place {
 
 /// What is to be changed of an interface, all of it or nothing.
 #[derive(Debug, Args)]
-#[group(id = "change", required = true, multiple = true, args = ["device", "add_ip", "remove_ip"])]
+#[group(id = "change", required = true, multiple = true, args = ["device", "add_ip", "remove_ip", "lease", "renew"])]
 pub(crate) struct Change {
     /// The virtual network.
     #[arg(long)]
@@ -189,6 +199,12 @@ pub(crate) struct Change {
     /// An IP address that it has no more; may be repeated.
     #[arg(long, value_parser = tenant_ip)]
     pub(crate) remove_ip: Vec<TenantIp>,
+    /// Detach it after so many seconds, unless it is renewed before; 0: never.
+    #[arg(long)]
+    pub(crate) lease: Option<u64>,
+    /// Renew the lease that it has.
+    #[arg(long)]
+    pub(crate) renew: bool,
     #[command(flatten)]
     pub(crate) socket: Socket,
     #[command(flatten)]

@@ -23,6 +23,7 @@ pub(super) const COLUMNS: &[Column] = &[
     ("mtu", "/mtu"),
     ("state", "/state"),
     ("epoch", "/epoch"),
+    ("lease s", "/lease_s"),
     ("closed because", "/closed"),
 ];
 
@@ -55,8 +56,8 @@ pub(super) async fn run(command: TsiCommand) -> Result<(), CommandError> {
         TsiCommand::Attach(place) => place_at(place, State::Activated).await,
         TsiCommand::Associate(place) => place_at(place, State::Associated).await,
         TsiCommand::Update(change) => update(change).await,
-        TsiCommand::Activate(which) => change_state(which, State::Activated).await,
-        TsiCommand::Deactivate(which) => change_state(which, State::Associated).await,
+        TsiCommand::Activate { which, lease } => change_state(which, State::Activated, lease).await,
+        TsiCommand::Deactivate(which) => change_state(which, State::Associated, None).await,
         TsiCommand::Move { vn, name, to, take_over, cancel: _, access, output } => {
             let oracle = client(&access)?;
             let (view, message) = match to {
@@ -109,30 +110,31 @@ pub(super) async fn run(command: TsiCommand) -> Result<(), CommandError> {
 
 /// Attaches, in that state.
 async fn place_at(place: Place, state: State) -> Result<(), CommandError> {
-    let Place { vn, name, device, kind, mac, ip, groups, socket, output } = place;
+    let Place { vn, name, device, kind, mac, ip, groups, lease, socket, output } = place;
     let (ips, groups) = (ip.into_iter().collect(), groups.map(|groups| groups.0).unwrap_or_default());
     let kind = kind.map(|kind| match kind {
         Kind::Veth => DeviceKind::Veth,
         Kind::Tap => DeviceKind::Tap,
     });
-    let attach = Attach { vn, name, device, kind, mac, ips, groups, state, request_id: None };
+    let (lease_s, request_id) = (lease, None);
+    let attach = Attach { vn, name, device, kind, mac, ips, groups, state, lease_s, request_id };
     let tsi = nve(&socket)?.attach(&attach).await.map_err(unreachable(&socket))?;
     output::print(&output::one(output.output, &tsi, COLUMNS)?)
 }
 
 /// Updates.
 async fn update(change: Change) -> Result<(), CommandError> {
-    let Change { vn, name, device, add_ip, remove_ip, socket, output } = change;
+    let Change { vn, name, device, add_ip, remove_ip, lease, renew: _, socket, output } = change;
     let (add, remove) = (add_ip.into_iter().collect(), remove_ip.into_iter().collect());
-    let update = Update { device, add, remove, request_id: None };
+    let update = Update { device, add, remove, lease_s: lease, request_id: None };
     let tsi = nve(&socket)?.update(&vn, &name, &update).await.map_err(unreachable(&socket))?;
     output::print(&output::one(output.output, &tsi, COLUMNS)?)
 }
 
 /// Activates or Deactivates.
-async fn change_state(which: Which, state: State) -> Result<(), CommandError> {
+async fn change_state(which: Which, state: State, lease_s: Option<u64>) -> Result<(), CommandError> {
     let Which { vn, name, socket, output } = which;
-    let change = ChangeState { state, request_id: None };
+    let change = ChangeState { state, lease_s, request_id: None };
     let message = nve(&socket)?.change_state(&vn, &name, &change).await.map_err(unreachable(&socket))?;
     output::print(&output::done(output.output, &message)?)
 }

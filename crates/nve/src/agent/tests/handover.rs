@@ -50,9 +50,17 @@ impl Driver {
     async fn has_web(&mut self, grant: Grant, state: TsiState) {
         let device = self.links.by_name("tap1").await.unwrap().device().unwrap();
         let (vn, name) = (away().vn, grant.tsi.name.clone());
-        let attach =
-            Attach { vn, name, device, mac: None, ips: BTreeSet::new(), groups: BTreeSet::new(), state };
-        self.core.handle_attach(CallId(1), attach);
+        let attach = Attach {
+            vn,
+            name,
+            device,
+            mac: None,
+            ips: BTreeSet::new(),
+            groups: BTreeSet::new(),
+            state,
+            lease: None,
+        };
+        self.core.handle_attach(self.clock.now(), CallId(1), attach);
         self.outputs();
         let granted = Granted { grant, vn: self::vn(), revision: 9, created: false };
         self.input(Input::Granted(CallId(1), Ok(granted)));

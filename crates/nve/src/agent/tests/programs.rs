@@ -39,6 +39,7 @@ impl Driver {
             ips: BTreeSet::new(),
             groups: BTreeSet::new(),
             state: crate::core::TsiState::Activated,
+            lease: None,
         };
         self.input(Input::Local(LocalCall::Attach(attach, answer)));
         self.outputs();

@@ -227,6 +227,7 @@ fn timers(core: &Core) {
             }
             Timer::Absent(..) => absents += 1,
             Timer::Grace(id) => assert!(!core.tsis[id].present),
+            Timer::Lease(id) => assert!(core.tsis[id].lease.is_some()),
             Timer::Acknowledge(id) => assert!(core.tsis[id].waiting.is_some()),
             Timer::Register(id) => assert!(core.tsis.contains_key(id)),
             Timer::Release(vn, name) => {
@@ -263,6 +264,7 @@ fn timers(core: &Core) {
     }
     for (id, tsi) in &core.tsis {
         assert_eq!(core.timers.by_key.contains_key(&Timer::Grace(id.clone())), !tsi.present);
+        assert_eq!(core.timers.is_set(&Timer::Lease(id.clone())), tsi.lease.is_some());
     }
     for ((vn, name), release) in &core.releases.by_name {
         let timer = Timer::Release(vn.clone(), name.clone());

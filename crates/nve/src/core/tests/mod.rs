@@ -15,6 +15,7 @@ mod hostile;
 mod idle;
 mod invariants;
 mod learn;
+mod lease;
 mod limits;
 mod members;
 mod misses;

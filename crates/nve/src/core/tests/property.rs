@@ -266,6 +266,7 @@ impl Run {
                 if only {
                     wanted.state = TsiState::Associated;
                 }
+                wanted.lease = (n == 3).then_some(Duration::from_secs(9));
                 let call = w.attach(wanted);
                 self.called.insert(call);
             }
@@ -273,7 +274,7 @@ impl Run {
                 let call = w.call();
                 self.called.insert(call);
                 if active {
-                    w.core.handle_activate(w.now, call, red(), name(&tsi_name(tsi)));
+                    w.core.handle_activate(w.now, call, (red(), name(&tsi_name(tsi))), None);
                 } else {
                     w.core.handle_deactivate(call, red(), name(&tsi_name(tsi)));
                 }
@@ -290,6 +291,7 @@ impl Run {
                     device: (1..5).contains(&n).then(|| device(n)),
                     add: BTreeSet::from([ip(V4, add)]),
                     remove: BTreeSet::from([ip(V4, remove), ip(V6, remove)]),
+                    lease: (n < 2).then(|| Duration::from_secs(7 * u64::from(n))),
                 };
                 let call = w.call();
                 self.called.insert(call);

@@ -8,7 +8,8 @@ use weft_datapath::{Location, Neighbour};
 use weft_model::{Grant, Successor, TenantIp};
 
 fn nothing() -> Update {
-    Update { vn: red(), name: name("web"), device: None, add: BTreeSet::new(), remove: BTreeSet::new() }
+    let (add, remove) = (BTreeSet::new(), BTreeSet::new());
+    Update { vn: red(), name: name("web"), device: None, add, remove, lease: None }
 }
 
 fn update(w: &mut World, update: Update) -> (CallId, Vec<Seen>) {

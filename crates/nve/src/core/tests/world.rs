@@ -116,6 +116,7 @@ pub fn attach(text: &str, n: u32) -> Attach {
         ips: BTreeSet::new(),
         groups: BTreeSet::new(),
         state: TsiState::Activated,
+        lease: None,
     }
 }
 
@@ -245,13 +246,13 @@ impl World {
 
     pub fn attach(&mut self, attach: Attach) -> CallId {
         let call = self.call();
-        self.core.handle_attach(call, attach);
+        self.core.handle_attach(self.now, call, attach);
         call
     }
 
     pub fn activate(&mut self, text: &str) -> CallId {
         let call = self.call();
-        self.core.handle_activate(self.now, call, red(), name(text));
+        self.core.handle_activate(self.now, call, (red(), name(text)), None);
         call
     }
 
