@@ -37,6 +37,7 @@ pub struct Releases {
 impl Core {
     /// Gives a grant back, now and again until an Oracle has it or says that it is not ours.
     pub(super) fn release(&mut self, vn: VnName, name: TsiName, held: Held) {
+        self.timers.cancel(&Timer::Release(vn.clone(), name.clone()));
         let name = (vn, name);
         self.releases.by_name.insert(name.clone(), Release { call: None, held, wait: RETRY });
         self.call_release(name);
@@ -46,7 +47,9 @@ impl Core {
     /// before.
     pub(super) fn release_soon(&mut self, vn: VnName, name: TsiName) {
         let key = (vn.clone(), name.clone());
-        if self.releases.by_name.contains_key(&key) {
+        // It may have been granted again by a list that came before the answer.
+        let here = self.find(&vn, &name).is_some_and(|tsi| !tsi.lost);
+        if here || self.releases.by_name.contains_key(&key) {
             return;
         }
         self.releases.by_name.insert(key, Release { call: None, held: Held::Unknown, wait: RETRY });
@@ -88,7 +91,10 @@ impl Core {
     }
 
     pub(super) fn retry_release(&mut self, now: Time, vn: VnName, name: TsiName) {
-        if self.is_busy(&vn, &name) {
+        if self.find(&vn, &name).is_some_and(|tsi| !tsi.lost) {
+            // A list has granted it again, and it is here.
+            self.releases.by_name.remove(&(vn, name));
+        } else if self.is_busy(&vn, &name) {
             // Being attached again: if that succeeds the grant is wanted after all.
             self.timers.set(Timer::Release(vn, name), now + RETRY_MAX);
         } else {

@@ -7,7 +7,7 @@ use ::core::time::Duration;
 use std::collections::BTreeSet;
 use weft_datapath::{IfIndex, Op};
 use weft_lisp::tcp::RejectReason;
-use weft_model::{TsMac, digest::Digest};
+use weft_model::{Epoch, TsMac, digest::Digest};
 
 fn attached(seen: &[Seen]) -> Option<&Result<super::super::Attached, Refused>> {
     seen.iter().find_map(|s| if let Seen::Attached(_, result) = s { Some(result) } else { None })
@@ -255,6 +255,31 @@ fn h1_unanswered_leaves_a_grant_that_was_there_before() {
     w.core.handle_granted(w.now, call, Err(unanswered()));
     w.seen();
     assert!(w.passes(Duration::from_secs(60)).iter().all(|(_, s)| !matches!(s, Seen::Call(_))));
+}
+
+/// Lost, asked for again, granted by a list, and only then is the call said to be unanswered.
+#[test]
+fn h1_unanswered_leaves_a_grant_that_a_list_has_brought_back() {
+    for (f, list_first) in [(V4, true), (V6, true), (V4, false), (V6, false)] {
+        let mut w = World::started(f, &["web"]);
+        w.grants(11, vec![]);
+        let again = weft_model::Grant { epoch: Epoch::new(9).unwrap(), ..grant("web", 1) };
+        let call = w.attach(attach("web", 1));
+        w.seen();
+        if list_first {
+            w.grants(12, vec![again.clone()]);
+        }
+        w.core.handle_granted(w.now, call, Err(unanswered()));
+        w.seen();
+        w.grants(13, vec![again]);
+        let seen: Vec<Seen> = w.passes(Duration::from_secs(100)).into_iter().map(|(_, seen)| seen).collect();
+        assert_eq!(releases(&seen), [], "it is in service");
+        assert!(w.tables.vaps[&device(1).index].activated);
+        // And let go for good there is one release, not two.
+        let call = w.call();
+        w.core.handle_detach(call, red(), name("web"), true);
+        assert_eq!(releases(&w.seen()).len(), 1);
+    }
 }
 
 #[test]
