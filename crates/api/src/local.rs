@@ -4,7 +4,7 @@
 //! | Method, path | Body | Answer |
 //! | --- | --- | --- |
 //! | `POST /v1/tsis` | [`Attach`] | 201 or 200 [`Tsi`] |
-//! | `DELETE /v1/tsis/{vn}/{name}?force=true` | | 200 [`crate::Message`] |
+//! | `DELETE /v1/tsis/{vn}/{name}?force=true&request_id=ID` | | 200 [`crate::Message`] |
 //! | `PATCH /v1/tsis/{vn}/{name}` | [`Update`] | 200 [`Tsi`] |
 //! | `PUT /v1/tsis/{vn}/{name}/state` | [`ChangeState`] | 200 [`crate::Message`] |
 //! | `GET /v1/events?after=N` | | [`Event`]s, one a line, for as long as the connection lasts |
@@ -18,8 +18,10 @@
 //! | `GET /v1/status` | | [`Status`] |
 
 mod event;
+mod request;
 
 pub use event::{Event, Happened};
+pub use request::{RequestId, RequestIdError};
 
 use core::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
@@ -75,9 +77,9 @@ pub struct Attach {
     /// activation): see [`MAX_LEASE_S`]. Without one it lasts until it is detached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_s: Option<u64>,
-    /// Shown in the logs; repeating a request is harmless with or without.
+    /// Once this has been done under this id, it is answered as it was and not done again: see [`RequestId`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub request_id: Option<String>,
+    pub request_id: Option<RequestId>,
 }
 
 /// Activate or Deactivate an attached interface.
@@ -89,9 +91,9 @@ pub struct ChangeState {
     /// Its lease from now on, as in [`Attach`]; an activation without one renews the one it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_s: Option<u64>,
-    /// Shown in the logs; repeating a request is harmless with or without.
+    /// Once this has been done under this id, it is answered as it was and not done again: see [`RequestId`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub request_id: Option<String>,
+    pub request_id: Option<RequestId>,
 }
 
 /// Change an attached interface, and not its state: RFC 8394's Update. All of it or nothing; what is not named stays.
@@ -112,9 +114,9 @@ pub struct Update {
     /// Its lease from now on, as in [`Attach`]; 0: it has none any more. Without one the one it has is renewed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_s: Option<u64>,
-    /// Shown in the logs; repeating a request is harmless with or without.
+    /// Once this has been done under this id, it is answered as it was and not done again: see [`RequestId`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub request_id: Option<String>,
+    pub request_id: Option<RequestId>,
 }
 
 /// RFC 8394's states of a tenant system interface.

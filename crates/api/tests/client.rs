@@ -234,7 +234,7 @@ async fn the_local_api() {
     };
     let tsi = client.attach(&attach).await.unwrap();
     assert_eq!((tsi.mtu, tsi.vni.get()), (1450, 7));
-    assert_eq!(client.detach(&attach.vn, &attach.name, true).await.unwrap().message, "gone");
+    assert_eq!(client.detach(&attach.vn, &attach.name, true, None).await.unwrap().message, "gone");
 }
 
 #[test]

@@ -15,6 +15,7 @@ use std::{
 };
 pub(crate) use tsi::{Change, Place, TsiCommand, Which};
 pub(crate) use vn::{GatewayName, VnChange, VnCommand};
+use weft_api::local::RequestId;
 use weft_model::{GroupName, IpNet, NveName, Rloc, TenantIp, VnName};
 pub(crate) use xtr::{XtrAdd, XtrCommand};
 
@@ -121,6 +122,14 @@ pub(crate) struct Socket {
     /// The NVE's local API.
     #[arg(long, env = "WEFT_SOCKET", default_value = weft_api::NVE_SOCKET)]
     pub(crate) socket: PathBuf,
+}
+
+/// Under which id something is asked for.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Request {
+    /// Once this has been done under this id it is answered as it was, and not done again.
+    #[arg(long)]
+    pub(crate) request_id: Option<RequestId>,
 }
 
 /// How to show answers.

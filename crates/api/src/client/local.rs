@@ -1,12 +1,15 @@
 //! The client of the NVE's local API.
 
 use super::{
-    ClientError, Endpoint, Lines, delete, force, get, post, put,
+    ClientError, Endpoint, Lines, delete, get, post, put,
     transport::{Ask, Transport},
 };
 use crate::{
     Counters, Message,
-    local::{Attach, CacheEntry, ChangeState, Drop, Event, Group, Items, Shown, Status, Table, Tsi, Update},
+    local::{
+        Attach, CacheEntry, ChangeState, Drop, Event, Group, Items, RequestId, Shown, Status, Table, Tsi,
+        Update,
+    },
 };
 use core::time::Duration;
 use http::Method;
@@ -52,8 +55,15 @@ impl LocalClient {
     }
 
     /// Detaches; `by_force` also without an Oracle to release the grant at.
-    pub async fn detach(&self, vn: &VnName, tsi: &TsiName, by_force: bool) -> Result<Message, ClientError> {
-        self.transport.json(&delete(format!("/v1/tsis/{vn}/{tsi}{}", force(by_force)))).await
+    pub async fn detach(
+        &self,
+        vn: &VnName,
+        tsi: &TsiName,
+        by_force: bool,
+        request_id: Option<&RequestId>,
+    ) -> Result<Message, ClientError> {
+        let id = request_id.map_or_else(String::new, |id| format!("&request_id={id}"));
+        self.transport.json(&delete(format!("/v1/tsis/{vn}/{tsi}?force={by_force}{id}"))).await
     }
 
     /// What becomes of interfaces from now on, or from behind the event of that number: see [`Event`].

@@ -64,6 +64,8 @@ pub enum Code {
     DeviceTaken,
     /// The tenant system is attached at another device: 409.
     AlreadyAttached,
+    /// The request id is that of another request: 409.
+    RequestTaken,
     /// The watched history is no longer kept; list again: 410.
     Gone,
     /// The body is larger than the Oracle reads: 413.
@@ -118,7 +120,8 @@ impl Code {
             | Self::TooManyAddresses
             | Self::SubnetFull
             | Self::DeviceTaken
-            | Self::AlreadyAttached => 409,
+            | Self::AlreadyAttached
+            | Self::RequestTaken => 409,
             Self::Gone => 410,
             Self::TooLarge => 413,
             Self::TooManyRequests => 429,

@@ -15,6 +15,7 @@ use super::{
     plane::Plane,
     policy_log,
     programs::{Attaching, Parked},
+    requests::{Answer, Asked, Begun, Requests},
     saver::Saver,
     state,
     uplinks::Rule,
@@ -87,6 +88,10 @@ pub(super) enum LocalCall {
     Update(Update, oneshot::Sender<Result<Attached, Refused>>),
     /// What happened behind the event of this number.
     Events(Option<u64>, oneshot::Sender<events::Page>),
+    /// A request with an id has come,
+    Begin(api::RequestId, Asked, oneshot::Sender<Begun>),
+    /// and has ended: with what is to be answered again, if it was carried out.
+    End(api::RequestId, Option<Answer>),
     Tsis(oneshot::Sender<Vec<api::Tsi>>),
     Mappings(oneshot::Sender<Vec<api::CacheEntry>>),
     Drops(oneshot::Sender<Vec<api::Drop>>),
@@ -150,6 +155,8 @@ pub(super) struct Driver {
     pub(super) handovers: Handovers,
     /// What hypervisors that follow are told.
     pub(super) events: events::Ring,
+    /// What was done for requests with an id.
+    pub(super) requests: Requests,
 }
 
 impl Driver {
@@ -477,7 +484,8 @@ impl Driver {
     /// Hands the state to the saver; only a change reaches the disk.
     fn persist(&self, attachments: Option<Vec<crate::core::Attachment>>) {
         let attachments = attachments.unwrap_or_else(|| self.core.attachments());
-        self.saver.save(state::Saved { attachments, vns: self.core.vns().cloned().collect() });
+        let (vns, requests) = (self.core.vns().cloned().collect(), self.requests.saved());
+        self.saver.save(state::Saved { attachments, vns, requests });
     }
 
     fn call(&mut self, call: ApiCall) {
@@ -525,6 +533,12 @@ impl Driver {
             }
             LocalCall::Update(update, answer) => self.update(update, answer),
             LocalCall::Events(after, answer) => drop(answer.send(self.events.page(after))),
+            LocalCall::Begin(id, asked, answer) => drop(answer.send(self.requests.begin(id, asked))),
+            LocalCall::End(id, answer) => {
+                if self.requests.end(id, answer) {
+                    self.persist(None);
+                }
+            }
             LocalCall::Tsis(answer) => drop(answer.send(self.tsis())),
             LocalCall::Mappings(answer) => drop(answer.send(self.mappings())),
             LocalCall::Drops(answer) => drop(answer.send(self.drops())),

@@ -2,12 +2,12 @@
 //! HTTP/JSON on a unix socket of mode 0600 whose peers are root or the agent's own user.
 
 use super::driver::{Input, LocalCall};
-use super::{NveError, devices::Links, events};
-use crate::core::{Attach, Attached, Device, Refused, TsiState, Update};
+use super::{NveError, devices::Links, events, tsi_calls};
+use crate::core::{Device, Refused};
 use axum::{
     Json, Router,
     extract::{
-        DefaultBodyLimit, Path as Parts, Query, State,
+        DefaultBodyLimit, State,
         rejection::{JsonRejection, QueryRejection},
     },
     http::StatusCode,
@@ -15,7 +15,6 @@ use axum::{
     routing::{delete, get, put},
     serve::Listener,
 };
-use serde::Deserialize;
 use std::{
     fs, io,
     os::unix::{
@@ -23,15 +22,13 @@ use std::{
         net::UnixStream as StdStream,
     },
     path::{Path, PathBuf},
-    time::Duration,
 };
 use tokio::{
     net::{UnixListener, UnixStream, unix::SocketAddr},
     sync::{mpsc, oneshot},
 };
-use weft_api::{Code, ErrorBody, Message, local, local::Shown};
-use weft_datapath::{IfIndex, VapKind};
-use weft_model::{TsiName, VnName};
+use weft_api::{Code, ErrorBody, local, local::Shown};
+use weft_datapath::IfIndex;
 
 /// Largest request body, octets.
 const BODY: usize = 64 * 1024;
@@ -53,6 +50,16 @@ pub(super) struct Local {
 pub(super) struct Refusal(Code, String);
 
 impl Refusal {
+    /// Of this kind, in these words.
+    pub(super) const fn of(code: Code, text: String) -> Self {
+        Self(code, text)
+    }
+
+    /// A defect.
+    pub(super) const fn internal(text: String) -> Self {
+        Self(Code::Internal, text)
+    }
+
     /// More is asked at once than the agent answers.
     pub(super) fn busy(at_once: usize) -> Self {
         let text = format!("the NVE shows {at_once} lists at a time; try again");
@@ -186,9 +193,9 @@ impl Listener for PeerChecked {
 /// The API's routes.
 pub(super) fn router(local: Local) -> Router {
     Router::new()
-        .route("/v1/tsis", get(tsis).post(attach))
-        .route("/v1/tsis/{vn}/{name}", delete(detach).patch(update))
-        .route("/v1/tsis/{vn}/{name}/state", put(change_state))
+        .route("/v1/tsis", get(tsis).post(tsi_calls::attach))
+        .route("/v1/tsis/{vn}/{name}", delete(tsi_calls::detach).patch(tsi_calls::update))
+        .route("/v1/tsis/{vn}/{name}/state", put(tsi_calls::change_state))
         .route("/v1/events", get(events::follow))
         .route("/v1/mappings", get(mappings))
         .route("/v1/groups", get(groups))
@@ -202,6 +209,11 @@ pub(super) fn router(local: Local) -> Router {
 }
 
 impl Local {
+    /// Tells the driver, if there still is one.
+    pub(super) async fn tell(&self, call: LocalCall) {
+        let _ = self.inputs.send(Input::Local(call)).await;
+    }
+
     /// Asks the driver and waits for its answer.
     pub(super) async fn ask<T>(
         &self,
@@ -216,7 +228,7 @@ impl Local {
 
 impl Local {
     /// The device of this name, if it can be a tenant's.
-    async fn device(&self, name: &str) -> Result<(IfIndex, Device), Refusal> {
+    pub(super) async fn device(&self, name: &str) -> Result<(IfIndex, Device), Refusal> {
         if self.reserved.iter().any(|reserved| reserved == name) {
             let text = format!("{name} is the NVE's own device; a tenant system needs one of its own");
             return Err(Refusal(Code::BadRequest, text));
@@ -228,7 +240,7 @@ impl Local {
     }
 
     /// Sets a device up that has its program.
-    async fn set_up(&self, index: IfIndex, name: &str) {
+    pub(super) async fn set_up(&self, index: IfIndex, name: &str) {
         if let Err(error) = self.links.set(index, true).await {
             tracing::warn!(%error, device = %name, "cannot set up; set it up by hand");
         }
@@ -254,147 +266,6 @@ impl Local {
 
 fn text<T: serde::Serialize>(Json(list): Json<T>) -> Result<Vec<u8>, Refusal> {
     serde_json::to_vec(&list).map_err(|e| Refusal(Code::Internal, e.to_string()))
-}
-
-async fn attach(
-    State(local): State<Local>,
-    body: Result<Json<local::Attach>, JsonRejection>,
-) -> Result<Response, Refusal> {
-    let Json(body) = body?;
-    let (index, device) = local.device(&body.device).await?;
-    if let Some(kind) = body.kind {
-        let kind = match kind {
-            local::DeviceKind::Veth => VapKind::Veth,
-            local::DeviceKind::Tap => VapKind::Tap,
-        };
-        if kind != device.kind {
-            let is = if device.kind == VapKind::Tap { "a TAP" } else { "no TAP" };
-            let text = format!("{} is {is}, the kernel says; leave the kind away", body.device);
-            return Err(Refusal(Code::BadRequest, text));
-        }
-    }
-    let state = match body.state {
-        local::State::Associated => TsiState::Associated,
-        local::State::Activated => TsiState::Activated,
-    };
-    let (vn, name) = (body.vn.clone(), body.name.clone());
-    let (mac, ips, groups, lease) = (body.mac, body.ips, body.groups, lease(body.lease_s, 1)?);
-    let attach = Attach { vn, name, device, mac, ips, groups, state, lease };
-    let answer = local.ask(|answer| LocalCall::Attach(attach, answer)).await?;
-    // Only now: a line of the log takes as long as a system call, and somebody's first packet waits.
-    let refused = answer.as_ref().err().map(ToString::to_string);
-    tracing::info!(vn = %body.vn, tsi = %body.name, device = %body.device, request = ?body.request_id, refused, "attach");
-    let attached = answer?;
-    // Only now: until its program is there frames would reach this host. A detach set it down.
-    local.set_up(index, &body.device).await;
-    let status = if attached.already { StatusCode::OK } else { StatusCode::CREATED };
-    Ok((status, Json(view(attached))).into_response())
-}
-
-fn view(attached: Attached) -> local::Tsi {
-    local::Tsi {
-        vn: attached.vn,
-        tsi: attached.grant.tsi.name,
-        device: attached.device,
-        mac: attached.grant.mac,
-        ips: attached.grant.ips,
-        groups: attached.grant.groups,
-        vni: attached.grant.tsi.vni,
-        mtu: attached.mtu,
-        state: match attached.state {
-            TsiState::Associated => local::State::Associated,
-            TsiState::Activated => local::State::Activated,
-        },
-        epoch: Some(attached.epoch),
-        lease_s: attached.lease.map(|lease| lease.as_secs()),
-        closed: None,
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Force {
-    #[serde(default)]
-    force: bool,
-}
-
-async fn detach(
-    State(local): State<Local>,
-    Parts((vn, name)): Parts<(String, String)>,
-    Query(force): Query<Force>,
-) -> Result<Json<Message>, Refusal> {
-    let bad = |e: weft_model::NameError| Refusal(Code::BadRequest, e.to_string());
-    let (vn, name) = (VnName::new(vn).map_err(bad)?, TsiName::new(name).map_err(bad)?);
-    tracing::info!(%vn, tsi = %name, force = force.force, "detach");
-    let message = format!("{vn}/{name} detached");
-    local.ask(|answer| LocalCall::Detach(vn, name, force.force, answer)).await??;
-    Ok(Json(Message { message }))
-}
-
-/// A lease as asked for.
-fn lease(lease_s: Option<u64>, least: u64) -> Result<Option<Duration>, Refusal> {
-    match lease_s {
-        Some(lease) if !(least..=local::MAX_LEASE_S).contains(&lease) => {
-            let most = local::MAX_LEASE_S;
-            let text = format!("a lease of {lease} s cannot be; it is {least} to {most} s, or left away");
-            Err(Refusal(Code::BadRequest, text))
-        }
-        lease => Ok(lease.map(Duration::from_secs)),
-    }
-}
-
-/// Update (RFC 8394 section 3.2).
-async fn update(
-    State(local): State<Local>,
-    Parts((vn, name)): Parts<(String, String)>,
-    body: Result<Json<local::Update>, JsonRejection>,
-) -> Result<Json<local::Tsi>, Refusal> {
-    let Json(local::Update { device, add, remove, lease_s, request_id }) = body?;
-    let lease = lease(lease_s, 0)?;
-    let bad = |e: weft_model::NameError| Refusal(Code::BadRequest, e.to_string());
-    let (vn, name) = (VnName::new(vn).map_err(bad)?, TsiName::new(name).map_err(bad)?);
-    // A renewal of a lease is no news.
-    if device.is_some() || !add.is_empty() || !remove.is_empty() {
-        tracing::info!(%vn, tsi = %name, ?device, ?add, ?remove, request = ?request_id, "update");
-    }
-    let found = match &device {
-        Some(device) => Some(local.device(device).await?),
-        None => None,
-    };
-    let up = found.as_ref().map(|(index, device)| (*index, device.name.clone()));
-    let update = Update { vn, name, device: found.map(|(_, device)| device), add, remove, lease };
-    let attached = local.ask(|answer| LocalCall::Update(update, answer)).await??;
-    if let Some((index, device)) = up {
-        local.set_up(index, &device).await;
-    }
-    Ok(Json(view(attached)))
-}
-
-/// Activate and Deactivate (RFC 8394 section 4.2).
-async fn change_state(
-    State(local): State<Local>,
-    Parts((vn, name)): Parts<(String, String)>,
-    body: Result<Json<local::ChangeState>, JsonRejection>,
-) -> Result<Json<Message>, Refusal> {
-    let Json(local::ChangeState { state, lease_s, request_id }) = body?;
-    let lease = lease(lease_s, 1)?;
-    let bad = |e: weft_model::NameError| Refusal(Code::BadRequest, e.to_string());
-    let (vn, name) = (VnName::new(vn).map_err(bad)?, TsiName::new(name).map_err(bad)?);
-    tracing::info!(%vn, tsi = %name, ?state, request = ?request_id, "state");
-    let message = format!("{vn}/{name} is {state}");
-    match state {
-        local::State::Activated => {
-            local.ask(|answer| LocalCall::Activate((vn, name), lease, answer)).await??;
-        }
-        local::State::Associated if lease.is_some() => {
-            let text = "a deactivation renews no lease; leave 'lease_s' away, or update it";
-            return Err(Refusal(Code::BadRequest, text.to_owned()));
-        }
-        local::State::Associated => {
-            local.ask(|answer| LocalCall::Deactivate(vn, name, answer)).await??;
-        }
-    }
-    Ok(Json(Message { message }))
 }
 
 async fn tsis(State(local): State<Local>) -> Result<Json<local::Items<local::Tsi>>, Refusal> {

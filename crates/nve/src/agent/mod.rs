@@ -32,6 +32,7 @@ mod options;
 mod plane;
 mod policy_log;
 mod programs;
+mod requests;
 mod saver;
 mod session;
 mod shown;
@@ -39,6 +40,7 @@ mod start;
 mod state;
 #[cfg(test)]
 mod tests;
+mod tsi_calls;
 mod uninstall;
 mod uplinks;
 mod views;

@@ -82,7 +82,7 @@ mod tests {
     use crate::agent::tests::{away, until};
 
     fn one() -> state::Saved {
-        state::Saved { attachments: vec![away()], vns: Vec::new() }
+        state::Saved { attachments: vec![away()], ..state::Saved::default() }
     }
 
     #[tokio::test]

@@ -12,6 +12,7 @@ use super::{
     local::{self, Local},
     look::Look,
     metrics,
+    requests::Requests,
     saver::Saver,
     session, state, watch as follow,
 };
@@ -179,6 +180,7 @@ pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>)
         held_back: Default::default(),
         handovers: Handovers::new(shows_now, options.peer_port, Limits::default().moved_connections),
         events,
+        requests: Requests::restore(saved.requests),
     };
     driver.drive(queue, shutdown).await
 }

@@ -1,6 +1,6 @@
 //! Files that outlive the agent: written whole or not at all.
 
-use super::NveError;
+use super::{NveError, requests::Done};
 use crate::core::Attachment;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -29,6 +29,9 @@ pub(super) struct DataDir {
 pub(super) struct Saved {
     pub(super) attachments: Vec<Attachment>,
     pub(super) vns: Vec<VnSpec>,
+    /// Requests that were carried out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) requests: Vec<Done>,
 }
 
 impl DataDir {

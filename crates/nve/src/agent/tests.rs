@@ -1,6 +1,7 @@
 //! The driver with a real data plane, in a namespace of its own.
 
 mod handover;
+mod local_api;
 mod programs;
 
 use super::common::{host, in_namespace, ip};
@@ -110,6 +111,7 @@ fn driver(dir: &Path, pins: &Path, grace: Duration) -> (Driver, mpsc::Receiver<I
         held_back: Default::default(),
         handovers: super::handover::tests::none(),
         events: super::events::Ring::start(),
+        requests: super::requests::Requests::restore(Vec::new()),
     };
     (driver, queue)
 }
@@ -204,7 +206,7 @@ fn nothing_is_attached_that_cannot_be_saved() {
     on_a_host(async |dir, pins| {
         let (mut driver, queue) = driver(&dir, &pins, Duration::ZERO);
         driver.saver = Saver::start(dir.join("nowhere/state.json"), Saved::default());
-        driver.saver.save(Saved { attachments: vec![away()], vns: Vec::new() });
+        driver.saver.save(Saved { attachments: vec![away()], ..Saved::default() });
         until(|| driver.saver.failed()).await;
         let shared = driver.shared.clone();
         let device = Device { name: "tap2".to_owned(), index: IfIndex(9), kind: VapKind::Tap };

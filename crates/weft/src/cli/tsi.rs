@@ -1,6 +1,6 @@
 //! `weft tsi`.
 
-use super::{Access, GroupNames, Kind, Output, Socket, tenant_ip};
+use super::{Access, GroupNames, Kind, Output, Request, Socket, tenant_ip};
 use clap::{Args, Subcommand};
 use weft_model::{NveName, TenantIp, TsMac, TsiName, VnName};
 
@@ -82,6 +82,8 @@ pub(crate) enum TsiCommand {
         /// Let go at once, also while no Oracle answers; the grant is released when one does.
         #[arg(long)]
         force: bool,
+        #[command(flatten)]
+        request: Request,
         #[command(flatten)]
         socket: Socket,
         #[command(flatten)]
@@ -175,6 +177,8 @@ pub(crate) struct Place {
     #[arg(long)]
     pub(crate) lease: Option<u64>,
     #[command(flatten)]
+    pub(crate) request: Request,
+    #[command(flatten)]
     pub(crate) socket: Socket,
     #[command(flatten)]
     pub(crate) output: Output,
@@ -206,6 +210,8 @@ pub(crate) struct Change {
     #[arg(long)]
     pub(crate) renew: bool,
     #[command(flatten)]
+    pub(crate) request: Request,
+    #[command(flatten)]
     pub(crate) socket: Socket,
     #[command(flatten)]
     pub(crate) output: Output,
@@ -220,6 +226,8 @@ pub(crate) struct Which {
     /// The interface.
     #[arg(long)]
     pub(crate) name: TsiName,
+    #[command(flatten)]
+    pub(crate) request: Request,
     #[command(flatten)]
     pub(crate) socket: Socket,
     #[command(flatten)]

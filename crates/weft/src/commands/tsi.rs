@@ -86,8 +86,9 @@ pub(super) async fn run(command: TsiCommand) -> Result<(), CommandError> {
                 _ => output::print(&output::one(output.output, &view, MOVE_COLUMNS)?),
             }
         }
-        TsiCommand::Detach { vn, name, force, socket, output } => {
-            let message = nve(&socket)?.detach(&vn, &name, force).await.map_err(unreachable(&socket))?;
+        TsiCommand::Detach { vn, name, force, request, socket, output } => {
+            let detached = nve(&socket)?.detach(&vn, &name, force, request.request_id.as_ref()).await;
+            let message = detached.map_err(unreachable(&socket))?;
             output::print(&output::done(output.output, &message)?)
         }
         TsiCommand::Release { vn, name, access, output } => {
@@ -110,13 +111,13 @@ pub(super) async fn run(command: TsiCommand) -> Result<(), CommandError> {
 
 /// Attaches, in that state.
 async fn place_at(place: Place, state: State) -> Result<(), CommandError> {
-    let Place { vn, name, device, kind, mac, ip, groups, lease, socket, output } = place;
+    let Place { vn, name, device, kind, mac, ip, groups, lease, request, socket, output } = place;
     let (ips, groups) = (ip.into_iter().collect(), groups.map(|groups| groups.0).unwrap_or_default());
     let kind = kind.map(|kind| match kind {
         Kind::Veth => DeviceKind::Veth,
         Kind::Tap => DeviceKind::Tap,
     });
-    let (lease_s, request_id) = (lease, None);
+    let (lease_s, request_id) = (lease, request.request_id);
     let attach = Attach { vn, name, device, kind, mac, ips, groups, state, lease_s, request_id };
     let tsi = nve(&socket)?.attach(&attach).await.map_err(unreachable(&socket))?;
     output::print(&output::one(output.output, &tsi, COLUMNS)?)
@@ -124,17 +125,17 @@ async fn place_at(place: Place, state: State) -> Result<(), CommandError> {
 
 /// Updates.
 async fn update(change: Change) -> Result<(), CommandError> {
-    let Change { vn, name, device, add_ip, remove_ip, lease, renew: _, socket, output } = change;
+    let Change { vn, name, device, add_ip, remove_ip, lease, renew: _, request, socket, output } = change;
     let (add, remove) = (add_ip.into_iter().collect(), remove_ip.into_iter().collect());
-    let update = Update { device, add, remove, lease_s: lease, request_id: None };
+    let update = Update { device, add, remove, lease_s: lease, request_id: request.request_id };
     let tsi = nve(&socket)?.update(&vn, &name, &update).await.map_err(unreachable(&socket))?;
     output::print(&output::one(output.output, &tsi, COLUMNS)?)
 }
 
 /// Activates or Deactivates.
 async fn change_state(which: Which, state: State, lease_s: Option<u64>) -> Result<(), CommandError> {
-    let Which { vn, name, socket, output } = which;
-    let change = ChangeState { state, lease_s, request_id: None };
+    let Which { vn, name, request, socket, output } = which;
+    let change = ChangeState { state, lease_s, request_id: request.request_id };
     let message = nve(&socket)?.change_state(&vn, &name, &change).await.map_err(unreachable(&socket))?;
     output::print(&output::done(output.output, &message)?)
 }

@@ -1,0 +1,214 @@
+//! What hypervisors ask for of interfaces (RFC 8394 section 3): each once for a request id, if it has one.
+
+use super::driver::LocalCall;
+use super::local::{Local, Refusal};
+use super::requests::{Asked, once};
+use crate::core::{Attach, Attached, TsiState, Update};
+use axum::{
+    Json,
+    extract::{
+        Path as Parts, Query, State,
+        rejection::{JsonRejection, QueryRejection},
+    },
+    http::StatusCode,
+    response::Response,
+};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+use weft_api::{Code, Message, local, local::RequestId};
+use weft_datapath::VapKind;
+use weft_model::{NameError, TsiName, VnName};
+
+/// The interface that a path names.
+fn named((vn, name): (String, String)) -> Result<(VnName, TsiName), Refusal> {
+    let bad = |e: NameError| Refusal::of(Code::BadRequest, e.to_string());
+    Ok((VnName::new(vn).map_err(bad)?, TsiName::new(name).map_err(bad)?))
+}
+
+/// What is asked for, in words and as a whole.
+fn asked(verb: &str, (vn, name): (&VnName, &TsiName), rest: &impl Serialize) -> Result<Asked, Refusal> {
+    let what = format!("{verb} {vn}/{name}");
+    let rest = serde_json::to_string(rest).map_err(|e| Refusal::internal(e.to_string()))?;
+    Ok(Asked { content: format!("{what} {rest}"), what })
+}
+
+/// A lease as asked for.
+fn lease(lease_s: Option<u64>, least: u64) -> Result<Option<Duration>, Refusal> {
+    match lease_s {
+        Some(lease) if !(least..=local::MAX_LEASE_S).contains(&lease) => {
+            let most = local::MAX_LEASE_S;
+            let text = format!("a lease of {lease} s cannot be; it is {least} to {most} s, or left away");
+            Err(Refusal::of(Code::BadRequest, text))
+        }
+        lease => Ok(lease.map(Duration::from_secs)),
+    }
+}
+
+/// Associate, and Activate (section 3.2).
+pub(super) async fn attach(
+    State(local): State<Local>,
+    body: Result<Json<local::Attach>, JsonRejection>,
+) -> Result<Response, Refusal> {
+    let Json(mut body) = body?;
+    let id = body.request_id.take();
+    let verb = match body.state {
+        local::State::Associated => "associate",
+        local::State::Activated => "attach",
+    };
+    let asked = asked(verb, (&body.vn, &body.name), &body)?;
+    let request = id.clone();
+    let to = local.clone();
+    once(&local, id, asked, async move { carry_out_attach(&to, body, request).await }).await
+}
+
+async fn carry_out_attach(
+    local: &Local,
+    body: local::Attach,
+    request: Option<RequestId>,
+) -> Result<(StatusCode, local::Tsi), Refusal> {
+    let lease = lease(body.lease_s, 1)?;
+    let (index, device) = local.device(&body.device).await?;
+    if let Some(kind) = body.kind {
+        let kind = match kind {
+            local::DeviceKind::Veth => VapKind::Veth,
+            local::DeviceKind::Tap => VapKind::Tap,
+        };
+        if kind != device.kind {
+            let is = if device.kind == VapKind::Tap { "a TAP" } else { "no TAP" };
+            let text = format!("{} is {is}, the kernel says; leave the kind away", body.device);
+            return Err(Refusal::of(Code::BadRequest, text));
+        }
+    }
+    let state = match body.state {
+        local::State::Associated => TsiState::Associated,
+        local::State::Activated => TsiState::Activated,
+    };
+    let (vn, name) = (body.vn.clone(), body.name.clone());
+    let (mac, ips, groups) = (body.mac, body.ips, body.groups);
+    let attach = Attach { vn, name, device, mac, ips, groups, state, lease };
+    let answer = local.ask(|answer| LocalCall::Attach(attach, answer)).await?;
+    // Only now: a line of the log takes as long as a system call, and somebody's first packet waits.
+    let refused = answer.as_ref().err().map(ToString::to_string);
+    tracing::info!(vn = %body.vn, tsi = %body.name, device = %body.device, ?request, refused, "attach");
+    let attached = answer?;
+    // Only now: until its program is there frames would reach this host. A detach set it down.
+    local.set_up(index, &body.device).await;
+    let status = if attached.already { StatusCode::OK } else { StatusCode::CREATED };
+    Ok((status, view(attached)))
+}
+
+fn view(attached: Attached) -> local::Tsi {
+    local::Tsi {
+        vn: attached.vn,
+        tsi: attached.grant.tsi.name,
+        device: attached.device,
+        mac: attached.grant.mac,
+        ips: attached.grant.ips,
+        groups: attached.grant.groups,
+        vni: attached.grant.tsi.vni,
+        mtu: attached.mtu,
+        state: match attached.state {
+            TsiState::Associated => local::State::Associated,
+            TsiState::Activated => local::State::Activated,
+        },
+        epoch: Some(attached.epoch),
+        lease_s: attached.lease.map(|lease| lease.as_secs()),
+        closed: None,
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Options {
+    #[serde(default)]
+    force: bool,
+    request_id: Option<RequestId>,
+}
+
+/// De-Associate (section 3.3).
+pub(super) async fn detach(
+    State(local): State<Local>,
+    Parts(which): Parts<(String, String)>,
+    options: Result<Query<Options>, QueryRejection>,
+) -> Result<Response, Refusal> {
+    let (vn, name) = named(which)?;
+    let Query(Options { force, request_id }) = options?;
+    let asked = asked("detach", (&vn, &name), &force)?;
+    let (to, request) = (local.clone(), request_id.clone());
+    let act = async move {
+        tracing::info!(%vn, tsi = %name, force, ?request, "detach");
+        let message = format!("{vn}/{name} detached");
+        to.ask(|answer| LocalCall::Detach(vn, name, force, answer)).await??;
+        Ok((StatusCode::OK, Message { message }))
+    };
+    once(&local, request_id, asked, act).await
+}
+
+/// Update (section 3.2).
+pub(super) async fn update(
+    State(local): State<Local>,
+    Parts(which): Parts<(String, String)>,
+    body: Result<Json<local::Update>, JsonRejection>,
+) -> Result<Response, Refusal> {
+    let (vn, name) = named(which)?;
+    let Json(mut body) = body?;
+    let id = body.request_id.take();
+    let asked = asked("update", (&vn, &name), &body)?;
+    let (to, request) = (local.clone(), id.clone());
+    let act = async move {
+        let local::Update { device, add, remove, lease_s, request_id: _ } = body;
+        let lease = lease(lease_s, 0)?;
+        // That a lease is renewed is no news.
+        if device.is_some() || !add.is_empty() || !remove.is_empty() {
+            tracing::info!(%vn, tsi = %name, ?device, ?add, ?remove, ?request, "update");
+        }
+        let found = match &device {
+            Some(device) => Some(to.device(device).await?),
+            None => None,
+        };
+        let up = found.as_ref().map(|(index, device)| (*index, device.name.clone()));
+        let update = Update { vn, name, device: found.map(|(_, device)| device), add, remove, lease };
+        let attached = to.ask(|answer| LocalCall::Update(update, answer)).await??;
+        if let Some((index, device)) = up {
+            to.set_up(index, &device).await;
+        }
+        Ok((StatusCode::OK, view(attached)))
+    };
+    once(&local, id, asked, act).await
+}
+
+/// Activate (section 3.2) and Deactivate (section 3.3).
+pub(super) async fn change_state(
+    State(local): State<Local>,
+    Parts(which): Parts<(String, String)>,
+    body: Result<Json<local::ChangeState>, JsonRejection>,
+) -> Result<Response, Refusal> {
+    let (vn, name) = named(which)?;
+    let Json(mut body) = body?;
+    let id = body.request_id.take();
+    let verb = match body.state {
+        local::State::Activated => "activate",
+        local::State::Associated => "deactivate",
+    };
+    let asked = asked(verb, (&vn, &name), &body)?;
+    let (to, request) = (local.clone(), id.clone());
+    let act = async move {
+        let lease = lease(body.lease_s, 1)?;
+        tracing::info!(%vn, tsi = %name, state = ?body.state, ?request, "state");
+        let message = format!("{vn}/{name} is {}", body.state);
+        match body.state {
+            local::State::Activated => {
+                to.ask(|answer| LocalCall::Activate((vn, name), lease, answer)).await??;
+            }
+            local::State::Associated if lease.is_some() => {
+                let text = "a deactivation begins no lease; leave 'lease_s' away, or update it";
+                return Err(Refusal::of(Code::BadRequest, text.to_owned()));
+            }
+            local::State::Associated => {
+                to.ask(|answer| LocalCall::Deactivate(vn, name, answer)).await??;
+            }
+        }
+        Ok((StatusCode::OK, Message { message }))
+    };
+    once(&local, id, asked, act).await
+}
