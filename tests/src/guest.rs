@@ -3,6 +3,7 @@
 
 use crate::TestLab;
 use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 use std::net::IpAddr;
 use weft_lab::{AddressFlags, BridgePort, Links, NetNs, VethEnd, clock, echo::Echoes};
 use weft_model::MacAddr;
@@ -109,6 +110,29 @@ impl<'a> Guest<'a> {
         }
         self.tsi(to, "activate", &[])?;
         Ok(())
+    }
+
+    /// The events of it at a host behind one of a number, until one that is wanted has come.
+    ///
+    /// # Errors
+    /// When it does not come.
+    pub fn told(&self, host: &str, wanted: impl Fn(&Value) -> bool) -> Result<Vec<Value>> {
+        let socket = self.lab.files().socket(host);
+        let socket = socket.to_str().context("a path that is text")?;
+        let mut told: Vec<Value> = Vec::new();
+        let came = clock::until(clock::CEILING, || {
+            let after = told.last().map_or(0, |last| last["number"].as_u64().unwrap_or_default()).to_string();
+            let words =
+                ["tsi", "events", "--socket", socket, "-o", "json", "--after", &after, "--count", "1"];
+            let text = self.lab.weft_at(host, words)?;
+            for line in text.lines() {
+                told.push(serde_json::from_str(line).with_context(|| format!("an event: {line}"))?);
+            }
+            Ok::<_, anyhow::Error>(told.last().is_some_and(&wanted).then_some(()))
+        })?;
+        ensure!(came.is_some(), "{host} has told only {told:?}");
+        told.retain(|event| event["tsi"] == "guest");
+        Ok(told)
     }
 
     /// In which state each host has it.

@@ -61,8 +61,49 @@ fn around(lab: &str) -> Result<()> {
         let error = guest.tsi("h1", verb, more).err().with_context(|| format!("{verb} is not refused"))?;
         ensure!(format!("{error:#}").contains(why), "{error:#}");
     }
+    said_and_changed(&guest)?;
     drop(guest);
     lab.down()
+}
+
+/// What the hypervisors were told of these moves, and what one changes of a guest that is in service (requirements H4, H6
+/// and H8).
+fn said_and_changed(guest: &Guest<'_>) -> Result<()> {
+    let is = |what: &'static str| move |event: &serde_json::Value| event["event"] == what;
+    // It came to h3 and went on to h1, before it was stopped.
+    let told = guest.told("h3", is("de_associated"))?;
+    let last = told.last().context("an event")?;
+    ensure!(last["cause"] == "moved" && last["moved_to_name"] == "h1", "{told:?}");
+    let states: Vec<_> =
+        told.iter().filter(|event| event["event"] != "updated").map(|e| &e["event"]).collect();
+    ensure!(states == ["associated", "activated", "deactivated", "de_associated"], "{told:?}");
+    // Others of its addresses, once however often it is asked for under the same id.
+    let held = |ip: &str| -> Result<bool> {
+        let tsis = guest.lab.json(&["get", "tsis"])?;
+        let all = tsis.as_array().context("a list")?.iter().filter_map(|tsi| tsi["ips"].as_array());
+        Ok(all.flatten().any(|held| held == ip))
+    };
+    for ip in ["10.0.0.78", "fd00::78"] {
+        let (add, remove) = (["--add-ip", ip, "--request-id", ip], ["--remove-ip", ip]);
+        let first = guest.tsi("h2", "update", &add)?;
+        ensure!(first.contains(ip) && held(ip)?, "{first}");
+        ensure!(!guest.tsi("h2", "update", &remove)?.contains(ip) && !held(ip)?, "{ip} is still its own");
+        ensure!(guest.tsi("h2", "update", &add)? == first && !held(ip)?, "a second effect");
+        let other = guest.tsi("h2", "deactivate", &["--request-id", ip]).err().context("is not refused")?;
+        ensure!(format!("{other:#}").contains("is that of 'update red/guest'"), "{other:#}");
+    }
+    let taken = guest.tsi("h2", "update", &["--add-ip", "10.0.0.1"]).err().context("is not refused")?;
+    ensure!(format!("{taken:#}").contains("10.0.0.1"), "{taken:#}");
+    // Nobody renews its lease.
+    guest.tsi("h2", "update", &["--lease", "1"])?;
+    let told =
+        guest.told("h2", |event| event["cause"] == "lease_expired" && event["event"] == "de_associated")?;
+    let states: Vec<_> = told.iter().rev().take(2).map(|event| &event["event"]).collect();
+    ensure!(states == ["de_associated", "deactivated"], "{told:?}");
+    let free = || Ok::<_, anyhow::Error>((!held("10.0.0.77")?).then_some(()));
+    ensure!(clock::until(clock::CEILING, free)?.is_some(), "its addresses are not free");
+    ensure!(guest.states()? == [None, None, None], "{:?}", guest.states()?);
+    Ok(())
 }
 
 #[test]
