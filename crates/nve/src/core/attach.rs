@@ -420,6 +420,17 @@ impl Core {
         called || self.is_releasing(vn, name) || self.find(vn, name).is_some_and(|t| t.waiting.is_some())
     }
 
+    /// Whether a hypervisor has asked for what may become of an interface now.
+    pub(super) fn is_asked_for(&self, id: &TsiId) -> bool {
+        self.calls.values().any(|call| match call {
+            Call::Attach { .. } => false,
+            Call::Detach { tsi, .. } => tsi == id,
+            Call::Update { update } => {
+                self.find(&update.vn, &update.name).is_some_and(|tsi| tsi.grant.tsi == *id)
+            }
+        })
+    }
+
     fn is_detaching(&self, vn: &VnName, name: &TsiName) -> bool {
         let detach =
             |call: &Call| matches!(call, Call::Detach { vn: v, tsi, .. } if v == vn && tsi.name == *name);

@@ -191,6 +191,10 @@ impl Core {
     fn cause_of_loss(&self, id: &TsiId, to: Option<XtrId>) -> Cause {
         let me = self.config.xtr_id;
         let Some(tsi) = self.tsis.get(id) else { return Cause::GrantLost };
+        if self.is_asked_for(id) {
+            // The list tells of a release before its answer does.
+            return Cause::Hypervisor;
+        }
         // Where it was to go to, or who came to be asked about it: a list says only that it is not here.
         let next = tsi.grant.next.map(|next| next.nve).filter(|next| *next != me);
         match to.or(next) {

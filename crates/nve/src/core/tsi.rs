@@ -3,7 +3,7 @@
 
 use super::messages::Registering;
 use super::policy::Closed;
-use super::{Attached, Attachment, CallId, Core, Device, Output, Ticket, Timer};
+use super::{Attached, Attachment, CallId, Cause, Core, Device, Output, Ticket, Timer};
 use ::core::{num::NonZeroU32, time::Duration};
 use std::collections::{BTreeMap, BTreeSet};
 use weft_datapath::{IfIndex, Location, Neighbour, Op, Vap, VapKind};
@@ -477,6 +477,10 @@ impl Core {
         let stays = tsi.grant.next.is_none_or(|next| next.nve == me);
         let (activated, present) = (tsi.state == State::Activated, tsi.present);
         self.touch(id);
+        if self.is_asked_for(id) {
+            // The list tells of it before the answer does.
+            self.perhaps_because(id, Cause::Hypervisor);
+        }
         if activated {
             let gone: Vec<Eid> = eids(&old).into_iter().filter(|eid| !kept.contains(eid)).collect();
             self.remove_local(id, &gone);

@@ -1,7 +1,7 @@
 //! What a hypervisor is told without having asked: requirement H6. That it is all there is to know, in order, holds in
 //! every test: see [`World::seen`].
 
-use super::super::{Fact, Happened, TsiState};
+use super::super::{Fact, Granted, Happened, TsiState, Update};
 use super::oracle::Rec;
 use super::world::*;
 use ::core::time::Duration;
@@ -72,6 +72,34 @@ fn h6_where_it_went_is_told_as_far_as_it_is_known() {
         // It is granted again.
         w.grants(12, vec![Grant { epoch: Epoch::new(9).unwrap(), ..held }]);
         assert_eq!(w.told(), ["web associated: grant", "web activated: grant"]);
+    }
+}
+
+/// The list of grants may tell of it before the answer does.
+#[test]
+fn h6_what_the_hypervisor_has_asked_for_is_its_own_doing() {
+    for f in BOTH {
+        let mut w = World::started(f, &["web"]);
+        w.told();
+        let mut more = grant("web", 1);
+        more.ips.insert(ip(f, 77));
+        let call = w.call();
+        let (add, remove) = (BTreeSet::from([ip(f, 77)]), BTreeSet::new());
+        let update = Update { vn: red(), name: name("web"), device: None, add, remove, lease: None };
+        w.core.handle_update(w.now, call, update);
+        w.seen();
+        w.grants(11, vec![more.clone()]);
+        assert_eq!(w.told(), ["web updated: hypervisor"]);
+        let answer = Granted { grant: more, vn: spec(), revision: 11, created: false };
+        w.core.handle_addresses(w.now, call, Ok(answer));
+        w.seen();
+        let call = w.call();
+        w.core.handle_detach(call, red(), name("web"), false);
+        let (release, _) = releases(&w.seen()).remove(0);
+        w.grants(12, vec![]);
+        w.core.handle_released(release, Ok(()));
+        w.seen();
+        assert_eq!(w.told(), ["web deactivated: hypervisor", "web de-associated: hypervisor"]);
     }
 }
 
