@@ -11,10 +11,11 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::{
     collections::{BTreeMap, VecDeque},
     future::Future,
+    sync::Arc,
 };
 use weft_api::local::RequestId;
 
@@ -74,6 +75,29 @@ pub(super) enum Begun {
     TooMany(usize),
 }
 
+/// Those that are to outlive the agent, the oldest first: as cheap to hand on as it is often.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Kept(Arc<Vec<Done>>);
+
+impl Kept {
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Serialize for Kept {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Kept {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Vec::deserialize(deserializer).map(|done| Self(Arc::new(done)))
+    }
+}
+
 /// The requests that are known.
 pub(super) struct Requests {
     done: BTreeMap<RequestId, Done>,
@@ -81,25 +105,27 @@ pub(super) struct Requests {
     order: VecDeque<RequestId>,
     octets: usize,
     under_way: BTreeMap<RequestId, Asked>,
+    saved: Kept,
     kept: (usize, usize),
 }
 
 impl Requests {
     /// Those that an earlier run kept.
-    pub(super) fn restore(done: Vec<Done>) -> Self {
-        Self::bounded(done, (KEPT, OCTETS))
+    pub(super) fn restore(saved: Kept) -> Self {
+        Self::bounded(saved, (KEPT, OCTETS))
     }
 
-    fn bounded(done: Vec<Done>, kept: (usize, usize)) -> Self {
+    fn bounded(saved: Kept, kept: (usize, usize)) -> Self {
         let (under_way, order) = (BTreeMap::new(), VecDeque::new());
-        let mut requests = Self { done: BTreeMap::new(), order, octets: 0, under_way, kept };
+        let done = saved.0.as_ref().clone();
+        let mut requests = Self { done: BTreeMap::new(), order, octets: 0, under_way, saved, kept };
         done.into_iter().for_each(|done| requests.keep(done));
         requests
     }
 
     /// Those that are to outlive the agent.
-    pub(super) fn saved(&self) -> Vec<Done> {
-        self.order.iter().filter_map(|id| self.done.get(id)).cloned().collect()
+    pub(super) fn saved(&self) -> Kept {
+        self.saved.clone()
     }
 
     /// A request has come.
@@ -125,6 +151,8 @@ impl Requests {
     pub(super) fn end(&mut self, id: RequestId, answer: Option<Answer>) -> bool {
         let (Some(asked), Some(answer)) = (self.under_way.remove(&id), answer) else { return false };
         self.keep(Done { id, asked, answer });
+        let saved = self.order.iter().filter_map(|id| self.done.get(id)).cloned();
+        self.saved = Kept(Arc::new(saved.collect()));
         true
     }
 
@@ -226,7 +254,7 @@ mod tests {
 
     #[test]
     fn h8_the_same_is_answered_as_before_and_another_is_refused() {
-        let mut requests = Requests::restore(Vec::new());
+        let mut requests = Requests::restore(Kept::default());
         assert_eq!(requests.begin(id("a"), asked("x")), Begun::New);
         assert_eq!(requests.begin(id("a"), asked("x")), Begun::UnderWay);
         assert_eq!(requests.begin(id("a"), asked("y")), Begun::Taken("do x".to_owned()));
@@ -243,31 +271,31 @@ mod tests {
 
     #[test]
     fn h8_what_was_refused_may_be_tried_again() {
-        let mut requests = Requests::restore(Vec::new());
+        let mut requests = Requests::restore(Kept::default());
         assert_eq!(requests.begin(id("a"), asked("x")), Begun::New);
         assert!(!requests.end(id("a"), None));
-        assert_eq!(requests.saved(), []);
+        assert!(requests.saved().is_empty());
         carried_out(&mut requests, "a", "y", 2);
     }
 
     #[test]
     fn h8_the_oldest_are_forgotten() {
-        let mut requests = Requests::bounded(Vec::new(), (2, 1 << 20));
+        let mut requests = Requests::bounded(Kept::default(), (2, 1 << 20));
         for (n, name) in (0..).zip(["a", "b", "c"]) {
             carried_out(&mut requests, name, name, n);
         }
         assert_eq!(requests.begin(id("b"), asked("b")), Begun::Before(answer(1)));
         assert_eq!(requests.begin(id("a"), asked("other")), Begun::New);
         let long = "x".repeat(100);
-        let mut requests = Requests::bounded(Vec::new(), (100, 250));
+        let mut requests = Requests::bounded(Kept::default(), (100, 250));
         for name in ["a", "b", "c"] {
             carried_out(&mut requests, name, &long, 0);
         }
-        assert_eq!(requests.saved().len(), 1, "two are too long");
-        assert_eq!(requests.octets, requests.saved().iter().map(Done::octets).sum::<usize>());
+        assert_eq!(requests.saved().0.len(), 1, "two are too long");
+        assert_eq!(requests.octets, requests.saved().0.iter().map(Done::octets).sum::<usize>());
         // One that is too long by itself is kept: it is the latest.
         carried_out(&mut requests, "d", &"x".repeat(1_000), 0);
-        assert_eq!(requests.saved().len(), 1);
+        assert_eq!(requests.saved().0.len(), 1);
     }
 
     #[test]

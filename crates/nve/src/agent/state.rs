@@ -1,6 +1,6 @@
 //! Files that outlive the agent: written whole or not at all.
 
-use super::{NveError, requests::Done};
+use super::{NveError, requests::Kept};
 use crate::core::Attachment;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -30,8 +30,8 @@ pub(super) struct Saved {
     pub(super) attachments: Vec<Attachment>,
     pub(super) vns: Vec<VnSpec>,
     /// Requests that were carried out.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) requests: Vec<Done>,
+    #[serde(default, skip_serializing_if = "Kept::is_empty")]
+    pub(super) requests: Kept,
 }
 
 impl DataDir {

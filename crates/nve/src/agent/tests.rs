@@ -111,7 +111,7 @@ fn driver(dir: &Path, pins: &Path, grace: Duration) -> (Driver, mpsc::Receiver<I
         held_back: Default::default(),
         handovers: super::handover::tests::none(),
         events: super::events::Ring::start(),
-        requests: super::requests::Requests::restore(Vec::new()),
+        requests: super::requests::Requests::restore(Default::default()),
     };
     (driver, queue)
 }
