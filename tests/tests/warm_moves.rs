@@ -2,8 +2,12 @@
 //! (requirements V1 to V5, H2, H3, H5).
 
 use anyhow::{Context as _, Result, ensure};
-use weft_e2e::{Guest, HOSTS, THREE_HOSTS, TestLab};
-use weft_lab::{capture::Capture, clock, echo::Echoes};
+use weft_e2e::{GUEST_IPS, Guest, HOSTS, THREE_HOSTS, TestLab};
+use weft_lab::{
+    capture::{Capture, Class, Discovery},
+    clock,
+    echo::Echoes,
+};
 
 /// Echo requests a second, and how many more are looked at after the first.
 const RATE: u32 = 100;
@@ -62,6 +66,8 @@ fn around(lab: &str) -> Result<()> {
         ensure!(format!("{error:#}").contains(why), "{error:#}");
     }
     said_and_changed(&guest)?;
+    announced(&mut guest)?;
+    lease_ends(&guest, "h3")?;
     drop(guest);
     lab.down()
 }
@@ -94,13 +100,40 @@ fn said_and_changed(guest: &Guest<'_>) -> Result<()> {
     }
     let taken = guest.tsi("h2", "update", &["--add-ip", "10.0.0.1"]).err().context("is not refused")?;
     ensure!(format!("{taken:#}").contains("10.0.0.1"), "{taken:#}");
-    // Nobody renews its lease.
-    guest.tsi("h2", "update", &["--lease", "1"])?;
+    Ok(())
+}
+
+/// Where a VN floods, who has moved is announced to the two other hosts, once (requirement V7).
+fn announced(guest: &mut Guest<'_>) -> Result<()> {
+    guest.lab.weft(["vn", "set", "red", "--learning", "flood"])?;
+    let capture = Capture::underlay(guest.lab, "announced")?;
+    guest.migrate("h3", true)?;
+    guest.tsi("h2", "de-associate", &[])?;
+    let said = || {
+        GUEST_IPS.map(|ip| {
+            capture.count(|frame| {
+                let group = matches!(frame.class, Class::Vxlan { group: true, .. });
+                let own = |d: Discovery| d.about.to_string() == ip && (d.answer || d.from == d.about);
+                group && frame.discovery.is_some_and(own)
+            })
+        })
+    };
+    ensure!(clock::until_true(clock::CEILING, || said() == [2, 2]), "announced so often: {:?}", said());
+    capture.stop()?;
+    Ok(())
+}
+
+/// Nobody renews its lease (requirement H8).
+fn lease_ends(guest: &Guest<'_>, host: &str) -> Result<()> {
+    guest.tsi(host, "update", &["--lease", "1"])?;
     let told =
-        guest.told("h2", |event| event["cause"] == "lease_expired" && event["event"] == "de_associated")?;
+        guest.told(host, |event| event["cause"] == "lease_expired" && event["event"] == "de_associated")?;
     let states: Vec<_> = told.iter().rev().take(2).map(|event| &event["event"]).collect();
     ensure!(states == ["de_associated", "deactivated"], "{told:?}");
-    let free = || Ok::<_, anyhow::Error>((!held("10.0.0.77")?).then_some(()));
+    let free = || {
+        let tsis = guest.lab.json(&["get", "tsis"])?.to_string();
+        Ok::<_, anyhow::Error>((!tsis.contains(GUEST_IPS[0])).then_some(()))
+    };
     ensure!(clock::until(clock::CEILING, free)?.is_some(), "its addresses are not free");
     ensure!(guest.states()? == [None, None, None], "{:?}", guest.states()?);
     Ok(())

@@ -161,6 +161,7 @@ impl Core {
             _ => self.counters.unexpected_frames += 1,
         }
         self.members_changed(now, vni);
+        self.announce_all(vni);
     }
 
     /// Members follow at once, but those of a snapshot together: each change costs as much as there are.

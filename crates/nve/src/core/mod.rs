@@ -11,6 +11,7 @@
 //! ```
 
 mod adopt;
+mod announce;
 mod answer;
 mod anycast;
 mod arriving;
@@ -171,6 +172,8 @@ pub struct Core {
     orphans: BTreeMap<IfIndex, orphan::Orphan>,
     /// Deactivated here, on their way elsewhere, and registered until they are there.
     stopped: BTreeSet<TsiId>,
+    /// Activated, and to be announced into their VN.
+    announcing: BTreeSet<TsiId>,
     /// By VN, those that have a part in it: all that are not lost.
     members: BTreeMap<Vni, BTreeSet<TsiId>>,
     /// Those Activated by address: what is here is never asked for.
@@ -234,6 +237,7 @@ impl Core {
             vaps: BTreeMap::new(),
             orphans: BTreeMap::new(),
             stopped: BTreeSet::new(),
+            announcing: BTreeSet::new(),
             members: BTreeMap::new(),
             local_macs: BTreeMap::new(),
             local_ips: BTreeMap::new(),

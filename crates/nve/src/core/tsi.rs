@@ -263,7 +263,7 @@ impl Core {
         }
         self.came_from(id);
         let Some(tsi) = self.tsis.get_mut(id).filter(|t| !t.lost) else { return };
-        tsi.state = State::Activated;
+        let comes = std::mem::replace(&mut tsi.state, State::Activated) != State::Activated;
         self.stopped.remove(id);
         self.touch(id);
         self.forget_left(id);
@@ -298,6 +298,9 @@ impl Core {
             self.heal_stand_ins(self.now, id.vni, eid);
         }
         self.arrive(id);
+        if comes {
+            self.announce(id);
+        }
     }
 
     /// The store gives an address to one interface only. Where two here claim one, what is known of the
@@ -388,6 +391,7 @@ impl Core {
         self.keep_left(id);
         let Some(tsi) = self.tsis.get_mut(id).filter(|t| t.state == State::Activated) else { return };
         tsi.state = State::Associated;
+        self.announcing.remove(id);
         let (grant, device) = (tsi.grant.clone(), tsi.device.index);
         self.touch(id);
         if moves {

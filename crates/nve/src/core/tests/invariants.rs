@@ -47,6 +47,9 @@ fn interfaces(core: &Core) {
             "stopped and goes nowhere"
         );
     }
+    for id in &core.announcing {
+        assert_eq!(core.tsis[id].state, State::Activated);
+    }
     let mut macs = BTreeMap::new();
     let mut ips = BTreeMap::new();
     let mut vaps = BTreeSet::new();

@@ -1,6 +1,6 @@
 //! Requirement N9: the members of a VN as an Oracle tells them, and what the data plane is told of the VN.
 
-use super::super::{Fact, Session};
+use super::super::{Fact, Granted, Session};
 use super::oracle::{self, Heard};
 use super::world::*;
 use ::core::net::IpAddr;
@@ -226,4 +226,81 @@ fn a_restarted_agent_keeps_the_members_it_finds() {
     add(&mut w, 0, 3, rloc(V4, 3));
     says(&mut w, 0, MembershipEvent::RefreshEnd { request_id });
     assert_eq!(members(&w), ["192.0.2.3"]);
+}
+
+/// The announcements that go out behind `vap`: what each says, to whom.
+fn announced(seen: &[Seen], vap: u32) -> Vec<(IpAddr, weft_model::MacAddr)> {
+    let said = |s: &Seen| match s {
+        Seen::Resend(at, frame) if at.0 == vap => {
+            let ip: IpAddr = match frame[12..14] {
+                [0x08, 0x06] => {
+                    assert_eq!((&frame[20..22], &frame[28..32]), (&[0, 1][..], &frame[38..42]), "gratuitous");
+                    <[u8; 4]>::try_from(&frame[28..32]).unwrap().into()
+                }
+                _ => {
+                    assert_eq!((frame[54], frame[58] & 0x60), (136, 0x20), "unsolicited, and overrides");
+                    <[u8; 16]>::try_from(&frame[62..78]).unwrap().into()
+                }
+            };
+            assert_eq!(told(frame).0, mac(vap));
+            Some((ip, told(frame).1))
+        }
+        _ => None,
+    };
+    seen.iter().filter_map(said).collect()
+}
+
+#[test]
+fn v7_where_a_vn_floods_who_comes_into_service_is_announced_once() {
+    for f in BOTH {
+        let (mut w, _) = flooded(f);
+        let call = w.attach(attach("b", 2));
+        w.seen();
+        let granted = Granted { grant: grant("b", 2), vn: flooding(), revision: 10, created: true };
+        w.core.handle_granted(w.now, call, Ok(granted));
+        let seen = w.seen();
+        let all = weft_model::MacAddr([0x33, 0x33, 0, 0, 0, 1]);
+        let each = [(ip(V4, 2).get(), weft_model::MacAddr::BROADCAST), (ip(V6, 2).get(), all)];
+        assert_eq!(announced(&seen, 2), each);
+        for (oracle, sent) in registered(&seen) {
+            assert_eq!(announced(&w.ack(oracle, sent, mac(2)), 2), []);
+        }
+        // Another grant, a device that is back, a new session are no Activate.
+        let mut more = grant("b", 2);
+        more.ips.insert(ip(f, 77));
+        assert_eq!(announced(&w.grants(11, vec![grant("a", 1), more]), 2), []);
+        w.core.handle_device_gone(w.now, device(2).index);
+        w.core.handle_device(&device(2));
+        assert_eq!(announced(&w.seen(), 2), []);
+        w.deactivate("b");
+        w.seen();
+        w.activate("b");
+        assert_eq!(announced(&w.seen(), 2).len(), 3, "it is one, and has one address more");
+    }
+}
+
+#[test]
+fn v7_not_before_it_is_known_who_else_is_in_the_vn() {
+    for learning in [Learning::Flood, Learning::Oracle] {
+        let mut w = World::started(V6, &["a"]);
+        w.deactivate("a");
+        w.seen();
+        fact(&mut w, VnSpec { learning, ..flooding() });
+        w.activate("a");
+        let seen = w.seen();
+        assert_eq!(announced(&seen, 1), []);
+        let (_, sent) = registered(&seen)[0];
+        let seen = w.ack(0, sent, mac(1));
+        if learning != Learning::Flood {
+            assert_eq!(announced(&seen, 1), []);
+            continue;
+        }
+        let request_id = subscribed(&seen, 0);
+        says(&mut w, 0, MembershipEvent::RefreshBegin { request_id });
+        assert_eq!(announced(&add(&mut w, 0, 2, rloc(V6, 2)), 1), []);
+        let seen = says(&mut w, 0, MembershipEvent::RefreshEnd { request_id });
+        assert_eq!(announced(&seen, 1).len(), 2);
+        let first = position(&seen, |s| matches!(s, Seen::Op(Op::SetVn(..))));
+        assert!(first < position(&seen, |s| matches!(s, Seen::Resend(..))), "to whom is known");
+    }
 }

@@ -1,0 +1,64 @@
+//! Announcements on behalf of who has just come into service (requirement V7; RFC 5227 section 3, RFC 4861 section
+//! 7.2.6), where a VN floods: there other NVEs learn from frames where it is, and one that only listens sends none.
+
+use super::members::Membership;
+use super::proxy::Query;
+use super::tsi::State;
+use super::{Core, Output};
+use ::core::net::{IpAddr, Ipv4Addr};
+use etherparse::{ArpEthIpv4Packet, ArpOperation, PacketBuilder};
+use weft_model::{Learning, MacAddr, TsiId, Vni};
+
+impl Core {
+    /// An interface comes into service. If its hypervisor has said so, that is said into its VN where it floods, once for
+    /// each of its addresses, as soon as it is known who else is in the VN.
+    pub(super) fn announce(&mut self, id: &TsiId) {
+        let asked = self.tsis.get(id).is_some_and(|tsi| tsi.waiting.is_some());
+        let floods = self.vns.get(&id.vni).is_some_and(|vn| vn.learning == Learning::Flood);
+        if asked && floods {
+            self.announcing.insert(id.clone());
+            self.announce_all(id.vni);
+        }
+    }
+
+    /// Who else is in a VN may be known now.
+    pub(super) fn announce_all(&mut self, vni: Vni) {
+        let known = |members: &Membership| members.complete && members.named.is_none();
+        if !self.memberships.get(&vni).is_some_and(known) {
+            return;
+        }
+        let ready: Vec<TsiId> = self.announcing.iter().filter(|id| id.vni == vni).cloned().collect();
+        for id in ready {
+            self.announcing.remove(&id);
+            let Some(tsi) = self.tsis.get(&id).filter(|tsi| tsi.state == State::Activated) else { continue };
+            let (vap, mac) = (tsi.device.index, tsi.grant.mac.get());
+            for ip in &tsi.grant.ips {
+                let frame = match ip.get() {
+                    IpAddr::V4(ip) => announcement(ip, mac),
+                    // Unsolicited: to all nodes.
+                    IpAddr::V6(_) => {
+                        let (target, asker_mac) = (*ip, MacAddr::BROADCAST);
+                        Query { vap, vni, target, asker_mac, asker_ip: None }.answer(mac)
+                    }
+                };
+                self.outputs.push_back(Output::Resend(vap, frame));
+            }
+        }
+    }
+}
+
+/// A gratuitous ARP request.
+fn announcement(ip: Ipv4Addr, mac: MacAddr) -> Vec<u8> {
+    let arp = ArpEthIpv4Packet {
+        operation: ArpOperation::REQUEST,
+        sender_mac: mac.octets(),
+        sender_ipv4: ip.octets(),
+        target_mac: [0; 6],
+        target_ipv4: ip.octets(),
+    };
+    let builder = PacketBuilder::ethernet2(mac.octets(), MacAddr::BROADCAST.octets()).arp(arp.into());
+    let mut frame = Vec::with_capacity(builder.size());
+    // Writing to a vector of the right size cannot fail; an empty frame would be refused by the device.
+    let _ = builder.write_to_vec(&mut frame);
+    frame
+}
