@@ -50,6 +50,10 @@ pub enum PolicyItem {
     Vn {
         /// The VN.
         vni: Vni,
+        /// The groups of its tenant systems that name none, as of what follows.
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        #[schema(value_type = Vec<String>)]
+        default_groups: BTreeSet<GroupName>,
     },
     /// A group's rules.
     Group {

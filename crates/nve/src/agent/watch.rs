@@ -165,14 +165,14 @@ struct Policy {
 
 impl Policy {
     fn listed(&mut self, _: u64, items: Vec<PolicyItem>) -> Vec<Fact> {
-        vec![Fact::Policy { listed: true, facts: items.into_iter().map(there).collect() }]
+        vec![Fact::Policy { listed: true, facts: items.into_iter().flat_map(there).collect() }]
     }
 
     fn event(&mut self, event: Event<PolicyItem>) -> Vec<Fact> {
         match event {
-            Event::Added { object, .. } | Event::Modified { object, .. } => self.round.push(there(object)),
+            Event::Added { object, .. } | Event::Modified { object, .. } => self.round.extend(there(object)),
             Event::Deleted { object, .. } => self.round.push(match object {
-                PolicyItem::Vn { vni } => PolicyFact::VnGone(vni),
+                PolicyItem::Vn { vni, .. } => PolicyFact::VnGone(vni),
                 PolicyItem::Group { vni, name, .. } => PolicyFact::GroupGone(vni, name),
                 PolicyItem::Member { vni, name, .. } => PolicyFact::MemberGone(TsiId { vni, name }),
             }),
@@ -185,10 +185,14 @@ impl Policy {
     }
 }
 
-fn there(item: PolicyItem) -> PolicyFact {
+fn there(item: PolicyItem) -> Vec<PolicyFact> {
     match item {
-        PolicyItem::Vn { vni } => PolicyFact::Vn(vni),
-        PolicyItem::Group { vni, name, rules } => PolicyFact::Group(vni, name, rules),
-        PolicyItem::Member { vni, name, ips, groups } => PolicyFact::Member(TsiId { vni, name }, ips, groups),
+        PolicyItem::Vn { vni, default_groups } => {
+            vec![PolicyFact::Vn(vni), PolicyFact::Defaults(vni, default_groups)]
+        }
+        PolicyItem::Group { vni, name, rules } => vec![PolicyFact::Group(vni, name, rules)],
+        PolicyItem::Member { vni, name, ips, groups } => {
+            vec![PolicyFact::Member(TsiId { vni, name }, ips, groups)]
+        }
     }
 }

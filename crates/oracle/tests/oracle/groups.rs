@@ -33,7 +33,11 @@ async fn round(watch: &mut Watch<PolicyItem>) -> Vec<String> {
 
 fn words(item: &PolicyItem) -> String {
     match item {
-        PolicyItem::Vn { .. } => "vn".to_owned(),
+        PolicyItem::Vn { default_groups, .. } if default_groups.is_empty() => "vn".to_owned(),
+        PolicyItem::Vn { default_groups, .. } => {
+            let groups: Vec<&str> = default_groups.iter().map(GroupName::as_str).collect();
+            format!("vn of {}", groups.join(","))
+        }
         PolicyItem::Group { name, rules, .. } => format!("group {name} {}", rules.rules().len()),
         PolicyItem::Member { name, ips, groups, .. } => {
             let groups: Vec<&str> = groups.iter().map(GroupName::as_str).collect();
@@ -124,7 +128,7 @@ fn an_nve_is_told_of_groups_and_members_where_it_has_a_grant() {
         let default = VnChange { default_groups: Some(groups(&["web"])), ..VnChange::default() };
         f.operator.change_vn(&red, &default).await.unwrap();
         let all = [
-            "+vn",
+            "+vn of web",
             "+group web 0",
             "+member a 10.0.0.1 [web]",
             "+member b 10.0.0.2 []",

@@ -116,10 +116,10 @@ impl Core {
         }
         self.free_numbers(vni);
         if let Some(vn) = self.policies.vns.get_mut(&vni) {
-            let VnPolicy { kept, compiled, groups, members, grown, .. } = vn;
+            let VnPolicy { kept, compiled, groups, members, grown, defaults, .. } = vn;
             grown.clear();
             kept.retain(|name, _| compiled.keys().any(|set| set.contains(name)));
-            if groups.is_empty() && members.is_empty() && compiled.is_empty() {
+            if groups.is_empty() && members.is_empty() && compiled.is_empty() && defaults.is_empty() {
                 self.policies.vns.remove(&vni);
             }
         }

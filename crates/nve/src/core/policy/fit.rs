@@ -34,13 +34,12 @@ impl Core {
         for name in sets.iter().flatten().collect::<BTreeSet<_>>() {
             vn.rules_of(name).iter().filter_map(Selector::of).for_each(|selector| selectors.add(&selector));
         }
-        let defaults = self.vns.get(&vni).map(|vn| vn.default_groups.clone()).unwrap_or_default();
         for prefix in selectors.prefixes() {
-            let groups = alone(prefix).map(|ip| vn.groups_at(ip, &defaults).clone()).unwrap_or_default();
+            let groups = alone(prefix).map(|ip| vn.groups_at(ip).clone()).unwrap_or_default();
             prefixes.insert(prefix, selectors.class_of(prefix, &groups));
         }
         for ip in vn.addresses.keys() {
-            let class = selectors.class_of(Prefix::from(*ip), vn.groups_at(*ip, &defaults));
+            let class = selectors.class_of(Prefix::from(*ip), vn.groups_at(*ip));
             if class.iter().any(|selector| matches!(selector, Selector::Group(..))) {
                 prefixes.insert(Prefix::from(*ip), class);
             }

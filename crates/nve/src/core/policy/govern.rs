@@ -69,6 +69,13 @@ impl Core {
         self.vns.get(&tsi.grant.tsi.vni).map(|vn| &vn.default_groups)
     }
 
+    /// Whether what is known of its VN's groups and members is of the moment at which those are the default ones: what is said
+    /// of VN Contexts and of access policy comes by two ways.
+    fn is_of_one_moment(&self, tsi: &Tsi, wanted: &BTreeSet<GroupName>) -> bool {
+        let of = self.policies.vns.get(&tsi.grant.tsi.vni);
+        !tsi.grant.groups.is_empty() || of.map_or(wanted.is_empty(), |vn| vn.defaults == *wanted)
+    }
+
     /// Those of them that are not known.
     fn unknown_groups(&self, vni: Vni, groups: &BTreeSet<GroupName>) -> BTreeSet<GroupName> {
         let known = self.policies.vns.get(&vni).map(|vn| &vn.groups);
@@ -81,7 +88,9 @@ impl Core {
         let wanted = self.groups_wanted(tsi);
         let unknown = wanted.map(|wanted| self.unknown_groups(tsi.grant.tsi.vni, wanted));
         match (wanted, unknown) {
-            (Some(wanted), Some(unknown)) if unknown.is_empty() => Ok(wanted.clone()),
+            (Some(wanted), Some(unknown)) if unknown.is_empty() && self.is_of_one_moment(tsi, wanted) => {
+                Ok(wanted.clone())
+            }
             (_, unknown) => {
                 let had = tsi.governed.clone().filter(|_| tsi.state == State::Activated);
                 had.ok_or_else(|| Closed::Unknown(unknown.unwrap_or_default()))

@@ -15,10 +15,9 @@ impl Core {
     /// classes that nobody was of before, or nobody is of any more.
     pub(super) fn reclass(&mut self, vni: Vni, ips: &BTreeSet<IpAddr>) {
         let Some(vn) = self.policies.vns.get(&vni).filter(|vn| !vn.compiled.is_empty()) else { return };
-        let defaults = self.vns.get(&vni).map(|vn| vn.default_groups.clone()).unwrap_or_default();
         let mut wanted: Vec<(Prefix, Option<Class>, Class)> = Vec::new();
         for ip in ips {
-            let (prefix, groups) = (Prefix::from(*ip), vn.groups_at(*ip, &defaults));
+            let (prefix, groups) = (Prefix::from(*ip), vn.groups_at(*ip));
             let class = vn.selectors.class_of(prefix, groups);
             let own = vn.selectors.names(*ip) || class.iter().any(|s| matches!(s, Selector::Group(..)));
             wanted.push((prefix, own.then(|| class.clone()), class));

@@ -58,6 +58,8 @@ const SAVE: Duration = Duration::from_secs(1);
 pub enum PolicyFact {
     /// All there is of a VN follows.
     Vn(Vni),
+    /// The groups of a VN's tenant systems that name none, as of everything else that is said with it.
+    Defaults(Vni, BTreeSet<GroupName>),
     /// Nothing applies in a VN any more.
     VnGone(Vni),
     /// A group has these rules.
@@ -99,6 +101,8 @@ struct Compiled {
 struct VnPolicy {
     /// As an Oracle says.
     groups: BTreeMap<GroupName, SecurityGroup>,
+    /// The groups of those that name none.
+    defaults: BTreeSet<GroupName>,
     /// Groups that are gone, and that somebody here is in until it is heard that he is not.
     kept: BTreeMap<GroupName, SecurityGroup>,
     /// Groups that allow what they did not when sets of groups were compiled last.
@@ -172,10 +176,10 @@ impl VnPolicy {
     }
 
     /// The groups of whoever has an address.
-    fn groups_at<'a>(&'a self, ip: IpAddr, defaults: &'a BTreeSet<GroupName>) -> &'a BTreeSet<GroupName> {
+    fn groups_at(&self, ip: IpAddr) -> &BTreeSet<GroupName> {
         static NONE: BTreeSet<GroupName> = BTreeSet::new();
         let member = self.addresses.get(&ip).and_then(|name| self.members.get(name));
-        member.map_or(&NONE, |member| if member.groups.is_empty() { defaults } else { &member.groups })
+        member.map_or(&NONE, |member| if member.groups.is_empty() { &self.defaults } else { &member.groups })
     }
 }
 
@@ -196,6 +200,10 @@ impl Core {
             match fact {
                 PolicyFact::Vn(vni) => {
                     self.forget_policy(vni);
+                    anew.insert(vni);
+                }
+                PolicyFact::Defaults(vni, defaults) => {
+                    self.policies.vns.entry(vni).or_default().defaults = defaults;
                     anew.insert(vni);
                 }
                 PolicyFact::VnGone(vni) => {
@@ -253,6 +261,7 @@ impl Core {
         if let Some(vn) = self.policies.vns.get_mut(&vni) {
             let groups = std::mem::take(&mut vn.groups);
             vn.kept.extend(groups);
+            vn.defaults.clear();
             vn.members.clear();
             vn.addresses.clear();
         }

@@ -23,6 +23,8 @@ pub struct SavedPolicies {
 struct SavedVn {
     vni: Vni,
     groups: BTreeMap<GroupName, SecurityGroup>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    defaults: BTreeSet<GroupName>,
     members: BTreeMap<TsiName, Member>,
     /// Numbers of policies, classes and rules.
     policies: Vec<(BTreeSet<GroupName>, u32)>,
@@ -36,8 +38,8 @@ impl Core {
     pub fn remember(&mut self, vns: Vec<VnSpec>, saved: SavedPolicies, observed: &Tables) {
         self.vns.extend(vns.into_iter().map(|vn| (vn.vni, vn)));
         let policies = &mut self.policies;
-        for SavedVn { vni, groups, members, policies: sets, classes, rules } in saved.vns {
-            let mut vn = VnPolicy { groups, ..VnPolicy::default() };
+        for SavedVn { vni, groups, defaults, members, policies: sets, classes, rules } in saved.vns {
+            let mut vn = VnPolicy { groups, defaults, ..VnPolicy::default() };
             for (name, member) in members {
                 vn.set_member(&name, Some(member));
             }
@@ -76,6 +78,7 @@ impl Core {
         let vns = used.map(|(vni, vn)| SavedVn {
             vni: *vni,
             groups: vn.groups.clone(),
+            defaults: vn.defaults.clone(),
             members: vn.members.clone(),
             policies: numbers(&policies.policies, *vni).collect(),
             classes: numbers(&policies.classes, *vni)

@@ -192,7 +192,9 @@ fn another_set_of_groups_is_one_step_for_the_vap() {
     assert_eq!((kinds(&seen), w.vap_policy(1)), (vec!["vap", "-rule"], None));
     let defaults = VnSpec { default_groups: groups(&["web"]), log_refused: true, ..spec() };
     w.core.handle_fact(Fact::Vn(defaults));
-    let seen = w.seen();
+    // Until what is known of groups and members is of the same moment nothing changes.
+    assert_eq!((kinds(&w.seen()), w.vap_policy(1)), (vec![""; 0], None));
+    let seen = w.policy(vec![PolicyFact::Defaults(vni(), groups(&["web"]))]);
     assert_eq!(kinds(&seen), ["+rule", "vap"]);
     assert!(w.vap_policy(1).unwrap().log_refused);
 }
@@ -223,6 +225,44 @@ fn rules_that_do_not_fit_keep_out_the_one_that_needs_them_and_nobody_else() {
     assert!(w.tables.rules.is_empty() && w.core.tsis().all(|tsi| tsi.closed.is_some()));
     w.policy(vec![group("web", &["in tcp/80"])]);
     assert!([1, 3].iter().all(|n| w.vap_policy(*n).is_some()));
+}
+
+/// A VN's default groups, and who has become a member by them, take effect at once, in whichever order they are heard; nobody
+/// who comes in between is in service under the groups that were.
+#[test]
+fn default_groups_come_with_their_members() {
+    for vn_first in [true, false] {
+        let mut w = started();
+        let rules = group("web", &["in tcp/80 from group:web"]);
+        w.policy(vec![PolicyFact::Vn(vni()), rules.clone(), group("db", &["in any"])]);
+        w.attached("a", 1);
+        assert_eq!(w.vap_policy(1), None);
+        let spec = VnSpec { default_groups: groups(&["web"]), ..spec() };
+        let told = || {
+            let defaults = PolicyFact::Defaults(vni(), groups(&["web"]));
+            vec![PolicyFact::Vn(vni()), defaults, rules.clone(), member("a", 1, &[]), member("b", 2, &[])]
+        };
+        if vn_first {
+            w.core.handle_fact(Fact::Vn(spec.clone()));
+        } else {
+            w.policy(told());
+        }
+        w.seen();
+        assert_eq!((w.vap_policy(1), w.rule_count()), (None, (0, 0)), "as before");
+        if !vn_first {
+            w.attach_in("c", 3, &[]);
+            assert!(!w.tables.vaps[&device(3).index].activated);
+        }
+        if vn_first {
+            w.policy(told());
+        } else {
+            w.core.handle_fact(Fact::Vn(spec));
+        }
+        w.seen();
+        assert!(w.vap_policy(1).is_some() && (vn_first || w.vap_policy(1) == w.vap_policy(3)));
+        // One rule for each class of members: IPv4 and IPv6 are one.
+        assert_eq!(w.rule_count(), (1, 4));
+    }
 }
 
 /// Of several sets of groups in force the one that grows is the one that goes, whichever is the oldest; and a new one

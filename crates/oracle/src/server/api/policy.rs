@@ -26,7 +26,7 @@ use std::{
 };
 use tokio::{sync::watch::Receiver, time::timeout};
 use weft_api::{Code, ErrorBody, Event, GrantView, GroupView, List, PolicyItem, Role};
-use weft_model::{VnSpec, Vni, XtrId};
+use weft_model::{GroupName, VnSpec, Vni, XtrId};
 
 /// Changes looked at in one go.
 const ROUND: usize = 1024;
@@ -86,13 +86,13 @@ fn governed(tx: &dyn Transaction, vni: Vni) -> Result<bool, StoreError> {
     Ok(any)
 }
 
-/// Whether tenant systems of a VN that name no group are in one.
-fn by_default(app: &App, tx: &dyn Transaction, vni: Vni) -> Result<bool, StoreError> {
-    let Some(name) = app.directory.vn(vni) else { return Ok(false) };
+/// The groups of tenant systems of a VN that name none.
+fn defaults(app: &App, tx: &dyn Transaction, vni: Vni) -> Result<BTreeSet<GroupName>, StoreError> {
+    let Some(name) = app.directory.vn(vni) else { return Ok(BTreeSet::new()) };
     let mut key = Kind::Vn.prefix().to_vec();
     key.extend_from_slice(name.as_str().as_bytes());
     let spec = tx.get(&key)?.map(|value| decode::<VnSpec>(&key, &value)).transpose()?;
-    Ok(spec.is_some_and(|spec| !spec.default_groups.is_empty()))
+    Ok(spec.map(|spec| spec.default_groups).unwrap_or_default())
 }
 
 /// All of a VN's policy.
@@ -102,9 +102,10 @@ fn whole(
     vni: Vni,
     each: &mut dyn FnMut(PolicyItem),
 ) -> Result<(), StoreError> {
-    let by_default = by_default(app, tx, vni)?;
+    let default_groups = defaults(app, tx, vni)?;
+    let by_default = !default_groups.is_empty();
     let mut damaged = None;
-    each(PolicyItem::Vn { vni });
+    each(PolicyItem::Vn { vni, default_groups });
     for (prefix, is_group) in [(keys::groups(vni), true), (keys::grants(vni), false)] {
         tx.scan(&prefix, &mut |key, value| {
             match item(key, value, is_group, by_default) {
@@ -226,13 +227,13 @@ impl Place {
                 whole(app, &*tx, vni, &mut |object| added(&mut lines, at, object))?;
                 self.told.insert(vni);
             } else if tell {
-                let by_default = by_default(app, &*tx, vni)?;
+                let by_default = !defaults(app, &*tx, vni)?.is_empty();
                 for key in changed.objects.get(&vni).into_iter().flatten() {
                     tell_one(&*tx, key, by_default, at, &mut lines)?;
                 }
             } else if known || (self.first && anew) {
                 self.told.remove(&vni);
-                deleted(&mut lines, at, PolicyItem::Vn { vni });
+                deleted(&mut lines, at, PolicyItem::Vn { vni, default_groups: BTreeSet::new() });
             }
         }
         if self.first || !lines.is_empty() {
