@@ -8,7 +8,7 @@
 
 #include <linux/types.h>
 
-#define WEFT_ABI_VERSION 7
+#define WEFT_ABI_VERSION 8
 
 struct weft_ip {
 	__u32 w[4];
@@ -29,6 +29,17 @@ struct weft_config {
 
 #define WEFT_FAMILY_V4 1
 #define WEFT_FAMILY_V6 2
+
+/* A token bucket for octets. */
+struct weft_meter {
+	__u64 rate;  /* bits a second, or 0: no limit */
+	__u64 tat;   /* its state: theoretical arrival time, CLOCK_MONOTONIC ns */
+	__u32 burst; /* octets that may pass at once */
+	__u32 pad;
+};
+
+/* How long an octet takes at one bit a second, in ns. */
+#define WEFT_OCTET_SECOND 8000000000ULL
 
 /* Map `vaps`: ifindex -> this. */
 struct weft_vap {
@@ -54,6 +65,13 @@ struct weft_vap {
 	__u64 open_interval; /* what a connection that nobody has answered takes of WEFT_OPEN_WINDOW, in ns */
 	__u64 open_tat;	     /* state of the bucket that they are taken from */
 	__u64 since;	     /* CLOCK_MONOTONIC ns: connections born up to then are another tenant system's */
+	struct weft_meter send;	   /* what it sends */
+	struct weft_meter receive; /* what it is sent */
+	__u8 ttl;	  /* outer, of what it sends */
+	__u8 dscp;	  /* likewise, or WEFT_DSCP_COPY */
+	__u16 port;	  /* the lowest outer source port */
+	__u16 more_ports; /* how many above that */
+	__u16 pad2;
 };
 
 #define WEFT_KIND_VETH 0
@@ -62,6 +80,7 @@ struct weft_vap {
 #define WEFT_PATH_DEVICE 1
 #define WEFT_VAP_ACTIVATED 1
 #define WEFT_VAP_LOG_REFUSED 2
+#define WEFT_DSCP_COPY 64 /* the inner packet's */
 
 /* Key of `vap_ips` (scope = ifindex, value __u32 1), `neighbours`, `heard` and `groups` (scope = VNI). */
 struct weft_scoped_ip {
@@ -413,6 +432,7 @@ enum weft_reason {
 	WEFT_NO_RECEIVER = 65,
 	WEFT_REDIRECT_LOOP = 66,
 	WEFT_DENIED = 67,
+	WEFT_RATE_LIMITED = 68,
 };
 
 /* skb->tc_index of everything that has come over an uplink: nothing else counts at the VXLAN device.

@@ -18,7 +18,7 @@ static __noinline int send_again(struct __sk_buff *skb, const struct where *at, 
 	w.path = WEFT_PATH_DEVICE;
 	if (rloc) {
 		ifindex = cfg->vxlan_ifindex;
-		if (set_tunnel(skb, cfg, w.vni, rloc))
+		if (set_tunnel(skb, cfg, w.vni, rloc, w.ttl, w.ds))
 			return drop(skb, w, WEFT_KERNEL);
 	}
 	if (bpf_clone_redirect(skb, ifindex, 0))

@@ -21,10 +21,12 @@ static __always_inline bool elsewhere(const struct weft_ip *rloc, const struct w
 
 /* A stripped frame goes on to where its destination went, with the outer TTL that it came with less one: however
  * wrong the tables of several NVEs are, it goes round no longer than that allows, and never straight back. Its
- * sender is solicited to ask where the destination is. */
+ * sender is solicited to ask where the destination is. `outer` is that TTL and, eight bits higher, the DS field, which
+ * stays. */
 static __noinline int redirect(struct __sk_buff *skb, __u32 vni, const struct weft_ip *from, const struct eth *inner,
-			       __u32 ttl)
+			       __u32 outer)
 {
+	__u32 ttl = outer & 0xff, ds = outer >> 8 & 0xfc;
 	struct weft_config *cfg = get_config();
 	struct weft_away *gone;
 	struct weft_peer *peer;
@@ -50,7 +52,7 @@ static __noinline int redirect(struct __sk_buff *skb, __u32 vni, const struct we
 	report(skb, vni, from, 0);
 	if (!(cfg->families & (is_v4(&rloc) ? WEFT_FAMILY_V4 : WEFT_FAMILY_V6)))
 		return drop(skb, w, WEFT_NO_RLOC);
-	if (set_tunnel_ttl(skb, cfg, vni, &rloc, ttl - 1))
+	if (set_tunnel(skb, cfg, vni, &rloc, ttl - 1, ds))
 		return drop(skb, w, WEFT_KERNEL);
 	count(skb, w.vni, WEFT_REDIRECTED, w.path, w.direction);
 	return say(skb, WEFT_DID_DEVICE, WEFT_REDIRECTED, cfg->vxlan_ifindex, bpf_redirect(cfg->vxlan_ifindex, 0));

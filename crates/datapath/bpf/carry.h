@@ -170,6 +170,8 @@ static __noinline int carry(struct __sk_buff *skb, __u32 vni, const struct weft_
 			return drop_inward(skb, w, WEFT_NOT_ACTIVATED);
 		if (to->policy && refuses(skb, to, ifindex, WEFT_IN))
 			return drop_inward(skb, w, WEFT_DENIED);
+		if (gets_too_much(skb, to))
+			return drop_inward(skb, w, WEFT_RATE_LIMITED);
 		if (ttl == CARRY_AGAIN && bpf_clone_redirect(skb, ifindex, 0))
 			return drop_inward(skb, w, WEFT_KERNEL);
 		count_hot(amount_of(skb, 0), to->slot, WEFT_HOT_DELIVERED + WEFT_PATH_DEVICE);
@@ -189,7 +191,7 @@ static __noinline int carry(struct __sk_buff *skb, __u32 vni, const struct weft_
 	touch(at, bpf_ktime_get_coarse_ns());
 	if (!(cfg->families & (is_v4(&at->rloc) ? WEFT_FAMILY_V4 : WEFT_FAMILY_V6)))
 		return drop_inward(skb, w, WEFT_NO_RLOC);
-	if (set_tunnel_ttl(skb, cfg, vni, &at->rloc, CARRIED_TTL))
+	if (set_tunnel(skb, cfg, vni, &at->rloc, CARRIED_TTL, 0))
 		return drop_inward(skb, w, WEFT_KERNEL);
 	if (ttl == CARRY_AGAIN && bpf_clone_redirect(skb, cfg->vxlan_ifindex, 0))
 		return drop_inward(skb, w, WEFT_KERNEL);

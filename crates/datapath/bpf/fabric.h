@@ -305,6 +305,8 @@ static __always_inline int tunnelled(struct __sk_buff *skb, struct weft_config *
 		count(skb, vni, WEFT_SRC_MOVED, w.path, w.direction);
 	if (in.to->policy && refuses(skb, in.to, in.ifindex, WEFT_IN))
 		return drop(skb, w, WEFT_DENIED);
+	if (gets_too_much(skb, in.to))
+		return drop(skb, w, WEFT_RATE_LIMITED);
 	count_hot(amount, in.to->slot, WEFT_HOT_DELIVERED + WEFT_PATH_DIRECT);
 	return deliver(skb, in.to, in.ifindex, WEFT_DELIVERED);
 }
@@ -398,7 +400,7 @@ static __always_inline int overlay_frame(struct __sk_buff *skb)
 	if (in.learn)
 		learn(w.vni, &inner, &from);
 	if (in.away)
-		return redirect(skb, w.vni, &from, &inner, key.tunnel_ttl);
+		return redirect(skb, w.vni, &from, &inner, key.tunnel_ttl | key.tunnel_tos << 8);
 	if (in.carry)
 		return carry(skb, w.vni, &from, &inner, key.tunnel_ttl);
 	if (in.reason == WEFT_NO_SUCH_TS)
@@ -417,6 +419,8 @@ static __always_inline int overlay_frame(struct __sk_buff *skb)
 		return drop(skb, w, WEFT_KERNEL);
 	if (in.to->policy && refuses(skb, in.to, in.ifindex, WEFT_IN))
 		return drop(skb, w, WEFT_DENIED);
+	if (gets_too_much(skb, in.to))
+		return drop(skb, w, WEFT_RATE_LIMITED);
 	count_hot(amount_of(skb, 0), in.to->slot, WEFT_HOT_DELIVERED + WEFT_PATH_DEVICE);
 	return deliver(skb, in.to, in.ifindex, WEFT_DELIVERED);
 }

@@ -128,6 +128,10 @@ struct where {
 	__u32 slot;
 	__u32 path;
 	__u32 direction;
+	/* and what it is to look like outside */
+	__u8 ttl;
+	__u8 ds;
+	__be16 sport;
 };
 
 /* Verdict of a look at one protocol: go on. Other values are what the program returns. */

@@ -23,7 +23,9 @@ struct copies {
 	__u32 vni;
 	__u32 except; /* the VAP it came from */
 	__u32 done;
-	__u32 refused;
+	__u32 refused; /* why somebody got none, or 0 */
+	__u8 ttl;
+	__u8 ds;
 	__u64 copy; /* what policies look at, once one has to */
 	bool dry; /* a test run: nothing leaves */
 };
@@ -49,9 +51,14 @@ static __always_inline void copy_to(struct copies *c, __u32 to)
 			c->copy = read_copy(c->skb, c->vni);
 		if (refuses_copy(c->skb, vap, to, c->copy)) {
 			count(c->skb, c->vni, WEFT_DENIED, WEFT_PATH_DEVICE, WEFT_IN);
-			c->refused++;
+			c->refused = WEFT_DENIED;
 			return;
 		}
+	}
+	if (gets_too_much(c->skb, vap)) {
+		count(c->skb, c->vni, WEFT_RATE_LIMITED, WEFT_PATH_DEVICE, WEFT_IN);
+		c->refused = WEFT_RATE_LIMITED;
+		return;
 	}
 	if (c->dry || !bpf_clone_redirect(c->skb, to, 0))
 		c->done++;
@@ -86,7 +93,8 @@ static __always_inline void encapsulate_to(struct copies *c, const struct weft_i
 
 	if (!cfg || !(cfg->families & (is_v4(rloc) ? WEFT_FAMILY_V4 : WEFT_FAMILY_V6)))
 		return;
-	if (c->dry || (!set_tunnel(c->skb, cfg, c->vni, rloc) && !bpf_clone_redirect(c->skb, cfg->vxlan_ifindex, 0)))
+	if (c->dry || (!set_tunnel(c->skb, cfg, c->vni, rloc, c->ttl, c->ds) &&
+		       !bpf_clone_redirect(c->skb, cfg->vxlan_ifindex, 0)))
 		c->done++;
 }
 
@@ -178,6 +186,8 @@ static __noinline int replicate(struct __sk_buff *skb, struct weft_vap *vap, __u
 	}
 	if (storms(vap, how))
 		return drop(skb, w, WEFT_STORM);
+	if (sends_too_much(skb, vap))
+		return drop(skb, w, WEFT_RATE_LIMITED);
 	count(skb, w.vni, WEFT_REPLICATED, w.path, w.direction);
 	c.skb = skb;
 	c.cfg = get_config();
@@ -185,6 +195,8 @@ static __noinline int replicate(struct __sk_buff *skb, struct weft_vap *vap, __u
 	c.except = skb->ifindex;
 	c.done = 0;
 	c.refused = 0;
+	c.ttl = vap->ttl;
+	c.ds = outer_ds(skb, vap);
 	c.copy = 0;
 	c.dry = is_dry(skb);
 	if (to & TO_VAPS)
@@ -222,11 +234,13 @@ static __noinline int spread(struct __sk_buff *skb, __u32 vni)
 	c.except = 0;
 	c.done = 0;
 	c.refused = 0;
+	c.ttl = OUTER_TTL;
+	c.ds = 0;
 	c.copy = 0;
 	c.dry = is_dry(skb);
 	copy_to_vaps(&c, vn);
 	if (!c.done && c.refused) /* counted each */
-		return say(skb, WEFT_DID_DROP, WEFT_DENIED, 0, TC_ACT_SHOT);
+		return say(skb, WEFT_DID_DROP, c.refused, 0, TC_ACT_SHOT);
 	if (!c.done)
 		return drop(skb, w, c.group ? WEFT_NO_RECEIVER : WEFT_NO_SUCH_TS);
 	count_hot(amount_of(skb, 0), vn->slot, WEFT_HOT_DELIVERED + WEFT_PATH_DEVICE);

@@ -5,7 +5,7 @@
 
 #define VXLAN_PORT 4789
 #define VXLAN_I 0x08
-#define OUTER_TTL 64
+#define OUTER_TTL 64 /* unless a tunnel policy says otherwise */
 #define DF 0x4000
 
 /* Newer than the headers of some supported distributions. */
@@ -38,8 +38,8 @@ static __always_inline void write_tail(void *at, __be16 sport, __u32 len, __u32 
 }
 
 /* Tells the VXLAN device where to. */
-static __always_inline long set_tunnel_ttl(struct __sk_buff *skb, const struct weft_config *cfg, __u32 vni,
-					   const struct weft_ip *rloc, __u8 ttl)
+static __always_inline long set_tunnel(struct __sk_buff *skb, const struct weft_config *cfg, __u32 vni,
+				       const struct weft_ip *rloc, __u8 ttl, __u8 ds)
 {
 	struct bpf_tunnel_key key;
 	__u64 flags = BPF_F_ZERO_CSUM_TX | BPF_F_DONT_FRAGMENT;
@@ -48,6 +48,7 @@ static __always_inline long set_tunnel_ttl(struct __sk_buff *skb, const struct w
 	__builtin_memset(&key, 0, sizeof(key));
 	key.tunnel_id = vni;
 	key.tunnel_ttl = ttl;
+	key.tunnel_tos = ds;
 	if (is_v4(rloc)) {
 		key.remote_ipv4 = bpf_ntohl(rloc->w[3]);
 		key.local_ipv4 = bpf_ntohl(cfg->rloc4.w[3]);
@@ -61,12 +62,6 @@ static __always_inline long set_tunnel_ttl(struct __sk_buff *skb, const struct w
 	return bpf_skb_set_tunnel_key(skb, &key, sizeof(key), flags);
 }
 
-static __always_inline long set_tunnel(struct __sk_buff *skb, const struct weft_config *cfg, __u32 vni,
-				       const struct weft_ip *rloc)
-{
-	return set_tunnel_ttl(skb, cfg, vni, rloc, OUTER_TTL);
-}
-
 /* A function of its own, as is `route`, for the sake of the stack: what only some frames need would
  * stand on it beside everything that is called for others. */
 static __noinline int encap_device(struct __sk_buff *skb, const struct where *at, struct weft_config *cfg,
@@ -78,7 +73,7 @@ static __noinline int encap_device(struct __sk_buff *skb, const struct where *at
 		return TC_ACT_SHOT;
 	w = *at;
 	w.path = WEFT_PATH_DEVICE;
-	if (set_tunnel(skb, cfg, w.vni, rloc))
+	if (set_tunnel(skb, cfg, w.vni, rloc, w.ttl, w.ds))
 		return drop(skb, w, WEFT_KERNEL);
 	count_hot(*amount, w.slot, WEFT_HOT_ENCAPSULATED + WEFT_PATH_DEVICE);
 	return say(skb, WEFT_DID_DEVICE, WEFT_ENCAPSULATED, cfg->vxlan_ifindex,
@@ -110,7 +105,7 @@ struct hop {
 	struct weft_ip rloc;
 	__u64 until;
 	__be16 sport;
-	__u16 pad;
+	__u16 ds;
 	__u32 ifindex;
 	struct bpf_redir_neigh nh;
 	__u32 pad2;
@@ -128,22 +123,24 @@ struct {
 
 /* Looks a flow's next hop up; false where there is no route to be had here. */
 static __noinline bool route(struct __sk_buff *skb, struct weft_config *cfg, const struct weft_ip *rloc,
-			     struct hop *hop, __be16 sport)
+			     struct hop *hop, const struct where *w)
 {
 	struct bpf_fib_lookup p;
 	__u32 i;
 
-	if (!cfg || !rloc || !hop)
+	if (!cfg || !rloc || !hop || !w)
 		return false;
 	__builtin_memset(&p, 0, sizeof(p));
-	p.sport = sport;
+	p.sport = w->sport;
 	p.dport = bpf_htons(VXLAN_PORT);
 	if (is_v4(rloc)) {
 		p.family = 2; /* AF_INET */
+		p.tos = w->ds;
 		p.ipv4_src = cfg->rloc4.w[3];
 		p.ipv4_dst = rloc->w[3];
 	} else {
 		p.family = 10; /* AF_INET6 */
+		p.flowinfo = bpf_htonl(w->ds << 20);
 		for (i = 0; i < 4; i++) {
 			p.ipv6_src[i] = cfg->rloc6.w[i];
 			p.ipv6_dst[i] = rloc->w[i];
@@ -152,7 +149,8 @@ static __noinline bool route(struct __sk_buff *skb, struct weft_config *cfg, con
 	if (next_hop(skb, &p, cfg->vxlan_ifindex))
 		return false;
 	hop->rloc = *rloc;
-	hop->sport = sport;
+	hop->sport = w->sport;
+	hop->ds = w->ds;
 	hop->ifindex = p.ifindex;
 	set_neigh(&hop->nh, &p);
 	return true;
@@ -160,25 +158,20 @@ static __noinline bool route(struct __sk_buff *skb, struct weft_config *cfg, con
 
 /* The next hop of a flow to an RLOC; null where there is no route to be had here. */
 static __always_inline struct hop *find_hop(struct __sk_buff *skb, struct weft_config *cfg,
-					    const struct weft_ip *rloc, __be16 sport, __u64 now)
+					    const struct weft_ip *rloc, const struct where *w, __u64 now)
 {
-	__u32 key = bpf_ntohs(sport) & (HOPS - 1);
+	__u32 key = bpf_ntohs(w->sport) & (HOPS - 1);
 	struct hop *hop = bpf_map_lookup_elem(&hops, &key);
 
 	if (!hop)
 		return 0;
-	if (hop->until > now && hop->sport == sport && same_ip(&hop->rloc, rloc))
+	if (hop->until > now && hop->sport == w->sport && hop->ds == w->ds && same_ip(&hop->rloc, rloc))
 		return hop;
 	hop->until = 0;
-	if (!route(skb, cfg, rloc, hop, sport))
+	if (!route(skb, cfg, rloc, hop, w))
 		return 0;
 	hop->until = now + HOP_KEPT;
 	return hop;
-}
-
-static __always_inline __be16 source_port(struct __sk_buff *skb)
-{
-	return bpf_htons(49152 + (bpf_get_hash_recalc(skb) & 0x3fff));
 }
 
 /* Frames with an IP header of the right version only. `ecn` is that header's, which the outer one takes
@@ -194,9 +187,9 @@ static __always_inline int encap_direct4(struct __sk_buff *skb, const struct whe
 	struct eth *out;
 	struct iphdr *ip;
 	__u32 len = skb->len, sum;
-	__be16 sport = source_port(skb);
+	__u16 first = 0x4500 | w->ds | ecn;
 
-	hop = find_hop(skb, cfg, to, sport, now);
+	hop = find_hop(skb, cfg, to, w, now);
 	if (!hop)
 		return encap_device(skb, w, cfg, to, amount);
 	if (bpf_skb_adjust_room(skb, GROW4, BPF_ADJ_ROOM_MAC,
@@ -210,19 +203,19 @@ static __always_inline int encap_direct4(struct __sk_buff *skb, const struct whe
 	count_hot(*amount, w->slot, WEFT_HOT_ENCAPSULATED + WEFT_PATH_DIRECT);
 	out->h_proto = bpf_htons(ETH_P_IP);
 	ip = (void *)(out + 1);
-	*(__u16 *)ip = bpf_htons(0x4500 | ecn);
+	*(__u16 *)ip = bpf_htons(first);
 	ip->tot_len = bpf_htons(len + GROW4 - ETH_LEN);
 	ip->id = 0;
 	ip->frag_off = bpf_htons(DF);
-	ip->ttl = OUTER_TTL;
+	ip->ttl = w->ttl;
 	ip->protocol = IPPROTO_UDP;
-	sum = bpf_htons(0x4500 | ecn) + bpf_htons((__u16)(len + GROW4 - ETH_LEN)) + bpf_htons(DF) +
-	      bpf_htons(OUTER_TTL << 8 | IPPROTO_UDP) + (src & 0xffff) + (src >> 16) + (rloc & 0xffff) +
+	sum = bpf_htons(first) + bpf_htons((__u16)(len + GROW4 - ETH_LEN)) + bpf_htons(DF) +
+	      bpf_htons((__u16)(w->ttl << 8 | IPPROTO_UDP)) + (src & 0xffff) + (src >> 16) + (rloc & 0xffff) +
 	      (rloc >> 16);
 	ip->check = fold(sum);
 	ip->saddr = src;
 	ip->daddr = rloc;
-	write_tail(ip + 1, sport, len, w->vni, inner);
+	write_tail(ip + 1, w->sport, len, w->vni, inner);
 	return say(skb, WEFT_DID_DIRECT, WEFT_ENCAPSULATED, hop->ifindex,
 		   bpf_redirect_neigh(hop->ifindex, &hop->nh, sizeof(hop->nh), 0));
 }
@@ -235,9 +228,8 @@ static __always_inline int encap_direct6(struct __sk_buff *skb, const struct whe
 	struct eth *out;
 	struct ipv6hdr *ip;
 	__u32 len = skb->len, i;
-	__be16 sport = source_port(skb);
 
-	hop = find_hop(skb, cfg, to, sport, now);
+	hop = find_hop(skb, cfg, to, w, now);
 	if (!hop)
 		return encap_device(skb, w, cfg, to, amount);
 	if (bpf_skb_adjust_room(skb, GROW6, BPF_ADJ_ROOM_MAC,
@@ -251,15 +243,15 @@ static __always_inline int encap_direct6(struct __sk_buff *skb, const struct whe
 	count_hot(*amount, w->slot, WEFT_HOT_ENCAPSULATED + WEFT_PATH_DIRECT);
 	out->h_proto = bpf_htons(ETH_P_IPV6);
 	ip = (void *)(out + 1);
-	*(__u32 *)ip = bpf_htonl(0x60000000 | ecn << 20);
+	*(__u32 *)ip = bpf_htonl(0x60000000 | (__u32)(w->ds | ecn) << 20);
 	ip->payload_len = bpf_htons(len + sizeof(struct udphdr) + sizeof(struct vxlan));
 	ip->nexthdr = IPPROTO_UDP;
-	ip->hop_limit = OUTER_TTL;
+	ip->hop_limit = w->ttl;
 	for (i = 0; i < 4; i++) {
 		ip->saddr.in6_u.u6_addr32[i] = cfg->rloc6.w[i];
 		ip->daddr.in6_u.u6_addr32[i] = to->w[i];
 	}
-	write_tail(ip + 1, sport, len, w->vni, inner);
+	write_tail(ip + 1, w->sport, len, w->vni, inner);
 	return say(skb, WEFT_DID_DIRECT, WEFT_ENCAPSULATED, hop->ifindex,
 		   bpf_redirect_neigh(hop->ifindex, &hop->nh, sizeof(hop->nh), 0));
 }

@@ -65,7 +65,7 @@ static __noinline int drop_for(struct __sk_buff *skb, const struct where *at, __
 }
 
 /* Unicast that passed every check. `proto` is IP's only if the header was looked at. */
-static __always_inline int forward(struct __sk_buff *skb, struct weft_vap *vap, const struct where *w,
+static __always_inline int forward(struct __sk_buff *skb, struct weft_vap *vap, struct where *w,
 				   struct eth *eth, const struct l4 *l4, bool again)
 {
 	__be16 proto = eth->h_proto;
@@ -167,6 +167,13 @@ static __always_inline int forward(struct __sk_buff *skb, struct weft_vap *vap, 
 		if (ret != GO_ON)
 			return ret;
 	}
+	if (sends_too_much(skb, vap))
+		return drop(skb, *w, WEFT_RATE_LIMITED);
+	if (to && gets_too_much(skb, to))
+		return drop_for(skb, w, WEFT_RATE_LIMITED);
+	/* A gateway takes what has few hops left for what another one has carried. */
+	w->ttl = ret == CARRY ? OUTER_TTL : vap->ttl;
+	w->ds = outer_ds(skb, vap);
 	if (again)
 		return send_again(skb, w, rloc, ifindex);
 	amount = amount_of(skb, 0);
@@ -179,6 +186,7 @@ static __always_inline int forward(struct __sk_buff *skb, struct weft_vap *vap, 
 	/* bpf_skb_adjust_room takes IP only. */
 	if (w->path == WEFT_PATH_DEVICE || !ip)
 		return encap_device(skb, w, cfg, rloc, &amount);
+	w->sport = source_port(skb, vap);
 	if (is_v4(rloc))
 		return encap_direct4(skb, w, cfg, rloc, eth, l4->ecn, now, &amount);
 	return encap_direct6(skb, w, cfg, rloc, eth, l4->ecn, now, &amount);
@@ -474,6 +482,9 @@ static __always_inline int vap_frame(struct __sk_buff *skb, bool again)
 	w.slot = 0;
 	w.path = 0;
 	w.direction = WEFT_OUT;
+	w.ttl = 0;
+	w.ds = 0;
+	w.sport = 0;
 	if (!vap)
 		return is_knock(skb) ? knocked(skb) : drop(skb, w, WEFT_NO_VAP);
 	w.vni = vap->vni;

@@ -25,6 +25,8 @@
 #include "punt.h"
 #include "miss.h"
 #include "answer.h"
+#include "outer.h"
+#include "meter.h"
 #include "tunnel.h"
 #include "conn.h"
 #include "rules.h"

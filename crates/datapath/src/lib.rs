@@ -55,6 +55,10 @@
 //! and so is what says to come from where it goes. Copies of a frame for many are checked by the receivers' rules
 //! alone, and of fragments of such only the first get to a receiver with a policy.
 //!
+//! What the tunnel policy of a VAP ([`Tunnel`]) says of outer headers is done last, and so is what it says of rates: of
+//! a frame from one VAP here to another first the one's `send`, then the other's `receive`. Of copies each counts for
+//! who gets it, and the frame once for who sent it.
+//!
 //! # Limits
 //!
 //! Uplinks are Ethernet devices. The peer of a veth has to be in another network namespace. An NVE
@@ -69,6 +73,7 @@ mod model;
 mod policy;
 mod reason;
 mod tables;
+mod tunnel;
 
 pub use connection::{Connection, ConnectionState, Tracked};
 pub use datapath::Datapath;
@@ -86,3 +91,4 @@ pub use reason::{Counter, Direction, Idle, Reason};
 pub use tables::{
     Away, Config, IfIndex, Location, Neighbour, Op, Path, Peer, Receivers, Tables, Vap, VapKind, Vn,
 };
+pub use tunnel::{Meter, Tunnel};

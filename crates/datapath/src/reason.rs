@@ -134,6 +134,9 @@ reasons! {
     RedirectLoop = 66, "redirect-loop";
     /// No rule of the policy of the VAP that it came from ([`Direction::Out`]) or is for ([`Direction::In`]) allows it.
     Denied = 67, "denied";
+    /// More than the tunnel policy of the VAP that it came from ([`Direction::Out`]) or is for ([`Direction::In`]) lets
+    /// pass.
+    RateLimited = 68, "rate-limited";
 }
 
 impl Reason {

@@ -1,7 +1,7 @@
 //! The tables of the data plane, as their owner intends them and as the kernel is observed to
 //! hold them: one type for both, so that a reconciler can subtract one from the other.
 
-use crate::{Allow, ClassId, Policy, PolicyId, Prefix, RuleKey};
+use crate::{Allow, ClassId, Policy, PolicyId, Prefix, RuleKey, Tunnel};
 use core::{cmp::Reverse, net::IpAddr, num::NonZeroU32};
 use std::collections::{BTreeMap, BTreeSet};
 use weft_model::{Bum, Epoch, Learning, MacAddr, Miss, Rloc, Storm, TenantIp, TsMac, Vni, Wanted};
@@ -51,6 +51,8 @@ pub struct Vap {
     pub previous: Option<NonZeroU32>,
     /// What may go to and from it beside all that; none: everything.
     pub policy: Option<Policy>,
+    /// How its frames cross the underlay, and how many may.
+    pub tunnel: Tunnel,
 }
 
 /// Where a MAC address of a VN is.
@@ -380,6 +382,7 @@ mod tests {
                 activated: true,
                 previous: None,
                 policy,
+                tunnel: Tunnel::default(),
             };
             Tables {
                 vaps: [(IfIndex(1), vap)].into(),

@@ -5,6 +5,8 @@
 mod common;
 #[path = "agreement/policies.rs"]
 mod policies;
+#[path = "agreement/tunnels.rs"]
+mod tunnels;
 
 use common::{Ns, frames::*, options, rloc, vni};
 use policies::{again, answer_to, any_tcp, policies};
@@ -17,6 +19,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     num::NonZeroU32,
 };
+use tunnels::tunnels;
 use weft_datapath::{
     Action, Away, Config, Connection, Datapath as _, DatapathError, Did, IfIndex, Ingress, Kernel, Learned,
     Lesson, Location, Neighbour, Path, Peer, Punt, PuntReason, Punts, Reason, Receivers, Tables, Vap,
@@ -130,6 +133,7 @@ fn tables(d: &mut Dice, uplink: IfIndex, devices: &[IfIndex]) -> Tables {
             activated: !d.rarely(12),
             previous: None,
             policy: None,
+            tunnel: Default::default(),
         };
         if !d.rarely(4) {
             t.fdb.insert((vap.vni, vap.mac.get()), Location::Local(*device));
@@ -526,6 +530,12 @@ impl Bench {
         } else if expected.kept_out > 0 {
             self.saw("kept out of copies".into());
         }
+        if expected.reason == Some(Reason::RateLimited) {
+            let way = if expected.over_rate > 0 { "in" } else { "out" };
+            self.saw(format!("too much {way} at {:?}", expected.path));
+        } else if expected.over_rate > 0 {
+            self.saw("too much for some".into());
+        }
         for lesson in &expected.lessons {
             match lesson {
                 Lesson::Let { connection, .. } => self.of_connection = Some(connection.vni),
@@ -640,7 +650,9 @@ impl Bench {
         if let Did::Direct(_) = got.did {
             let port = if left[12..14] == [8, 0] { 34 } else { 54 };
             let source = u16::from_be_bytes([left[port], left[port + 1]]);
-            prop_assert!((49_152..=65_535).contains(&source));
+            let Ingress::Vap(from) = ingress else { panic!("{ingress:?} sent by the direct path") };
+            let ports = tables.vaps[&from].tunnel.ports;
+            prop_assert!((ports.first()..=ports.last()).contains(&source), "{source} of {ports}");
             left[port..port + 2].fill(0);
             left[..12].fill(0);
         }
@@ -687,14 +699,16 @@ impl Bench {
 fn agree(bench: Bench, cases: u32, rng: TestRng) -> BTreeMap<String, u32> {
     let bench = std::cell::RefCell::new(bench);
     let entropy = |n| proptest::collection::vec(any::<u8>(), n);
-    let input = (entropy(800), proptest::collection::vec((any::<bool>(), 0..40_u8, entropy(120)), 1..40));
+    let frames = proptest::collection::vec((any::<bool>(), 0..40_u8, entropy(120)), 1..40);
+    let input = (entropy(800), frames, entropy(40));
     let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
-    let result = TestRunner::new_with_rng(config, rng).run(&input, |(table, frames)| {
+    let result = TestRunner::new_with_rng(config, rng).run(&input, |(table, frames, ways)| {
         let bench = &mut *bench.borrow_mut();
         let mut dice = Dice(table.iter());
         let mut tables = tables(&mut dice, bench.uplink, &bench.vaps.clone());
         bench.forget();
         policies(&mut dice, &mut tables, bench.generation);
+        tunnels(&mut Dice(ways.iter()), &mut tables, bench.generation);
         bench.set(&tables);
         let mut let_in: Vec<(Vni, Vec<u8>)> = Vec::new();
         let halfway = frames.len() / 2;
@@ -841,6 +855,11 @@ fn every_decision_is_compared() {
             "denied in at Direct",
             "denied in at Device",
             "kept out of copies",
+            "too much out at Direct",
+            "too much out at Device",
+            "too much in at Direct",
+            "too much in at Device",
+            "too much for some",
             "a first fragment",
             "ended by another policy",
             "Allowed",

@@ -15,6 +15,7 @@ mod miss;
 mod name;
 pub mod policy;
 mod time;
+mod tunnel;
 mod vn;
 mod vni;
 mod wanted;
@@ -29,6 +30,10 @@ pub use miss::{Miss, Storm, StormError};
 pub use name::{Name, NameError, NveName, TsiName, VnName};
 pub use policy::{GroupLimits, GroupName, Rule, SecurityGroup};
 pub use time::Time;
+pub use tunnel::{
+    Burst, BurstError, Codepoint, Dscp, DscpError, PortsError, Rate, RateError, SourcePorts, Ttl, TtlError,
+    TunnelPolicy,
+};
 pub use vn::{Bum, Learning, Reply, Subnets, SubnetsError, VnSpec};
 pub use vni::{Vni, VniError};
 pub use wanted::Wanted;

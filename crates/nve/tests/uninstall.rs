@@ -46,6 +46,7 @@ fn installed(pins: &Path) -> Kernel {
         activated: true,
         previous: None,
         policy: None,
+        tunnel: Default::default(),
     };
     kernel.apply(&Op::SetVap(IfIndex(index), vap)).unwrap();
     kernel

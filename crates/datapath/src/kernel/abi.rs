@@ -1,17 +1,21 @@
 //! The structures of `bpf/abi.h`, octet for octet, and what they mean in the tables' terms.
 
-use super::policy::policy_of;
+use super::{
+    policy::policy_of,
+    tunnel::{dscp_code, dscp_of},
+};
 use crate::{
-    Away, Direction, IfIndex, Location, Neighbour, Path, Peer, PuntReason, Reason, Toward, Vap, VapKind,
+    Away, Direction, IfIndex, Location, Neighbour, Path, Peer, PuntReason, Reason, Toward, Tunnel, Vap,
+    VapKind,
 };
 use core::{
     net::{IpAddr, Ipv6Addr},
     num::NonZeroU32,
 };
 use std::collections::BTreeSet;
-use weft_model::{Bum, Epoch, Learning, MacAddr, Miss, Rloc, TenantIp, TsMac, Vni};
+use weft_model::{Bum, Epoch, Learning, MacAddr, Miss, Rloc, SourcePorts, TenantIp, TsMac, Ttl, Vni};
 
-pub(crate) const ABI_VERSION: u32 = 7;
+pub(crate) const ABI_VERSION: u32 = 8;
 
 /// An address, IPv4 as IPv4-mapped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,6 +43,16 @@ pub(crate) struct LearnedValue {
     pub(crate) seen: u64,
 }
 
+/// A token bucket and its state.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(crate) struct MeterValue {
+    pub(crate) rate: u64,
+    pub(crate) tat: u64,
+    pub(crate) burst: u32,
+    pub(crate) pad: u32,
+}
+
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub(crate) struct VapValue {
@@ -64,6 +78,13 @@ pub(crate) struct VapValue {
     pub(crate) open_interval: u64,
     pub(crate) open_tat: u64,
     pub(crate) since: u64,
+    pub(crate) send: MeterValue,
+    pub(crate) receive: MeterValue,
+    pub(crate) ttl: u8,
+    pub(crate) dscp: u8,
+    pub(crate) port: u16,
+    pub(crate) more_ports: u16,
+    pub(crate) pad2: u16,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -348,6 +369,7 @@ pod!(
     ConnValue,
     ConnCounts,
     ConfigValue,
+    MeterValue,
     VapValue,
     ScopedIp,
     VnMac,
@@ -420,6 +442,13 @@ impl VapValue {
             open_interval: 0,
             open_tat: old.map_or(0, |old| old.open_tat),
             since: old.map_or(0, |old| old.since),
+            send: MeterValue::new(vap.tunnel.send, old.map(|old| &old.send)),
+            receive: MeterValue::new(vap.tunnel.receive, old.map(|old| &old.receive)),
+            ttl: vap.tunnel.ttl.get(),
+            dscp: dscp_code(vap.tunnel.dscp),
+            port: vap.tunnel.ports.first(),
+            more_ports: vap.tunnel.ports.last() - vap.tunnel.ports.first(),
+            pad2: 0,
         }
     }
 
@@ -439,6 +468,13 @@ impl VapValue {
             activated: self.flags & 1 == 1,
             previous: NonZeroU32::new(self.previous),
             policy: policy_of(self.policy, self.generation, self.flags & 2 != 0),
+            tunnel: Tunnel {
+                ttl: Ttl::new(self.ttl).ok()?,
+                dscp: dscp_of(self.dscp)?,
+                ports: SourcePorts::new(self.port, self.port.checked_add(self.more_ports)?)?,
+                send: self.send.meaning(),
+                receive: self.receive.meaning(),
+            },
         })
     }
 }
@@ -608,7 +644,8 @@ mod tests {
             LearnedValue = "weft_learned" { rloc, seen }
             AwayValue = "weft_away" { rloc, epoch }
             HeardValue = "weft_heard" { mac, pad, seen }
-            VapValue = "weft_vap" { vni, mac, mtu, kind, path, flags, mode, slot, ip4, ip6, previous, pad, policy, generation, punt_interval, punt_window, punt_tat, icmp_tat, storm_tat, open_interval, open_tat, since }
+            VapValue = "weft_vap" { vni, mac, mtu, kind, path, flags, mode, slot, ip4, ip6, previous, pad, policy, generation, punt_interval, punt_window, punt_tat, icmp_tat, storm_tat, open_interval, open_tat, since, send, receive, ttl, dscp, port, more_ports, pad2 }
+            MeterValue = "weft_meter" { rate, tat, burst, pad }
             ScopedIp = "weft_scoped_ip" { scope, ip }
             VnMac = "weft_vn_mac" { vni, mac, pad }
             LocationValue = "weft_location" { kind, ifindex, rloc, epoch, pad, last_used, contested, contested_last }

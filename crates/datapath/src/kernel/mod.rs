@@ -17,6 +17,7 @@ mod sizes;
 mod stays;
 mod sys;
 mod trie;
+mod tunnel;
 mod uninstall;
 mod unsummed;
 mod vns;

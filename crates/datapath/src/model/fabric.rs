@@ -52,7 +52,7 @@ pub(super) fn from_overlay(
             carry::decide(tables, vni, from, frame).map(|verdict| let_in(tables, learned, verdict))
         }
         Ok(To::All | To::Later) => {
-            let spread = members::spread(tables, vni, frame);
+            let spread = members::spread(tables, learned, vni, frame);
             let spread = spread.map(|verdict| Verdict { moved: admitted.moved, ..verdict });
             spread.map_err(|reason| (reason, None))
         }
@@ -64,12 +64,12 @@ pub(super) fn from_overlay(
     Verdict { lessons, ..verdict }
 }
 
-/// What is delivered to one VAP, unless its policy keeps it out.
+/// What is delivered to one VAP, unless its policies keep it out.
 fn let_in(tables: &Tables, learned: &Learned, verdict: Verdict) -> Verdict {
     let (Action::Deliver(at), Some(frame)) = (verdict.action, verdict.frames.first()) else { return verdict };
     let Some(to) = tables.vaps.get(&at) else { return verdict };
     let (checked, octets) = (policy::check(tables, learned, to, Toward::In, frame), frame.len());
-    verdict.unless_kept_out(checked, octets)
+    verdict.unless_kept_out(checked, octets).unless_over_rate(learned, at, to, octets)
 }
 
 fn delivered(to: IfIndex, moved: bool, vni: Vni, path: Path, frame: Vec<u8>) -> Verdict {

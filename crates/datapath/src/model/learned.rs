@@ -1,7 +1,8 @@
 //! What the data plane learns from frames.
 
 use super::connections::{Connections, Ends, Packet};
-use crate::{Connection, Heard, Location, Neighbour, Op, PolicyId, Seen};
+use super::meter::Meters;
+use crate::{Connection, Heard, IfIndex, Location, Meter, Neighbour, Op, PolicyId, Seen, Toward};
 use core::time::Duration;
 use std::collections::BTreeMap;
 use weft_model::{Epoch, MacAddr, Rloc, TenantIp, Time, Vni};
@@ -55,6 +56,17 @@ pub enum Lesson {
         /// By which rule.
         rule: u32,
     },
+    /// A frame has passed a limit of a VAP.
+    Passed {
+        /// The VAP.
+        at: IfIndex,
+        /// Which way.
+        toward: Toward,
+        /// The limit.
+        meter: Meter,
+        /// The frame's.
+        octets: u64,
+    },
 }
 
 /// Everything learned that counts still.
@@ -63,6 +75,7 @@ pub struct Learned {
     macs: BTreeMap<(Vni, MacAddr), (Rloc, Time)>,
     ips: BTreeMap<(Vni, TenantIp), (MacAddr, Time)>,
     pub(super) connections: Connections,
+    pub(super) meters: Meters,
 }
 
 impl Learned {
@@ -83,6 +96,7 @@ impl Learned {
                 Lesson::Fragment { packet, policy, generation, rule } => {
                     self.connections.note_packet(now, packet, (policy, generation), rule);
                 }
+                Lesson::Passed { at, toward, meter, octets } => self.meters.note(at, toward, meter, octets),
             }
         }
     }
@@ -92,6 +106,7 @@ impl Learned {
         self.macs.retain(|_, (_, seen)| now.since(*seen) < AGEING);
         self.ips.retain(|_, (_, seen)| now.since(*seen) < HEARD);
         self.connections.forget(now);
+        self.meters.tell(now);
     }
 
     /// What a change of the tables makes void: where a tenant system was that is here now.
@@ -99,6 +114,7 @@ impl Learned {
         if let Op::SetLocation(vni, mac, Location::Local(_)) = op {
             self.macs.remove(&(*vni, *mac));
         }
+        self.meters.apply(op);
     }
 
     /// The connections of a VN, idle since `now`, in order.

@@ -2,8 +2,8 @@
 
 use super::bytes::{ARP, ETH, ICMPV6, IPV4, IPV6, ethertype, ipv4, ipv6, take};
 use super::vap::skip_extensions;
-use super::{Action, Verdict, policy};
-use crate::{IfIndex, Path, Reason, Receivers, Tables};
+use super::{Action, Learned, Verdict, policy};
+use crate::{IfIndex, Path, Reason, Receivers, Tables, Toward};
 use weft_model::{Bum, GroupIp, Learning, MacAddr, Rloc, Vni, Wanted};
 
 pub(super) fn learning(tables: &Tables, vni: Vni) -> Learning {
@@ -41,6 +41,7 @@ fn receivers<'a>(tables: &'a Tables, vni: Vni, frame: &[u8]) -> Option<Option<&'
 /// How many get a copy; in `said` what policies say of that.
 fn to_vaps(
     tables: &Tables,
+    learned: &Learned,
     vni: Vni,
     except: Option<IfIndex>,
     whom: Option<&Receivers>,
@@ -49,10 +50,21 @@ fn to_vaps(
 ) -> usize {
     let vaps = tables.vaps.iter().filter(|(at, vap)| vap.vni == vni && vap.activated && Some(**at) != except);
     let mut copies = 0;
-    for (_, vap) in vaps.filter(|(at, _)| whom.is_none_or(|whom| whom.vaps.contains(at))) {
-        match said.checked(policy::check_copy(tables, vap, frame), frame.len()) {
-            true => said.kept_out += 1,
-            false => copies += 1,
+    for (at, vap) in vaps.filter(|(at, _)| whom.is_none_or(|whom| whom.vaps.contains(at))) {
+        if said.checked(policy::check_copy(tables, vap, frame), frame.len()) {
+            said.kept_out += 1;
+            said.reason = Some(Reason::Denied);
+            continue;
+        }
+        match learned.meters.take(*at, vap, Toward::In, frame.len()) {
+            Some(lesson) => {
+                said.lessons.extend(lesson);
+                copies += 1;
+            }
+            None => {
+                said.over_rate += 1;
+                said.reason = Some(Reason::RateLimited);
+            }
         }
     }
     copies
@@ -77,12 +89,25 @@ fn verdict(copies: usize, reason: Reason, vni: Vni, frame: &[u8]) -> Verdict {
 }
 
 /// Out of a VAP: to the others here if `vaps`, and to the members.
-pub(super) fn replicate(tables: &Tables, vni: Vni, from: IfIndex, vaps: bool, frame: &[u8]) -> Verdict {
-    replicate_to(tables, vni, from, vaps, None, frame)
+pub(super) fn replicate(
+    tables: &Tables,
+    learned: &Learned,
+    vni: Vni,
+    from: IfIndex,
+    vaps: bool,
+    frame: &[u8],
+) -> Verdict {
+    replicate_to(tables, learned, vni, from, vaps, None, frame)
 }
 
 /// Out of a VAP, for a group: of all these to those that asked, if one has to ask for it.
-pub(super) fn multicast(tables: &Tables, vni: Vni, from: IfIndex, frame: &[u8]) -> Verdict {
+pub(super) fn multicast(
+    tables: &Tables,
+    learned: &Learned,
+    vni: Vni,
+    from: IfIndex,
+    frame: &[u8],
+) -> Verdict {
     let whom = receivers(tables, vni, frame);
     let alone = |whom: &Receivers| whom.members.is_empty() && whom.vaps.iter().eq([&from]);
     match whom {
@@ -90,12 +115,13 @@ pub(super) fn multicast(tables: &Tables, vni: Vni, from: IfIndex, frame: &[u8]) 
             let (reason, vni) = (Some(Reason::NoReceiver), Some(vni));
             Verdict { reason, vni, path: Path::Device, ..Verdict::new(Action::Drop) }
         }
-        whom => replicate_to(tables, vni, from, true, whom.flatten(), frame),
+        whom => replicate_to(tables, learned, vni, from, true, whom.flatten(), frame),
     }
 }
 
 fn replicate_to(
     tables: &Tables,
+    learned: &Learned,
     vni: Vni,
     from: IfIndex,
     vaps: bool,
@@ -103,31 +129,41 @@ fn replicate_to(
     frame: &[u8],
 ) -> Verdict {
     let mut said = Verdict::new(Action::Drop);
-    let here = if vaps { to_vaps(tables, vni, Some(from), whom, frame, &mut said) } else { 0 };
+    match tables.vaps.get(&from).map(|vap| learned.meters.take(from, vap, Toward::Out, frame.len())) {
+        Some(None) => {
+            let (reason, vni) = (Some(Reason::RateLimited), Some(vni));
+            return Verdict { reason, vni, path: Path::Device, ..said };
+        }
+        taken => said.lessons.extend(taken.flatten().flatten()),
+    }
+    let here = if vaps { to_vaps(tables, learned, vni, Some(from), whom, frame, &mut said) } else { 0 };
     let mut frame = frame.to_vec();
     if translates(tables, vni) {
         frame[6..12].copy_from_slice(&MacAddr::of_node(tables.config.node).0);
     }
-    let kept_out = said.kept_out;
+    let (kept_out, over_rate) = (said.kept_out, said.over_rate);
     let copies = here + to_members(tables, vni, whom);
-    Verdict { kept_out, ..verdict(copies, Reason::Replicated, vni, &frame).after(said) }
+    Verdict { kept_out, over_rate, ..verdict(copies, Reason::Replicated, vni, &frame).after(said) }
 }
 
 /// From a member: to the VAPs here.
-pub(super) fn spread(tables: &Tables, vni: Vni, frame: &[u8]) -> Result<Verdict, Reason> {
+pub(super) fn spread(tables: &Tables, learned: &Learned, vni: Vni, frame: &[u8]) -> Result<Verdict, Reason> {
     let whom = receivers(tables, vni, frame);
     let mut said = Verdict::new(Action::Drop);
     let none = whom == Some(None);
-    let copies = if none { 0 } else { to_vaps(tables, vni, None, whom.flatten(), frame, &mut said) };
-    let kept_out = said.kept_out;
+    let copies = if none { 0 } else { to_vaps(tables, learned, vni, None, whom.flatten(), frame, &mut said) };
+    let (kept_out, over_rate) = (said.kept_out, said.over_rate);
     match copies {
-        0 if kept_out != 0 => {
-            let (reason, vni, path) = (Some(Reason::Denied), Some(vni), Path::Device);
-            Ok(Verdict { reason, vni, path, kept_out, ..Verdict::new(Action::Drop).after(said) })
+        // Counted each; the last of them is what it is said to be.
+        0 if said.reason.is_some() => {
+            let (reason, vni, path) = (said.reason, Some(vni), Path::Device);
+            Ok(Verdict { reason, vni, path, kept_out, over_rate, ..Verdict::new(Action::Drop).after(said) })
         }
         0 if whom.is_some() => Err(Reason::NoReceiver),
         0 => Err(Reason::NoSuchTs),
-        copies => Ok(Verdict { kept_out, ..verdict(copies, Reason::Delivered, vni, frame).after(said) }),
+        copies => {
+            Ok(Verdict { kept_out, over_rate, ..verdict(copies, Reason::Delivered, vni, frame).after(said) })
+        }
     }
 }
 

@@ -12,6 +12,7 @@ mod connections;
 mod fabric;
 mod learned;
 mod members;
+mod meter;
 mod miss;
 mod packet;
 mod policy;
@@ -22,7 +23,7 @@ mod vap;
 
 use crate::{
     Connection, Counter, Datapath, DatapathError, Direction, Heard, Idle, IfIndex, Limits, Op, Path,
-    PuntReason, RULE_COUNTERS, Reason, Seen, Tables, Tracked,
+    PuntReason, RULE_COUNTERS, Reason, Seen, Tables, Toward, Tracked, Vap,
 };
 pub use connections::Packet;
 use core::{net::IpAddr, time::Duration};
@@ -100,6 +101,8 @@ pub struct Verdict {
     pub logged: Vec<PuntReason>,
     /// How many VAPs' policies did not let it in: the one it is for ([`Reason::Denied`]), or those that get no copy.
     pub kept_out: u32,
+    /// Likewise how many VAPs are sent more than they may be ([`Reason::RateLimited`]).
+    pub over_rate: u32,
     /// What leaves. Outer MAC addresses are zero and the outer UDP source port is 0: the kernel's
     /// neighbour table and flow hash say those. On the device path the frame without outer headers.
     pub frames: Vec<Vec<u8>>,
@@ -134,6 +137,21 @@ impl Verdict {
         Self { action: Action::Drop, reason, frames, kept_out: 1, ..self }
     }
 
+    /// A frame for the VAP at `at`, unless that is sent too much.
+    fn unless_over_rate(mut self, learned: &Learned, at: IfIndex, to: &Vap, octets: usize) -> Self {
+        match learned.meters.take(at, to, Toward::In, octets) {
+            _ if self.action == Action::Drop => self,
+            Some(lesson) => {
+                self.lessons.extend(lesson);
+                self
+            }
+            None => {
+                let (reason, frames) = (Some(Reason::RateLimited), Vec::new());
+                Self { action: Action::Drop, reason, frames, over_rate: 1, ..self }
+            }
+        }
+    }
+
     /// An action that nothing is counted for and nothing leaves by.
     const fn new(action: Action) -> Self {
         Self {
@@ -149,6 +167,7 @@ impl Verdict {
             allowed: Vec::new(),
             logged: Vec::new(),
             kept_out: 0,
+            over_rate: 0,
             frames: Vec::new(),
         }
     }
@@ -206,14 +225,17 @@ impl Model {
             *packets += 1;
             *bytes += octets;
         }
-        for _ in 0..verdict.kept_out {
-            let key = (verdict.vni, Reason::Denied, verdict.path, Direction::In);
-            let (packets, bytes) = self.counters.entry(key).or_default();
-            *packets += 1;
-            *bytes += u64::try_from(frame.len()).unwrap_or(u64::MAX);
+        let inward = [(Reason::Denied, verdict.kept_out), (Reason::RateLimited, verdict.over_rate)];
+        for (reason, times) in inward {
+            for _ in 0..times {
+                let key = (verdict.vni, reason, verdict.path, Direction::In);
+                let (packets, bytes) = self.counters.entry(key).or_default();
+                *packets += 1;
+                *bytes += u64::try_from(frame.len()).unwrap_or(u64::MAX);
+            }
         }
         // Counted for each of them.
-        let counted = verdict.reason.filter(|reason| *reason != Reason::Denied || verdict.kept_out == 0);
+        let counted = verdict.reason.filter(|reason| !inward.iter().any(|(of, n)| of == reason && *n != 0));
         if let Some(reason) = counted {
             let moved = verdict.moved.then_some(Reason::SrcMoved);
             let also = verdict.also.map(|_| Reason::Punted);

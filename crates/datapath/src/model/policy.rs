@@ -262,6 +262,7 @@ mod tests {
                 activated: true,
                 previous: None,
                 policy,
+                tunnel: Default::default(),
             };
             let at = IfIndex(n.into());
             model.apply(&Op::SetVap(at, vap)).unwrap();

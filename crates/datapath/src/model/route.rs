@@ -51,6 +51,7 @@ mod tests {
                 activated: true,
                 previous: None,
                 policy: None,
+                tunnel: Default::default(),
             };
             let at = IfIndex(n.into());
             model.apply(&Op::SetVap(at, vap)).unwrap();

@@ -7,9 +7,9 @@ use super::members::{distributes, floods, multicast, replicate, replicates, tran
 use super::miss::{Missed, missed};
 use super::route::inside;
 use super::{Action, Learned, Verdict, answer, policy, translate, tunnel};
-use crate::{IfIndex, Location, Neighbour, Path, PuntReason, Reason, Tables, Toward, Vap};
+use crate::{IfIndex, Location, Neighbour, Path, PuntReason, Reason, Tables, Toward, Tunnel, Vap};
 use core::net::IpAddr;
-use weft_model::{Epoch, MacAddr, Rloc, TenantIp};
+use weft_model::{Epoch, MacAddr, Rloc, TenantIp, Ttl};
 
 /// Why a frame goes no further. `Ok` means that it goes on.
 pub(super) enum Stop {
@@ -65,7 +65,7 @@ pub(super) fn decide(tables: &Tables, learned: &Learned, device: IfIndex, frame:
             } else if frame.len() - ETH > usize::from(vap.mtu) {
                 verdict(Action::Drop, Reason::TooBig, vec![])
             } else {
-                multicast(tables, vap.vni, device, frame)
+                multicast(tables, learned, vap.vni, device, frame)
             };
             Verdict { also, ..decided.after(out) }
         }
@@ -82,7 +82,7 @@ pub(super) fn decide(tables: &Tables, learned: &Learned, device: IfIndex, frame:
         Err(Stop::Drop(reason)) => verdict(Action::Drop, reason, vec![]),
         Err(Stop::Punt(why)) => verdict(Action::Punt(why), Reason::Punted, vec![]),
         Err(Stop::Ask) => match translate::outbound(frame, MacAddr::of_node(tables.config.node)) {
-            Ok(frame) => replicate(tables, vap.vni, device, false, &frame),
+            Ok(frame) => replicate(tables, learned, vap.vni, device, false, &frame),
             Err(reason) => verdict(Action::Drop, reason, vec![]),
         },
         Err(Stop::Answer(None)) => verdict(Action::Drop, Reason::Malformed, vec![]),
@@ -457,10 +457,12 @@ fn forward(
     let location = gateway.or(seen).or(told).or(gone);
     let ip = matches!(ethertype(frame), Some(IPV4 | IPV6));
     let path = if ip { vap.path } else { Path::Device };
+    // A gateway takes what has few hops left for what another one has carried.
+    let how = if carried { Tunnel { ttl: Ttl::default(), ..vap.tunnel } } else { vap.tunnel };
     let drop = |reason| Verdict { also, carried, ..drop(reason) };
     let (action, reason, out) = match location {
         None if floods(tables, vap.vni) => {
-            let everywhere = replicate(tables, vap.vni, device, true, frame);
+            let everywhere = replicate(tables, learned, vap.vni, device, true, frame);
             let action = everywhere.action;
             copies = Some(everywhere);
             (action, Reason::Replicated, Some(frame.to_vec()))
@@ -485,7 +487,7 @@ fn forward(
                 frame = &translated;
             }
             let out = match path {
-                Path::Direct => tunnel::encapsulate(frame, vap.vni, from, rloc.get()),
+                Path::Direct => tunnel::encapsulate(frame, vap.vni, from, rloc.get(), &how),
                 Path::Device => Some(frame.to_vec()),
             };
             (Action::Tunnel { rloc, path }, Reason::Encapsulated, out)
@@ -503,6 +505,20 @@ fn forward(
     {
         v = v.unless_kept_out(policy::check(tables, learned, to, Toward::In, frame), frame.len());
     }
+    if let Some(limited) = copies.take_if(|copies| copies.reason == Some(Reason::RateLimited)) {
+        return Verdict { used, also, carried, ..limited };
+    }
+    if copies.is_none() && v.action != Action::Drop {
+        let Some(lesson) = learned.meters.take(device, vap, Toward::Out, frame.len()) else {
+            return Verdict { used, ..drop(Reason::RateLimited).after(v) };
+        };
+        v.lessons.extend(lesson);
+        if let Action::Deliver(at) = v.action
+            && let Some(to) = tables.vaps.get(&at)
+        {
+            v = v.unless_over_rate(learned, at, to, frame.len());
+        }
+    }
     match reason {
         Reason::Encapsulated => v.path = path,
         Reason::Replicated => v.path = Path::Device,
@@ -510,6 +526,7 @@ fn forward(
     }
     if let Some(copies) = copies {
         v.kept_out = copies.kept_out;
+        v.over_rate = copies.over_rate;
         v = v.after(copies);
     }
     v

@@ -137,6 +137,7 @@ fn hosts(d: &mut Dice, bench: &Bench) -> Tables {
             activated: true,
             previous: None,
             policy: None,
+            tunnel: Default::default(),
         };
         t.fdb.insert((vap.vni, vap.mac.get()), Location::Local(*device));
         t.vaps.insert(*device, vap);

@@ -251,7 +251,7 @@ pub fn options() -> OpenOptions {
 }
 
 /// How a tenant system is attached and its frames travel.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct How {
     pub kind: VapKind,
     pub path: Path,
@@ -359,6 +359,7 @@ impl Lab {
             activated: true,
             previous: None,
             policy: None,
+            tunnel: Default::default(),
         }
     }
 

@@ -313,6 +313,7 @@ fn a_device_just_gone_does_not_keep_the_agent_from_starting() {
             activated: true,
             previous: None,
             policy: None,
+            tunnel: Default::default(),
         };
         let peer = ([192, 0, 2, 9].into(), Peer { nve: true, oracle: false, node: 9 });
         let ops = vec![Op::SetVap(IfIndex(999), gone), Op::SetPeer(peer.0, peer.1)];

@@ -1,0 +1,250 @@
+//! Tunnel policy: what the outer headers say, and how much may pass.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test fails by panicking")]
+
+mod common;
+
+use common::{
+    How, Lab,
+    frames::*,
+    pair::{MACS, Pair, ip},
+    rloc, tcp, vni, wait_for,
+};
+use std::{collections::BTreeSet, net::IpAddr, num::NonZeroU64};
+use weft_datapath::{Counter, Direction, Meter, Op, Path, Reason, Tunnel, Vap, VapKind, Vn};
+use weft_model::{Bum, Burst, Codepoint, Dscp, Learning, Miss, SourcePorts, Ttl};
+
+const HOWS: [How; 3] = [
+    How { kind: VapKind::Veth, path: Path::Direct, v6: false },
+    How { kind: VapKind::Veth, path: Path::Direct, v6: true },
+    How { kind: VapKind::Tap, path: Path::Device, v6: true },
+];
+
+/// From tenant system 1 to `dst`, with this DS field and a word at its end, as many octets as that makes with the
+/// padding.
+fn data(dst: Mac, inner6: bool, tos: u8, port: u16, padding: usize, word: &[u8]) -> Vec<u8> {
+    let udp = udp(port, 9, &[&vec![0; padding][..], word].concat());
+    match (ip(0, inner6), ip(1, inner6)) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => eth(dst, MACS[0], 0x0800, &ipv4(from, to, 17, tos, 0, &udp)),
+        (IpAddr::V6(from), IpAddr::V6(to)) => eth(dst, MACS[0], 0x86dd, &ipv6(from, to, 17, 64, tos, &udp)),
+        _ => panic!("two families"),
+    }
+}
+
+/// The TTL, the DS field with ECN and the source port of the tunnel that a frame on the underlay has.
+fn outer(frame: &[u8]) -> (u8, u8, u16) {
+    let port = |at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
+    match frame[12..14] {
+        [8, 0] => (frame[22], frame[15], port(34)),
+        _ => (frame[21], frame[14] << 4 | frame[15] >> 4, port(54)),
+    }
+}
+
+fn set(pair: &mut Pair, i: usize, tunnel: Tunnel) {
+    let vap = Vap { tunnel, ..Lab::vap(pair.lab.tss[i].n, pair.how) };
+    let op = Op::SetVap(pair.lab.tss[i].device, vap);
+    pair.lab.nves[i].apply(&[op]);
+}
+
+/// TTL, DSCP and source ports, of what goes to one NVE and to several, over either path; a change holds at once.
+#[test]
+fn outer_headers_are_as_the_policy_says() {
+    for how in HOWS {
+        let mut pair = Pair::new(how);
+        pair.lab.set_vn(Learning::Oracle, Bum::Replicate, how.v6);
+        let underlay = Wire::new(&pair.lab.nves[1].ns, "up0");
+        let arrives = |frame: &[u8], word: &'static [u8]| {
+            pair.wires[0].send(frame);
+            outer(&underlay.receive("it", |f| f.ends_with(word)))
+        };
+        let group = |inner6| if inner6 { [0x33, 0x33, 0, 0, 0, 9] } else { BROADCAST };
+        let usual = Tunnel::default();
+        // Of ECN what the inner packet has (RFC 6040), whatever becomes of the DSCP.
+        for inner6 in [false, true] {
+            let (ttl, ds, port) = arrives(&data(MACS[1], inner6, 0xba, 7, 0, b"usual"), b"usual");
+            assert_eq!((ttl, ds), (64, 2));
+            assert!(port >= if how.path == Path::Direct { 49_152 } else { 1_024 });
+        }
+        let ports = SourcePorts::new(50_000, 50_003).unwrap();
+        let fixed = |n| Dscp::Fixed(Codepoint::new(n).unwrap());
+        let of = |ttl, dscp| Tunnel { ttl: Ttl::new(ttl).unwrap(), dscp, ports, ..usual };
+        let vap = |tunnel| Op::SetVap(pair.lab.tss[0].device, Vap { tunnel, ..Lab::vap(1, how) });
+        let cases =
+            [(of(7, fixed(10)), 10 << 2 | 2), (of(255, Dscp::Copy), 0xba), (of(1, fixed(63)), 63 << 2 | 2)];
+        for (tunnel, ds) in cases {
+            pair.lab.nves[0].apply(&[vap(tunnel)]);
+            for inner6 in [false, true] {
+                for dst in [MACS[1], group(inner6)] {
+                    let got = arrives(&data(dst, inner6, 0xba, 7, 0, b"otherwise"), b"otherwise");
+                    assert_eq!((got.0, got.1), (tunnel.ttl.get(), ds), "{how:?} {inner6} {dst:?} {tunnel:?}");
+                }
+            }
+        }
+        if how.path == Path::Direct {
+            let used: BTreeSet<u16> = (0..64)
+                .map(|n| arrives(&data(MACS[1], n % 2 == 0, 0, n, 0, b"a flow"), b"a flow").2)
+                .collect();
+            assert_eq!(used, (50_000..=50_003).collect());
+        }
+        // A gateway tells by the TTL what another one has carried.
+        let gateway = Vn { miss: Miss::Gateway, gateway: Some(rloc(1, how.v6)), ..Vn::default() };
+        pair.lab.nves[0].apply(&[Op::SetVn(vni(7001), gateway)]);
+        let unknown = data([2, 0, 0, 0, 0, 9], false, 0, 7, 0, b"whoever");
+        assert_eq!(arrives(&unknown, b"whoever").0, 64);
+        pair.lab.nves[0].apply(&[vap(usual)]);
+        assert_eq!(arrives(&data(MACS[1], true, 1, 7, 0, b"as before"), b"as before").1, 1);
+    }
+}
+
+fn meter(rate: u64, burst: u32) -> Option<Meter> {
+    Some(Meter { rate: NonZeroU64::new(rate).unwrap(), burst: Burst::new(burst).unwrap() })
+}
+
+/// What was dropped for its rate at an NVE, each way.
+fn limited(pair: &mut Pair, nve: usize) -> [u64; 2] {
+    let counters = pair.lab.nves[nve].counters();
+    let of = |direction| {
+        let of = |c: &&Counter| c.reason == Reason::RateLimited && c.direction == direction;
+        counters.iter().filter(of).map(|c| c.packets).sum()
+    };
+    [of(Direction::Out), of(Direction::In)]
+}
+
+/// Whether a frame of so many octets from tenant system 1 arrives, and if not, where it was dropped.
+fn passes(pair: &mut Pair, inner6: bool, octets: usize) -> Result<(), (usize, Direction)> {
+    let counts = |pair: &mut Pair| [limited(pair, 0)[0], limited(pair, 0)[1], limited(pair, 1)[1]];
+    let delivered = |pair: &mut Pair| pair.lab.nves[1].count(Reason::Delivered);
+    let (before, arrived) = (counts(pair), delivered(pair));
+    let headers = if inner6 { 62 } else { 42 };
+    let frame = data(MACS[1], inner6, 0, 7, octets - headers, b"");
+    assert_eq!(frame.len(), octets);
+    pair.wires[0].send(&frame);
+    wait_for("an end of the frame", || {
+        let dropped = counts(pair);
+        match dropped.iter().zip(before).position(|(now, before)| *now != before) {
+            Some(0) => Some(Err((0, Direction::Out))),
+            Some(1) => Some(Err((0, Direction::In))),
+            Some(_) => Some(Err((1, Direction::In))),
+            None => (delivered(pair) > arrived).then_some(Ok(())),
+        }
+    })
+}
+
+/// At a bit a second nothing is added while the test runs.
+#[test]
+fn no_more_passes_than_may_either_way() {
+    for how in [HOWS[0], HOWS[2]] {
+        let mut pair = Pair::new(how);
+        for (i, dropped) in [(0, (0, Direction::Out)), (1, (1, Direction::In))] {
+            let of = |meter| match i {
+                0 => Tunnel { send: meter, ..Tunnel::default() },
+                _ => Tunnel { receive: meter, ..Tunnel::default() },
+            };
+            for inner6 in [false, true] {
+                set(&mut pair, i, of(meter(1, 1_000 + u32::from(inner6))));
+                for octets in [300, 300, 300] {
+                    assert_eq!(passes(&mut pair, inner6, octets), Ok(()), "{how:?}\n{}", pair.lab.dump());
+                }
+                assert_eq!(passes(&mut pair, inner6, 300), Err(dropped));
+                // What there is is not lost by that; and the policy said once more is no other one.
+                set(&mut pair, i, of(meter(1, 1_000 + u32::from(inner6))));
+                assert_eq!(passes(&mut pair, inner6, 100), Ok(()), "{how:?}\n{}", pair.lab.dump());
+                assert_eq!(passes(&mut pair, inner6, 100), Err(dropped));
+            }
+            // Another limit begins with a full bucket; what is larger than that passes, and owes the rest.
+            set(&mut pair, i, of(meter(1, 100)));
+            assert_eq!(passes(&mut pair, false, 1_000), Ok(()));
+            assert_eq!(passes(&mut pair, false, 64), Err(dropped));
+            set(&mut pair, i, of(None));
+            assert_eq!(passes(&mut pair, false, 1_000), Ok(()));
+            // Nothing waits for a rate that is never reached.
+            set(&mut pair, i, of(meter(1_000_000_000_000, 1 << 30)));
+            for _ in 0..20 {
+                assert_eq!(passes(&mut pair, true, 1_000), Ok(()));
+            }
+            set(&mut pair, i, Tunnel::default());
+        }
+    }
+}
+
+/// Between two VAPs of one NVE, and of what is for many.
+#[test]
+fn frames_that_cross_no_underlay_count_too() {
+    let how = HOWS[0];
+    let mut lab = Lab::new();
+    lab.attach(0, 1, how);
+    lab.attach(0, 2, how);
+    lab.set_vn(Learning::Oracle, Bum::Replicate, false);
+    lab.tss.iter().for_each(common::Ts::silence);
+    let wire = Wire::new(&lab.tss[0].ns, "eth0");
+    let counts = |lab: &mut Lab| {
+        let counters = lab.nves[0].counters();
+        let of = |reason, direction| {
+            let of = |c: &&Counter| c.reason == reason && c.direction == direction;
+            counters.iter().filter(of).map(|c| c.packets).sum::<u64>()
+        };
+        let out = |reason| of(reason, Direction::Out);
+        let over = Reason::RateLimited;
+        [out(Reason::Local), out(Reason::Replicated), out(over), of(over, Direction::In)]
+    };
+    // What becomes of two frames for the other one and two for all.
+    let mut four = |inner6, send: Option<Meter>, receive: Option<Meter>| {
+        for (i, tunnel) in
+            [(0, Tunnel { send, ..Tunnel::default() }), (1, Tunnel { receive, ..Tunnel::default() })]
+        {
+            let vap = Vap { tunnel, ..Lab::vap(lab.tss[i].n, how) };
+            let op = Op::SetVap(lab.tss[i].device, vap);
+            lab.nves[0].apply(&[op]);
+        }
+        let before = counts(&mut lab);
+        let group = if inner6 { [0x33, 0x33, 0, 0, 0, 9] } else { BROADCAST };
+        for dst in [MACS[1], MACS[1], group, group] {
+            wire.send(&data(dst, inner6, 0, 7, 100, b""));
+        }
+        // Each frame once; a copy that one does not get beside what became of the frame.
+        let all = if receive.is_none() { 4 } else { 6 };
+        wait_for("all frames", || {
+            let now = counts(&mut lab);
+            let grown = [0, 1, 2, 3].map(|i| now[i] - before[i]);
+            (grown.iter().sum::<u64>() >= all).then_some(grown)
+        })
+    };
+    for inner6 in [false, true] {
+        assert_eq!(four(inner6, None, None), [2, 2, 0, 0]);
+        // The first one uses everything up.
+        assert_eq!(four(inner6, meter(1, 10), None), [1, 0, 3, 0]);
+        assert_eq!(four(inner6, None, meter(1, 11)), [1, 2, 0, 3]);
+    }
+}
+
+/// Segmentation-offload frames count with headers for each packet that they become: what would be enough without does
+/// not let all of a stream through.
+#[test]
+fn offloaded_segments_count_with_their_headers() {
+    const OCTETS: usize = 1_000_000;
+    let how = HOWS[0];
+    let mut lab = Lab::new();
+    lab.attach(0, 1, how);
+    lab.attach(1, 2, how);
+    let (tss, nves) = (&lab.tss, &mut lab.nves);
+    for (i, inner6) in [(0, false), (0, true), (1, false), (1, true)] {
+        // Some 700 packets with 54 octets of headers at least.
+        let few = meter(1, 1_015_000);
+        let tunnel = match i {
+            0 => Tunnel { send: few, ..Tunnel::default() },
+            _ => Tunnel { receive: few, ..Tunnel::default() },
+        };
+        let usual = Lab::vap(tss[i].n, how);
+        nves[i].apply(&[Op::SetVap(tss[i].device, Vap { tunnel, ..usual.clone() })]);
+        let before = nves[i].count(Reason::RateLimited);
+        std::thread::scope(|scope| {
+            let stream = scope.spawn(|| tcp(&tss[0].ns, &tss[1].ns, tss[1].ip(inner6), OCTETS));
+            let limited = wait_for("an end of the stream", || {
+                let limited = nves[i].count(Reason::RateLimited) > before;
+                (limited || stream.is_finished()).then_some(limited)
+            });
+            assert!(limited, "NVE {i}, IPv6 {inner6}");
+            nves[i].apply(&[Op::SetVap(tss[i].device, usual)]);
+            stream.join().unwrap();
+        });
+    }
+}
