@@ -27,8 +27,8 @@ use core::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use weft_model::{
-    Eid, Epoch, GroupName, MacAddr, NveName, Origin, Rloc, TenantIp, TsMac, TsiName, VnName, Vni, Wanted,
-    XtrId,
+    Eid, Epoch, GroupName, MacAddr, NveName, Origin, Rloc, TenantIp, TsMac, TsiName, TunnelPolicy, VnName,
+    Vni, Wanted, XtrId,
 };
 
 /// The longest lease, seconds: a week.
@@ -178,6 +178,9 @@ pub struct Tsi {
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     #[schema(value_type = Vec<String>)]
     pub groups: BTreeSet<GroupName>,
+    /// Its tunnel policy; where it says nothing, as its VN's.
+    #[serde(default, skip_serializing_if = "TunnelPolicy::is_empty")]
+    pub tunnel: TunnelPolicy,
     /// The VN's VNID.
     pub vni: Vni,
     /// Largest IP packet, octets.

@@ -29,7 +29,7 @@ pub(crate) enum Down {
 /// The answer to a call of /v1.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Answer {
-    Granted(Result<Granted, Refused>),
+    Granted(Box<Result<Granted, Refused>>),
     Released(Result<(), Refused>),
 }
 

@@ -86,6 +86,7 @@ pub fn vns(family: Family) -> [VnSpec; 2] {
         gateway: None,
         default_groups: Default::default(),
         log_refused: false,
+        tunnel: Default::default(),
     })
 }
 

@@ -97,7 +97,7 @@ impl State {
         let asked = self.hosts.get_mut(nve).and_then(|host| host.calls.remove(&call));
         let answer = match asked {
             Some(ApiCall::Grant { vn, name, mac, ips, .. }) => {
-                Answer::Granted(self.transact(|store| store.attach(vn, name, xtr(nve), mac, ips)))
+                Answer::Granted(Box::new(self.transact(|store| store.attach(vn, name, xtr(nve), mac, ips))))
             }
             Some(ApiCall::Release { vn, name, held, .. }) => {
                 Answer::Released(self.transact(|store| store.release(vn, name, xtr(nve), held)))
@@ -115,7 +115,7 @@ impl State {
         let unanswered = || Refused::Unanswered { message: "lost".to_owned() };
         match answer {
             Some(Answer::Granted(answer)) => {
-                let answer = if lost { Err(unanswered()) } else { answer };
+                let answer = if lost { Err(unanswered()) } else { *answer };
                 self.nve(nve, |core| core.handle_granted(now, call, answer));
             }
             Some(Answer::Released(answer)) => {

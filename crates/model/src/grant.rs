@@ -1,6 +1,6 @@
 //! Grants: who may hold a tenant system. Durable, unlike locations.
 
-use crate::{Epoch, GroupName, TenantIp, TsMac, TsiName, Vni, XtrId};
+use crate::{Epoch, GroupName, TenantIp, TsMac, TsiName, TunnelPolicy, Vni, XtrId};
 use core::fmt;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -40,6 +40,9 @@ pub struct Grant {
     /// Its security groups; its VN's default ones when it names none.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub groups: BTreeSet<GroupName>,
+    /// How its frames cross the underlay; where it says nothing, as its VN's.
+    #[serde(default, skip_serializing_if = "TunnelPolicy::is_empty")]
+    pub tunnel: TunnelPolicy,
     /// The NVE that may register it.
     pub owner: XtrId,
     /// The owner's epoch.
@@ -107,6 +110,7 @@ mod tests {
             mac: TsMac::local(1),
             ips: BTreeSet::from(["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()]),
             groups: BTreeSet::new(),
+            tunnel: TunnelPolicy::default(),
             owner: XtrId([1; 16]),
             epoch: Epoch::FIRST,
             next: None,

@@ -1,6 +1,6 @@
 //! Virtual networks as operators declare them.
 
-use crate::{GroupName, Miss, NveName, Storm, TenantIp, VnName, Vni};
+use crate::{GroupName, Miss, NveName, Storm, TenantIp, TunnelPolicy, VnName, Vni};
 use core::{fmt, net::IpAddr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -102,6 +102,9 @@ pub struct VnSpec {
     /// Whether what access policy refuses is logged.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub log_refused: bool,
+    /// How its tenant systems' frames cross the underlay, where they say nothing themselves.
+    #[serde(default, skip_serializing_if = "TunnelPolicy::is_empty")]
+    pub tunnel: TunnelPolicy,
 }
 
 impl VnSpec {

@@ -46,6 +46,7 @@ fn grant(n: usize) -> Fact {
         mac,
         ips: BTreeSet::new(),
         groups: BTreeSet::new(),
+        tunnel: Default::default(),
         owner,
         epoch,
         next: None,

@@ -45,6 +45,7 @@ pub(crate) fn vn_spec(n: u32, learning: Learning, reply: Reply, bum: Bum) -> Opt
         gateway: None,
         default_groups: Default::default(),
         log_refused: false,
+        tunnel: Default::default(),
     })
 }
 

@@ -72,7 +72,7 @@ impl World {
                 }
             }
             Ev::Granted { nve, boot, call, answer } if self.runs_since(nve, boot) => {
-                self.with_core(nve, |core, now| core.handle_granted(now, call, answer));
+                self.with_core(nve, |core, now| core.handle_granted(now, call, *answer));
             }
             Ev::Released { nve, boot, call, answer } if self.runs_since(nve, boot) => {
                 self.with_core(nve, |core, _| core.handle_released(call, answer));
@@ -215,11 +215,12 @@ impl World {
         match call {
             ApiCall::Grant { call, vn, name, mac, ips, .. } => {
                 if lost {
-                    let answer = Err(unanswered());
+                    let answer = Box::new(Err(unanswered()));
                     return self.at(Duration::ZERO, Ev::Granted { nve, boot, call, answer });
                 }
                 let (answer, commit) = self.store.attach(vn, name, xtr_id(nve), mac, ips);
                 self.commit(commit);
+                let answer = Box::new(answer);
                 self.api(Ev::Granted { nve, boot, call, answer });
             }
             ApiCall::Release { call, vn, name, held } => {

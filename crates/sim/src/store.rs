@@ -219,6 +219,7 @@ impl Store {
             gateway,
             default_groups: _,
             log_refused: _,
+            tunnel: _,
         } = spec;
         let vni = Some(vni);
         let new = NewVn { name, vni, subnets, learning, reply, bum, storm, miss, gateway };

@@ -181,7 +181,7 @@ pub(crate) enum Ev {
         nve: usize,
         boot: u64,
         call: CallId,
-        answer: Result<Granted, Refused>,
+        answer: Box<Result<Granted, Refused>>,
     },
     Released {
         nve: usize,

@@ -103,6 +103,27 @@ fn values_that_cannot_be() {
 }
 
 #[test]
+fn tunnel_policies_that_cannot_be() {
+    for of in [&["vn", "set", "red"][..], &["tsi", "set", "--vn", "red", "--name", "a"]] {
+        let set = |option, value| [of, &[option, value]].concat();
+        refused_in_one_line(&set("--tunnel-ttl", "0"), &["a TTL of 0 lets no frame leave; name 1 to 255"]);
+        refused_in_one_line(&set("--tunnel-ttl", "256"), &["'256' is no TTL"]);
+        refused_in_one_line(&set("--tunnel-dscp", "64"), &["'64' is no DSCP; write 0 to 63, or copy"]);
+        refused_in_one_line(
+            &set("--tunnel-ports", "200-100"),
+            &["'200-100' is no range", "the lowest and the highest"],
+        );
+        refused_in_one_line(&set("--tunnel-send-rate", "0"), &["'0' is no rate", "100mbit, or unlimited"]);
+        refused_in_one_line(&set("--tunnel-receive-rate", "-5mbit"), &["-5mbit"]);
+        refused_in_one_line(
+            &set("--tunnel-send-burst", "0"),
+            &["a burst of 0 cannot be; name 1 to 1073741824"],
+        );
+        refused_in_one_line(of, &["required", "--tunnel-ttl"]);
+    }
+}
+
+#[test]
 fn rules_that_are_none() {
     let set = ["group", "set", "web", "--vn", "red"];
     let rule = |text| [&set[..], &["--rule", text]].concat();

@@ -17,7 +17,7 @@ use crate::{
     ChangeAddresses, ConversationView, Counters, DuplicateView, GrantReply, GrantRequest, GrantView,
     GroupView, JoinReply, JoinRequest, List, MappingView, Message, NameNext, NewToken, NewVn, NewXtr,
     NveView, PolicyItem, PutGroup, RenewReply, RenewRequest, SetGroups, TakeAddress, TicketReply, TokenReply,
-    TokenView, TsiView, Version, Vn, VnChange, XtrView,
+    TokenView, TsiView, TunnelChange, Version, Vn, VnChange, XtrView,
     local::{Items, Shown},
 };
 use bytes::Bytes;
@@ -174,6 +174,17 @@ impl Client {
         groups: BTreeSet<GroupName>,
     ) -> Result<GrantView, ClientError> {
         self.transport.json(&put(&format!("/v1/grants/{vn}/{tsi}/groups"), &SetGroups { groups })?).await
+    }
+
+    /// Changes the tunnel policy of a tenant system, wherever it is.
+    pub async fn change_tunnel(
+        &self,
+        vn: &VnName,
+        tsi: &TsiName,
+        change: &TunnelChange,
+    ) -> Result<GrantView, ClientError> {
+        let ask = post(&format!("/v1/grants/{vn}/{tsi}/tunnel"), change, true)?;
+        self.transport.json(&Ask { method: Method::PATCH, ..ask }).await
     }
 
     /// What the calling NVE has to know of access policy.

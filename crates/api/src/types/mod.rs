@@ -5,6 +5,7 @@ mod grant;
 mod group;
 mod list;
 mod nve;
+mod tunnel;
 mod view;
 mod vn;
 mod xtr;
@@ -16,6 +17,7 @@ pub use list::{Event, List};
 pub use nve::{
     JoinReply, JoinRequest, NewToken, NveView, RenewReply, RenewRequest, Role, TokenReply, TokenView,
 };
+pub use tunnel::TunnelChange;
 pub use view::{ConversationView, Counters, DuplicateView, MappingView, Message, TsiState, TsiView, Version};
 pub use vn::{NewVn, Vn, VnChange};
 pub use xtr::{KeyAlgorithm, NewXtr, XtrView};

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use weft_model::{
-    Eid, Epoch, GroupName, MacAddr, NveName, Origin, Rloc, TenantIp, TsMac, TsiName, VnName, Vni, XtrId,
+    Eid, Epoch, GroupName, MacAddr, NveName, Origin, Rloc, TenantIp, TsMac, TsiName, TunnelPolicy, VnName,
+    Vni, XtrId,
 };
 
 /// One entry of the mapping database.
@@ -119,6 +120,9 @@ pub struct TsiView {
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     #[schema(value_type = Vec<String>)]
     pub groups: BTreeSet<GroupName>,
+    /// Its tunnel policy; where it says nothing, as its VN's.
+    #[serde(default, skip_serializing_if = "TunnelPolicy::is_empty")]
+    pub tunnel: TunnelPolicy,
     /// The NVE that holds it.
     pub owner: XtrId,
     /// That NVE's name.

@@ -1,8 +1,11 @@
 //! Virtual networks.
 
+use super::TunnelChange;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeSet;
-use weft_model::{Bum, GroupName, Learning, Miss, NveName, Reply, Storm, Subnets, VnName, VnSpec, Vni};
+use weft_model::{
+    Bum, GroupName, Learning, Miss, NveName, Reply, Storm, Subnets, TunnelPolicy, VnName, VnSpec, Vni,
+};
 
 /// A request for a virtual network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -69,10 +72,15 @@ pub struct VnChange {
     /// Whether what access policy refuses is logged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_refused: Option<bool>,
+    /// How its tenant systems' frames cross the underlay, where they say nothing themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel: Option<TunnelChange>,
 }
 
 /// What is there, `null` too.
-fn given<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Option<NveName>>, D::Error> {
+pub(super) fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    value: D,
+) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(value).map(Some)
 }
 
@@ -111,21 +119,50 @@ pub struct Vn {
     /// Whether what access policy refuses is logged.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub log_refused: bool,
+    /// How its tenant systems' frames cross the underlay, where they say nothing themselves.
+    #[serde(default, skip_serializing_if = "TunnelPolicy::is_empty")]
+    pub tunnel: TunnelPolicy,
 }
 
 impl From<VnSpec> for Vn {
     fn from(spec: VnSpec) -> Self {
         let VnSpec { name, vni, subnets, learning, reply, bum, storm, miss, gateway, .. } = spec;
-        let (default_groups, log_refused) = (spec.default_groups, spec.log_refused);
-        Self { name, vni, subnets, learning, reply, bum, storm, miss, gateway, default_groups, log_refused }
+        let (default_groups, log_refused, tunnel) = (spec.default_groups, spec.log_refused, spec.tunnel);
+        Self {
+            name,
+            vni,
+            subnets,
+            learning,
+            reply,
+            bum,
+            storm,
+            miss,
+            gateway,
+            default_groups,
+            log_refused,
+            tunnel,
+        }
     }
 }
 
 impl From<Vn> for VnSpec {
     fn from(vn: Vn) -> Self {
         let Vn { name, vni, subnets, learning, reply, bum, storm, miss, gateway, .. } = vn;
-        let (default_groups, log_refused) = (vn.default_groups, vn.log_refused);
-        Self { name, vni, subnets, learning, reply, bum, storm, miss, gateway, default_groups, log_refused }
+        let (default_groups, log_refused, tunnel) = (vn.default_groups, vn.log_refused, vn.tunnel);
+        Self {
+            name,
+            vni,
+            subnets,
+            learning,
+            reply,
+            bum,
+            storm,
+            miss,
+            gateway,
+            default_groups,
+            log_refused,
+            tunnel,
+        }
     }
 }
 

@@ -80,6 +80,8 @@ pub struct Frame {
     pub from: Option<IpAddr>,
     /// Outer destination, if it is IP.
     pub to: Option<IpAddr>,
+    /// Outer TTL or hop limit, and the octet of DSCP and ECN, if it is IP.
+    pub ttl_and_ds: Option<(u8, u8)>,
     /// How long it was, octets, from its Ethernet header on.
     pub len: usize,
     /// Source and destination MAC of the tenant's frame, for VXLAN.
@@ -96,6 +98,8 @@ pub(super) struct Ip {
     pub(super) from: IpAddr,
     pub(super) to: IpAddr,
     pub(super) protocol: u8,
+    pub(super) ttl: u8,
+    pub(super) ds: u8,
     /// Where the payload begins.
     pub(super) at: usize,
 }
@@ -108,6 +112,7 @@ pub fn classify(bytes: &[u8]) -> Frame {
         class: Class::Other,
         from: None,
         to: None,
+        ttl_and_ds: None,
         len,
         inner: None,
         inner_ips: None,
@@ -117,7 +122,8 @@ pub fn classify(bytes: &[u8]) -> Frame {
     let Some(ip) = ip(bytes) else {
         return Frame { class: underlay(kind(bytes)), ..other };
     };
-    let frame = Frame { from: Some(ip.from), to: Some(ip.to), ..other };
+    let ttl_and_ds = Some((ip.ttl, ip.ds));
+    let frame = Frame { from: Some(ip.from), to: Some(ip.to), ttl_and_ds, ..other };
     let ports = (u16_at(bytes, ip.at), u16_at(bytes, ip.at + 2));
     let class = match (ip.protocol, ports) {
         (17, (_, Some(VXLAN_PORT))) => return vxlan(&frame, bytes.get(ip.at + 8..).unwrap_or(&[])),
@@ -178,6 +184,8 @@ pub(super) fn ip(bytes: &[u8]) -> Option<Ip> {
                 from: Ipv4Addr::new(header[12], header[13], header[14], header[15]).into(),
                 to: Ipv4Addr::new(header[16], header[17], header[18], header[19]).into(),
                 protocol: header[9],
+                ttl: header[8],
+                ds: header[1],
                 at: 14 + usize::from(header[0] & 0xf) * 4,
             })
         }
@@ -193,7 +201,8 @@ pub(super) fn ip(bytes: &[u8]) -> Option<Ip> {
                 protocol = options[0];
                 at += 8 + usize::from(options[1]) * 8;
             }
-            Some(Ip { from: address(8)?, to: address(24)?, protocol, at })
+            let (ttl, ds) = (header[7], header[0] << 4 | header[1] >> 4);
+            Some(Ip { from: address(8)?, to: address(24)?, protocol, ttl, ds, at })
         }
         _ => None,
     }
@@ -232,6 +241,7 @@ mod tests {
         let frame = vxlan(&ethernet([0xff; 6], 0x0806, &[0; 28]));
         assert_eq!(frame.class, Class::Vxlan { vni: 7001, group: true, inner: Kind::Arp });
         assert_eq!(frame.from, Some("192.0.2.1".parse().unwrap()));
+        assert_eq!(frame.ttl_and_ds, Some((64, 0)));
     }
 
     #[test]

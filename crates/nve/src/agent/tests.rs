@@ -165,8 +165,16 @@ pub(super) async fn until<T>(mut condition: impl FnMut() -> Option<T>) -> T {
 pub(super) fn away() -> Attachment {
     let tsi = TsiId { vni: Vni::new(7).unwrap(), name: "web".parse().unwrap() };
     let (mac, epoch) = (TsMac::local(1), Epoch::new(5).unwrap());
-    let grant =
-        Grant { tsi, mac, ips: BTreeSet::new(), groups: BTreeSet::new(), owner: ME, epoch, next: None };
+    let grant = Grant {
+        tsi,
+        mac,
+        ips: BTreeSet::new(),
+        groups: BTreeSet::new(),
+        tunnel: Default::default(),
+        owner: ME,
+        epoch,
+        next: None,
+    };
     let (vn, device) = ("red".parse().unwrap(), "tap1".to_owned());
     Attachment { vn, device, tap: true, grant, activated: true, lease_s: None }
 }

@@ -105,6 +105,7 @@ fn view(attached: Attached) -> local::Tsi {
         mac: attached.grant.mac,
         ips: attached.grant.ips,
         groups: attached.grant.groups,
+        tunnel: attached.grant.tunnel,
         vni: attached.grant.tsi.vni,
         mtu: attached.mtu,
         state: match attached.state {

@@ -31,6 +31,7 @@ impl Driver {
             mac: t.grant.mac,
             ips: t.grant.ips,
             groups: t.grant.groups,
+            tunnel: t.grant.tunnel,
             vni: t.grant.tsi.vni,
             mtu: t.mtu,
             state: state(t.state),

@@ -29,6 +29,7 @@ impl Core {
         let here: Vec<Vni> = self.members.keys().copied().collect();
         for vni in here {
             self.review_vn(vni);
+            self.review_tunnels(vni);
         }
         let ttl = now + self.config.timing.ttl;
         for ((vni, mac), location) in &observed.fdb {

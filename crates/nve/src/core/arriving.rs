@@ -192,6 +192,7 @@ impl Core {
         self.vns.insert(vni, vn);
         self.unsaved = true;
         self.review_vn(vni);
+        self.review_tunnels(vni);
     }
 
     /// Takes in what only the other NVE knew, in part or anew.

@@ -156,6 +156,7 @@ impl Core {
         self.cancel_release(&attach.vn, &attach.name);
         self.revision = self.revision.max(revision);
         self.vns.insert(vn.vni, vn);
+        self.review_tunnels(id.vni);
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         self.tickets.insert(ticket, id.clone());

@@ -48,6 +48,7 @@ mod timers;
 mod told;
 mod translate;
 mod tsi;
+mod tunnel;
 mod update;
 mod views;
 
@@ -347,6 +348,7 @@ impl Core {
                 let governed = old.as_ref().map(governs) == self.vns.get(&vni).map(governs);
                 self.adopt_orphans();
                 self.review_vn(vni);
+                self.review_tunnels(vni);
                 if !governed {
                     self.review_policy(vni);
                 }

@@ -346,7 +346,7 @@ impl Core {
             activated,
             previous: self.tsis.get(id).and_then(|tsi| tsi.previous).filter(|_| activated),
             policy: if activated { self.policy_of(&grant.tsi) } else { None },
-            tunnel: Default::default(),
+            tunnel: self.tunnel_of(grant),
         }
     }
 

@@ -14,8 +14,8 @@ use std::{
 };
 use weft_api::GrantView;
 use weft_model::{
-    Epoch, Grant, GroupLimits, GroupName, IpNet, NveName, Subnets, TenantIp, TsMac, TsiId, TsiName, VnName,
-    VnSpec, Vni, XtrId,
+    Epoch, Grant, GroupLimits, GroupName, IpNet, NveName, Subnets, TenantIp, TsMac, TsiId, TsiName,
+    TunnelPolicy, VnName, VnSpec, Vni, XtrId,
 };
 
 /// IP addresses of one tenant system: what one registration can carry with room to spare.
@@ -230,7 +230,8 @@ fn grant(
     write(tx, keys::mac(vn.vni, mac.get()), tsi)?;
     tx.put(keys::held_one(*owner, vn.vni, tsi), Vec::new());
     let id = TsiId { vni: vn.vni, name: tsi.clone() };
-    let grant = Grant { tsi: id, mac, ips, groups: wish.groups.clone(), owner: *owner, epoch, next: None };
+    let (groups, tunnel) = (wish.groups.clone(), TunnelPolicy::default());
+    let grant = Grant { tsi: id, mac, ips, groups, tunnel, owner: *owner, epoch, next: None };
     let view = GrantView { vn: vn.name.clone(), nve, grant };
     write(tx, key, &view)?;
     // Last of all: nothing can fail from here on but the store itself.

@@ -20,6 +20,7 @@ mod records;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
+mod tunnels;
 mod vns;
 mod xtrs;
 

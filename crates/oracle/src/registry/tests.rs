@@ -2,6 +2,7 @@
 
 mod groups;
 mod moves;
+mod tunnels;
 
 use super::*;
 use crate::pki::{NVE_TTL_S, PkiError, Signed};

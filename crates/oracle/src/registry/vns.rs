@@ -4,7 +4,7 @@ use super::{Registry, RegistryError, decode, groups, keys, keys::Kind, nves, poo
 use crate::store::{Revision, Transaction};
 use std::{collections::BTreeSet, net::IpAddr};
 use weft_api::{NewVn, VnChange};
-use weft_model::{Learning, Miss, NveName, Reply, Storm, VnName, VnSpec, Vni, XtrId};
+use weft_model::{Learning, Miss, NveName, Reply, Storm, TunnelPolicy, VnName, VnSpec, Vni, XtrId};
 
 /// The first VNID that is chosen for a VN: past the VLAN IDs, with which small ones get confused.
 const FIRST_CHOSEN: u32 = 4097;
@@ -44,6 +44,7 @@ impl Registry {
                 gateway: change.gateway.clone().unwrap_or_else(|| old.gateway.clone()),
                 default_groups: change.default_groups.clone().unwrap_or_else(|| old.default_groups.clone()),
                 log_refused: change.log_refused.unwrap_or(old.log_refused),
+                tunnel: change.tunnel.map_or(old.tunnel, |change| change.of(&old.tunnel)),
                 ..old.clone()
             };
             if change.default_groups.is_some() {
@@ -128,6 +129,7 @@ fn create(tx: &mut dyn Transaction, new: &NewVn) -> Result<VnSpec, RegistryError
         gateway,
         default_groups,
         log_refused,
+        tunnel: TunnelPolicy::default(),
     };
     check(tx, &spec, true)?;
     write(tx, keys::vn(&spec.name), &spec)?;

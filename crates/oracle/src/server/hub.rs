@@ -93,6 +93,7 @@ mod tests {
                 mac: TsMac::local(1),
                 ips: Default::default(),
                 groups: Default::default(),
+                tunnel: Default::default(),
                 owner: id(owner),
                 epoch: Epoch::FIRST,
                 next: None,

@@ -55,6 +55,7 @@ pub fn shard(nves: u32, tsis: u32) -> Shard {
             gateway: None,
             default_groups: Default::default(),
             log_refused: false,
+            tunnel: Default::default(),
         }),
     );
     for n in 0..nves {
@@ -75,6 +76,7 @@ pub fn shard(nves: u32, tsis: u32) -> Shard {
                 mac: TsMac::local((n + 1).into()),
                 ips: ips.into(),
                 groups: Default::default(),
+                tunnel: Default::default(),
                 owner: xtr(n % nves),
                 epoch: Epoch::FIRST,
                 next: None,

@@ -1,6 +1,6 @@
 //! `weft tsi`.
 
-use super::{Access, GroupNames, Kind, Output, Request, Socket, tenant_ip};
+use super::{Access, GroupNames, Kind, Output, Request, Socket, TunnelSettings, tenant_ip};
 use clap::{Args, Subcommand};
 use weft_model::{NveName, TenantIp, TsMac, TsiName, VnName};
 
@@ -136,6 +136,25 @@ pub(crate) enum TsiCommand {
         count: Option<u64>,
         #[command(flatten)]
         socket: Socket,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// As an operator, change the tunnel policy of an interface, wherever it is; what it leaves open is as its VN's.
+    #[command(after_help = "Examples:
+  weft tsi set --vn red --name web1 --tunnel-send-rate 10mbit --tunnel-dscp 46
+  weft tsi set --vn red --name web1 --tunnel-send-rate unlimited   whatever its VN says
+  weft tsi set --vn red --name web1 --tunnel-send-rate none        as its VN says")]
+    Set {
+        /// The virtual network.
+        #[arg(long)]
+        vn: VnName,
+        /// The interface.
+        #[arg(long)]
+        name: TsiName,
+        #[command(flatten)]
+        settings: TunnelSettings,
+        #[command(flatten)]
+        access: Access,
         #[command(flatten)]
         output: Output,
     },

@@ -1,6 +1,6 @@
 //! `weft vn`.
 
-use super::{Access, GroupNames, Output, subnet, words};
+use super::{Access, GroupNames, Output, TunnelArgs, subnet, words};
 use clap::{Args, Subcommand};
 use weft_model::{Bum, IpNet, Learning, Miss, NveName, Reply, VnName, Vni};
 
@@ -51,7 +51,8 @@ pub(crate) enum VnCommand {
   weft vn set red --learning distribute     push the whole table to every host that is in it
   weft vn set red --learning oracle --reply forward
   weft vn set red --bum replicate           broadcast and multicast reach everybody in it
-  weft vn set red --default-groups web,ssh --log-refused true")]
+  weft vn set red --default-groups web,ssh --log-refused true
+  weft vn set red --tunnel-dscp copy --tunnel-send-rate 100mbit")]
     Set {
         /// Its name.
         name: VnName,
@@ -82,38 +83,40 @@ pub(crate) enum VnCommand {
     },
 }
 
-/// What is to change; at least one thing.
+/// What is to change; at least one thing. Each names the group: one with arguments of another struct has none itself.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = true)]
+#[group(id = "change", required = true, multiple = true)]
 pub(crate) struct VnChange {
     /// How its NVEs learn where a MAC address is: flood, translate, oracle or distribute.
-    #[arg(long, value_parser = words::<Learning>)]
+    #[arg(long, group = "change", value_parser = words::<Learning>)]
     pub(crate) learning: Option<Learning>,
     /// Who answers Map-Requests: proxy (the Oracle) or forward (the destination's NVE).
-    #[arg(long, value_parser = words::<Reply>)]
+    #[arg(long, group = "change", value_parser = words::<Reply>)]
     pub(crate) reply: Option<Reply>,
     /// What becomes of broadcast and multicast other than ARP, ND and DHCP: drop or replicate.
-    #[arg(long, value_parser = words::<Bum>)]
+    #[arg(long, group = "change", value_parser = words::<Bum>)]
     pub(crate) bum: Option<Bum>,
     /// What becomes of a frame while its destination is asked for: queue (it waits up to 1 s), gateway (the NVE
     /// named by --gateway carries it) or drop.
-    #[arg(long, value_parser = words::<Miss>)]
+    #[arg(long, group = "change", value_parser = words::<Miss>)]
     pub(crate) miss: Option<Miss>,
     /// The NVE that carries such frames; a tenant system of the VN is to be there. none: nobody any more.
-    #[arg(long)]
+    #[arg(long, group = "change")]
     pub(crate) gateway: Option<GatewayName>,
     /// Replicated frames a second that one VAP may send.
-    #[arg(long)]
+    #[arg(long, group = "change")]
     pub(crate) storm_rate: Option<u32>,
     /// How many of them at once.
-    #[arg(long)]
+    #[arg(long, group = "change")]
     pub(crate) storm_burst: Option<u32>,
     /// The security groups of tenant systems that name none, with commas between. none: they may do everything.
-    #[arg(long)]
+    #[arg(long, group = "change")]
     pub(crate) default_groups: Option<GroupNames>,
     /// Whether NVEs log what access policy refuses: true or false.
-    #[arg(long)]
+    #[arg(long, group = "change")]
     pub(crate) log_refused: Option<bool>,
+    #[command(flatten)]
+    pub(crate) tunnel: TunnelArgs,
 }
 
 /// The NVE that is to be a VN's gateway, or nobody: `none`.

@@ -34,6 +34,20 @@ const MOVE_COLUMNS: &[Column] = &[("vn", "/vn"), ("name", "/grant/tsi/name"), ("
 const GROUP_COLUMNS: &[Column] =
     &[("vn", "/vn"), ("name", "/grant/tsi/name"), ("nve", "/nve"), ("groups", "/grant/groups")];
 
+/// How the tunnel policy of an interface is shown.
+const TUNNEL_COLUMNS: &[Column] = &[
+    ("vn", "/vn"),
+    ("name", "/grant/tsi/name"),
+    ("nve", "/nve"),
+    ("ttl", "/grant/tunnel/ttl"),
+    ("dscp", "/grant/tunnel/dscp"),
+    ("ports", "/grant/tunnel/ports"),
+    ("send", "/grant/tunnel/send_rate"),
+    ("burst", "/grant/tunnel/send_burst"),
+    ("receive", "/grant/tunnel/receive_rate"),
+    ("burst", "/grant/tunnel/receive_burst"),
+];
+
 /// A client of the NVE; an unreachable one is told with what to do.
 pub(super) fn nve(socket: &Socket) -> Result<LocalClient, CommandError> {
     Ok(LocalClient::new(&socket.socket)?)
@@ -101,6 +115,11 @@ pub(super) async fn run(command: TsiCommand) -> Result<(), CommandError> {
         }
         TsiCommand::Events { after, count, socket, output } => {
             events::follow(&socket, after, count, output.output).await
+        }
+        TsiCommand::Set { vn, name, settings, access, output } => {
+            let change = settings.tunnel.into();
+            let view = client(&access)?.change_tunnel(&vn, &name, &change).await?;
+            output::print(&output::one(output.output, &view, TUNNEL_COLUMNS)?)
         }
         TsiCommand::List { socket, output } => {
             let tsis = nve(&socket)?.tsis().await.map_err(unreachable(&socket))?;

@@ -4,7 +4,7 @@ use super::client;
 use crate::cli::{GatewayName, GroupNames, VnCommand};
 use crate::error::CommandError;
 use crate::output::{self, Column};
-use weft_api::{NewVn, Vn, VnChange};
+use weft_api::{NewVn, TunnelChange, Vn, VnChange};
 use weft_model::{Miss, Storm, StormError, Subnets, SubnetsError};
 
 /// How VNs are shown.
@@ -20,6 +20,10 @@ pub(super) const COLUMNS: &[Column] = &[
     ("groups", "/default_groups"),
     ("storm", "/storm/rate"),
     ("burst", "/storm/burst"),
+    ("ttl", "/tunnel/ttl"),
+    ("dscp", "/tunnel/dscp"),
+    ("send", "/tunnel/send_rate"),
+    ("receive", "/tunnel/receive_rate"),
 ];
 
 pub(super) async fn run(command: VnCommand) -> Result<(), CommandError> {
@@ -59,6 +63,7 @@ pub(super) async fn run(command: VnCommand) -> Result<(), CommandError> {
                 storm_burst,
                 default_groups,
                 log_refused,
+                tunnel,
             } = change;
             let named = gateway.is_some();
             let gateway = gateway.map(|GatewayName(name)| name);
@@ -73,6 +78,7 @@ pub(super) async fn run(command: VnCommand) -> Result<(), CommandError> {
                 gateway,
                 default_groups,
                 log_refused,
+                tunnel: Some(tunnel.into()).filter(|change| *change != TunnelChange::default()),
             };
             let vn = client(&access)?.change_vn(&name, &change).await?;
             if named {

@@ -31,5 +31,6 @@ mod solicit;
 mod states;
 mod told;
 mod translate;
+mod tunnel;
 mod update;
 mod world;

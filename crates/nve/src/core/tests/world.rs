@@ -88,6 +88,7 @@ pub fn spec() -> VnSpec {
         gateway: None,
         default_groups: BTreeSet::new(),
         log_refused: false,
+        tunnel: Default::default(),
     }
 }
 
@@ -97,6 +98,7 @@ pub fn grant(text: &str, n: u32) -> Grant {
         mac: TsMac::new(mac(n)).unwrap(),
         ips: BTreeSet::from([ip(V4, n), ip(V6, n)]),
         groups: BTreeSet::new(),
+        tunnel: Default::default(),
         owner: ME,
         epoch: Epoch::new(5).unwrap(),
         next: None,

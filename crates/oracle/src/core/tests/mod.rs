@@ -169,6 +169,7 @@ pub(super) fn grant(vn: u32, n: u8, owner: u8) -> Grant {
         mac: TsMac::new(MacAddr([2, 0, 0, 0, 0, n])).unwrap(),
         ips: BTreeSet::from(ips),
         groups: BTreeSet::new(),
+        tunnel: Default::default(),
         owner: nve(owner),
         epoch: Epoch::FIRST,
         next: None,
@@ -188,6 +189,7 @@ pub(super) fn spec(vn: u32) -> VnSpec {
         gateway: None,
         default_groups: BTreeSet::new(),
         log_refused: false,
+        tunnel: Default::default(),
     }
 }
 

@@ -219,6 +219,7 @@ mod tests {
                 "GET /v1/vns/{name} vno",
                 "GET /v1/xtrs vo",
                 "PATCH /v1/grants/{vn}/{tsi}/addresses no",
+                "PATCH /v1/grants/{vn}/{tsi}/tunnel o",
                 "PATCH /v1/vns/{name} o",
                 "POST /v1/grants no",
                 "POST /v1/grants/{vn}/{tsi}/addresses no",

@@ -11,6 +11,7 @@ mod policy;
 mod serve;
 mod tickets;
 mod tokens;
+mod tunnels;
 mod views;
 mod vns;
 mod watch;
@@ -73,6 +74,7 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(groups::get, groups::put, groups::remove).layer(DefaultBodyLimit::max(GROUP_BODY)))
         .routes(routes!(policy::list))
         .routes(routes!(tickets::create))
+        .routes(routes!(tunnels::change))
         .routes(routes!(xtrs::list, xtrs::create))
         .routes(routes!(xtrs::remove))
         .routes(routes!(views::tsis))

@@ -85,6 +85,7 @@ pub(super) async fn tsis(State(app): State<Arc<App>>, query: Query) -> Answer<It
             mac: view.grant.mac,
             ips: view.grant.ips,
             groups: view.grant.groups,
+            tunnel: view.grant.tunnel,
             owner: view.grant.owner,
             nve: view.nve,
             rlocs,

@@ -122,7 +122,7 @@ pub(super) async fn change(
 ) -> Answer<Vn> {
     query.only(&[])?;
     let (spec, _) = app.registry.change_vn(name, change).await?;
-    tracing::info!(vn = %spec.name, learning = %spec.learning, reply = %spec.reply, bum = %spec.bum, storm = %spec.storm, miss = %spec.miss, default_groups = ?spec.default_groups, log_refused = spec.log_refused, "VN changed");
+    tracing::info!(vn = %spec.name, learning = %spec.learning, reply = %spec.reply, bum = %spec.bum, storm = %spec.storm, miss = %spec.miss, default_groups = ?spec.default_groups, log_refused = spec.log_refused, tunnel = ?spec.tunnel, "VN changed");
     Ok(Json(spec.into()))
 }
 

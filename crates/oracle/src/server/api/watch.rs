@@ -261,6 +261,7 @@ impl Watch {
                     gateway: None,
                     default_groups: Default::default(),
                     log_refused: false,
+                    tunnel: Default::default(),
                 };
                 line(out, &Event::Deleted { resource_version, object: Vn::from(spec) });
             }

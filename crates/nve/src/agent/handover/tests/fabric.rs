@@ -120,6 +120,7 @@ pub(super) fn context() -> Context {
         gateway: None,
         default_groups: Default::default(),
         log_refused: false,
+        tunnel: Default::default(),
     };
     let ips = BTreeSet::from(["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()]);
     let grant = Grant {
@@ -130,6 +131,7 @@ pub(super) fn context() -> Context {
         epoch: Epoch::FIRST,
         next: None,
         groups: Default::default(),
+        tunnel: Default::default(),
     };
     Context { revision: 3, grant, epoch: Epoch::FIRST, vn, activated: true, live: Live::default() }
 }

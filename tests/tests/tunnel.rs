@@ -1,0 +1,83 @@
+//! Tunnel policy end to end: what operators say of a VN and of a tenant system holds at its host within one push.
+
+use anyhow::{Context as _, Result, ensure};
+use weft_e2e::{Ping, THREE_HOSTS, TestLab, frames, ping};
+use weft_lab::{
+    capture::{Capture, Class, Frame},
+    clock,
+};
+
+const IPS: [&str; 2] = ["10.0.0.2", "fd00::2"];
+
+/// Waits until the frames that red-a sends red-b, with this DS field, have these TTLs and DS fields outside.
+fn looks(lab: &TestLab, underlay: &Capture, inner: &str, (ttl, ds): (u8, u8)) -> Result<()> {
+    let (from, to) = (Some(lab.rloc("h1")?), Some(lab.rloc("h2")?));
+    let last = || {
+        for ip in IPS {
+            lab.exec("red-a", &["ping", "-n", "-c", "1", "-W", "1", "-Q", inner, ip])?;
+        }
+        let of = |frame: &Frame| {
+            matches!(frame.class, Class::Vxlan { .. }) && (frame.from, frame.to) == (from, to)
+        };
+        Ok::<_, anyhow::Error>(underlay.last(of).and_then(|frame| frame.ttl_and_ds))
+    };
+    let wanted = Some((ttl, ds));
+    let done = clock::until(clock::CEILING, || Ok::<_, anyhow::Error>((last()? == wanted).then_some(())))?;
+    ensure!(done.is_some(), "with {inner} inside {:?}, not {wanted:?}", last()?);
+    Ok(())
+}
+
+fn policies(yaml: &str) -> Result<()> {
+    let lab = TestLab::up(yaml)?;
+    lab.settle()?;
+    let underlay = Capture::underlay(&lab, "tunnel")?;
+    looks(&lab, &underlay, "0x28", (64, 0))?;
+    lab.weft(["vn", "set", "red", "--tunnel-ttl", "9", "--tunnel-dscp", "46"])?;
+    looks(&lab, &underlay, "0x28", (9, 46 << 2))?;
+    let own =
+        |option, value| lab.weft(["tsi", "set", "--vn", "red", "--name", "red-a", option, value]).map(drop);
+    own("--tunnel-dscp", "copy")?;
+    looks(&lab, &underlay, "0x28", (9, 0x28))?;
+    own("--tunnel-ttl", "200")?;
+    own("--tunnel-dscp", "none")?;
+    looks(&lab, &underlay, "0x28", (200, 46 << 2))?;
+    let shown = |what: &str| -> Result<serde_json::Value> {
+        let rows = lab.json(&["get", what])?;
+        let names = |row: &&serde_json::Value| row["name"] == "red" || row["name"] == "red-a";
+        Ok(rows.as_array().context("a list")?.iter().find(names).context("it")?["tunnel"].clone())
+    };
+    ensure!(shown("vns")? == serde_json::json!({ "ttl": 9, "dscp": "46" }), "{}", shown("vns")?);
+    ensure!(shown("tsis")? == serde_json::json!({ "ttl": 200 }), "{}", shown("tsis")?);
+
+    // What one may be sent, which the host it is at looks to.
+    let limit = |name: &str, rate: &str| {
+        let words = ["tsi", "set", "--vn", "red", "--name", name, "--tunnel-receive-rate", rate];
+        lab.weft([&words[..], &["--tunnel-receive-burst", "100"]].concat()).map(drop)
+    };
+    limit("red-b", "1kbit")?;
+    for ip in IPS {
+        let lost = || !ping(&lab, "red-a", ip, 10).is_ok_and(Ping::complete);
+        ensure!(clock::until_true(clock::CEILING, lost), "10 echo requests to {ip} are not too many");
+    }
+    ensure!(frames(&lab, "h2", "rate-limited")? > 0 && frames(&lab, "h1", "rate-limited")? == 0);
+    // And all of the VN, of which one says otherwise.
+    lab.weft(["vn", "set", "red", "--tunnel-receive-rate", "1kbit"])?;
+    limit("red-b", "unlimited")?;
+    limit("red-a", "unlimited")?;
+    for ip in IPS {
+        let all = || ping(&lab, "red-a", ip, 10).is_ok_and(Ping::complete);
+        ensure!(clock::until_true(clock::CEILING, all), "{ip} is sent too much still");
+    }
+    drop(underlay.stop()?);
+    lab.down()
+}
+
+#[test]
+fn a_tunnel_policy_holds_within_one_push() -> Result<()> {
+    policies(THREE_HOSTS)
+}
+
+#[test]
+fn over_an_ipv6_underlay_too() -> Result<()> {
+    policies(&THREE_HOSTS.replace("ipv4: 192.0.2.0/24", "ipv6: \"2001:db8::/64\""))
+}
