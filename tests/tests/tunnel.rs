@@ -1,6 +1,7 @@
 //! Tunnel policy end to end: what operators say of a VN and of a tenant system holds at its host within one push.
 
 use anyhow::{Context as _, Result, ensure};
+use std::net::IpAddr;
 use weft_e2e::{Ping, THREE_HOSTS, TestLab, frames, ping};
 use weft_lab::{
     capture::{Capture, Class, Frame},
@@ -80,4 +81,38 @@ fn a_tunnel_policy_holds_within_one_push() -> Result<()> {
 #[test]
 fn over_an_ipv6_underlay_too() -> Result<()> {
     policies(&THREE_HOSTS.replace("ipv4: 192.0.2.0/24", "ipv6: \"2001:db8::/64\""))
+}
+
+/// Of two RLOCs of a host others use that with the lower priority, for one tenant system or for all of a VN.
+#[test]
+fn rlocs_are_used_by_their_priority() -> Result<()> {
+    let both = "ipv4: 192.0.2.0/24\n  ipv6: \"2001:db8::/64\"\n  rloc: both";
+    let lab = TestLab::up(&THREE_HOSTS.replace("ipv4: 192.0.2.0/24", both))?;
+    lab.settle()?;
+    let underlay = Capture::underlay(&lab, "priorities")?;
+    // Whether requests and answers cross an IPv4 underlay.
+    let goes = |over: [bool; 2]| -> Result<()> {
+        for (a, b) in [("10.0.0.1", "10.0.0.2"), ("fd00::1", "fd00::2")] {
+            let (a, b): (IpAddr, IpAddr) = (a.parse()?, b.parse()?);
+            let last = |from, to| {
+                let frame = underlay.last(|frame| frame.inner_ips == Some((from, to)));
+                frame.and_then(|frame| frame.to).map(|to| to.is_ipv4())
+            };
+            let now = || {
+                let all = ping(&lab, "red-a", &b.to_string(), 1).is_ok_and(Ping::complete);
+                all && [last(a, b), last(b, a)] == over.map(Some)
+            };
+            ensure!(clock::until_true(clock::CEILING, now), "{:?}, not {over:?}", [last(a, b), last(b, a)]);
+        }
+        Ok(())
+    };
+    goes([true, true])?;
+    lab.weft(["tsi", "set", "--vn", "red", "--name", "red-b", "--tunnel-ipv4-priority", "2"])?;
+    goes([false, true])?;
+    lab.weft(["vn", "set", "red", "--tunnel-ipv4-priority", "255"])?;
+    goes([false, false])?;
+    lab.weft(["vn", "set", "red", "--tunnel-ipv4-priority", "none"])?;
+    goes([false, true])?;
+    drop(underlay.stop()?);
+    lab.down()
 }

@@ -242,6 +242,9 @@ impl Lab {
             let Some(rloc) = underlay::rloc(&spec, host) else { continue };
             progress(&format!("NVE {host} at {rloc}"));
             let mut line = commands::nve(&self.files, self.record.name.as_str(), host.as_str(), &token, rloc);
+            if let Some(other) = underlay::second_rloc(&spec, host) {
+                line.extend(["--rloc".into(), other.to_string().into()]);
+            }
             line.extend(more.iter().map(Into::into));
             self.start_weft(host.as_str(), host, line)?;
         }

@@ -123,6 +123,8 @@ pub enum RlocFamily {
     Ipv4,
     /// IPv6.
     Ipv6,
+    /// One of each.
+    Both,
 }
 
 /// How hosts are joined.
@@ -280,6 +282,9 @@ impl LabSpec {
         let (v4, v6) = (underlay.ipv4.is_some(), underlay.ipv6.is_some());
         match underlay.rloc {
             Some(RlocFamily::Ipv4) if !v4 && v6 => return Err("rloc: ipv4 needs an ipv4 underlay".to_owned()),
+            Some(RlocFamily::Both) if !v4 || !v6 => {
+                return Err("rloc: both needs an ipv4 and an ipv6 underlay".to_owned());
+            }
             Some(RlocFamily::Ipv6) if !v6 => return Err("rloc: ipv6 needs an ipv6 underlay".to_owned()),
             _ => {}
         }
@@ -330,6 +335,7 @@ tenants: { red-a: { host: h1, vn: red, ips: [10.0.0.1] } }
             ("h1: {}", "H1: {}", "'H1' is no name"),
             ("ipv4: 192.0.2.0/24", "ipv4: 192.0.2.0/30", "has no room for 3 nodes"),
             ("ipv4:", "rloc: ipv6, ipv4:", "needs an ipv6 underlay"),
+            ("ipv4:", "rloc: both, ipv4:", "needs an ipv4 and an ipv6 underlay"),
             ("ipv4:", "wiring: direct, ipv4:", "wiring: direct needs"),
             ("oracle: {}", "o1: {}, o2: {}", "2 oracles"),
             ("name: t", "name: t\nhots: {}", "hots"),

@@ -61,7 +61,7 @@ pub(crate) fn addresses(spec: &LabSpec, node: &NodeName) -> Vec<IpNet> {
         .collect()
 }
 
-/// The RLOC of `host`.
+/// The RLOC of `host`; the IPv4 one of two.
 pub(crate) fn rloc(spec: &LabSpec, host: &NodeName) -> Option<IpAddr> {
     let all = addresses(spec, host);
     let wanted = spec.underlay.rloc.unwrap_or(if all.iter().any(|net| net.addr().is_ipv4()) {
@@ -69,7 +69,13 @@ pub(crate) fn rloc(spec: &LabSpec, host: &NodeName) -> Option<IpAddr> {
     } else {
         RlocFamily::Ipv6
     });
-    all.iter().map(IpNet::addr).find(|ip| ip.is_ipv4() == (wanted == RlocFamily::Ipv4))
+    all.iter().map(IpNet::addr).find(|ip| ip.is_ipv4() == (wanted != RlocFamily::Ipv6))
+}
+
+/// Its other RLOC, where it has one of each family.
+pub(crate) fn second_rloc(spec: &LabSpec, host: &NodeName) -> Option<IpAddr> {
+    let both = spec.underlay.rloc == Some(RlocFamily::Both);
+    addresses(spec, host).iter().map(IpNet::addr).find(|ip| both && ip.is_ipv6())
 }
 
 /// All namespaces of a lab, in the order they are made.

@@ -31,8 +31,8 @@ pub use name::{Name, NameError, NveName, TsiName, VnName};
 pub use policy::{GroupLimits, GroupName, Rule, SecurityGroup};
 pub use time::Time;
 pub use tunnel::{
-    Burst, BurstError, Codepoint, Dscp, DscpError, PortsError, Rate, RateError, SourcePorts, Ttl, TtlError,
-    TunnelPolicy,
+    Burst, BurstError, Codepoint, Dscp, DscpError, NoFamilyLeft, PortsError, Rate, RateError, SourcePorts,
+    Ttl, TtlError, TunnelPolicy,
 };
 pub use vn::{Bum, Learning, Reply, Subnets, SubnetsError, VnSpec};
 pub use vni::{Vni, VniError};

@@ -119,6 +119,7 @@ fn tunnel_policies_that_cannot_be() {
             &set("--tunnel-send-burst", "0"),
             &["a burst of 0 cannot be; name 1 to 1073741824"],
         );
+        refused_in_one_line(&set("--tunnel-ipv4-priority", "256"), &["256", "--tunnel-ipv4-priority"]);
         refused_in_one_line(of, &["required", "--tunnel-ttl"]);
     }
 }

@@ -36,6 +36,14 @@ pub struct TunnelChange {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
     #[schema(value_type = Option<Burst>)]
     pub receive_burst: Option<Option<Burst>>,
+    /// Priority of its NVE's IPv4 RLOC, lower is better; 255: not to be sent to.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
+    #[schema(value_type = Option<u8>)]
+    pub ipv4_priority: Option<Option<u8>>,
+    /// The same of its NVE's IPv6 RLOC.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
+    #[schema(value_type = Option<u8>)]
+    pub ipv6_priority: Option<Option<u8>>,
 }
 
 impl TunnelChange {
@@ -50,6 +58,8 @@ impl TunnelChange {
             send_burst: self.send_burst.unwrap_or(old.send_burst),
             receive_rate: self.receive_rate.unwrap_or(old.receive_rate),
             receive_burst: self.receive_burst.unwrap_or(old.receive_burst),
+            ipv4_priority: self.ipv4_priority.unwrap_or(old.ipv4_priority),
+            ipv6_priority: self.ipv6_priority.unwrap_or(old.ipv6_priority),
         }
     }
 }

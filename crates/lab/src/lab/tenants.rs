@@ -10,7 +10,7 @@ use crate::{
     netns::NetNs,
     process::Signal,
     record::TenantState,
-    spec::{DeviceKind, NodeName, TenantSpec},
+    spec::{DeviceKind, NodeName, RlocFamily, TenantSpec},
     tenant, underlay,
 };
 use std::ffi::OsString;
@@ -299,7 +299,8 @@ impl Lab {
             .collect::<Result<_, _>>()
             .map_err(|reason| self.wrong(reason))?;
         let mac = what.mac.unwrap_or_else(|| TsMac::local(place as u64 + 1).get());
-        let outer = if self.rloc(what.host.as_str())?.is_ipv4() { 50 } else { 70 };
+        let both = self.record.spec.underlay.rloc == Some(RlocFamily::Both);
+        let outer = if self.rloc(what.host.as_str())?.is_ipv4() && !both { 50 } else { 70 };
         Ok(TenantState { mac, ips, mtu: self.record.spec.underlay.mtu.saturating_sub(outer) })
     }
 }

@@ -11,6 +11,9 @@ pub use rate::{Burst, BurstError, Rate, RateError};
 
 use serde::{Deserialize, Serialize};
 
+/// The priority of an RLOC that is not to be sent to.
+const UNUSABLE: u8 = 255;
+
 /// What is set of a tunnel policy; the rest is left open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(default)]
@@ -39,7 +42,19 @@ pub struct TunnelPolicy {
     /// How much of that at once; what 200 ms of the rate are when left open.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub receive_burst: Option<Burst>,
+    /// Priority of its NVE's IPv4 RLOC (RFC 9301 section 5.4): others send to the lowest of a family that they have;
+    /// 255: not at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ipv4_priority: Option<u8>,
+    /// The same of its NVE's IPv6 RLOC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ipv6_priority: Option<u8>,
 }
+
+/// A policy by which nobody may send anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("with priority 255 for both families no RLOC is left to send to; give one a lower priority")]
+pub struct NoFamilyLeft;
 
 impl TunnelPolicy {
     /// Whether nothing is set.
@@ -59,7 +74,23 @@ impl TunnelPolicy {
             send_burst: self.send_burst.or(other.send_burst),
             receive_rate: self.receive_rate.or(other.receive_rate),
             receive_burst: self.receive_burst.or(other.receive_burst),
+            ipv4_priority: self.ipv4_priority.or(other.ipv4_priority),
+            ipv6_priority: self.ipv6_priority.or(other.ipv6_priority),
         }
+    }
+
+    /// The priority of an RLOC of a family, 1 when nothing is set.
+    #[must_use]
+    pub fn priority(&self, v4: bool) -> u8 {
+        if v4 { self.ipv4_priority } else { self.ipv6_priority }.unwrap_or(1)
+    }
+
+    /// Whether it leaves an RLOC to send to.
+    ///
+    /// # Errors
+    /// [`NoFamilyLeft`].
+    pub fn check(&self) -> Result<(), NoFamilyLeft> {
+        if [true, false].map(|v4| self.priority(v4)) == [UNUSABLE; 2] { Err(NoFamilyLeft) } else { Ok(()) }
     }
 }
 

@@ -49,8 +49,8 @@ impl Core {
         }
         let mut reply = Vec::with_capacity(192);
         let minutes = u32::try_from(self.config.timing.ttl.as_secs() / 60).unwrap_or(u32::MAX).max(1);
-        let (me, rlocs) = (self.config.xtr_id, &self.config.rlocs);
-        if messages::own_reply(request.nonce, &answers, (me, rlocs), minutes, &mut reply).is_err() {
+        let me = self.config.xtr_id;
+        if messages::own_reply(request.nonce, &answers, me, minutes, &mut reply).is_err() {
             self.counters.not_encoded += 1;
             return;
         }
@@ -84,6 +84,8 @@ impl Core {
         // Of what is on its way elsewhere it is not for this NVE to say that it is nowhere.
         let id = id.or_else(|| self.stopped_with(vni, eid));
         let grant: Option<&Grant> = id.and_then(|id| self.tsis.get(id)).map(|tsi| &tsi.grant);
+        let locators = |grant: &Grant| messages::locators(&self.config.rlocs, &self.tunnel_policy(grant));
+        let grant = grant.map(|grant| (grant, locators(grant)));
         Answer { vni, eid, grant }
     }
 

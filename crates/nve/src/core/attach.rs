@@ -155,8 +155,9 @@ impl Core {
         }
         self.cancel_release(&attach.vn, &attach.name);
         self.revision = self.revision.max(revision);
-        self.vns.insert(vn.vni, vn);
+        let old = self.vns.insert(vn.vni, vn);
         self.review_tunnels(id.vni);
+        self.review_priorities(id.vni, old.map(|old| old.tunnel));
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         self.tickets.insert(ticket, id.clone());

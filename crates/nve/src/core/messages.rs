@@ -7,7 +7,7 @@ use weft_lisp::{
     Action, Address, AuthData, Ecm, EcmHeader, Eid as WireEid, EidAddr, EidRecord, EncodeError,
     EncodeOptions, Inner, List, Locator, MapRegister, MapReply, MapRequest, MapVersion, Record, Xtr,
 };
-use weft_model::{Eid, Grant, MacAddr, Rloc, TenantIp, Vni, XtrId, digest::Digest};
+use weft_model::{Eid, Grant, MacAddr, Rloc, TenantIp, TunnelPolicy, Vni, XtrId, digest::Digest};
 
 /// Registrations on a session live with it, and so does what is pushed: the receiver decides when they end.
 pub const TTL_SESSION: u32 = u32::MAX;
@@ -94,7 +94,16 @@ fn address(ip: IpAddr) -> Address<'static> {
     }
 }
 
-/// A Map-Register for the tenant system of `grant` (requirements N1, N2): its MAC behind `rlocs`,
+/// This NVE's RLOCs with the priorities that a tunnel policy gives them. One that would leave none to be used has none
+/// of its priorities.
+pub fn locators(rlocs: &BTreeSet<Rloc>, tunnel: &TunnelPolicy) -> Vec<Locator<'static>> {
+    let of = |rloc: &Rloc| tunnel.priority(rloc.get().is_ipv4());
+    let none_left = rlocs.iter().all(|rloc| of(rloc) == UNUSABLE);
+    let priority = |rloc: &Rloc| if none_left { 1 } else { of(rloc) };
+    rlocs.iter().map(|rloc| Locator::new(address(rloc.get()), priority(rloc))).collect()
+}
+
+/// A Map-Register for the tenant system of `grant` (requirements N1, N2): its MAC behind `locators`,
 /// each IP bound to its MAC. With `proxy_reply` the Oracle is to answer for it.
 ///
 /// # Errors
@@ -104,19 +113,17 @@ fn address(ip: IpAddr) -> Address<'static> {
 pub fn map_register(
     grant: &Grant,
     proxy_reply: bool,
-    (me, rlocs): (XtrId, &BTreeSet<Rloc>),
+    (me, locators): (XtrId, &[Locator<'static>]),
     nonce: u64,
     what: Registering,
     out: &mut Vec<u8>,
 ) -> Result<Digest, EncodeError> {
-    let (ttl, priority) = match what {
-        Registering::Activated => (TTL_SESSION, 1),
-        Registering::Associated => (TTL_SESSION, UNUSABLE),
-        Registering::Withdrawn => (TTL_WITHDRAW, UNUSABLE),
-    };
+    let ttl = if what == Registering::Withdrawn { TTL_WITHDRAW } else { TTL_SESSION };
+    // Of what is not in service no RLOC is to be used.
+    let used = |l: &Locator<'static>| if what == Registering::Activated { l.priority } else { UNUSABLE };
     let version = version_of(grant, me);
     let mac = grant.mac.octets();
-    let rlocs: Vec<_> = rlocs.iter().map(|r| Locator::new(address(r.get()), priority)).collect();
+    let rlocs: Vec<_> = locators.iter().map(|l| Locator { priority: used(l), ..*l }).collect();
     let owner = [Locator::new(Address::Mac(mac), UNUSABLE)];
     let record = |eid: Eid, locators| {
         let eid = wire_eid(grant.tsi.vni, eid);
@@ -200,14 +207,14 @@ pub fn map_request(
 }
 
 /// What an NVE says of an address it is asked about.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Answer<'a> {
     /// In this VN,
     pub vni: Vni,
     /// the address
     pub eid: Eid,
-    /// is of this grant's tenant system, Activated here; or of none.
-    pub grant: Option<&'a Grant>,
+    /// is of this grant's tenant system, Activated here, behind these locators; or of none.
+    pub grant: Option<(&'a Grant, Vec<Locator<'static>>)>,
 }
 
 /// The Map-Reply of NVE `me` to a question that was passed on to it: authoritative (A bit), for an IP address
@@ -218,12 +225,12 @@ pub struct Answer<'a> {
 pub fn own_reply(
     nonce: u64,
     answers: &[Answer<'_>],
-    (me, rlocs): (XtrId, &BTreeSet<Rloc>),
+    me: XtrId,
     minutes: u32,
     out: &mut Vec<u8>,
 ) -> Result<(), EncodeError> {
-    let rlocs: Vec<_> = rlocs.iter().map(|r| Locator::new(address(r.get()), 1)).collect();
-    let owners: Vec<_> = answers.iter().map(|a| a.grant.map(|g| [Locator::mac(g.mac.octets())])).collect();
+    let owner = |a: &Answer<'_>| a.grant.as_ref().map(|(grant, _)| [Locator::mac(grant.mac.octets())]);
+    let owners: Vec<_> = answers.iter().map(owner).collect();
     let mut records = Vec::with_capacity(2 * answers.len());
     for (Answer { vni, eid, grant }, owner) in answers.iter().zip(&owners) {
         let record = |eid: Eid, ttl, locators| {
@@ -232,18 +239,18 @@ pub fn own_reply(
                 ttl,
                 mask_len: eid.mask_len(),
                 authoritative: true,
-                map_version: grant.map_or(MapVersion::NONE, |grant| version_of(grant, me)),
+                map_version: grant.as_ref().map_or(MapVersion::NONE, |(grant, _)| version_of(grant, me)),
                 eid: eid.address(),
                 locators,
                 ..Record::default()
             }
         };
         match (grant, owner) {
-            (Some(grant), Some(owner)) => {
+            (Some((grant, rlocs)), Some(owner)) => {
                 if matches!(eid, Eid::Ip(_)) {
                     records.push(record(*eid, minutes, List::new(owner)));
                 }
-                records.push(record(Eid::Mac(grant.mac.get()), minutes, List::new(&rlocs)));
+                records.push(record(Eid::Mac(grant.mac.get()), minutes, List::new(rlocs)));
             }
             // RFC 9301 section 5.4, with ACT 3 as the Oracle's own negatives.
             _ => records.push(Record { action: Action::Drop, ..record(*eid, 1, List::new(&[])) }),
@@ -264,13 +271,14 @@ pub fn wanted(record: &EidRecord<'_>) -> Option<(Vni, Eid)> {
     WireEid::from_wire(record.eid, record.mask_len).ok().filter(WireEid::is_host).and_then(model_eid)
 }
 
-/// What `record` says; nothing when it is about no VN or address of ours (counted by the caller).
+/// What `record` says to an NVE with the RLOCs `own`; nothing when it is about no VN or address of ours (counted by the
+/// caller).
 #[must_use]
-pub fn said(record: &Record<'_>) -> Vec<Said> {
+pub fn said(record: &Record<'_>, own: &BTreeSet<Rloc>) -> Vec<Said> {
     if let Some((vni, ip, mac)) = literal(record.eid) {
         // Both halves of <VNID, IP, MAC> at once.
         let whole = [
-            located(record, vni, mac),
+            located(record, vni, mac, own),
             match record.ttl {
                 TTL_WITHDRAW => Said::Withdrawn { vni, eid: Eid::Ip(ip) },
                 ttl => Said::Bound { vni, ip, mac, version: record.map_version.get(), ttl },
@@ -284,7 +292,7 @@ pub fn said(record: &Record<'_>) -> Vec<Said> {
     let said = match eid {
         _ if ttl == TTL_WITHDRAW => Said::Withdrawn { vni, eid },
         _ if record.locators.is_empty() => Said::Absent { vni, eid, ttl },
-        Eid::Mac(mac) => located(record, vni, mac),
+        Eid::Mac(mac) => located(record, vni, mac, own),
         Eid::Ip(ip) => match record.locators.iter().find_map(|l| owner_of(l.rloc)) {
             Some(mac) => Said::Bound { vni, ip, mac, version, ttl },
             None => return Vec::new(),
@@ -294,13 +302,15 @@ pub fn said(record: &Record<'_>) -> Vec<Said> {
 }
 
 /// Where a record says that a MAC is: nowhere, if no locator is to be used.
-fn located(record: &Record<'_>, vni: Vni, mac: MacAddr) -> Said {
+fn located(record: &Record<'_>, vni: Vni, mac: MacAddr, own: &BTreeSet<Rloc>) -> Said {
     let (ttl, version) = (record.ttl, record.map_version.get());
     let usable = record.locators.iter().filter(|l| l.priority != UNUSABLE && l.reachable);
-    // Lowest priority value first (RFC 9301 section 5.4).
-    let best = usable.filter_map(|l| Some((l.priority, Rloc::new(l.rloc.as_ip()?).ok()?))).min();
+    // Of a family that this NVE has, if there is one, and then the lowest priority value (RFC 9301 section 5.4).
+    let foreign = |rloc: &Rloc| !own.iter().any(|own| own.get().is_ipv4() == rloc.get().is_ipv4());
+    let rlocs = usable.filter_map(|l| Some((l.priority, Rloc::new(l.rloc.as_ip()?).ok()?)));
+    let best = rlocs.map(|(priority, rloc)| (foreign(&rloc), priority, rloc)).min();
     match best {
-        Some((_, rloc)) if ttl != TTL_WITHDRAW => Said::Located { vni, mac, rloc, version, ttl },
+        Some((_, _, rloc)) if ttl != TTL_WITHDRAW => Said::Located { vni, mac, rloc, version, ttl },
         _ => Said::Withdrawn { vni, eid: Eid::Mac(mac) },
     }
 }
@@ -332,13 +342,13 @@ fn owner_of(locator: Address<'_>) -> Option<MacAddr> {
     .map(MacAddr)
 }
 
-/// Reads a Map-Reply.
+/// Reads a Map-Reply to an NVE with the RLOCs `own`.
 ///
 /// # Errors
 /// When it is malformed.
-pub fn map_reply(octets: &[u8]) -> Result<(u64, Vec<Said>), weft_lisp::DecodeError> {
+pub fn map_reply(octets: &[u8], own: &BTreeSet<Rloc>) -> Result<(u64, Vec<Said>), weft_lisp::DecodeError> {
     let reply = MapReply::decode(octets)?;
-    Ok((reply.nonce, reply.records.iter().flat_map(|r| said(&r)).collect()))
+    Ok((reply.nonce, reply.records.iter().flat_map(|r| said(&r, own)).collect()))
 }
 
 /// A Solicit-Map-Request for `eid`, from this NVE's RLOC of the family of `to` (RFC 9301 section 6.1).

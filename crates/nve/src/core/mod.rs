@@ -349,6 +349,7 @@ impl Core {
                 self.adopt_orphans();
                 self.review_vn(vni);
                 self.review_tunnels(vni);
+                self.review_priorities(vni, old.map(|old| old.tunnel));
                 if !governed {
                     self.review_policy(vni);
                 }

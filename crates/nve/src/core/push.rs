@@ -167,7 +167,7 @@ impl Core {
 
     /// An Oracle says on the session what has become of a mapping.
     pub(super) fn notified(&mut self, now: Time, oracle: usize, record: &Record<'_>) {
-        let said = messages::said(record);
+        let said = messages::said(record, &self.config.rlocs);
         if said.is_empty() {
             self.counters.unexpected_frames += 1;
         } else {

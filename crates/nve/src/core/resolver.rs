@@ -314,7 +314,7 @@ impl Core {
             return;
         }
         match kind {
-            Ok(MessageType::MapReply) => match messages::map_reply(octets) {
+            Ok(MessageType::MapReply) => match messages::map_reply(octets, &self.config.rlocs) {
                 Ok((nonce, said)) if oracle => self.reply(now, nonce, said, false),
                 Ok((nonce, said)) if said.iter().all(|s| self.is_own(peer, s)) => {
                     self.reply(now, nonce, said, true);

@@ -149,15 +149,11 @@ impl Core {
         state.nonce += 1;
         let mut register = Vec::with_capacity(256);
         let (config, nonce) = (&self.config, state.nonce);
+        let vn = self.vns.get(&id.vni).map(|vn| vn.tunnel).unwrap_or_default();
+        let locators = messages::locators(&config.rlocs, &tsi.grant.tunnel.over(&vn));
         let proxy = self.vns.get(&id.vni).is_none_or(|vn| vn.reply == Reply::Proxy);
-        let made = messages::map_register(
-            &tsi.grant,
-            proxy,
-            (config.xtr_id, &config.rlocs),
-            nonce,
-            what,
-            &mut register,
-        );
+        let made =
+            messages::map_register(&tsi.grant, proxy, (config.xtr_id, &locators), nonce, what, &mut register);
         let Ok(digest) = made else {
             self.counters.not_encoded += 1;
             return;
@@ -204,7 +200,7 @@ impl Core {
         digest
     }
 
-    fn registered_ids(&self, vni: Vni) -> Vec<TsiId> {
+    pub(super) fn registered_ids(&self, vni: Vni) -> Vec<TsiId> {
         let members = self.members.get(&vni).into_iter().flatten();
         members.filter(|id| self.is_registered(id)).cloned().collect()
     }

@@ -1,14 +1,20 @@
 //! Tunnel policy: what a tenant system's VAP is to have of its own and of its VN's.
 
 use super::Core;
+use super::messages::Registering;
 use weft_datapath::{IfIndex, Op, Tunnel};
-use weft_model::{Grant, Vni};
+use weft_model::{Grant, TunnelPolicy, Vni};
 
 impl Core {
-    /// What the tunnel policy of a tenant system comes to. While its VN Context is not known, its own says all.
-    pub(super) fn tunnel_of(&self, grant: &Grant) -> Tunnel {
+    /// The tunnel policy of a tenant system, its VN's included. While its VN Context is not known, its own says all.
+    pub(super) fn tunnel_policy(&self, grant: &Grant) -> TunnelPolicy {
         let vn = self.vns.get(&grant.tsi.vni).map(|vn| vn.tunnel).unwrap_or_default();
-        grant.tunnel.over(&vn).into()
+        grant.tunnel.over(&vn)
+    }
+
+    /// What that comes to at its VAP.
+    pub(super) fn tunnel_of(&self, grant: &Grant) -> Tunnel {
+        self.tunnel_policy(grant).into()
     }
 
     /// VAPs of a VN get the tunnel policies that they are to have, if they have others.
@@ -21,6 +27,17 @@ impl Core {
         };
         for op in wanted.filter_map(of).collect::<Vec<_>>() {
             self.apply(op);
+        }
+    }
+
+    /// What is registered of a VN says the priorities of this NVE's RLOCs anew, if its VN had others.
+    pub(super) fn review_priorities(&mut self, vni: Vni, old: Option<TunnelPolicy>) {
+        let of = |policy: &TunnelPolicy| [true, false].map(|v4| policy.priority(v4));
+        if self.vns.get(&vni).map(|vn| of(&vn.tunnel)) == Some(of(&old.unwrap_or_default())) {
+            return;
+        }
+        for id in self.registered_ids(vni) {
+            self.register(&id, Registering::Activated);
         }
     }
 }

@@ -5,7 +5,8 @@ use core::net::IpAddr;
 use std::collections::BTreeSet;
 use weft_api::Code;
 use weft_model::{
-    Epoch, GroupName, IpNet, MacAddr, NveName, Rloc, StormError, TenantIp, TsMac, TsiName, VnName, Vni, XtrId,
+    Epoch, GroupName, IpNet, MacAddr, NoFamilyLeft, NveName, Rloc, StormError, TenantIp, TsMac, TsiName,
+    VnName, Vni, XtrId,
 };
 
 /// Why an operation was refused. Nothing was changed.
@@ -70,6 +71,9 @@ pub enum RegistryError {
     /// Nothing would pass.
     #[error(transparent)]
     Storm(#[from] StormError),
+    /// A tunnel policy by which nobody could be sent anything.
+    #[error(transparent)]
+    NoFamilyLeft(#[from] NoFamilyLeft),
     /// Tenant systems are in the VN.
     #[error("VN '{vn}' has {count} tenant systems in it ({}{}); detach them first", first.join(", "), if *count > first.len() { ", ..." } else { "" })]
     VnInUse {
@@ -416,6 +420,7 @@ impl RegistryError {
             | Self::NoGroupsName
             | Self::NoGateway(_)
             | Self::Storm(_)
+            | Self::NoFamilyLeft(_)
             | Self::LinkLocalSubnet(_)
             | Self::NoRloc
             | Self::TooManyInPolicy { .. }

@@ -20,6 +20,7 @@ impl Registry {
             let vn = vns::find(tx, &vn)?;
             let mut view = grants::held_by(tx, &vn, &tsi, &Caller::Operator)?;
             let new = change.of(&view.grant.tunnel);
+            new.over(&vn.tunnel).check()?;
             // The same again is no news to anybody.
             if new != view.grant.tunnel {
                 view.grant.tunnel = new;

@@ -47,6 +47,7 @@ impl Registry {
                 tunnel: change.tunnel.map_or(old.tunnel, |change| change.of(&old.tunnel)),
                 ..old.clone()
             };
+            new.tunnel.check()?;
             if change.default_groups.is_some() {
                 groups::check(tx, &new, &new.default_groups, &limits)?;
             }

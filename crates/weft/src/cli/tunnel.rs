@@ -30,6 +30,13 @@ pub(crate) struct TunnelArgs {
     /// How many octets of that at once; none: as many as 200 ms of the rate are.
     #[arg(long, group = "change")]
     tunnel_receive_burst: Option<OrNone<Burst>>,
+    /// Priority of its hosts' IPv4 RLOCs, 0 to 255: others send to the lowest of a family that they have, and not at
+    /// all to 255; none: as usual, 1.
+    #[arg(long, group = "change")]
+    tunnel_ipv4_priority: Option<OrNone<u8>>,
+    /// The same of their IPv6 RLOCs.
+    #[arg(long, group = "change")]
+    tunnel_ipv6_priority: Option<OrNone<u8>>,
 }
 
 /// Something, or that it is left open: `none`.
@@ -54,6 +61,8 @@ impl From<TunnelArgs> for TunnelChange {
             send_burst: tunnel.tunnel_send_burst.map(|OrNone(it)| it),
             receive_rate: tunnel.tunnel_receive_rate.map(|OrNone(it)| it),
             receive_burst: tunnel.tunnel_receive_burst.map(|OrNone(it)| it),
+            ipv4_priority: tunnel.tunnel_ipv4_priority.map(|OrNone(it)| it),
+            ipv6_priority: tunnel.tunnel_ipv6_priority.map(|OrNone(it)| it),
         }
     }
 }

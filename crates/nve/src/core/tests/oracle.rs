@@ -53,6 +53,8 @@ pub enum Heard {
 /// A record of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rec {
+    /// A MAC behind RLOCs with priorities, at a version.
+    Behind(MacAddr, [(Rloc, u8); 2], u16),
     /// R1: MAC, RLOC, Map-Version.
     At(MacAddr, Rloc, u16),
     /// R2: IP, MAC, Map-Version.
@@ -153,13 +155,16 @@ fn with_record<T>(rec: Rec, then: impl FnOnce(Record<'_>) -> T) -> T {
         IpAddr::V6(ip) => Address::Ipv6(ip),
     };
     let (eid, ttl, version) = match rec {
-        Rec::At(mac, _, version) => (Eid::Mac(mac), 15, version),
+        Rec::At(mac, _, version) | Rec::Behind(mac, _, version) => (Eid::Mac(mac), 15, version),
         Rec::Owner(ip, _, version) | Rec::Whole(ip, _, _, version) => (Eid::Ip(ip), 15, version),
         Rec::No(eid, ttl) => (eid, ttl, 0),
         Rec::Gone(eid) => (eid, 0, 0),
     };
     let locators: Vec<Locator<'_>> = match rec {
         Rec::At(_, rloc, _) | Rec::Whole(_, _, rloc, _) => vec![Locator::new(addr(rloc.get()), 1)],
+        Rec::Behind(_, rlocs, _) => {
+            rlocs.map(|(rloc, priority)| Locator::new(addr(rloc.get()), priority)).to_vec()
+        }
         Rec::Owner(_, mac, _) => vec![Locator::new(Address::Mac(mac.octets()), 255)],
         Rec::No(..) | Rec::Gone(_) => Vec::new(),
     };

@@ -1,8 +1,10 @@
 //! Tunnel policy: what a VN's and a tenant system's own come to at its VAP, and when.
 
-use super::super::Fact;
+use super::super::{Fact, Session};
+use super::oracle::{Heard, Rec};
 use super::world::*;
-use weft_datapath::{Op, Tunnel};
+use std::collections::BTreeSet;
+use weft_datapath::{Location, Op, Tunnel};
 use weft_model::{Grant, TunnelPolicy, VnSpec};
 
 fn policy(text: &str) -> TunnelPolicy {
@@ -83,4 +85,62 @@ fn nothing_passes_before_it() {
     after.seen();
     assert_eq!(after.tunnels(), [both]);
     assert_eq!(after.tables.diff(&w.tables).iter().filter(|op| matches!(op, Op::SetVap(..))).count(), 0);
+}
+
+/// RFC 9301 section 5.4: what it registers says which of its RLOCs others are to send to, and a change is registered.
+#[test]
+fn rlocs_are_registered_with_their_priorities() {
+    let both = BTreeSet::from([rloc(V4, 1), rloc(V6, 1)]);
+    let mut w = World::with(V4, |config| config.rlocs = both);
+    w.session(0, Session::Up);
+    w.attach_all(&["a"]);
+    let priorities = |seen: &[Seen]| -> Vec<Vec<u8>> {
+        let of = |seen: &Seen| match seen {
+            Seen::Heard(0, Heard::Registered { rlocs, .. }) => Some(rlocs.iter().map(|(_, p)| *p).collect()),
+            _ => None,
+        };
+        seen.iter().filter_map(of).collect()
+    };
+    let vn = |w: &mut World, text: &str| {
+        w.core.handle_fact(Fact::Vn(VnSpec { tunnel: policy(text), ..spec() }));
+        priorities(&w.seen())
+    };
+    let own = |w: &mut World, revision, text: &str| {
+        priorities(&w.grants(revision, vec![Grant { tunnel: policy(text), ..grant("a", 1) }]))
+    };
+    assert_eq!(vn(&mut w, r#"{"ipv4_priority":7}"#), [[7, 1]]);
+    assert_eq!(vn(&mut w, r#"{"ipv4_priority":7,"ttl":3}"#), [[0; 0]; 0]);
+    assert_eq!(own(&mut w, 20, r#"{"ipv6_priority":255}"#), [[7, 255]]);
+    // That would leave nothing.
+    assert_eq!(own(&mut w, 21, r#"{"ipv4_priority":255,"ipv6_priority":255}"#), [[1, 1]]);
+    assert_eq!(own(&mut w, 22, "{}"), [[7, 1]]);
+    assert_eq!(vn(&mut w, "{}"), [[1, 1]]);
+    // Of what is not in service none is to be used.
+    w.deactivate("a");
+    assert_eq!(priorities(&w.seen()), [[255, 255]]);
+}
+
+/// The lowest priority of a family that this NVE has: another is of no use to it, however low.
+#[test]
+fn rlocs_are_chosen_by_family_and_priority() {
+    let at = |n, four, six| Rec::Behind(mac(n), [(rloc(V4, 9), four), (rloc(V6, 9), six)], 1);
+    for (own, four, six, chosen) in [
+        (vec![V4], 9, 1, V4),
+        (vec![V6], 1, 9, V6),
+        (vec![V4, V6], 2, 1, V6),
+        (vec![V4, V6], 1, 1, V4),
+        (vec![V4, V6], 255, 200, V6),
+        (vec![V6], 1, 255, V4),
+    ] {
+        let rlocs = own.iter().map(|f| rloc(*f, 1)).collect();
+        let mut w = World::with(own[0], |config| config.rlocs = rlocs);
+        w.session(0, Session::Up);
+        w.attach_all(&["a"]);
+        let asked = one_asked(&w.sends(1, mac(7)));
+        w.reply(&asked, &[at(7, four, six)]);
+        let Some(Location::Remote { rloc: found, .. }) = w.tables.fdb.get(&(vni(), mac(7))) else {
+            panic!("{:?}", w.tables.fdb)
+        };
+        assert_eq!(*found, rloc(chosen, 9), "{own:?} {four} {six}");
+    }
 }

@@ -36,6 +36,12 @@ fn a_policy_is_changed_in_parts_and_moves_along() {
     let (view, first) = tsi(r#"{"send_rate":"unlimited","ports":"50000-50999"}"#);
     let own = policy(r#"{"send_rate":"unlimited","ports":"50000-50999"}"#);
     assert_eq!((view.grant.tunnel, tsi("{}").1), (own, first));
+    // Not even in two steps: its VN's and its own together.
+    vn(r#"{"ipv4_priority":255}"#);
+    let error = block(r.change_tunnel(n("red"), n("web"), change(r#"{"ipv6_priority":255}"#))).unwrap_err();
+    assert!(error.to_string().contains("no RLOC is left to send to"), "{error}");
+    let none = VnChange { tunnel: Some(change(r#"{"ipv6_priority":255}"#)), ..VnChange::default() };
+    assert_eq!(block(r.change_vn(n("red"), none)).unwrap_err(), error);
     let error = block(r.change_tunnel(n("red"), n("db"), change("{}"))).unwrap_err().to_string();
     assert!(error.contains("no tenant system 'db'"), "{error}");
     // Attached once more, moved, and taken over, it is the same.
