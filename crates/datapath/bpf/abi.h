@@ -8,7 +8,7 @@
 
 #include <linux/types.h>
 
-#define WEFT_ABI_VERSION 8
+#define WEFT_ABI_VERSION 9
 
 struct weft_ip {
 	__u32 w[4];
@@ -384,6 +384,44 @@ struct weft_held {
 #define WEFT_PUNT_ALLOWED 11
 #define WEFT_PUNT_REFUSED 12
 
+/* Map `traces`: packets that are traced, by WEFT_TRACE_ID. */
+struct weft_trace {
+	struct weft_ip rloc; /* of the NVE that it may leave for, or of the one that it comes from */
+	__u64 until;	     /* CLOCK_MONOTONIC ns: it may come until then */
+	__u32 vni;
+	__u32 flags; /* WEFT_TRACE_DELIVERS, WEFT_TRACE_ARRIVES */
+};
+
+#define WEFT_TRACE_DELIVERS 1 /* it does not end before its tenant system */
+#define WEFT_TRACE_ARRIVES 2  /* from another NVE */
+
+/* skb->mark of a traced packet, and which bits of it say which; in VXLAN's first reserved field those alone. */
+#define WEFT_TRACE 0x58000000U
+#define WEFT_TRACE_ID 0xffffffU
+
+/* Ring buffer `steps`. */
+struct weft_step {
+	__u32 id;
+	__u32 kind; /* WEFT_STEP_* */
+	__u32 ifindex;
+	__u32 a;
+	__u32 b;
+	__u32 pad;
+	struct weft_ip ip;
+};
+
+#define WEFT_STEP_CHECKED 1  /* nothing in it is spoofed */
+#define WEFT_STEP_POLICY 2   /* a: ifindex of the VAP and WEFT_STEP_IN; b: 0 or the rule and 1 */
+#define WEFT_STEP_KNOWN 3    /* before that: it is of a connection. a: likewise; b: WEFT_CONN_* */
+#define WEFT_STEP_LOCATION 4 /* a: WEFT_STEP_BY_*; b: 0 or the ifindex of the VAP; ip: else the RLOC */
+#define WEFT_STEP_ARRIVED 5  /* a: outer TTL; b: VNI; ip: the RLOC it came from */
+#define WEFT_STEP_END 6      /* a: WEFT_DID_* << 16 | reason; b: as in cb[2]. After PASS and PUNT more may come. */
+
+#define WEFT_STEP_IN 0x80000000U
+#define WEFT_STEP_BY_LEARNING 0 /* from frames, or by where it went from here */
+#define WEFT_STEP_BY_TABLE 1
+#define WEFT_STEP_BY_GATEWAY 2
+
 /* What became of a frame. */
 enum weft_reason {
 	WEFT_DELIVERED = 1,
@@ -449,6 +487,7 @@ enum weft_reason {
 #define WEFT_DID_DEVICE 6
 #define WEFT_DID_PUNT 7
 #define WEFT_DID_REPLICATE 8
+#define WEFT_DID_STOP 9 /* of a trace: the reason is what would have become of it */
 
 /* In cb[3], and its complement in cb[4]: a test run, of which no copy is to leave. */
 #define WEFT_DRY 0x57455654U

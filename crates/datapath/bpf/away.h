@@ -50,6 +50,11 @@ static __noinline int redirect(struct __sk_buff *skb, __u32 vni, const struct we
 	if (ttl <= 1 || !peer || !elsewhere(&rloc, from, peer->node))
 		return drop(skb, w, WEFT_REDIRECT_LOOP);
 	report(skb, vni, from, 0);
+	if (is_traced(skb)) {
+		trace_tell(skb, WEFT_STEP_LOCATION, WEFT_STEP_BY_LEARNING, 0, &rloc);
+		if (trace_stops(skb))
+			return say(skb, WEFT_DID_STOP, WEFT_REDIRECTED, 0, TC_ACT_SHOT);
+	}
 	if (!(cfg->families & (is_v4(&rloc) ? WEFT_FAMILY_V4 : WEFT_FAMILY_V6)))
 		return drop(skb, w, WEFT_NO_RLOC);
 	if (set_tunnel(skb, cfg, vni, &rloc, ttl - 1, ds))

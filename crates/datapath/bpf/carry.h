@@ -100,7 +100,7 @@ static __noinline int hold_carried(struct __sk_buff *skb, __u32 vni, const struc
 	w.vni = vni;
 	w.path = WEFT_PATH_DEVICE;
 	w.direction = WEFT_IN;
-	if (ttl == CARRY_AGAIN)
+	if (ttl == CARRY_AGAIN || is_traced(skb))
 		return drop_inward(skb, w, WEFT_NO_SUCH_TS);
 	if (ttl <= CARRIED_TTL) {
 		report(skb, vni, from, 0);
@@ -191,6 +191,11 @@ static __noinline int carry(struct __sk_buff *skb, __u32 vni, const struct weft_
 	touch(at, bpf_ktime_get_coarse_ns());
 	if (!(cfg->families & (is_v4(&at->rloc) ? WEFT_FAMILY_V4 : WEFT_FAMILY_V6)))
 		return drop_inward(skb, w, WEFT_NO_RLOC);
+	if (is_traced(skb)) {
+		trace_tell(skb, WEFT_STEP_LOCATION, WEFT_STEP_BY_TABLE, 0, &at->rloc);
+		if (trace_stops(skb))
+			return say(skb, WEFT_DID_STOP, WEFT_BY_GATEWAY, 0, TC_ACT_SHOT);
+	}
 	if (set_tunnel(skb, cfg, vni, &at->rloc, CARRIED_TTL, 0))
 		return drop_inward(skb, w, WEFT_KERNEL);
 	if (ttl == CARRY_AGAIN && bpf_clone_redirect(skb, cfg->vxlan_ifindex, 0))

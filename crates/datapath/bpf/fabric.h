@@ -258,6 +258,12 @@ static __always_inline int tunnelled(struct __sk_buff *skb, struct weft_config *
 	if (!vni)
 		return drop(skb, w, WEFT_BAD_VXLAN);
 	w.vni = vni;
+	if (data[off + 1] | data[off + 2] | data[off + 3]) {
+		trace_arrives(skb, from, vni, off);
+		data = head(skb, v6 ? ETH_LEN + 40 + 8 + 8 + ETH_LEN : ETH_LEN + 20 + 8 + 8 + ETH_LEN);
+		if (!data)
+			return drop(skb, w, WEFT_KERNEL);
+	}
 	inner = *(struct eth *)(data + off + 8);
 	admit(skb, &in, cfg, vni, from, node, &inner, off + 8);
 	if (in.carry || in.away)

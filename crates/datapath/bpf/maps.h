@@ -45,6 +45,14 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } punts SEC(".maps");
 
+PINNED_MAP(traces, BPF_MAP_TYPE_HASH, __u32, struct weft_trace, 64, 0);
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 14);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} steps SEC(".maps");
+
 static __always_inline struct weft_config *get_config(void)
 {
 	__u32 zero = 0;
@@ -114,11 +122,20 @@ static __always_inline void count_hot(struct weft_count amount, __u32 slot, __u3
 	at->of[which].bytes += amount.bytes;
 }
 
+static __always_inline bool is_traced(const struct __sk_buff *skb)
+{
+	return skb->mark >> 24 == WEFT_TRACE >> 24;
+}
+
+static __noinline int trace_end(struct __sk_buff *skb, __u32 did, __u32 reason, __u32 target); /* trace.h */
+
 static __always_inline int say(struct __sk_buff *skb, __u32 did, __u32 reason, __u32 target, int ret)
 {
 	skb->cb[0] = did;
 	skb->cb[1] = reason;
 	skb->cb[2] = target;
+	if (is_traced(skb))
+		trace_end(skb, did, reason, target);
 	return ret;
 }
 

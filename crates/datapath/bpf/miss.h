@@ -59,6 +59,9 @@ static __noinline int missed(struct __sk_buff *skb, struct weft_vap *vap, const 
 	miss = vap->mode & WEFT_MISS;
 	if (miss == WEFT_MISS_GATEWAY && !has_gateway(bpf_map_lookup_elem(&settings, &w.vni)))
 		miss = 0;
+	/* A trace is not held: what is sent on is no trace any more. */
+	if (!miss && is_traced(skb))
+		miss = WEFT_MISS_DROP;
 	if (!miss)
 		return hold(skb, vap, key, reason);
 	if (first_this_second(key))

@@ -382,6 +382,8 @@ __noinline int refuses(struct __sk_buff *skb, struct weft_vap *vap, __u32 ifinde
 			goto refused;
 		checked = true;
 		if (known) {
+			if (is_traced(skb))
+				trace_tell(skb, WEFT_STEP_KNOWN, ifindex | (out ? 0 : WEFT_STEP_IN), at->conn.state, 0);
 			if (!is_current(&at->conn, vap)) {
 				found = let_again(vap, &at->key, &at->conn, ports, toward);
 				goto known;
@@ -412,6 +414,8 @@ out:
 		if (goes_astray(skb, vap, at))
 			found = 0;
 	}
+	if (is_traced(skb))
+		trace_tell(skb, WEFT_STEP_POLICY, ifindex | (out ? 0 : WEFT_STEP_IN), found & RULE_NUMBER, 0);
 	if (found) {
 		if (!again)
 			hit(skb, (found & RULE_NUMBER) - 1);

@@ -23,7 +23,8 @@ struct vxlan {
 #define GROW6 (sizeof(struct ipv6hdr) + TAIL)
 
 /* UDP with the checksum 0 that RFC 7348 asks for and RFC 6935 allows over IPv6, VXLAN, inner Ethernet. */
-static __always_inline void write_tail(void *at, __be16 sport, __u32 len, __u32 vni, const struct eth *inner)
+static __always_inline void write_tail(void *at, __be16 sport, __u32 len, __u32 vni, const struct eth *inner,
+				       __u32 trace)
 {
 	struct udphdr *udp = at;
 	struct vxlan *vx = at + sizeof(*udp);
@@ -32,7 +33,7 @@ static __always_inline void write_tail(void *at, __be16 sport, __u32 len, __u32 
 	udp->dest = bpf_htons(VXLAN_PORT);
 	udp->len = bpf_htons(len + sizeof(*udp) + sizeof(*vx));
 	udp->check = 0;
-	vx->flags = bpf_htonl(VXLAN_I << 24);
+	vx->flags = bpf_htonl(VXLAN_I << 24 | trace);
 	vx->vni = bpf_htonl(vni << 8);
 	*(struct eth *)(vx + 1) = *inner;
 }
@@ -71,6 +72,8 @@ static __noinline int encap_device(struct __sk_buff *skb, const struct where *at
 
 	if (!at || !cfg || !rloc || !amount)
 		return TC_ACT_SHOT;
+	if (is_traced(skb) && trace_stops(skb)) /* the device writes no id */
+		return say(skb, WEFT_DID_STOP, WEFT_ENCAPSULATED, 0, TC_ACT_SHOT);
 	w = *at;
 	w.path = WEFT_PATH_DEVICE;
 	if (set_tunnel(skb, cfg, w.vni, rloc, w.ttl, w.ds))
@@ -215,7 +218,7 @@ static __always_inline int encap_direct4(struct __sk_buff *skb, const struct whe
 	ip->check = fold(sum);
 	ip->saddr = src;
 	ip->daddr = rloc;
-	write_tail(ip + 1, w->sport, len, w->vni, inner);
+	write_tail(ip + 1, w->sport, len, w->vni, inner, trace_id(skb));
 	return say(skb, WEFT_DID_DIRECT, WEFT_ENCAPSULATED, hop->ifindex,
 		   bpf_redirect_neigh(hop->ifindex, &hop->nh, sizeof(hop->nh), 0));
 }
@@ -251,7 +254,7 @@ static __always_inline int encap_direct6(struct __sk_buff *skb, const struct whe
 		ip->saddr.in6_u.u6_addr32[i] = cfg->rloc6.w[i];
 		ip->daddr.in6_u.u6_addr32[i] = to->w[i];
 	}
-	write_tail(ip + 1, w->sport, len, w->vni, inner);
+	write_tail(ip + 1, w->sport, len, w->vni, inner, trace_id(skb));
 	return say(skb, WEFT_DID_DIRECT, WEFT_ENCAPSULATED, hop->ifindex,
 		   bpf_redirect_neigh(hop->ifindex, &hop->nh, sizeof(hop->nh), 0));
 }
@@ -263,6 +266,8 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct weft_vap 
 {
 	int ret;
 
+	if (is_traced(skb) && trace_stops(skb))
+		return say(skb, WEFT_DID_DELIVER, reason, ifindex, TC_ACT_SHOT);
 	if (to->kind == WEFT_KIND_VETH) {
 		if (skb->pkt_type != PACKET_HOST)
 			bpf_skb_change_type(skb, PACKET_HOST);

@@ -153,8 +153,10 @@ static __always_inline int forward(struct __sk_buff *skb, struct weft_vap *vap, 
 	} else {
 		return drop(skb, *w, WEFT_NOWHERE);
 	}
+	if (is_traced(skb))
+		trace_tell(skb, WEFT_STEP_LOCATION, ret == CARRY ? WEFT_STEP_BY_GATEWAY : at != 0, ifindex, rloc);
 	if (too_big(skb, vap, l4)) {
-		if (!ip || !may_answer(skb, v4, l4))
+		if (is_traced(skb) || !ip || !may_answer(skb, v4, l4))
 			return drop(skb, *w, WEFT_TOO_BIG);
 		return v4 ? answer_frag_needed(skb, vap, l4) : answer_packet_too_big(skb, vap, l4);
 	}
@@ -183,8 +185,13 @@ static __always_inline int forward(struct __sk_buff *skb, struct weft_vap *vap, 
 	}
 	if (!rloc)
 		return drop(skb, *w, WEFT_NOWHERE);
-	/* bpf_skb_adjust_room takes IP only. */
-	if (w->path == WEFT_PATH_DEVICE || !ip)
+	if (is_traced(skb)) {
+		ret = trace_leaves(skb, rloc);
+		if (ret != GO_ON)
+			return ret;
+	}
+	/* bpf_skb_adjust_room takes IP only. A trace's id is written here. */
+	if ((w->path == WEFT_PATH_DEVICE && !is_traced(skb)) || !ip)
 		return encap_device(skb, w, cfg, rloc, &amount);
 	w->sport = source_port(skb, vap);
 	if (is_v4(rloc))
@@ -533,6 +540,8 @@ static __always_inline int vap_frame(struct __sk_buff *skb, bool again)
 			return drop(skb, w, WEFT_TOO_BIG);
 		return replicate(skb, vap, TO_VAPS | TO_MEMBERS | TO_RECEIVERS);
 	}
+	if (is_traced(skb))
+		trace_tell(skb, WEFT_STEP_CHECKED, 0, 0, 0);
 	if (vap->policy && refuses(skb, vap, ifindex, again ? WEFT_OUT | POLICY_AGAIN : WEFT_OUT))
 		return drop(skb, w, WEFT_DENIED);
 	return forward(skb, vap, &w, &eth, &l4, again);

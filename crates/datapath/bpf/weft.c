@@ -23,6 +23,7 @@
 #include "maps.h"
 #include "packet.h"
 #include "punt.h"
+#include "trace.h"
 #include "miss.h"
 #include "answer.h"
 #include "outer.h"
@@ -46,6 +47,7 @@
 SEC("classifier/from_vap")
 int from_vap(struct __sk_buff *skb)
 {
+	trace_enter(skb);
 	return vap_frame(skb, false);
 }
 
@@ -74,12 +76,14 @@ int carry_again(struct __sk_buff *skb)
 SEC("classifier/from_underlay")
 int from_underlay(struct __sk_buff *skb)
 {
+	trace_enter(skb);
 	return underlay_frame(skb);
 }
 
 SEC("classifier/from_overlay")
 int from_overlay(struct __sk_buff *skb)
 {
+	trace_enter(skb);
 	return overlay_frame(skb);
 }
 

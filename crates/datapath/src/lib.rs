@@ -73,6 +73,7 @@ mod model;
 mod policy;
 mod reason;
 mod tables;
+mod trace;
 mod tunnel;
 
 pub use connection::{Connection, ConnectionState, Tracked};
@@ -81,7 +82,7 @@ pub use error::DatapathError;
 pub use event::{Heard, Punt, PuntReason, Seen};
 pub use kernel::{
     Attachment, ConnectionCounter, ConnectionReader, Did, DryRun, Kernel, Limits, OpenOptions, Progress,
-    Punts, TableSize, table_sizes,
+    Punts, Steps, TableSize, table_sizes,
 };
 pub use model::{Action, Ingress, Learned, Lesson, Model, Packet, Verdict, decide};
 pub use policy::{
@@ -91,4 +92,5 @@ pub use reason::{Counter, Direction, Idle, Reason};
 pub use tables::{
     Away, Config, IfIndex, Location, Neighbour, Op, Path, Peer, Receivers, Tables, Vap, VapKind, Vn,
 };
+pub use trace::{By, Ended, Step, Trace, TraceId, Traced, Way};
 pub use tunnel::{Meter, Tunnel};

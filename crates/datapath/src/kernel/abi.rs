@@ -15,7 +15,7 @@ use core::{
 use std::collections::BTreeSet;
 use weft_model::{Bum, Epoch, Learning, MacAddr, Miss, Rloc, SourcePorts, TenantIp, TsMac, Ttl, Vni};
 
-pub(crate) const ABI_VERSION: u32 = 8;
+pub(crate) const ABI_VERSION: u32 = 9;
 
 /// An address, IPv4 as IPv4-mapped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -192,6 +192,29 @@ pub(crate) struct HeldValue {
     pub(crate) from: Ip,
     pub(crate) rule: u32,
     pub(crate) frame: [u8; 1600],
+}
+
+/// A traced packet.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(crate) struct TraceValue {
+    pub(crate) rloc: Ip,
+    pub(crate) until: u64,
+    pub(crate) vni: u32,
+    pub(crate) flags: u32,
+}
+
+/// A step of one.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub(crate) struct StepValue {
+    pub(crate) id: u32,
+    pub(crate) kind: u32,
+    pub(crate) ifindex: u32,
+    pub(crate) a: u32,
+    pub(crate) b: u32,
+    pub(crate) pad: u32,
+    pub(crate) ip: Ip,
 }
 
 /// What a rule is found by, behind the length of the prefix.
@@ -380,7 +403,8 @@ pod!(
     NeighbourValue,
     PeerValue,
     CountKey,
-    CountValue
+    CountValue,
+    TraceValue
 );
 
 impl From<IpAddr> for Ip {
@@ -665,6 +689,8 @@ mod tests {
             ConnCounts = "weft_conn_counts" { inserted, removed, unfollowed }
             FragmentKey = "weft_fragment_key" { vni, src, dst, id, protocol, toward, pad }
             FragmentValue = "weft_fragment" { seen, policy, generation, rule, pad }
+            TraceValue = "weft_trace" { rloc, until, vni, flags }
+            StepValue = "weft_step" { id, kind, ifindex, a, b, pad, ip }
             GroupValue = "weft_group" { vaps, members, ifindex, rloc }
             PuntValue = "weft_punt" { ifindex, vni, reason, len, dst, toward, pad, from, rule, frame }
             HeldValue = "weft_held" { ifindex, vni, reason, len, dst, toward, pad, from, rule, frame }

@@ -89,7 +89,7 @@ pub(super) fn carry(
     read(sys::test_run_with(program, device, frame, cb)?)
 }
 
-fn check_length(frame: &[u8]) -> Result<(), DatapathError> {
+pub(super) fn check_length(frame: &[u8]) -> Result<(), DatapathError> {
     // The kernel's own conditions.
     let shortest = match frame.get(12..14) {
         Some([0x08, 0x00]) => 34,

@@ -3,9 +3,14 @@
 use super::abi::{
     AwayValue, ConfigValue, ConnCounts, ConnKey, ConnValue, CountKey, CountValue, FRAGMENT_KEY,
     FRAGMENT_VALUE, GroupValue, HeardValue, HotValue, Indexed, Ip, LearnedValue, LocationValue, Match,
-    NeighbourValue, OfClass, PeerValue, RuleValue, ScopedIp, SettingsValue, VapValue, VnMac, VnValue,
+    NeighbourValue, OfClass, PeerValue, RuleValue, ScopedIp, SettingsValue, TraceValue, VapValue, VnMac,
+    VnValue,
 };
-use super::{Limits, sizes, sys, trie::Trie};
+use super::{
+    Limits, sizes, sys,
+    traces::{STEPS, TRACES},
+    trie::Trie,
+};
 use crate::{DatapathError, RULE_COUNTERS};
 use aya::maps::{
     Array, HashMap, IterableMap as _, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues,
@@ -35,7 +40,7 @@ const fn size<T>() -> u32 {
     octets
 }
 
-pub(super) fn shapes(limits: &Limits) -> [Shape; 24] {
+pub(super) fn shapes(limits: &Limits) -> [Shape; 26] {
     [
         ("config", 4, size::<ConfigValue>(), 1),
         ("vaps", 4, size::<VapValue>(), limits.vaps),
@@ -61,6 +66,8 @@ pub(super) fn shapes(limits: &Limits) -> [Shape; 24] {
         ("fragments", FRAGMENT_KEY, FRAGMENT_VALUE, limits.fragments),
         ("rule_hits", 4, size::<CountValue>(), RULE_COUNTERS),
         ("punts", 0, 0, limits.ring_bytes),
+        ("traces", 4, size::<TraceValue>(), TRACES),
+        ("steps", 0, 0, STEPS),
     ]
 }
 
@@ -244,10 +251,11 @@ pub(super) struct Maps {
     pub(super) neighbours: Table<ScopedIp, NeighbourValue>,
     pub(super) peers: Table<Ip, PeerValue>,
     pub(super) asked: Table<VnMac, u64>,
+    pub(super) traces: Table<u32, TraceValue>,
 }
 
 impl Maps {
-    pub(super) fn take(ebpf: &mut aya::Ebpf, limits: &Limits) -> Result<(Self, Map), DatapathError> {
+    pub(super) fn take(ebpf: &mut aya::Ebpf, limits: &Limits) -> Result<(Self, Map, Map), DatapathError> {
         let shapes = shapes(limits);
         let mut maps: BTreeMap<String, Map> =
             shapes.iter().filter_map(|s| Some((s.0.to_owned(), ebpf.take_map(s.0)?))).collect();
@@ -276,8 +284,9 @@ impl Maps {
             neighbours: Table::new(&mut maps, &shapes, "neighbours")?,
             peers: Table::new(&mut maps, &shapes, "peers")?,
             asked: Table::new(&mut maps, &shapes, "asked")?,
+            traces: Table::new(&mut maps, &shapes, "traces")?,
         };
-        Ok((all, take(&mut maps, "punts")?))
+        Ok((all, take(&mut maps, "punts")?, take(&mut maps, "steps")?))
     }
 
     pub(super) fn config(&self) -> Result<ConfigValue, DatapathError> {

@@ -16,6 +16,7 @@ mod punts;
 mod sizes;
 mod stays;
 mod sys;
+mod traces;
 mod trie;
 mod tunnel;
 mod uninstall;
@@ -50,6 +51,7 @@ use std::{
     path::PathBuf,
     sync::Arc,
 };
+pub use traces::Steps;
 use vns::Lists;
 use weft_model::{MacAddr, Rloc, TenantIp, Vni};
 
@@ -64,6 +66,7 @@ pub struct Kernel {
     pins: Pins,
     maps: Maps,
     punts: Option<Punts>,
+    steps: Option<Steps>,
     from_vap: Arc<OwnedFd>,
     from_underlay: Arc<OwnedFd>,
     from_overlay: Arc<OwnedFd>,
@@ -172,11 +175,12 @@ impl Kernel {
         let (from_vap, from_underlay, from_overlay) =
             (program("from_vap")?, program("from_underlay")?, program("from_overlay")?);
         let (again, carry_again, knock) = (program("again")?, program("carry_again")?, program("knock")?);
-        let (maps, ring) = Maps::take(&mut ebpf, &limits)?;
+        let (maps, ring, steps) = Maps::take(&mut ebpf, &limits)?;
         let packet = sys::socket(libc::AF_PACKET, libc::SOCK_RAW, 0)
             .map_err(|e| sys::refused("open a packet socket", e))?;
         let mut kernel = Self {
             punts: Some(Punts::new(ring)?),
+            steps: Some(Steps::new(steps)?),
             bucket: bucket(options.punt_rate, options.punt_burst),
             open_interval: open_interval(options.unanswered),
             vaps: BTreeMap::new(),
@@ -201,6 +205,7 @@ impl Kernel {
         let ageing = nanoseconds(options.ageing);
         kernel.maps.set_config(ConfigValue { vxlan_ifindex: vxlan.0, netns, ageing, ..config })?;
         kernel.adopt()?;
+        kernel.end_traces()?;
         vxlan::start(&kernel.netlink, &kernel.vxlan_name, vxlan.0)?;
         Ok(kernel)
     }
