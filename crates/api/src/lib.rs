@@ -10,6 +10,7 @@ mod context;
 pub mod local;
 mod ticket;
 mod token;
+mod trace;
 mod types;
 
 pub use client::{
@@ -17,8 +18,9 @@ pub use client::{
     ServerError, TlsError, Trust, Watch, tls_config,
 };
 pub use context::{Context, ContextError};
-pub use ticket::{SignedTicket, Ticket, TicketError};
+pub use ticket::{SignedTicket, Ticket, TicketError, TraceTicket};
 pub use token::{JoinToken, TokenError};
+pub use trace::{NoProbe, Probe, TraceRequest, TraceResult, TraceStep, TraceView};
 pub use types::*;
 
 /// The version of `/v1`: N works with N-1.

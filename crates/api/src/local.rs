@@ -16,6 +16,7 @@
 //! | `GET /v1/tables` | | [`Items`]`<`[`Table`]`>` |
 //! | `GET /v1/counters` | | [`crate::Counters`] |
 //! | `GET /v1/status` | | [`Status`] |
+//! | `POST /v1/traces` | [`crate::TraceRequest`] | 200 [`crate::TraceView`] |
 
 mod event;
 mod request;

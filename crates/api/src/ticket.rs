@@ -30,6 +30,38 @@ pub struct Ticket {
     pub id: [u64; 2],
 }
 
+/// What an Oracle says: a packet that seems to be this tenant system's, traced, comes from the NVE that has that to
+/// another one, which is to say what becomes of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TraceTicket {
+    /// The tenant system interface.
+    pub tsi: TsiId,
+    /// Its owner when this was said: who asks, and nobody else may show this.
+    pub asks: XtrId,
+    /// Who is to answer.
+    pub told: XtrId,
+    /// What the packet is known by on its way, 24 bits, not 0.
+    pub trace: u32,
+    /// Until when it may be shown, seconds since 1970.
+    pub expires_at: u64,
+    /// Drawn at random: it counts once.
+    pub id: [u64; 2],
+}
+
+impl TraceTicket {
+    /// What the signed octets begin with.
+    pub const DOMAIN: &[u8] = b"weft NVE-NVE trace, version 1\0";
+
+    /// The octets to be signed, with what stands before them.
+    ///
+    /// # Errors
+    /// Never in practice: a ticket always serializes.
+    pub fn payload(&self) -> Result<Vec<u8>, TicketError> {
+        serde_json::to_vec(self).map_err(damaged)
+    }
+}
+
 /// A ticket with its signature, as it came: what is signed are these octets, however they could be written otherwise.
 ///
 /// Its text is `weft-ticket1.`, then ticket (JSON), certificate (DER) and signature (ECDSA, DER), each in base64url,
@@ -83,10 +115,18 @@ impl Ticket {
 }
 
 impl SignedTicket {
-    /// What the signature is over.
+    /// What the signature is over, of a ticket of this domain.
     #[must_use]
-    pub fn message(payload: &[u8]) -> Vec<u8> {
-        [Ticket::DOMAIN, payload].concat()
+    pub fn message(domain: &[u8], payload: &[u8]) -> Vec<u8> {
+        [domain, payload].concat()
+    }
+
+    /// What it says, as [`SignedTicket::ticket`], of a trace's.
+    ///
+    /// # Errors
+    /// [`TicketError::Damaged`].
+    pub fn trace(&self) -> Result<TraceTicket, TicketError> {
+        serde_json::from_slice(&self.payload).map_err(damaged)
     }
 
     /// What it says. Whether an Oracle says so, the signature tells.
@@ -167,7 +207,8 @@ mod tests {
         let text = signed().to_string();
         let read: SignedTicket = text.parse().unwrap();
         assert_eq!((&read, read.ticket().unwrap()), (&signed(), ticket()));
-        assert!(SignedTicket::message(&read.payload).starts_with(Ticket::DOMAIN));
+        assert!(SignedTicket::message(Ticket::DOMAIN, &read.payload).starts_with(Ticket::DOMAIN));
+        assert!(read.trace().is_err(), "one kind is not the other");
         let newer = text.replace("ticket1", "ticket2");
         assert!(
             matches!(newer.parse::<SignedTicket>(), Err(TicketError::Version(v)) if v == "weft-ticket2.")

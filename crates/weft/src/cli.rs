@@ -1,6 +1,7 @@
 //! What a user may type.
 
 mod group;
+mod trace;
 mod tsi;
 mod tunnel;
 mod vn;
@@ -14,6 +15,7 @@ use std::{
     num::NonZeroUsize,
     path::PathBuf,
 };
+pub(crate) use trace::TraceArgs;
 pub(crate) use tsi::{Change, Place, TsiCommand, Which};
 pub(crate) use tunnel::{TunnelArgs, TunnelSettings};
 pub(crate) use vn::{GatewayName, VnChange, VnCommand};
@@ -91,6 +93,17 @@ pub(crate) enum Command {
   weft get mappings --socket /run/weft/nve.sock    the same of this host's NVE, also without an Oracle
   weft get drops --watch                           what this host's data plane drops")]
     Get(GetArgs),
+    /// Send a packet as if a tenant system of this host had, and show each step that is taken with it.
+    ///
+    /// It is a real one, told apart on its way by reserved bits of its VXLAN header. The NVE that it goes to reports
+    /// what it does with it, and ends it just before its destination unless it is to be delivered.
+    #[command(after_help = "Examples:
+  weft trace --vn red --from web1 --to 10.0.0.2
+  weft trace --vn red --from web1 --to fd00::2 tcp/80 -o json
+  weft trace --vn red --from web1 --to 10.0.0.2 udp/53 --deliver
+  weft trace --vn red --from web1 --to 10.0.0.2 --size 1600        too large: why, and for whom
+  weft trace --vn red --from web1 --to 10.0.0.2 --source-ip 10.0.0.9")]
+    Trace(TraceArgs),
     /// A data centre of network namespaces on this machine.
     #[command(subcommand)]
     Lab(weft_lab::LabCommand),
@@ -495,6 +508,7 @@ impl Cli {
                 output
             }
             Command::Get(get) => &get.output,
+            Command::Trace(trace) => &trace.output,
             _ => return Format::Table,
         };
         output.output
@@ -542,6 +556,7 @@ mod tests {
             "nve uninstall",
             "oracle token",
             "get vns",
+            "trace --vn red --from web --to 10.0.0.2",
             "version",
         ];
         fn with_output<'a>(command: &'a clap::Command, all: &mut Vec<&'a clap::Command>) {

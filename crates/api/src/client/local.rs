@@ -5,7 +5,7 @@ use super::{
     transport::{Ask, Transport},
 };
 use crate::{
-    Counters, Message,
+    Counters, Message, TraceRequest, TraceView,
     local::{
         Attach, CacheEntry, ChangeState, Drop, Event, Group, Items, RequestId, Shown, Status, Table, Tsi,
         Update,
@@ -52,6 +52,11 @@ impl LocalClient {
     pub async fn update(&self, vn: &VnName, tsi: &TsiName, update: &Update) -> Result<Tsi, ClientError> {
         let ask = post(&format!("/v1/tsis/{vn}/{tsi}"), update, true)?;
         self.transport.json(&Ask { method: Method::PATCH, ..ask }).await
+    }
+
+    /// Traces a packet.
+    pub async fn trace(&self, trace: &TraceRequest) -> Result<TraceView, ClientError> {
+        self.transport.json(&post("/v1/traces", trace, false)?).await
     }
 
     /// Detaches; `by_force` also without an Oracle to release the grant at.

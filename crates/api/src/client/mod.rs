@@ -17,7 +17,7 @@ use crate::{
     ChangeAddresses, ConversationView, Counters, DuplicateView, GrantReply, GrantRequest, GrantView,
     GroupView, JoinReply, JoinRequest, List, MappingView, Message, NameNext, NewToken, NewVn, NewXtr,
     NveView, PolicyItem, PutGroup, RenewReply, RenewRequest, SetGroups, TakeAddress, TicketReply, TokenReply,
-    TokenView, TsiView, TunnelChange, Version, Vn, VnChange, XtrView,
+    TokenView, TraceAt, TraceTicketReply, TsiView, TunnelChange, Version, Vn, VnChange, XtrView,
     local::{Items, Shown},
 };
 use bytes::Bytes;
@@ -319,6 +319,17 @@ impl Client {
         let path = format!("/v1/grants/{vn}/{tsi}/ticket");
         let ask = Ask { method: Method::POST, path, body: None, repeatable: true };
         self.transport.json(&ask).await
+    }
+
+    /// A ticket for a trace from a tenant system that the calling NVE has to another NVE.
+    pub async fn trace_ticket(
+        &self,
+        vn: &VnName,
+        tsi: &TsiName,
+        nve: NveName,
+    ) -> Result<TraceTicketReply, ClientError> {
+        let path = format!("/v1/grants/{vn}/{tsi}/trace");
+        self.transport.json(&post(&path, &TraceAt { nve }, true)?).await
     }
 
     /// Gives a tenant system back; `by_force` (operators) whoever holds it.

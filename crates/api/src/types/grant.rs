@@ -89,6 +89,23 @@ pub struct ChangeAddresses {
     pub remove: BTreeSet<TenantIp>,
 }
 
+/// Which NVE is to say what becomes of a traced packet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TraceAt {
+    /// The NVE that the packet goes to.
+    pub nve: NveName,
+}
+
+/// An Oracle's word for the NVE that has a tenant system, to show to another one that a traced packet goes to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct TraceTicketReply {
+    /// See [`crate::SignedTicket`].
+    pub ticket: String,
+    /// What the packet is known by on its way.
+    pub trace: u32,
+}
+
 /// An Oracle's word for the NVE that a tenant system moves to, to show to the one that it moves from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct TicketReply {

@@ -11,7 +11,10 @@ mod vn;
 mod xtr;
 
 pub use error::{Code, ErrorBody};
-pub use grant::{ChangeAddresses, GrantReply, GrantRequest, GrantView, NameNext, TakeAddress, TicketReply};
+pub use grant::{
+    ChangeAddresses, GrantReply, GrantRequest, GrantView, NameNext, TakeAddress, TicketReply, TraceAt,
+    TraceTicketReply,
+};
 pub use group::{GroupView, PolicyItem, PutGroup, SetGroups};
 pub use list::{Event, List};
 pub use nve::{

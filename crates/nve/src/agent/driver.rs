@@ -18,6 +18,7 @@ use super::{
     requests::{Answer, Asked, Begun, Requests},
     saver::Saver,
     state,
+    trace::{self, Traces},
     uplinks::Rule,
     watch as follow,
 };
@@ -67,6 +68,8 @@ pub(super) enum Input {
     Counted(Tracked),
     /// What other NVEs ask for and say of tenant systems that move.
     Handover(handover::Event),
+    /// What is asked of a packet that is traced.
+    Trace(trace::Event),
 }
 
 impl Input {
@@ -157,6 +160,7 @@ pub(super) struct Driver {
     pub(super) events: events::Ring,
     /// What was done for requests with an id.
     pub(super) requests: Requests,
+    pub(super) traces: Traces,
 }
 
 impl Driver {
@@ -182,6 +186,9 @@ impl Driver {
                             self.core.handle_punt(now, &punt);
                         }
                     }
+                }
+                steps = self.traces.steps() => {
+                    self.traced(steps.map_err(NveError::file("read", "the ring of traces"))?);
                 }
                 readable = self.sockets.readable() => if let Err(error) = readable {
                     tracing::debug!(%error, "receiving LISP");
@@ -311,6 +318,7 @@ impl Driver {
             Input::Addresses(call, answer) => self.core.handle_addresses(now, call, answer),
             Input::Attached(device, result) => self.attached(device, result),
             Input::Handover(event) => self.handover(event),
+            Input::Trace(event) => self.trace(event),
         }
     }
 

@@ -2,7 +2,7 @@
 //! HTTP/JSON on a unix socket of mode 0600 whose peers are root or the agent's own user.
 
 use super::driver::{Input, LocalCall};
-use super::{NveError, devices::Links, events, tsi_calls};
+use super::{NveError, devices::Links, events, handover::Refusal as NotTold, trace, tsi_calls};
 use crate::core::{Device, Refused};
 use axum::{
     Json, Router,
@@ -12,7 +12,7 @@ use axum::{
     },
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::{delete, get, put},
+    routing::{delete, get, post, put},
     serve::Listener,
 };
 use std::{
@@ -27,7 +27,7 @@ use tokio::{
     net::{UnixListener, UnixStream, unix::SocketAddr},
     sync::{mpsc, oneshot},
 };
-use weft_api::{Code, ErrorBody, local, local::Shown};
+use weft_api::{Code, ErrorBody, TraceRequest, TraceView, local, local::Shown};
 use weft_datapath::IfIndex;
 
 /// Largest request body, octets.
@@ -88,6 +88,12 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.0.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         (status, Json(ErrorBody::from(self))).into_response()
+    }
+}
+
+impl From<NotTold> for Refusal {
+    fn from(refusal: NotTold) -> Self {
+        Self(refusal.code(), refusal.to_string())
     }
 }
 
@@ -204,6 +210,7 @@ pub(super) fn router(local: Local) -> Router {
         .route("/v1/tables", get(tables))
         .route("/v1/counters", get(counters))
         .route("/v1/status", get(status))
+        .route("/v1/traces", post(traced))
         .layer(DefaultBodyLimit::max(BODY))
         .with_state(local)
 }
@@ -308,6 +315,17 @@ async fn counters(State(local): State<Local>) -> Result<Json<weft_api::Counters>
 
 async fn status(State(local): State<Local>) -> Result<Json<local::Status>, Refusal> {
     local.ask(LocalCall::Status).await.map(Json)
+}
+
+async fn traced(
+    State(local): State<Local>,
+    body: Result<Json<TraceRequest>, JsonRejection>,
+) -> Result<Json<TraceView>, Refusal> {
+    let Json(request) = body?;
+    let (vn, tsi, to, probe) = (request.vn.clone(), request.from.clone(), request.to, request.probe);
+    let view = trace::run(&local.inputs, request).await?;
+    tracing::info!(%vn, %tsi, %to, %probe, result = %view.result, reason = view.reason, "trace");
+    Ok(Json(view))
 }
 
 /// Serves the API until the agent ends; removes the socket then.

@@ -40,6 +40,7 @@ mod start;
 mod state;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod tsi_calls;
 mod uninstall;
 mod uplinks;

@@ -16,7 +16,7 @@ use tokio::{
 };
 use weft_datapath::{
     Attachment, Connection, ConnectionCounter, ConnectionReader, Counter, Datapath, DatapathError, Heard,
-    IfIndex, Kernel, Op, OpenOptions, Progress, Punt, Punts, Seen, Tables, Vap,
+    IfIndex, Kernel, Op, OpenOptions, Progress, Punt, Punts, Seen, Steps, Tables, Trace, TraceId, Vap,
 };
 use weft_model::{MacAddr, Rloc, TenantIp, Vni};
 
@@ -272,6 +272,41 @@ impl Plane {
     /// Says for how long the tables are an Oracle's latest word.
     pub(super) fn vouch(&mut self, lasts: Duration) -> Result<(), DatapathError> {
         self.kernel.vouch(lasts)
+    }
+
+    /// Where a MAC address was seen last.
+    pub(super) fn seen_at(&self, vni: Vni, mac: MacAddr) -> Option<Rloc> {
+        self.kernel.seen_at(vni, mac).ok().flatten()
+    }
+
+    /// The MAC address of the NVE that an IP address was heard to be behind.
+    pub(super) fn heard_at(&self, vni: Vni, ip: TenantIp) -> Option<MacAddr> {
+        self.kernel.heard_at(vni, ip).ok().flatten()
+    }
+
+    /// What the programs say of traced packets; none if it was taken already.
+    pub(super) fn steps(&mut self) -> Option<Steps> {
+        self.kernel.steps()
+    }
+
+    /// Has the programs know of a traced packet.
+    pub(super) fn set_trace(&mut self, id: TraceId, trace: &Trace) -> Result<(), DatapathError> {
+        self.kernel.set_trace(id, trace)
+    }
+
+    /// Forgets it.
+    pub(super) fn end_trace(&mut self, id: TraceId) -> Result<(), DatapathError> {
+        self.kernel.end_trace(id)
+    }
+
+    /// Has it come in at a VAP.
+    pub(super) fn send_traced(
+        &mut self,
+        id: TraceId,
+        vap: IfIndex,
+        frame: &[u8],
+    ) -> Result<(), DatapathError> {
+        self.kernel.send_traced(id, vap, frame)
     }
 
     /// Hands a frame to a tenant system.

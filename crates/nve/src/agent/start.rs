@@ -14,7 +14,9 @@ use super::{
     metrics,
     requests::Requests,
     saver::Saver,
-    session, state, watch as follow,
+    session, state,
+    trace::Traces,
+    watch as follow,
 };
 use crate::core::{Config, Core, Device, Limits, OracleAddr, Output, SavedPolicies, Timing};
 use std::{
@@ -76,6 +78,7 @@ pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>)
         links, all, rule, uplinks, tenant_mtu, sockets, peers, scrapes, listener, plane: opened, ..
     } = host;
     let (mut plane, observed) = (opened.plane, opened.observed);
+    let traces = Traces::new(plane.steps()).map_err(NveError::file("listen to", "the ring of traces"))?;
 
     let config = Config {
         xtr_id: identity.xtr_id,
@@ -181,6 +184,7 @@ pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>)
         handovers: Handovers::new(shows_now, options.peer_port, Limits::default().moved_connections),
         events,
         requests: Requests::restore(saved.requests),
+        traces,
     };
     driver.drive(queue, shutdown).await
 }

@@ -3,6 +3,7 @@
 mod handover;
 mod local_api;
 mod programs;
+mod trace;
 
 use super::common::{host, in_namespace, ip};
 use super::driver::{Driver, Input, LocalCall, RECONCILE};
@@ -15,6 +16,7 @@ use super::{
     plane::Plane,
     saver::Saver,
     state::Saved,
+    trace::Traces,
     uplinks::Rule,
 };
 use crate::core::{Attach, Attachment, CallId, Config, Core, Device, Limits, Output, Refused, Timing};
@@ -61,6 +63,7 @@ fn driver(dir: &Path, pins: &Path, grace: Duration) -> (Driver, mpsc::Receiver<I
     let (inputs, queue) = mpsc::channel(64);
     let mut plane = Plane::open(pins.to_owned(), "weft0".to_owned()).unwrap();
     plane.listen().unwrap();
+    let traces = Traces::new(plane.steps()).unwrap();
     let mut core = Core::new(Config {
         xtr_id: ME,
         boot: BootId(1),
@@ -112,6 +115,7 @@ fn driver(dir: &Path, pins: &Path, grace: Duration) -> (Driver, mpsc::Receiver<I
         handovers: super::handover::tests::none(),
         events: super::events::Ring::start(),
         requests: super::requests::Requests::restore(Default::default()),
+        traces,
     };
     (driver, queue)
 }

@@ -41,24 +41,25 @@ impl Driver {
     }
 
     pub(super) fn mappings(&self) -> Vec<api::CacheEntry> {
-        let now = self.clock.now();
-        let view = |entry: crate::core::CacheEntry| {
-            let used = entry.mac.and_then(|mac| self.plane.last_used(entry.vni, mac));
-            Some(api::CacheEntry {
-                vn: self.core.vn_name(entry.vni)?.clone(),
-                eid: entry.eid,
-                mac: entry.mac,
-                rloc: entry.rloc,
-                nve: None,
-                origin: entry.origin,
-                epoch: Epoch::new(entry.version.into()),
-                age_s: entry.learned.map_or(0, |learned| now.since(learned).as_secs()),
-                last_used_s: used.map(|idle| idle.as_secs()),
-            })
-        };
-        let mut all: Vec<_> = self.core.cache().filter_map(view).collect();
+        let mut all: Vec<_> = self.core.cache().filter_map(|entry| self.entry(entry)).collect();
         all.extend(self.data_learned());
         all
+    }
+
+    /// One of them.
+    pub(super) fn entry(&self, entry: crate::core::CacheEntry) -> Option<api::CacheEntry> {
+        let used = entry.mac.and_then(|mac| self.plane.last_used(entry.vni, mac));
+        Some(api::CacheEntry {
+            vn: self.core.vn_name(entry.vni)?.clone(),
+            eid: entry.eid,
+            mac: entry.mac,
+            rloc: entry.rloc,
+            nve: None,
+            origin: entry.origin,
+            epoch: Epoch::new(entry.version.into()),
+            age_s: entry.learned.map_or(0, |learned| self.clock.now().since(learned).as_secs()),
+            last_used_s: used.map(|idle| idle.as_secs()),
+        })
     }
 
     /// What the data plane learned from frames, in VNs that learn so.

@@ -46,6 +46,7 @@ mod subscribe;
 mod tests;
 mod timers;
 mod told;
+mod trace;
 mod translate;
 mod tsi;
 mod tunnel;

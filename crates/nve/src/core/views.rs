@@ -1,10 +1,13 @@
 //! What people and programs may ask the core about.
 
+use super::cache::{Bound, Entry, Located};
 use super::tsi::{State, Tsi};
 use super::{Core, Device};
 use ::core::time::Duration;
 use weft_datapath::IfIndex;
-use weft_model::{Eid, Grant, MacAddr, NveName, Origin, Rloc, Time, TsiName, VnName, VnSpec, Vni, XtrId};
+use weft_model::{
+    Eid, Grant, MacAddr, NveName, Origin, Rloc, TenantIp, Time, TsiName, VnName, VnSpec, Vni, XtrId,
+};
 
 /// What happened so often.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -190,37 +193,25 @@ impl Core {
 
     /// What is known of addresses elsewhere.
     pub fn cache(&self) -> impl Iterator<Item = CacheEntry> + '_ {
-        let macs = self.cache.macs.iter().map(|((vni, mac), entry)| {
-            let known = entry.known();
-            CacheEntry {
-                vni: *vni,
-                eid: Eid::Mac(*mac),
-                mac: known.map(|_| *mac),
-                rloc: known.map(|k| k.rloc),
-                origin: known.map_or(Origin::Reply, |k| k.origin),
-                version: known.map_or(0, |k| k.version),
-                learned: known.map(|k| k.learned),
-                expires: known
-                    .map_or_else(|| entry.absent().map_or(Time::default(), |a| a.expires), |k| k.expires),
-            }
-        });
-        let ips = self.cache.ips.iter().map(|((vni, ip), entry)| {
-            let known = entry.known();
-            let located =
-                known.and_then(|k| self.cache.macs.get(&(*vni, k.mac))).and_then(super::cache::Entry::known);
-            CacheEntry {
-                vni: *vni,
-                eid: Eid::Ip(*ip),
-                mac: known.map(|k| k.mac),
-                rloc: located.map(|l| l.rloc),
-                origin: known.map_or(Origin::Reply, |k| k.origin),
-                version: known.map_or(0, |k| k.version),
-                learned: known.map(|k| k.learned),
-                expires: known
-                    .map_or_else(|| entry.absent().map_or(Time::default(), |a| a.expires), |k| k.expires),
-            }
-        });
+        let macs = self.cache.macs.iter().map(|((vni, mac), entry)| at(*vni, *mac, entry));
+        let ips = self.cache.ips.iter().map(|((vni, ip), entry)| self.bound(*vni, *ip, entry));
         macs.chain(ips)
+    }
+
+    pub(super) fn bound(&self, vni: Vni, ip: TenantIp, entry: &Entry<Bound>) -> CacheEntry {
+        let known = entry.known();
+        let located = known.and_then(|k| self.cache.macs.get(&(vni, k.mac))).and_then(Entry::known);
+        CacheEntry {
+            vni,
+            eid: Eid::Ip(ip),
+            mac: known.map(|k| k.mac),
+            rloc: located.map(|l| l.rloc),
+            origin: known.map_or(Origin::Reply, |k| k.origin),
+            version: known.map_or(0, |k| k.version),
+            learned: known.map(|k| k.learned),
+            expires: known
+                .map_or_else(|| entry.absent().map_or(Time::default(), |a| a.expires), |k| k.expires),
+        }
     }
 
     /// The VN Contexts this NVE has.
@@ -256,5 +247,19 @@ impl Core {
     #[must_use]
     pub const fn counters(&self) -> &Counters {
         &self.counters
+    }
+}
+
+pub(super) fn at(vni: Vni, mac: MacAddr, entry: &Entry<Located>) -> CacheEntry {
+    let known = entry.known();
+    CacheEntry {
+        vni,
+        eid: Eid::Mac(mac),
+        mac: known.map(|_| mac),
+        rloc: known.map(|k| k.rloc),
+        origin: known.map_or(Origin::Reply, |k| k.origin),
+        version: known.map_or(0, |k| k.version),
+        learned: known.map(|k| k.learned),
+        expires: known.map_or_else(|| entry.absent().map_or(Time::default(), |a| a.expires), |k| k.expires),
     }
 }

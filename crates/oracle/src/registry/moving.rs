@@ -1,10 +1,30 @@
-//! Tenant systems that are on their way, as who is next sees them.
+//! Tenant systems as who has them, or is next on their way, sees them.
 
 use super::{Registry, RegistryError, keys, read, vns};
 use weft_api::GrantView;
 use weft_model::{Grant, NveName, TsiName, VnName, XtrId};
 
 impl Registry {
+    /// The grant of a tenant system that `nve` owns. Reads the store, too.
+    ///
+    /// # Errors
+    /// [`RegistryError::NoVn`], [`RegistryError::NoTsi`], [`RegistryError::GrantedElsewhere`].
+    pub fn held_by(&self, vn: &VnName, tsi: &TsiName, nve: XtrId) -> Result<Grant, RegistryError> {
+        let view = self.granted(vn, tsi)?;
+        if view.grant.owner != nve {
+            let (vn, tsi, epoch) = (vn.clone(), tsi.clone(), view.grant.epoch);
+            return Err(RegistryError::GrantedElsewhere { vn, tsi, owner: view.nve, epoch });
+        }
+        Ok(view.grant)
+    }
+
+    fn granted(&self, vn: &VnName, tsi: &TsiName) -> Result<GrantView, RegistryError> {
+        let tx = self.snapshot()?;
+        let vni = vns::find(&*tx, vn)?.vni;
+        let view = read(&*tx, &keys::grant(vni, tsi))?;
+        view.ok_or_else(|| RegistryError::NoTsi { vn: vn.clone(), tsi: tsi.clone() })
+    }
+
     /// The grant of a tenant system that moves to `nve`, which has this name. Reads the store: for a thread that may wait.
     ///
     /// # Errors
@@ -16,10 +36,7 @@ impl Registry {
         nve: XtrId,
         name: &NveName,
     ) -> Result<Grant, RegistryError> {
-        let tx = self.snapshot()?;
-        let vni = vns::find(&*tx, vn)?.vni;
-        let view: GrantView = read(&*tx, &keys::grant(vni, tsi))?
-            .ok_or_else(|| RegistryError::NoTsi { vn: vn.clone(), tsi: tsi.clone() })?;
+        let view = self.granted(vn, tsi)?;
         match view.grant.next {
             Some(next) if next.nve == nve && view.grant.owner != nve => Ok(view.grant),
             _ => Err(RegistryError::NotNext {

@@ -15,7 +15,7 @@ use std::{
     path::Path,
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
-use weft_api::{Role, SignedTicket, Ticket, TicketError};
+use weft_api::{Role, SignedTicket, Ticket, TicketError, TraceTicket};
 
 /// Whether clients must show a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,11 +66,19 @@ pub(super) enum SignError {
 impl Certificate {
     /// Signs a ticket with the present key.
     pub(super) fn sign(&self, ticket: &Ticket) -> Result<SignedTicket, SignError> {
+        self.sign_in(Ticket::DOMAIN, ticket.payload()?)
+    }
+
+    /// The same for a trace.
+    pub(super) fn sign_trace(&self, ticket: &TraceTicket) -> Result<SignedTicket, SignError> {
+        self.sign_in(TraceTicket::DOMAIN, ticket.payload()?)
+    }
+
+    fn sign_in(&self, domain: &[u8], payload: Vec<u8>) -> Result<SignedTicket, SignError> {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner).clone();
         let signer = current.key.choose_scheme(&[SignatureScheme::ECDSA_NISTP256_SHA256]);
         let signer = signer.ok_or(SignError::Scheme)?;
-        let payload = ticket.payload()?;
-        let signature = signer.sign(&SignedTicket::message(&payload))?;
+        let signature = signer.sign(&SignedTicket::message(domain, &payload))?;
         let certificate = current.end_entity_cert()?.to_vec();
         Ok(SignedTicket { payload, certificate, signature })
     }

@@ -2,7 +2,7 @@
 
 use crate::lab::*;
 use std::time::{SystemTime, UNIX_EPOCH};
-use weft_api::{Code, SignedTicket, Ticket};
+use weft_api::{Code, SignedTicket, Ticket, TraceTicket};
 
 #[test]
 #[allow(clippy::disallowed_methods, reason = "tickets are dated by the calendar")]
@@ -39,5 +39,36 @@ fn v2_who_is_next_is_given_a_ticket_and_nobody_else() {
         // The move is called off.
         old.client.call_off(&red, &web1).await.unwrap();
         assert_eq!(refusal(new.client.ticket(&red, &web1).await).0, Code::GrantedElsewhere);
+    });
+}
+
+/// The NVE that has a tenant system is given the Oracle's word for a trace from it, to any NVE; and nobody else.
+#[test]
+fn who_has_a_tenant_system_may_trace_its_packets() {
+    in_namespace(async || {
+        let f = Fabric::start().await;
+        f.vn("red", &["10.0.0.0/24", "fd00::/64"]).await;
+        let (has, other) = (f.join(1).await, f.join(2).await);
+        let granted = has.grant("red", "web1").await.unwrap();
+        let (red, web1) = (name("red"), name("web1"));
+        let to = other.name.clone();
+        let (code, status, text) = refusal(other.client.trace_ticket(&red, &web1, to.clone()).await);
+        assert_eq!((code, status), (Code::GrantedElsewhere, 409));
+        assert!(text.contains("host1"), "{text}");
+        assert_eq!(refusal(f.operator.trace_ticket(&red, &web1, to.clone()).await).0, Code::Forbidden);
+        for (vn, tsi, nve) in [("red", "web9", "host2"), ("blue", "web1", "host2"), ("red", "web1", "host9")]
+        {
+            let refused = refusal(has.client.trace_ticket(&name(vn), &name(tsi), name(nve)).await);
+            assert_eq!(refused.0, Code::NotFound, "{vn} {tsi} {nve}");
+        }
+        let reply = has.client.trace_ticket(&red, &web1, to.clone()).await.unwrap();
+        let signed: SignedTicket = reply.ticket.parse().unwrap();
+        assert!(signed.ticket().is_err(), "it is not for what goes along with a move");
+        let TraceTicket { tsi, asks, told, trace, id, .. } = signed.trace().unwrap();
+        assert_eq!((&tsi, asks, told), (&granted.grant.tsi, has.id, other.id));
+        assert_eq!(trace, reply.trace);
+        assert!((1..=0xff_ffff).contains(&trace), "{trace}");
+        let again = has.client.trace_ticket(&red, &web1, to).await.unwrap();
+        assert_ne!(again.ticket.parse::<SignedTicket>().unwrap().trace().unwrap().id, id, "each counts once");
     });
 }

@@ -5,6 +5,7 @@ mod get;
 mod group;
 mod nve;
 mod oracle;
+mod trace;
 mod tsi;
 mod vn;
 mod xtr;
@@ -26,6 +27,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, CommandError> {
         Command::Xtr(command) => wait(xtr::run(command)),
         Command::Tsi(command) => wait(tsi::run(command)),
         Command::Get(args) => wait(get::run(args)),
+        Command::Trace(args) => wait(trace::run(args)),
         Command::Lab(command) => {
             let weft = env::current_exe().map_err(CommandError::Runtime)?;
             return Ok(command.run(weft)?);

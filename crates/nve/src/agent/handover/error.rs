@@ -3,7 +3,7 @@
 use crate::core::NotHanded;
 use std::time::Duration;
 use weft_api::{ClientError, Code, ErrorBody, TicketError};
-use weft_model::XtrId;
+use weft_model::{Rloc, XtrId};
 
 /// Why a request for a context is refused; nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -38,21 +38,40 @@ pub(in crate::agent) enum Refusal {
     NotHanded(#[from] NotHanded),
     #[error("this NVE is stopping; ask again later")]
     Stopping,
-    #[error("there is nothing here but POST /v1/context")]
+    #[error("there is nothing here but POST /v1/context and POST /v1/trace")]
     NoRoute,
+    #[error(
+        "this NVE knows traces of version {ours}, one of {theirs} was announced; update the older of the two"
+    )]
+    TraceVersion { theirs: u32, ours: u32 },
+    #[error("{0} is no trace's id; it has 24 bits and is not 0")]
+    NoTrace(u32),
+    #[error("{0} traces are under way here already, or one of the same id; try again in a moment")]
+    Traces(usize),
+    #[error("{rloc} is no underlay address of NVE {nve}; its addresses may be news to this one: try again")]
+    OtherRloc { rloc: Rloc, nve: XtrId },
+    #[error("the data plane refuses: {0}")]
+    Datapath(String),
 }
 
 impl Refusal {
     /// The code that goes with it.
-    pub(super) const fn code(&self) -> Code {
+    pub(in crate::agent) const fn code(&self) -> Code {
         match self {
-            Self::Body(_) | Self::Ticket(_) => Code::BadRequest,
+            Self::Body(_) | Self::Ticket(_) | Self::NoTrace(_) => Code::BadRequest,
             Self::TooLong(_) => Code::TooLarge,
-            Self::Version { .. } => Code::NotSupported,
-            Self::Signer(_) | Self::Forged | Self::OtherFrom { .. } | Self::OtherTo { .. } => Code::Forbidden,
+            Self::Version { .. } | Self::TraceVersion { .. } => Code::NotSupported,
+            Self::Signer(_)
+            | Self::Forged
+            | Self::OtherFrom { .. }
+            | Self::OtherTo { .. }
+            | Self::OtherRloc { .. } => Code::Forbidden,
             Self::Expired(_) | Self::Ahead(_) => Code::TokenExpired,
             Self::Used => Code::TokenUsed,
-            Self::Tickets(_) | Self::NotHanded(NotHanded::Busy { .. }) => Code::TooManyRequests,
+            Self::Tickets(_) | Self::Traces(_) | Self::NotHanded(NotHanded::Busy { .. }) => {
+                Code::TooManyRequests
+            }
+            Self::Datapath(_) => Code::Internal,
             Self::NotHanded(NotHanded::NotHere(_)) | Self::NoRoute => Code::NotFound,
             Self::NotHanded(NotHanded::Outdated { .. } | NotHanded::NotNext { .. }) => Code::GrantedElsewhere,
             Self::Stopping => Code::NotReady,

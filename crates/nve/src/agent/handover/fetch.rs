@@ -24,7 +24,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 use weft_api::{Client, ErrorBody, TicketReply};
-use weft_model::{Rloc, Vni};
+use weft_model::{Rloc, Vni, XtrId};
 
 /// How long a connection may take, its handshake included.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -68,12 +68,14 @@ impl Fetching {
         if reply.from != nve {
             return Err(FetchError::OtherOwner { ticket: reply.from, asked: nve });
         }
-        let stream = self.connect(&reply.rlocs).await?;
-        let mut lines = self.ask(stream, reply.ticket).await?;
+        let stream = connect(&self.credentials, &self.rlocs, nve, &reply.rlocs, self.port).await?;
+        let question = serde_json::to_vec(&Question { version: VERSION, ticket: reply.ticket });
+        let mut lines = ask(stream, nve, "/v1/context", question.unwrap_or_default()).await?;
         let mut vni: Option<Vni> = None;
         let mut deltas = 0;
         loop {
-            let (line, octets) = lines.next().await?;
+            let line = lines.next().await?;
+            let (line, octets) = (Line::read(&line)?, line.len());
             let came = match (line, vni) {
                 (Line::Context(context), None) => {
                     let context = context.read()?;
@@ -93,60 +95,70 @@ impl Fetching {
             self.tell(came).await;
         }
     }
-
-    /// Connects to the first address that can be reached, from this NVE's of the same family.
-    async fn connect(&self, rlocs: &BTreeSet<Rloc>) -> Result<Stream, FetchError> {
-        let nve = self.fetch.from;
-        let mut last = FetchError::NoWay(nve);
-        let config = self.credentials.client(nve).map_err(|e| FetchError::Credentials(e.to_string()))?;
-        let connector = TlsConnector::from(Arc::new(config));
-        for to in rlocs {
-            let same = |own: &&Rloc| own.get().is_ipv4() == to.get().is_ipv4();
-            let Some(own) = self.rlocs.iter().find(same) else { continue };
-            let at = SocketAddr::new(to.get(), self.port);
-            let connected = timeout(CONNECT, async {
-                let socket = if at.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-                socket.bind(SocketAddr::new(own.get(), 0))?;
-                let stream = socket.connect(at).await?;
-                stream.set_nodelay(true)?;
-                connector.connect(ServerName::IpAddress(to.get().into()), stream).await
-            });
-            let why = match connected.await {
-                Ok(Ok(stream)) => return Ok(stream),
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => format!("no answer within {CONNECT:?}"),
-            };
-            last = FetchError::Unreachable { nve, at: at.to_string(), why };
-        }
-        Err(last)
-    }
-
-    async fn ask(&self, stream: Stream, ticket: String) -> Result<Lines, FetchError> {
-        let broken = |e: hyper::Error| FetchError::Broken(e.to_string());
-        let at = self.fetch.from.to_string();
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-        let connection = Connection(tokio::spawn(async move { drop(connection.await) }));
-        let question = serde_json::to_vec(&Question { version: VERSION, ticket }).unwrap_or_default();
-        let request = Request::post("/v1/context")
-            .header(header::HOST, at)
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::<Bytes>::from(question))
-            .map_err(|e| FetchError::Malformed(e.to_string()))?;
-        let response = timeout(SILENCE, sender.send_request(request)).await;
-        let response = response.map_err(|_| FetchError::Silent(SILENCE))?.map_err(broken)?;
-        if !response.status().is_success() {
-            let status = response.status();
-            let body = timeout(SILENCE, Limited::new(response.into_body(), REFUSAL).collect()).await;
-            let body = body.ok().and_then(Result::ok).map(Collected::to_bytes).unwrap_or_default();
-            let said = serde_json::from_slice::<ErrorBody>(&body).map(|body| body.message);
-            let why = said.unwrap_or_else(|_| status.to_string()).replace('\n', " ");
-            return Err(FetchError::Refused { nve: self.fetch.from, why });
-        }
-        Ok(Lines { body: response.into_body(), read: Vec::new(), searched: 0, _connection: connection })
-    }
 }
 
-type Stream = tokio_rustls::client::TlsStream<TcpStream>;
+/// Connects to the first of an NVE's addresses that can be reached, from this one's of the same family.
+pub(super) async fn connect(
+    credentials: &Credentials,
+    own: &BTreeSet<Rloc>,
+    nve: XtrId,
+    rlocs: &BTreeSet<Rloc>,
+    port: u16,
+) -> Result<Stream, FetchError> {
+    let mut last = FetchError::NoWay(nve);
+    let config = credentials.client(nve).map_err(|e| FetchError::Credentials(e.to_string()))?;
+    let connector = TlsConnector::from(Arc::new(config));
+    for to in rlocs {
+        let same = |own: &&Rloc| own.get().is_ipv4() == to.get().is_ipv4();
+        let Some(own) = own.iter().find(same) else { continue };
+        let at = SocketAddr::new(to.get(), port);
+        let connected = timeout(CONNECT, async {
+            let socket = if at.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+            socket.bind(SocketAddr::new(own.get(), 0))?;
+            let stream = socket.connect(at).await?;
+            stream.set_nodelay(true)?;
+            connector.connect(ServerName::IpAddress(to.get().into()), stream).await
+        });
+        let why = match connected.await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {CONNECT:?}"),
+        };
+        last = FetchError::Unreachable { nve, at: at.to_string(), why };
+    }
+    Err(last)
+}
+
+/// Asks what is at `path`.
+pub(super) async fn ask(
+    stream: Stream,
+    nve: XtrId,
+    path: &str,
+    question: Vec<u8>,
+) -> Result<Lines, FetchError> {
+    let broken = |e: hyper::Error| FetchError::Broken(e.to_string());
+    let at = nve.to_string();
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    let connection = Connection(tokio::spawn(async move { drop(connection.await) }));
+    let request = Request::post(path)
+        .header(header::HOST, at)
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Full::<Bytes>::from(question))
+        .map_err(|e| FetchError::Malformed(e.to_string()))?;
+    let response = timeout(SILENCE, sender.send_request(request)).await;
+    let response = response.map_err(|_| FetchError::Silent(SILENCE))?.map_err(broken)?;
+    if !response.status().is_success() {
+        let status = response.status();
+        let body = timeout(SILENCE, Limited::new(response.into_body(), REFUSAL).collect()).await;
+        let body = body.ok().and_then(Result::ok).map(Collected::to_bytes).unwrap_or_default();
+        let said = serde_json::from_slice::<ErrorBody>(&body).map(|body| body.message);
+        let why = said.unwrap_or_else(|_| status.to_string()).replace('\n', " ");
+        return Err(FetchError::Refused { nve, why });
+    }
+    Ok(Lines { body: response.into_body(), read: Vec::new(), searched: 0, _connection: connection })
+}
+
+pub(super) type Stream = tokio_rustls::client::TlsStream<TcpStream>;
 
 /// The connection's task, which ends with who reads from it.
 struct Connection(tokio::task::JoinHandle<()>);
@@ -158,7 +170,7 @@ impl Drop for Connection {
 }
 
 /// The lines of an answer.
-struct Lines {
+pub(super) struct Lines {
     body: Incoming,
     read: Vec<u8>,
     /// How much of that is known to hold no line end.
@@ -167,15 +179,15 @@ struct Lines {
 }
 
 impl Lines {
-    /// The next line and its length.
-    async fn next(&mut self) -> Result<(Line, usize), FetchError> {
+    /// The next line.
+    pub(super) async fn next(&mut self) -> Result<Vec<u8>, FetchError> {
         loop {
             let fresh = self.read.get(self.searched..).unwrap_or_default();
             if let Some(at) = fresh.iter().position(|octet| *octet == b'\n') {
                 let rest = self.read.split_off(self.searched + at + 1);
                 let line = std::mem::replace(&mut self.read, rest);
                 self.searched = 0;
-                return Ok((Line::read(&line)?, line.len()));
+                return Ok(line);
             }
             self.searched = self.read.len();
             if self.read.len() > LINE {

@@ -23,12 +23,15 @@ mod serve;
 pub(super) mod tests;
 mod ticket;
 mod tls;
+mod trace;
 mod wire;
 
 pub(super) use door::{Bounds, Door};
 #[cfg(test)]
 pub(super) use driver::{Came, Said};
 pub(super) use driver::{Event, Handovers};
+pub(super) use error::{FetchError, Refusal};
 pub(super) use listen::{Listeners, bind};
 pub(super) use serve::serve;
 pub(super) use tls::Credentials;
+pub(super) use trace::{Announce, Followed};

@@ -130,8 +130,10 @@ async fn hand(
     request: Request<Incoming>,
     stuck: Arc<Notify>,
 ) -> Result<Body, Refusal> {
-    if request.method() != Method::POST || request.uri().path() != "/v1/context" {
-        return Err(Refusal::NoRoute);
+    match (request.method(), request.uri().path()) {
+        (&Method::POST, "/v1/context") => {}
+        (&Method::POST, "/v1/trace") => return super::trace::hand(door, peer, request).await,
+        _ => return Err(Refusal::NoRoute),
     }
     let read = Limited::new(request.into_body(), QUESTION).collect();
     let body = timeout(door.bounds.question, read).await.ok().and_then(Result::ok);

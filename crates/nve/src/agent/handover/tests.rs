@@ -4,6 +4,7 @@ mod fabric;
 mod lines;
 mod refused;
 mod stream;
+mod traced;
 
 use super::Handovers;
 pub(super) use fabric::Fabric;

@@ -12,7 +12,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use weft_api::{ORACLE_SERVER_NAME, Role, SignedTicket, Ticket};
+use weft_api::{ORACLE_SERVER_NAME, Role, SignedTicket, Ticket, TraceTicket};
 use weft_model::XtrId;
 use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
@@ -42,9 +42,25 @@ impl Tickets {
     /// What the ticket says that NVE `shown` shows at `now`, seconds since 1970. From now on it is used.
     pub(super) fn accept(&self, text: &str, shown: XtrId, now: u64) -> Result<Ticket, Refusal> {
         let signed: SignedTicket = text.parse()?;
-        self.is_oracles(&signed, now)?;
+        self.is_oracles(&signed, Ticket::DOMAIN, now)?;
         let ticket = signed.ticket()?;
-        let Ticket { from, to, expires_at, .. } = ticket;
+        self.counts(ticket.from, ticket.to, ticket.expires_at, shown, now)?;
+        self.use_up(ticket.id, ticket.expires_at, now)?;
+        Ok(ticket)
+    }
+
+    /// The same of a ticket for a trace.
+    pub(super) fn accept_trace(&self, text: &str, shown: XtrId, now: u64) -> Result<TraceTicket, Refusal> {
+        let signed: SignedTicket = text.parse()?;
+        self.is_oracles(&signed, TraceTicket::DOMAIN, now)?;
+        let ticket = signed.trace()?;
+        self.counts(ticket.told, ticket.asks, ticket.expires_at, shown, now)?;
+        self.use_up(ticket.id, ticket.expires_at, now)?;
+        Ok(ticket)
+    }
+
+    /// Whether it is for this NVE, in the hands of the one it is for, and neither too old nor too young.
+    fn counts(&self, from: XtrId, to: XtrId, expires_at: u64, shown: XtrId, now: u64) -> Result<(), Refusal> {
         if now > expires_at.saturating_add(CLOCKS) {
             return Err(Refusal::Expired(now - expires_at));
         }
@@ -57,12 +73,11 @@ impl Tickets {
         if to != shown {
             return Err(Refusal::OtherTo { to, shown });
         }
-        self.use_up(&ticket, now)?;
-        Ok(ticket)
+        Ok(())
     }
 
     /// Whether one that the CA calls an Oracle has signed it: whoever may answer for one may.
-    fn is_oracles(&self, signed: &SignedTicket, now: u64) -> Result<(), Refusal> {
+    fn is_oracles(&self, signed: &SignedTicket, domain: &[u8], now: u64) -> Result<(), Refusal> {
         let der = CertificateDer::from(signed.certificate.as_slice());
         let name = ServerName::try_from(ORACLE_SERVER_NAME).map_err(|e| Refusal::Signer(e.to_string()))?;
         let at = UnixTime::since_unix_epoch(Duration::from_secs(now));
@@ -76,7 +91,7 @@ impl Tickets {
         let schemes = self.provider.signature_verification_algorithms.mapping;
         let ecdsa = schemes.iter().find(|(scheme, _)| *scheme == SignatureScheme::ECDSA_NISTP256_SHA256);
         let key = &certificate.public_key().subject_public_key.data;
-        let message = SignedTicket::message(&signed.payload);
+        let message = SignedTicket::message(domain, &signed.payload);
         match ecdsa.and_then(|(_, algorithms)| algorithms.first()) {
             Some(ecdsa) => {
                 ecdsa.verify_signature(key, &message, &signed.signature).map_err(|_| Refusal::Forged)
@@ -85,16 +100,16 @@ impl Tickets {
         }
     }
 
-    fn use_up(&self, ticket: &Ticket, now: u64) -> Result<(), Refusal> {
+    fn use_up(&self, id: [u64; 2], expires_at: u64, now: u64) -> Result<(), Refusal> {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         used.retain(|_, expires_at| now <= expires_at.saturating_add(CLOCKS));
-        if used.contains_key(&ticket.id) {
+        if used.contains_key(&id) {
             return Err(Refusal::Used);
         }
         if used.len() >= self.most {
             return Err(Refusal::Tickets(self.most));
         }
-        used.insert(ticket.id, ticket.expires_at);
+        used.insert(id, expires_at);
         Ok(())
     }
 }

@@ -83,9 +83,8 @@ fn need(method: &Method, path: &str) -> Need {
         | (&Method::PATCH, "/v1/grants/{vn}/{tsi}/addresses")
         | (&Method::PUT, "/v1/grants/{vn}/{tsi}/next")
         | (&Method::DELETE, "/v1/grants/{vn}/{tsi}" | "/v1/grants/{vn}/{tsi}/next") => Need::Holder,
-        (&Method::POST, "/v1/renew" | "/v1/grants/{vn}/{tsi}/ticket") | (&Method::GET, "/v1/policy") => {
-            Need::Nve
-        }
+        (&Method::POST, "/v1/renew" | "/v1/grants/{vn}/{tsi}/ticket" | "/v1/grants/{vn}/{tsi}/trace")
+        | (&Method::GET, "/v1/policy") => Need::Nve,
         _ => Need::Operator,
     }
 }
@@ -224,6 +223,7 @@ mod tests {
                 "POST /v1/grants no",
                 "POST /v1/grants/{vn}/{tsi}/addresses no",
                 "POST /v1/grants/{vn}/{tsi}/ticket n",
+                "POST /v1/grants/{vn}/{tsi}/trace n",
                 "POST /v1/join -vno",
                 "POST /v1/renew n",
                 "POST /v1/tokens o",

@@ -74,6 +74,7 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(groups::get, groups::put, groups::remove).layer(DefaultBodyLimit::max(GROUP_BODY)))
         .routes(routes!(policy::list))
         .routes(routes!(tickets::create))
+        .routes(routes!(tickets::trace))
         .routes(routes!(tunnels::change))
         .routes(routes!(xtrs::list, xtrs::create))
         .routes(routes!(xtrs::remove))

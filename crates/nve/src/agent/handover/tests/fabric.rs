@@ -7,7 +7,7 @@ use super::super::{
     serve,
     wire::{Question, VERSION},
 };
-use crate::agent::{clock, driver::Input};
+use crate::agent::{clock, driver::Input, trace};
 use crate::core::{Claim, Context, Live, NotHanded, RequestId};
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
@@ -21,7 +21,7 @@ use tokio::{
     sync::{mpsc, watch},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
-use weft_api::{Identity, ORACLE_SERVER_NAME, SignedTicket, Ticket};
+use weft_api::{Identity, ORACLE_SERVER_NAME, SignedTicket, Ticket, TraceTicket};
 use weft_model::{Epoch, Grant, TsMac, TsiId, TsiName, VnSpec, XtrId};
 
 pub(super) const OLD: XtrId = XtrId([1; 16]);
@@ -84,12 +84,28 @@ impl Fabric {
         name: Option<&str>,
         usage: ExtendedKeyUsagePurpose,
     ) -> SignedTicket {
+        self.sign_octets(Ticket::DOMAIN, ticket.payload().unwrap(), uri, name, usage)
+    }
+
+    /// An Oracle's word for a trace.
+    pub(super) fn sign_trace(&self, ticket: &TraceTicket) -> SignedTicket {
+        let (payload, usage) = (ticket.payload().unwrap(), ExtendedKeyUsagePurpose::ServerAuth);
+        self.sign_octets(TraceTicket::DOMAIN, payload, "weft:oracle/o1", Some(ORACLE_SERVER_NAME), usage)
+    }
+
+    fn sign_octets(
+        &self,
+        domain: &[u8],
+        payload: Vec<u8>,
+        uri: &str,
+        name: Option<&str>,
+        usage: ExtendedKeyUsagePurpose,
+    ) -> SignedTicket {
         let (certificate, key) = self.certificate(uri, name, usage);
         let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
         let key = any_ecdsa_type(&key).unwrap();
         let signer = key.choose_scheme(&[SignatureScheme::ECDSA_NISTP256_SHA256]).unwrap();
-        let payload = ticket.payload().unwrap();
-        let signature = signer.sign(&SignedTicket::message(&payload)).unwrap();
+        let signature = signer.sign(&SignedTicket::message(domain, &payload)).unwrap();
         SignedTicket { payload, certificate: certificate.der().to_vec(), signature }
     }
 }
@@ -145,6 +161,8 @@ pub(super) struct Asked {
     /// Who said something to which request, and that it does not listen any more.
     pub(super) said: mpsc::UnboundedReceiver<mpsc::Sender<Said>>,
     pub(super) left: mpsc::UnboundedReceiver<RequestId>,
+    /// Traces that came through.
+    pub(super) traces: mpsc::UnboundedReceiver<trace::Event>,
 }
 
 impl Asked {
@@ -165,6 +183,7 @@ impl Asked {
         let (claimed, claims) = mpsc::unbounded_channel();
         let (says, said) = mpsc::unbounded_channel();
         let (leaves, left) = mpsc::unbounded_channel();
+        let (traced, traces) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             let mut next = 0;
             while let Some(input) = queue.recv().await {
@@ -175,11 +194,12 @@ impl Asked {
                         let _ = answer.send(reply(&claim, next, live.clone(), &says));
                     }
                     Input::Handover(Event::Left(request)) => drop(leaves.send(request)),
+                    Input::Trace(event) => drop(traced.send(event)),
                     _ => unreachable!(),
                 }
             }
         });
-        Self { fabric, at, claims, said, left }
+        Self { fabric, at, claims, said, left, traces }
     }
 
     /// TLS with these credentials.
@@ -199,8 +219,12 @@ impl Asked {
 
     /// The answer to a POST of `body` by NVE `who`: head and body.
     pub(super) async fn post(&self, who: &Credentials, body: &[u8]) -> String {
+        self.post_to("/v1/context", who, body).await
+    }
+
+    pub(super) async fn post_to(&self, path: &str, who: &Credentials, body: &[u8]) -> String {
         let mut stream = self.connect(who, OLD).await.unwrap();
-        let head = format!("POST /v1/context HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n", body.len());
+        let head = format!("POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n", body.len());
         stream.write_all(head.as_bytes()).await.unwrap();
         // Of one that is too long not all is read.
         let _ = stream.write_all(body).await;

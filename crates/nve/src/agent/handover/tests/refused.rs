@@ -13,7 +13,7 @@ use weft_api::{ErrorBody, ORACLE_SERVER_NAME, SignedTicket, Ticket};
 use weft_model::Epoch;
 
 /// The status and the one line.
-fn refusal(answer: &str) -> (u16, String) {
+pub(super) fn refusal(answer: &str) -> (u16, String) {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{answer}"));
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     let body: ErrorBody = serde_json::from_str(body).unwrap_or_else(|e| panic!("{e}: {answer}"));
