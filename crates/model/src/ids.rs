@@ -63,6 +63,13 @@ impl Epoch {
         // In range: the remainder is below 4095.
         u16::try_from((self.get() - 1) % 4095).unwrap_or(0) + 1
     }
+
+    /// The first epoch from this one on that has this Map-Version; none for 0, which is of no epoch.
+    #[must_use]
+    pub fn at_version(self, version: u16) -> Option<Self> {
+        let ahead = (u32::from(version.checked_sub(1)?) % 4095 + 4095 - (self.get() - 1) % 4095) % 4095;
+        Some(Self(self.0.saturating_add(ahead)))
+    }
 }
 
 impl FromStr for XtrId {
@@ -123,6 +130,22 @@ mod tests {
         assert_eq!(Epoch::new(4095).unwrap().map_version(), 4095);
         assert_eq!(Epoch::new(4096).unwrap().map_version(), 1);
         assert_eq!(Epoch::new(u32::MAX).unwrap().next().get(), u32::MAX);
+    }
+
+    #[test]
+    fn the_next_epoch_of_a_version_is_not_before_it() {
+        for (from, version, wanted) in [
+            (1, 1, 1),
+            (5_000, 905, 5_000),
+            (5_000, 906, 5_001),
+            (5_000, 904, 9_094),
+            (4_095, 1, 4_096),
+            (u32::MAX, 1, u32::MAX),
+        ] {
+            let found = Epoch::new(from).unwrap().at_version(version).unwrap();
+            assert_eq!(found.get(), wanted, "{version} from {from} on");
+        }
+        assert_eq!(Epoch::FIRST.at_version(0), None);
     }
 
     #[test]

@@ -41,7 +41,7 @@ impl Core {
             {
                 let version = epoch.map_version();
                 let (origin, expires) = self.adopted(*vni, ttl);
-                let located = Located { rloc: *rloc, version, origin, learned: now, expires };
+                let located = Located { rloc: *rloc, version, origin, by: None, learned: now, expires };
                 self.cache.set_located(*vni, *mac, located);
                 self.apply(Op::SetLocation(*vni, *mac, *location));
                 self.refresh_at(*vni, Eid::Mac(*mac), expires);
@@ -55,7 +55,7 @@ impl Core {
             {
                 // The table has no version of a binding; any record may replace it.
                 let (origin, expires) = self.adopted(*vni, ttl);
-                let bound = Bound { mac: *mac, version: 0, origin, learned: now, expires };
+                let bound = Bound { mac: *mac, version: 0, origin, by: None, learned: now, expires };
                 self.cache.set_bound(*vni, *ip, bound);
                 self.apply(Op::SetNeighbour(*vni, *ip, *neighbour));
                 self.refresh_at(*vni, Eid::Ip(*ip), expires);

@@ -20,6 +20,8 @@ pub struct Located {
     pub version: u16,
     /// How it was learned.
     pub origin: Origin,
+    /// The Oracle that said so, by its index; none when it was the address's own NVE, or before a restart.
+    pub by: Option<usize>,
     /// When.
     pub learned: Time,
     /// When the record's TTL ends.
@@ -35,6 +37,8 @@ pub struct Bound {
     pub version: u16,
     /// How it was learned.
     pub origin: Origin,
+    /// The Oracle that said so, by its index; none when it was the address's own NVE, or before a restart.
+    pub by: Option<usize>,
     /// When.
     pub learned: Time,
     /// When the record's TTL ends.

@@ -11,8 +11,14 @@ use weft_datapath::{IfIndex, Location, Neighbour, Op};
 use weft_model::{Eid, Epoch, MacAddr, Origin, Rloc, TenantIp, Time, TsiId, Vni};
 
 impl Core {
-    /// Takes in one record of a reply or notification.
-    pub(super) fn learn(&mut self, now: Time, said: Said, origin: Origin, asker: Option<IfIndex>) {
+    /// Takes in one record of a reply or notification: by the Oracle of that index, or by the NVE that it is about.
+    pub(super) fn learn(
+        &mut self,
+        now: Time,
+        said: Said,
+        (origin, by): (Origin, Option<usize>),
+        asker: Option<IfIndex>,
+    ) {
         let (vni, eid) = said.about();
         if origin != Origin::Push && !self.may_replace_pushed(vni, eid) {
             self.counters.outdated += 1;
@@ -47,7 +53,11 @@ impl Core {
                     return;
                 }
                 let expires = self.end_of(now, ttl, origin);
-                self.cache.set_located(vni, mac, Located { rloc, version, origin, learned: now, expires });
+                self.cache.set_located(
+                    vni,
+                    mac,
+                    Located { rloc, version, origin, by, learned: now, expires },
+                );
                 let epoch = Epoch::new(version.into()).unwrap_or(Epoch::FIRST);
                 self.change(Op::SetLocation(vni, mac, Location::Remote { rloc, epoch }));
                 self.known(now, vni, Eid::Mac(mac), expires);
@@ -71,7 +81,7 @@ impl Core {
                 }
                 let expires = self.end_of(now, ttl, origin);
                 let before =
-                    self.cache.set_bound(vni, ip, Bound { mac, version, origin, learned: now, expires });
+                    self.cache.set_bound(vni, ip, Bound { mac, version, origin, by, learned: now, expires });
                 self.change(Op::SetNeighbour(vni, ip, Neighbour::At(mac)));
                 if before.is_some_and(|before| before != mac) {
                     self.heal(vni, ip, mac);
@@ -83,8 +93,15 @@ impl Core {
             }
             Said::Absent { vni, eid, ttl } => self.absent(now, vni, eid, ttl, asker),
             Said::Withdrawn { vni, eid } => {
-                self.forget_remote(vni, eid);
+                // What another Oracle says that was heard later than it was said: its own answer tells.
+                let late = self.is_anothers_word(vni, eid, by);
+                if !late {
+                    self.forget_remote(vni, eid);
+                }
                 self.ask_anew(now, vni, eid);
+                if late {
+                    self.refresh(now, vni, eid);
+                }
             }
         }
     }
@@ -116,12 +133,24 @@ impl Core {
         true
     }
 
+    /// Whether what is known of an address is by the word of another Oracle than `by`, and one that is heard.
+    fn is_anothers_word(&self, vni: Vni, eid: Eid, by: Option<usize>) -> bool {
+        let said = match eid {
+            Eid::Mac(mac) => {
+                self.cache.macs.get(&(vni, mac)).and_then(cache::Entry::known).and_then(|e| e.by)
+            }
+            Eid::Ip(ip) => self.cache.ips.get(&(vni, ip)).and_then(cache::Entry::known).and_then(|e| e.by),
+        };
+        by.is_some() && said != by && said.and_then(|said| self.oracles.get(said)).is_some_and(|o| o.up)
+    }
+
     /// A tenant system attached here is said to be at `rloc`. Whether that is so: then it is no longer
     /// in service here.
     fn gives_way(&mut self, id: &TsiId, rloc: Rloc, version: u16, origin: Origin) -> bool {
-        let mine =
-            self.tsis.get(id).and_then(|t| t.grant.epoch_of(self.config.xtr_id).ok()).map(Epoch::map_version);
-        let newer = mine.is_none_or(|mine| version != mine && not_older(version, mine));
+        let Some(tsi) = self.tsis.get(id) else { return false };
+        let mine = tsi.grant.epoch_of(self.config.xtr_id).ok();
+        let newer =
+            mine.map(Epoch::map_version).is_none_or(|mine| version != mine && not_older(version, mine));
         // Only the Oracle's own word on the session takes a tenant system away, never a UDP answer, and
         // never one that has no version.
         if !matches!(origin, Origin::Notify | Origin::Push)
@@ -132,11 +161,11 @@ impl Core {
             return false;
         }
         let was_here = self.is_local_tsi(id) || self.stopped.contains(id);
-        let mac = self.tsis.get(id).map(|tsi| tsi.grant.mac.get());
+        let (mac, known) = (tsi.grant.mac.get(), mine.unwrap_or(tsi.grant.epoch));
         let to = self.nves.iter().find(|(_, rlocs)| rlocs.contains(&rloc)).map(|(nve, _)| *nve);
         self.lose_grant(id, to);
-        if let Some(mac) = mac.filter(|_| was_here) {
-            let epoch = Epoch::new(version.into()).unwrap_or(Epoch::FIRST);
+        // The version is the epoch's last 12 bits, and that is later than the one known here.
+        if let Some(epoch) = known.at_version(version).filter(|_| was_here) {
             self.redirect_to(id.vni, mac, rloc, epoch);
         }
         !self.is_local_tsi(id)

@@ -177,7 +177,7 @@ impl Core {
         let alone = said.len() == 1;
         for said in said {
             let origin = if alone { self.note_pushed(oracle, said, record) } else { Origin::Notify };
-            self.learn(now, said, origin, None);
+            self.learn(now, said, (origin, Some(oracle)), None);
         }
     }
 

@@ -304,20 +304,19 @@ impl Core {
         self.now = now;
         // Canonical: a v4 Oracle may be seen through a v6 socket.
         let from = from.to_canonical();
-        let oracle = self.config.oracles.iter().any(|o| o.resolver.ip().to_canonical() == from);
+        let oracle = self.config.oracles.iter().position(|o| o.resolver.ip().to_canonical() == from);
         let peer = self.tables.peers.get(&from).filter(|peer| peer.nve).map(|peer| peer.node);
         let kind = MessageType::of(octets);
         // Another NVE answers for its own tenant systems, or solicits a question, and has nothing else to say here.
         let from_nve = matches!(kind, Ok(MessageType::MapReply | MessageType::MapRequest));
-        if !oracle && (peer.is_none() || !from_nve) {
+        if oracle.is_none() && (peer.is_none() || !from_nve) {
             self.counters.foreign_datagrams += 1;
             return;
         }
         match kind {
             Ok(MessageType::MapReply) => match messages::map_reply(octets, &self.config.rlocs) {
-                Ok((nonce, said)) if oracle => self.reply(now, nonce, said, false),
-                Ok((nonce, said)) if said.iter().all(|s| self.is_own(peer, s)) => {
-                    self.reply(now, nonce, said, true);
+                Ok((nonce, said)) if oracle.is_some() || said.iter().all(|s| self.is_own(peer, s)) => {
+                    self.reply(now, nonce, said, oracle);
                 }
                 Ok(_) => self.counters.foreign_datagrams += 1,
                 Err(_) => self.counters.malformed_datagrams += 1,
@@ -338,8 +337,8 @@ impl Core {
         self.tables.peers.get(&rloc.get()).is_some_and(|peer| peer.nve && Some(peer.node) == node)
     }
 
-    /// `narrow`: it is to be about what was asked, and the location that goes with that, and nothing else.
-    fn reply(&mut self, now: Time, nonce: u64, mut said: Vec<Said>, narrow: bool) {
+    /// Another NVE's is to be about what was asked, and the location that goes with that, and nothing else.
+    fn reply(&mut self, now: Time, nonce: u64, mut said: Vec<Said>, by: Option<usize>) {
         let Some(key) = self.resolver.nonces.get(&nonce).copied() else {
             self.counters.unknown_nonces += 1;
             return;
@@ -350,7 +349,7 @@ impl Core {
             Said::Bound { vni, ip, .. } => (vni, Eid::Ip(ip)),
             Said::Absent { vni, eid, .. } | Said::Withdrawn { vni, eid } => (vni, eid),
         };
-        if narrow {
+        if by.is_none() {
             let owner = said.iter().find_map(|s| match *s {
                 Said::Bound { mac, .. } if about(s) == key => Some((key.0, Eid::Mac(mac))),
                 _ => None,
@@ -371,7 +370,7 @@ impl Core {
         said.sort_by_key(|s| !matches!(s, Said::Located { .. }));
         for said in said {
             if about(&said).0 == key.0 {
-                self.learn(now, said, Origin::Reply, pending.asker);
+                self.learn(now, said, (Origin::Reply, by), pending.asker);
             }
         }
         self.answer_waiters(now, key.1, pending);

@@ -82,6 +82,21 @@ fn v6_from_the_loss_on() {
     }
 }
 
+/// A Map-Version is 12 bits of it: after 4,095 moves it is another number.
+#[test]
+fn v6_an_entry_has_the_epoch_that_it_points_to() {
+    let mut w = World::started(V4, &["web"]);
+    named(&mut w, V4, OTHER, 2);
+    w.grants(11, vec![Grant { epoch: Epoch::new(8_189).unwrap(), ..grant("web", 1) }]);
+    w.notify(Rec::At(mac(1), rloc(V4, 2), 4_095));
+    assert_eq!(away(&w), to(V4, 2, 8_190));
+    let mut w = World::started(V4, &["web"]);
+    named(&mut w, V4, OTHER, 2);
+    w.grants(11, vec![Grant { epoch: Epoch::new(8_189).unwrap(), ..grant("web", 1) }]);
+    w.notify(Rec::At(mac(1), rloc(V4, 2), 3));
+    assert_eq!(away(&w), to(V4, 2, 8_193), "and past its end");
+}
+
 /// Given back, it is nowhere: nothing is sent on. Nor is what was Associated only.
 #[test]
 fn v6_not_when_it_goes_nowhere() {

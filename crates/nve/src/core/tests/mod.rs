@@ -14,6 +14,7 @@ mod groups;
 mod hostile;
 mod idle;
 mod invariants;
+mod late;
 mod learn;
 mod lease;
 mod limits;
