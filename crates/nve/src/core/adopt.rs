@@ -25,6 +25,7 @@ impl Core {
         for ((vni, wanted), receivers) in &observed.groups {
             self.adopt_group(now, *vni, *wanted, receivers);
         }
+        self.resume(observed);
         self.adopt_redirects(observed);
         let here: Vec<Vni> = self.members.keys().copied().collect();
         for vni in here {

@@ -38,6 +38,7 @@ mod proxy;
 mod push;
 mod release;
 mod resolver;
+mod resume;
 mod session;
 mod solicit;
 mod states;

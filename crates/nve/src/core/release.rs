@@ -161,6 +161,7 @@ impl Core {
         tsi.lost = true;
         tsi.lost_with = tsi.grant.epoch_of(me).unwrap_or(tsi.grant.epoch);
         tsi.claims.clear();
+        tsi.resumes = false;
         let activated = tsi.state == State::Activated;
         let was_here = activated || self.stopped.contains(id);
         self.unsaved = true;

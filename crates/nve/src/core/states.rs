@@ -45,6 +45,7 @@ impl Core {
         self.tickets.insert(ticket, id.clone());
         if let Some(tsi) = self.tsis.get_mut(&id) {
             tsi.wanted = State::Activated;
+            tsi.resumes = false;
             tsi.waiting = Some(Waiting {
                 call,
                 ticket,
@@ -119,6 +120,9 @@ impl Core {
                     .get(&id)
                     .is_some_and(|tsi| tsi.grant.next.is_some_and(|next| next.nve != self.config.xtr_id));
                 self.take_out(&id, moves);
+                if let Some(tsi) = self.tsis.get_mut(&id) {
+                    tsi.resumes = false;
+                }
                 if self.stopped.contains(&id) {
                     self.redirect(&id);
                 }

@@ -41,6 +41,8 @@ pub struct Tsi {
     pub came: Option<Epoch>,
     /// How long it lasts unless it is renewed.
     pub lease: Option<Duration>,
+    /// It was in service when the last agent ended, which only the data plane said: it is again once it is this NVE's.
+    pub resumes: bool,
     /// The attach that waits for this one to be ready.
     pub waiting: Option<Waiting>,
     /// Link-locals asked for at the Oracle and not answered yet, with the asker's frame.
@@ -88,6 +90,7 @@ impl Tsi {
             previous: None,
             came: None,
             lease: None,
+            resumes: false,
             waiting: None,
             claims: BTreeMap::new(),
             sent: BTreeMap::new(),
@@ -505,6 +508,7 @@ impl Core {
             self.redirect(id);
         }
         if present && self.tsis.get(id).is_some_and(|tsi| !tsi.lost) {
+            self.resumes_as_owner(id);
             self.put_in_place(id, None);
         }
         self.unsaved = true;

@@ -256,6 +256,60 @@ fn came() -> World {
     w
 }
 
+/// The agent dies when it has answered, and before what it has answered is on the disk.
+fn reborn(disk: Vec<super::super::Attachment>, kernel: &weft_datapath::Tables) -> World {
+    let mut after = World::new(V4);
+    after.core.remember(vec![spec()], Default::default(), kernel);
+    after.core.restore(after.now, disk, &[device(1)]);
+    after.core.adopt(after.now, vec![spec()], kernel);
+    after.core.keep_orphans(&[device(1)], kernel);
+    after.seen();
+    after
+}
+
+#[test]
+fn v4_what_was_activated_at_the_last_moment_goes_on_by_an_oracles_word() {
+    let mine = Grant { epoch: Epoch::new(6).unwrap(), ..grant("web", 1) };
+    let mut w = World::started(V4, &[]);
+    associated(&mut w, coming());
+    let disk = w.core.attachments();
+    let kernel = came().tables.clone();
+    let mut after = reborn(disk.clone(), &kernel);
+    assert!(!open(&after), "it may be another's: what was answered nobody here knows");
+    after.session(0, Session::Up);
+    after.grants(11, vec![coming()]);
+    assert!(!open(&after), "so says the store still");
+    after.grants(12, vec![mine.clone()]);
+    assert!(open(&after) && wanted(&after) == [true]);
+    // It never came, or is stopped meanwhile, or somebody else's.
+    for change in ["closed", "stopped", "lost"] {
+        let kernel = if change == "closed" { w.tables.clone() } else { kernel.clone() };
+        let mut after = reborn(disk.clone(), &kernel);
+        after.session(0, Session::Up);
+        match change {
+            "stopped" => after.deactivate("web"),
+            "lost" => drop(after.grants(11, vec![])),
+            _ => {}
+        }
+        after.seen();
+        after.grants(12, vec![mine.clone()]);
+        assert!(!open(&after), "{change}");
+    }
+}
+
+/// It was this NVE's before: no Oracle has to say so.
+#[test]
+fn v4_what_its_owner_activated_at_the_last_moment_goes_on_at_once() {
+    let mut w = World::started(V4, &["web"]);
+    w.deactivate("web");
+    w.seen();
+    let disk = w.core.attachments();
+    w.activate("web");
+    w.seen();
+    let after = reborn(disk, &w.tables);
+    assert!(open(&after) && wanted(&after) == [true]);
+}
+
 fn given_back(seen: &[Seen]) -> Vec<Held> {
     let calls = seen.iter().filter_map(|s| match s {
         Seen::Call(ApiCall::Release { held, .. }) => Some(*held),
