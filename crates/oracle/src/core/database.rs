@@ -100,6 +100,8 @@ pub(crate) struct Tsi {
     pub(crate) withdrawn: bool,
     /// Its holder has said that it Activates it, and has not registered it yet; how long that is believed.
     pub(crate) activating: Option<Time>,
+    /// How many are about to call its move off, or to send it elsewhere: meanwhile who is next does not come to hold it.
+    pub(crate) ending: u32,
 }
 
 impl Tsi {
@@ -238,7 +240,7 @@ impl Database {
         };
         self.count(ix, false);
         let (mut claim, mut registrations) = (None, Vec::new());
-        let (mut withdrawn, mut activating) = (false, None);
+        let (mut withdrawn, mut activating, mut ending) = (false, None, 0);
         if let Some(old) = self.tsis.get_mut(ix.0 as usize).and_then(Option::take) {
             self.unindex(ix, &old);
             // A claim outlives changes of the grant for as long as that still names the claimant.
@@ -247,6 +249,7 @@ impl Database {
             let same_holder = (old.grant.owner, old.grant.epoch) == (grant.owner, grant.epoch);
             withdrawn = old.withdrawn && same_holder;
             activating = old.activating.filter(|_| same_holder);
+            ending = if old.grant.next == grant.next { old.ending } else { 0 };
         }
         let vni = grant.tsi.vni;
         let mut dropped = Vec::new();
@@ -266,7 +269,7 @@ impl Database {
         for nve in &dropped {
             self.registered.remove(&(*nve, Some(vni), ix));
         }
-        let tsi = Tsi { grant, claim, registrations, withdrawn, activating };
+        let tsi = Tsi { grant, claim, registrations, withdrawn, activating, ending };
         for eid in tsi.eids() {
             self.by_eid.insert((vni, eid), ix);
         }
@@ -361,6 +364,14 @@ impl Database {
         match tsi.filter(|tsi| tsi.holder().0 == nve && tsi.registrations.is_empty()) {
             Some(tsi) => tsi.activating.replace(until).is_none(),
             None => false,
+        }
+    }
+
+    /// Notes that a move to who is `next` is about to end otherwise, or does not after all.
+    pub(crate) fn set_ending(&mut self, ix: TsiIx, next: Successor, ending: bool) {
+        let tsi = self.tsis.get_mut(ix.0 as usize).and_then(Option::as_mut);
+        if let Some(tsi) = tsi.filter(|tsi| tsi.grant.next == Some(next)) {
+            tsi.ending = if ending { tsi.ending.saturating_add(1) } else { tsi.ending.saturating_sub(1) };
         }
     }
 

@@ -409,6 +409,11 @@ impl Shard {
                 let (owner, epoch) = tsi.holder();
                 return Err(Refusal::HeldBy { vni, eid, owner, epoch, nve });
             }
+            // The move is being called off.
+            (Ok(_), None) if !withdrawal && tsi.grant.owner != nve && tsi.ending > 0 => {
+                let (owner, epoch) = tsi.holder();
+                return Err(Refusal::HeldBy { vni, eid, owner, epoch, nve });
+            }
             (Ok(epoch), _) => epoch,
             // Nothing of this NVE's can be registered: the withdrawal has no object.
             (Err(_), _) if withdrawal => return Ok(()),

@@ -1,6 +1,6 @@
 //! Tenant systems as who has them, or is next on their way, sees them.
 
-use super::{Registry, RegistryError, keys, read, vns};
+use super::{Caller, Registry, RegistryError, grants, keys, read, vns};
 use weft_api::GrantView;
 use weft_model::{Grant, NveName, TsiName, VnName, XtrId};
 
@@ -23,6 +23,16 @@ impl Registry {
         let vni = vns::find(&*tx, vn)?.vni;
         let view = read(&*tx, &keys::grant(vni, tsi))?;
         view.ok_or_else(|| RegistryError::NoTsi { vn: vn.clone(), tsi: tsi.clone() })
+    }
+
+    /// Whether `caller` may call a move off, or say where else it goes. Reads the store: for a thread that may wait.
+    ///
+    /// # Errors
+    /// [`RegistryError::NoVn`], [`RegistryError::NoTsi`] or [`RegistryError::GrantedElsewhere`].
+    pub fn may_end_move(&self, vn: &VnName, tsi: &TsiName, caller: &Caller) -> Result<(), RegistryError> {
+        let tx = self.snapshot()?;
+        let vn = vns::find(&*tx, vn)?;
+        grants::named_by(&*tx, &vn, tsi, caller).map(drop)
     }
 
     /// The grant of a tenant system that moves to `nve`, which has this name. Reads the store: for a thread that may wait.

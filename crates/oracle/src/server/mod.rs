@@ -20,6 +20,7 @@ mod error;
 mod hub;
 mod limit;
 mod metrics;
+mod moving;
 mod nonces;
 mod options;
 mod session;

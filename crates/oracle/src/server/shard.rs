@@ -10,7 +10,8 @@ use super::{
     udp::{DATAGRAM, Udp},
 };
 use crate::core::{
-    Event, Fact, NotSubscribed, Owner, Refusal, SessionEvent, SessionId, Shard, ShardConfig, Transmit, owner,
+    Ending, Event, Fact, NotSubscribed, Owner, Refusal, SessionEvent, SessionId, Shard, ShardConfig,
+    Transmit, owner,
 };
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -28,7 +29,7 @@ use std::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use weft_lisp::{MessageType, tcp::Frames};
-use weft_model::{Epoch, Rloc, Time, TsiId, XtrId};
+use weft_model::{Epoch, Rloc, Successor, Time, TsiId, XtrId};
 
 /// Inputs that wait for a shard at most; who has more waits in turn (datagrams are dropped).
 const INBOX: usize = 4096;
@@ -67,6 +68,16 @@ pub(super) enum Input {
     Activating {
         nve: XtrId,
         tsi: TsiId,
+    },
+    /// A move is about to end otherwise than where it goes to.
+    Ending {
+        tsi: TsiId,
+        answer: oneshot::Sender<Ending>,
+    },
+    /// It does not, after all.
+    NotEnded {
+        tsi: TsiId,
+        next: Successor,
     },
     Query(Query),
     Stop,
@@ -378,6 +389,8 @@ impl Running {
             Input::Datagram { from, to, payload } => self.shard.handle_datagram(now, from, to, &payload),
             Input::NonceSaved { xtr, nonce } => self.shard.handle_nonce_saved(now, xtr, nonce),
             Input::Activating { nve, tsi } => self.shard.handle_activating(now, nve, &tsi),
+            Input::Ending { tsi, answer } => drop(answer.send(self.shard.handle_ending(&tsi))),
+            Input::NotEnded { tsi, next } => self.shard.handle_not_ended(now, &tsi, next),
             Input::Query(query) => query(&self.shard, now),
             Input::Stop => self.stopped = true,
         }

@@ -1,5 +1,6 @@
 //! Behaviour of the core, by requirement id, on a small bench: a shard, honest messages, decoded outputs.
 
+mod ending;
 mod forward;
 mod group_room;
 mod groups;

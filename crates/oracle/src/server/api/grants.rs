@@ -183,7 +183,10 @@ pub(super) async fn name_next(
     Body(NameNext { nve }): Body<NameNext>,
 ) -> Answer<GrantView> {
     query.only(&[])?;
-    let (view, _) = app.registry.name_next(vn, tsi, nve.clone(), identity.caller()?).await?;
+    let (registry, caller) = (app.registry.clone(), identity.caller()?);
+    let (what, who, to) = ((vn.clone(), tsi.clone()), caller.clone(), nve.clone());
+    let named = async move { registry.name_next(vn, tsi, to, who).await };
+    let (view, _) = app.end_move(what, &caller, named).await?;
     tracing::info!(vn = %view.vn, tsi = %view.grant.tsi.name, from = %view.nve, to = %nve, "moves");
     Ok(Json(view))
 }
@@ -222,7 +225,10 @@ pub(super) async fn call_off(
     query: Query,
 ) -> Answer<GrantView> {
     query.only(&[])?;
-    let (view, _) = app.registry.call_off(vn, tsi, identity.caller()?).await?;
+    let (registry, caller) = (app.registry.clone(), identity.caller()?);
+    let (what, who) = ((vn.clone(), tsi.clone()), caller.clone());
+    let called_off = async move { registry.call_off(vn, tsi, who).await };
+    let (view, _) = app.end_move(what, &caller, called_off).await?;
     tracing::info!(vn = %view.vn, tsi = %view.grant.tsi.name, at = %view.nve, "stays");
     Ok(Json(view))
 }
