@@ -203,6 +203,7 @@ fn bad_input_gets_one_line() {
             )
         };
         let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let delete = |path: &str| get(path).replacen("GET", "DELETE", 1);
         let long = format!(r#"{{"name":"{}"}}"#, "x".repeat(70_000));
         let cases = [
             (post("/v1/vns", ""), "400", "bad_request"),
@@ -232,6 +233,8 @@ fn bad_input_gets_one_line() {
             (get("/v1/mappings?vn=A"), "400", "'A'"),
             (get("/v1/vns?watch=true&resource_version=999"), "410", "gone"),
             (post("/v1/version", ""), "405", "method_not_allowed"),
+            (delete("/v1/grants/red/web1?owned=true&activated=7"), "400", "leave one out"),
+            (delete("/v1/grants/red/web1?activated=0"), "400", "from 1 on"),
         ];
         for (request, status, word) in cases {
             let (line, body) = raw(&f, &request).await;

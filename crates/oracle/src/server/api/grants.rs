@@ -234,7 +234,7 @@ pub(super) async fn call_off(
 }
 
 /// Give a tenant system back; an operator says `force`. An NVE to which it merely moves calls that off by it, unless it
-/// says `owned`, or by `activated` at which epoch it has Activated it already.
+/// says `owned`, or by `activated` at which epoch it has Activated it already: one of the two.
 #[utoipa::path(
     delete, path = "/v1/grants/{vn}/{tsi}", tag = "grants",
     params(("vn" = String, Path), ("tsi" = String, Path), ("force" = Option<bool>, Query), ("owned" = Option<bool>, Query),
@@ -251,7 +251,12 @@ pub(super) async fn release(
     query.only(&["force", "owned", "activated"])?;
     let (force, caller) = (query.flag("force")?, identity.caller()?);
     let (released, _) = match (query.flag("owned")?, query.epoch("activated")?) {
-        (true, _) => app.registry.release_owned(vn, tsi, caller).await?,
+        (true, Some(_)) => {
+            return Err(Failure::bad(
+                "'owned' is for what may be another's, 'activated' for what was Activated here; leave one out",
+            ));
+        }
+        (true, None) => app.registry.release_owned(vn, tsi, caller).await?,
         (false, Some(epoch)) => app.registry.release_activated(vn, tsi, caller, epoch).await?,
         (false, None) => app.registry.release(vn, tsi, caller, force).await?,
     };
