@@ -14,8 +14,8 @@ mod trace;
 mod types;
 
 pub use client::{
-    ApiError, Client, ClientError, Endpoint, Identity, Lines, LocalClient, ORACLE_SERVER_NAME, Server,
-    ServerError, TlsError, Trust, Watch, tls_config,
+    AGENT_START, ApiError, Client, ClientError, Endpoint, Identity, Lines, LocalClient, ORACLE_SERVER_NAME,
+    Server, ServerError, TlsError, Trust, Watch, tls_config,
 };
 pub use context::{Context, ContextError};
 pub use ticket::{SignedTicket, Ticket, TicketError, TraceTicket};

@@ -218,7 +218,7 @@ impl World {
                     let answer = Box::new(Err(unanswered()));
                     return self.at(Duration::ZERO, Ev::Granted { nve, boot, call, answer });
                 }
-                let (answer, commit) = self.store.attach(vn, name, xtr_id(nve), mac, ips);
+                let (answer, commit) = self.store.attach(vn, name, (xtr_id(nve), boot), mac, ips);
                 self.commit(commit);
                 let answer = Box::new(answer);
                 self.api(Ev::Granted { nve, boot, call, answer });
@@ -228,7 +228,7 @@ impl World {
                     let answer = Err(unanswered());
                     return self.at(Duration::ZERO, Ev::Released { nve, boot, call, answer });
                 }
-                let (answer, commit) = self.store.release(vn, name, xtr_id(nve), held);
+                let (answer, commit) = self.store.release(vn, name, (xtr_id(nve), boot), held);
                 self.commit(commit);
                 self.api(Ev::Released { nve, boot, call, answer });
             }

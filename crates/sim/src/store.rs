@@ -176,9 +176,9 @@ impl Store {
         self.vn_of(tsi.vni).map_or_else(|| crate::names::vn_name(tsi.vni.get()), |spec| spec.name.clone())
     }
 
-    fn caller(&self, nve: XtrId) -> Caller {
+    fn caller(&self, nve: XtrId, start: u64) -> Caller {
         let name = self.nves.get(&nve).map(|nve| nve.name.clone());
-        name.map_or(Caller::Operator, |name| Caller::Nve { xtr_id: nve, name })
+        name.map_or(Caller::Operator, |name| Caller::Nve { xtr_id: nve, name, start: Some(start) })
     }
 
     // ===== what changes it =====
@@ -233,17 +233,17 @@ impl Store {
         self.run(async move { registry.change_vn(name, change).await }).1
     }
 
-    /// Attach: a new grant, or the same again for whom it names.
+    /// Attach: a new grant, or the same again for whom it names; by this start of its agent.
     pub fn attach(
         &mut self,
         vn: VnName,
         tsi: TsiName,
-        owner: XtrId,
+        (owner, start): (XtrId, u64),
         mac: Option<TsMac>,
         ips: BTreeSet<TenantIp>,
     ) -> Done<Granted> {
         let registry = self.registry.clone();
-        let wish = Wish { vn, tsi, mac, ips, groups: BTreeSet::new(), owner };
+        let wish = Wish { vn, tsi, mac, ips, groups: BTreeSet::new(), owner, start: Some(start) };
         let (answer, commit) = self.run(async move { registry.grant(wish).await });
         let granted = answer.map(|(granted, revision)| Granted {
             grant: granted.view.grant,
@@ -254,9 +254,9 @@ impl Store {
         (granted, commit)
     }
 
-    /// Gives a grant back, as an NVE does.
-    pub fn release(&mut self, vn: VnName, tsi: TsiName, nve: XtrId, held: Held) -> Done<()> {
-        let (registry, caller) = (self.registry.clone(), self.caller(nve));
+    /// Gives a grant back, as an NVE does by this start of its agent.
+    pub fn release(&mut self, vn: VnName, tsi: TsiName, (nve, start): (XtrId, u64), held: Held) -> Done<()> {
+        let (registry, caller) = (self.registry.clone(), self.caller(nve, start));
         let (answer, commit) = self.run(async move {
             match held {
                 Held::Granted => registry.release(vn, tsi, caller, false).await,

@@ -28,6 +28,10 @@ use std::{collections::BTreeSet, sync::Arc};
 use transport::{Ask, Transport};
 use weft_model::{Epoch, GroupName, Name, NveName, TenantIp, TsiName, VnName};
 
+/// The header by which an NVE's agent says which start of it asks: of what an earlier one has asked for nothing counts
+/// that comes later.
+pub const AGENT_START: &str = "weft-agent-start";
+
 /// A client of the Oracle's `/v1`. Cheap to clone; connections are shared and kept warm.
 ///
 /// Needs a tokio runtime with I/O and time. Every method's errors: [`ClientError::Api`] when the
@@ -89,6 +93,13 @@ impl Client {
     pub fn with_timeout(endpoint: &Endpoint, timeout: Duration) -> Result<Self, ClientError> {
         let mut transport = Transport::new(endpoint)?;
         transport.set_timeout(timeout);
+        Ok(Self { transport: Arc::new(transport) })
+    }
+
+    /// A client of an NVE's agent, of which this is the `start`-th start; later ones have higher numbers.
+    pub fn of_agent(endpoint: &Endpoint, start: u64) -> Result<Self, ClientError> {
+        let mut transport = Transport::new(endpoint)?;
+        transport.set_start(start);
         Ok(Self { transport: Arc::new(transport) })
     }
 

@@ -51,6 +51,8 @@ pub(super) struct Transport {
     servers: Vec<Server>,
     tls: Option<TlsConnector>,
     timeout: Duration,
+    /// Which start of an agent asks.
+    start: Option<u64>,
     /// The server that answered last.
     current: AtomicUsize,
     idle: Mutex<Vec<(usize, Sender)>>,
@@ -77,6 +79,7 @@ impl Transport {
             servers: endpoint.servers.clone(),
             tls,
             timeout: Duration::from_secs(10),
+            start: None,
             current: AtomicUsize::new(0),
             idle: Mutex::default(),
         })
@@ -84,6 +87,10 @@ impl Transport {
 
     pub(super) fn set_timeout(&mut self, timeout: Duration) {
         self.timeout = timeout;
+    }
+
+    pub(super) fn set_start(&mut self, start: u64) {
+        self.start = Some(start);
     }
 
     /// Sends the request to the first server that takes it and reads the whole answer; an answer
@@ -183,7 +190,7 @@ impl Transport {
         let address = server.to_string();
         // A kept connection may have been closed by the other end just now: then once more afresh.
         if let Some(mut sender) = self.take_idle(index) {
-            match exchange(&mut sender, request(server, ask)).await {
+            match exchange(&mut sender, request(server, ask, self.start)).await {
                 Ok(response) => return Ok(Answer { address, response, server: index, sender }),
                 Err((_, unsent)) if unsent || ask.repeatable => {}
                 Err((reason, _)) => return Err(ClientError::Broken { address, reason }),
@@ -197,7 +204,7 @@ impl Transport {
                 return Err(ClientError::Unreachable { address, reason: "no answer to connect".into() });
             }
         };
-        match exchange(&mut sender, request(server, ask)).await {
+        match exchange(&mut sender, request(server, ask, self.start)).await {
             Ok(response) => Ok(Answer { address, response, server: index, sender }),
             Err((reason, true)) => Err(ClientError::Unreachable { address, reason }),
             Err((reason, false)) => Err(ClientError::Broken { address, reason }),
@@ -262,7 +269,7 @@ fn reason(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
-fn request(server: &Server, ask: &Ask) -> Request<Full<Bytes>> {
+fn request(server: &Server, ask: &Ask, start: Option<u64>) -> Request<Full<Bytes>> {
     let host = match server {
         Server::Tls { host, port } if host.contains(':') => format!("[{host}]:{port}"),
         Server::Tls { host, port } => format!("{host}:{port}"),
@@ -278,6 +285,9 @@ fn request(server: &Server, ask: &Ask) -> Request<Full<Bytes>> {
     if ask.body.is_some() {
         let json = header::HeaderValue::from_static("application/json");
         request.headers_mut().insert(header::CONTENT_TYPE, json);
+    }
+    if let Some(start) = start {
+        request.headers_mut().insert(super::AGENT_START, start.into());
     }
     request
 }

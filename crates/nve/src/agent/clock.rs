@@ -38,3 +38,9 @@ pub(super) fn micros() -> u64 {
 pub(super) fn date() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
+
+/// Milliseconds since 1970.
+pub(super) fn date_ms() -> u64 {
+    let ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis());
+    u64::try_from(ms).unwrap_or(u64::MAX)
+}

@@ -35,6 +35,7 @@ const INPUTS: usize = 4_096;
 pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>) -> Result<(), NveError> {
     let data = state::DataDir::open(&options.data_dir)?;
     let boot = BootId(getrandom::u64().map_err(NveError::Random)?);
+    let start_number = state::next_start(&data.file("start.json"), clock::date_ms());
     let identity_file = data.file("identity.json");
     let state_file = data.file("state.json");
     let saved = state::load::<state::Saved>(&state_file)?.unwrap_or_default();
@@ -125,14 +126,15 @@ pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>)
     let tls = tls_config(&identity, options.tls_key_log.as_deref())?;
     let (tls, tls_now) = watch::channel(tls);
     let (shows, shows_now) = watch::channel(credentials(&identity)?);
-    let (client, client_now) = watch::channel(Arc::new(Client::new(&identity.endpoint()?)?));
+    let (client, client_now) =
+        watch::channel(Arc::new(Client::of_agent(&identity.endpoint()?, start_number)?));
     let shared = metrics::Shared::default();
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(follow::vns(client_now.clone(), inputs.clone()));
     tasks.spawn(follow::nves(client_now.clone(), inputs.clone()));
     tasks.spawn(follow::grants(client_now.clone(), inputs.clone()));
     tasks.spawn(follow::policy(client_now.clone(), inputs.clone()));
-    let renewed = Renewed { tls, shows, client };
+    let renewed = Renewed { tls, shows, client, start_number };
     tasks.spawn(renew(identity.clone(), identity_file, renewed, options.tls_key_log.clone()));
     let door = Door::new(identity.xtr_id, shows_now.clone(), inputs.clone(), Bounds::default());
     tasks.spawn(handover::serve(peers, door.map_err(NveError::Credentials)?));
@@ -229,13 +231,14 @@ struct Renewed {
     tls: watch::Sender<Arc<rustls::ClientConfig>>,
     shows: watch::Sender<Arc<Credentials>>,
     client: watch::Sender<Arc<Client>>,
+    start_number: u64,
 }
 
 /// Renews the certificate at half of its life.
 async fn renew(
     mut identity: Identity,
     file: PathBuf,
-    Renewed { tls, shows, client }: Renewed,
+    Renewed { tls, shows, client, start_number }: Renewed,
     key_log: Option<PathBuf>,
 ) {
     loop {
@@ -245,7 +248,7 @@ async fn renew(
             let new = identity.renew(&now).await?;
             state::save(&file, &new)?;
             tls.send_replace(tls_config(&new, key_log.as_deref())?);
-            client.send_replace(Arc::new(Client::new(&new.endpoint()?)?));
+            client.send_replace(Arc::new(Client::of_agent(&new.endpoint()?, start_number)?));
             shows.send_replace(credentials(&new)?);
             Ok::<_, NveError>(new)
         };

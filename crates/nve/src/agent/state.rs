@@ -93,6 +93,20 @@ pub(super) fn load<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, NveErr
         .map_err(|e| NveError::Damaged { path: path.to_owned(), reason: e.to_string() })
 }
 
+/// The number of this start of the agent: higher than any before. Counted on by the calendar, so that one that could
+/// not be written down is not given again.
+pub(super) fn next_start(path: &Path, now_ms: u64) -> u64 {
+    let before = load::<u64>(path).unwrap_or_else(|error| {
+        tracing::warn!(%error, "the number of the last start cannot be read; the clock has to do");
+        None
+    });
+    let start = before.unwrap_or(0).saturating_add(1).max(now_ms);
+    if let Err(error) = save(path, &start) {
+        tracing::warn!(%error, "the number of this start cannot be saved; the clock has to do");
+    }
+    start
+}
+
 /// Writes a JSON file, 0600, by way of a new file and a rename, so that a crash leaves the old or the new.
 pub(super) fn save<T: Serialize>(path: &Path, value: &T) -> Result<(), NveError> {
     let text = serde_json::to_vec_pretty(value)
@@ -117,6 +131,19 @@ pub(super) fn save<T: Serialize>(path: &Path, value: &T) -> Result<(), NveError>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn h8_each_start_has_a_higher_number() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("start.json");
+        assert_eq!(next_start(&file, 1_000), 1_000);
+        // The clock was set back, or stands still.
+        assert_eq!(next_start(&file, 7), 1_001);
+        assert_eq!(next_start(&file, 1_001), 1_002);
+        fs::write(&file, "{").unwrap();
+        assert_eq!(next_start(&file, 2_000), 2_000);
+        assert_eq!(next_start(&dir.path().join("none/start.json"), 3_000), 3_000, "no agent is kept by that");
+    }
 
     #[test]
     fn second_lock_is_refused_and_files_round_trip() {

@@ -89,7 +89,8 @@ impl DataDir {
     /// Removes what an agent wrote; whether there was anything. What else is there stays.
     fn purge(self) -> Result<bool, NveError> {
         let mut found = false;
-        for name in ["identity.json", "identity.joining", "state.json", "policies.json", "lock"] {
+        for name in ["identity.json", "identity.joining", "state.json", "policies.json", "start.json", "lock"]
+        {
             let file = self.file(name);
             if file.exists() {
                 fs::remove_file(&file).map_err(NveError::file("remove", &file))?;

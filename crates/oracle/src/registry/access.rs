@@ -13,6 +13,8 @@ pub enum Caller {
         xtr_id: XtrId,
         /// Its name.
         name: NveName,
+        /// Which start of its agent asks; later ones have higher numbers. None does not say.
+        start: Option<u64>,
     },
 }
 

@@ -220,6 +220,19 @@ pub enum RegistryError {
         /// The one that was read.
         asked: u64,
     },
+    /// Asked by an agent after which another one was started.
+    #[error(
+        "NVE {nve}'s agent was started again (start {latest}) after this was asked (start {start}): ask again; if no \
+         other one runs with its identity, set the host's clock right and start it again"
+    )]
+    Outlived {
+        /// The NVE.
+        nve: XtrId,
+        /// Who asked.
+        start: u64,
+        /// Who has asked since.
+        latest: u64,
+    },
     /// More than there may be of something of access policy.
     #[error("{what} may have at most {max} {of}; {got} are too many")]
     TooManyInPolicy {
@@ -395,7 +408,7 @@ impl RegistryError {
             }
             Self::GroupsMismatch { .. } => Code::GroupsMismatch,
             Self::GroupInUse { .. } => Code::GroupInUse,
-            Self::GroupOutdated { .. } => Code::Outdated,
+            Self::GroupOutdated { .. } | Self::Outlived { .. } => Code::Outdated,
             Self::VnTaken { .. } => Code::VnTaken,
             Self::VniTaken { .. } | Self::NoVniLeft => Code::VniTaken,
             Self::PushForward | Self::NothingToCarry(_) => Code::NotSupported,

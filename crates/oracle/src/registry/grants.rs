@@ -3,7 +3,7 @@
 use super::{
     Caller, Kind, Registry, RegistryError, decode, groups, keys, moves, nves,
     pool::{self, Pools, VnPools},
-    read, vns, write,
+    read, starts, vns, write,
 };
 use crate::store::{Revision, StoreError, Transaction};
 use core::net::IpAddr;
@@ -41,6 +41,8 @@ pub struct Wish {
     pub groups: BTreeSet<GroupName>,
     /// Who is to hold it.
     pub owner: XtrId,
+    /// Which start of its agent asks, if it does and says so.
+    pub start: Option<u64>,
 }
 
 /// Finds a grant that a caller may change.
@@ -166,6 +168,9 @@ impl Registry {
                     "'{tsi}' in VN '{vn}' is its NVE's to release; an operator must say ?force=true"
                 )));
             }
+            if let Caller::Nve { xtr_id, start, .. } = &caller {
+                starts::check(tx, *xtr_id, *start)?;
+            }
             let vn = vns::find(tx, &vn)?;
             let mut view = find(tx, &vn, &tsi, &caller)?;
             let came = view.grant.next.filter(|next| activated == Some(next.epoch)).map(|next| next.nve);
@@ -196,7 +201,8 @@ fn grant(
     wish: &Wish,
     limits: &GroupLimits,
 ) -> Result<Granted, RegistryError> {
-    let Wish { tsi, owner, .. } = wish;
+    let Wish { tsi, owner, start, .. } = wish;
+    starts::check(tx, *owner, *start)?;
     let vn = vns::find(tx, &wish.vn)?;
     let (nve, scope) = nves::holder(tx, *owner)?.ok_or(RegistryError::Revoked(*owner))?;
     if scope.is_some_and(|scope| !scope.contains(&vn.name)) {

@@ -137,6 +137,11 @@ pub(super) fn held_one(nve: XtrId, vni: Vni, tsi: &TsiName) -> Vec<u8> {
     format!("held/{nve}/{:06x}/{tsi}", vni.get()).into_bytes()
 }
 
+/// The latest start of an NVE's agent that has asked for something.
+pub(super) fn start(nve: XtrId) -> Vec<u8> {
+    format!("start/{nve}").into_bytes()
+}
+
 pub(super) const TOKENS: &[u8] = b"token/";
 
 pub(super) fn token(hash: &str) -> Vec<u8> {

@@ -17,6 +17,7 @@ mod moving;
 mod nves;
 mod pool;
 mod records;
+mod starts;
 mod subscriptions;
 #[cfg(test)]
 mod tests;

@@ -97,6 +97,7 @@ impl Registry {
             let count = let_go(tx, &pools, id, release)?;
             tx.delete(keys::nve(id));
             tx.delete(keys::nve_name(&name));
+            tx.delete(keys::start(id));
             for rloc in &record.rlocs {
                 tx.delete(keys::rloc(rloc.get()));
             }

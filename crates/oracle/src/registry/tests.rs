@@ -72,11 +72,12 @@ fn wish(vn: &str, tsi: &str, owner: XtrId, ips: &[&str]) -> Wish {
         ips: ips.iter().map(|i| i.parse().unwrap()).collect(),
         groups: BTreeSet::new(),
         owner,
+        start: None,
     }
 }
 
 fn nve(id: u8) -> Caller {
-    Caller::Nve { xtr_id: XtrId([id; 16]), name: NveName::new(format!("nve{id}")).unwrap() }
+    Caller::Nve { xtr_id: XtrId([id; 16]), name: NveName::new(format!("nve{id}")).unwrap(), start: None }
 }
 
 fn texts(ips: &BTreeSet<TenantIp>) -> Vec<String> {
@@ -686,7 +687,8 @@ proptest! {
                 Op::GiveBack { vn, tsi, nve: id } => {
                     let (vn, tsi) = (vns[usize::from(vn)], format!("t{tsi}"));
                     let (key, who) = ((vn.to_owned(), tsi.clone()), enrolled[&id]);
-                    let caller = Caller::Nve { xtr_id: who, name: NveName::new(format!("nve{id}")).unwrap() };
+                    let name = NveName::new(format!("nve{id}")).unwrap();
+                    let caller = Caller::Nve { xtr_id: who, name, start: None };
                     let result = block(r.release(n(vn), n(&tsi), caller, false));
                     let owner = model.grants.get(&key).map(|(owner, ..)| *owner);
                     let next = model.next.get(&key).map(|(next, _)| *next);

@@ -180,3 +180,31 @@ fn v10_taken_over_whoever_had_it_or_was_next() {
     assert_eq!((taken.owner, taken.epoch.get(), taken.next), (XtrId([1; 16]), 5, None));
     assert_eq!([1, 2, 3].map(|id| held(&r, id)), [1, 0, 0]);
 }
+
+/// What it asks for may be on its way when it dies, and come when the next one has been granted the same.
+#[test]
+fn h8_what_an_agent_asked_for_that_is_gone_frees_nothing_of_the_next_ones() {
+    let (r, before) = moving();
+    let by = |start| Caller::Nve { xtr_id: XtrId([1; 16]), name: name(1), start };
+    let asks = |start| {
+        block(r.grant(Wish { start, ..wish("red", "web1", XtrId([1; 16]), &[]) })).map(|(granted, _)| granted)
+    };
+    assert!(!asks(Some(7)).unwrap().created);
+    assert!(!asks(Some(8)).unwrap().created, "the agent was started again");
+    for late in [
+        block(r.release(n("red"), n("web1"), by(Some(7)), false)).map(drop),
+        block(r.release_owned(n("red"), n("web1"), by(Some(7)))).map(drop),
+        block(r.release_activated(n("red"), n("web1"), by(Some(7)), Epoch::FIRST)).map(drop),
+        asks(Some(7)).map(drop),
+    ] {
+        let refused = late.unwrap_err();
+        assert!(matches!(refused, RegistryError::Outlived { start: 7, latest: 8, .. }), "{refused}");
+        assert!(!refused.to_string().contains('\n'));
+    }
+    assert_eq!(now(&r).1, before, "nothing has changed");
+    // Another NVE's starts are its own, and an agent that does not say is taken at its word.
+    block(r.grant(Wish { start: Some(1), ..wish("red", "web2", XtrId([2; 16]), &[]) })).unwrap();
+    block(r.release(n("red"), n("web1"), by(None), false)).unwrap();
+    assert!(asks(Some(8)).unwrap().created);
+    block(r.release(n("red"), n("web1"), by(Some(8)), false)).unwrap();
+}

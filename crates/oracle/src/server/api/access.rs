@@ -4,12 +4,12 @@ use super::{Failure, Peer};
 use crate::{registry::Caller, server::App};
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::Method,
+    http::{HeaderMap, Method},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use std::sync::Arc;
-use weft_api::{Code, Role};
+use weft_api::{AGENT_START, Code, Role};
 use weft_model::{NveName, XtrId};
 
 /// Who asks, after their certificate and the directory.
@@ -22,6 +22,8 @@ pub(super) enum Identity {
     Nve {
         xtr_id: XtrId,
         name: NveName,
+        /// Which start of its agent asks, if it says so.
+        start: Option<u64>,
     },
 }
 
@@ -38,7 +40,9 @@ impl Identity {
     pub(super) fn caller(&self) -> Result<Caller, Failure> {
         match self {
             Self::Operator => Ok(Caller::Operator),
-            Self::Nve { xtr_id, name } => Ok(Caller::Nve { xtr_id: *xtr_id, name: name.clone() }),
+            Self::Nve { xtr_id, name, start } => {
+                Ok(Caller::Nve { xtr_id: *xtr_id, name: name.clone(), start: *start })
+            }
             Self::Viewer | Self::Nobody => Err(refused(self, "operators and NVEs")),
         }
     }
@@ -127,7 +131,7 @@ pub(super) fn identify(app: &App, role: Option<&Role>) -> Result<Identity, Failu
         Some(Role::Operator(_)) => Ok(Identity::Operator),
         Some(Role::Viewer(_)) => Ok(Identity::Viewer),
         Some(Role::Nve(id)) => match app.directory.nve(*id) {
-            Some(nve) => Ok(Identity::Nve { xtr_id: *id, name: nve.name }),
+            Some(nve) => Ok(Identity::Nve { xtr_id: *id, name: nve.name, start: None }),
             None => Err(Failure::new(
                 Code::Revoked,
                 format!(
@@ -138,6 +142,18 @@ pub(super) fn identify(app: &App, role: Option<&Role>) -> Result<Identity, Failu
         Some(role @ Role::Oracle(_)) => {
             Err(Failure::new(Code::Forbidden, format!("'{role}' has no business at /v1")))
         }
+    }
+}
+
+/// An NVE's agent says which start of it asks.
+fn with_start(identity: Identity, headers: &HeaderMap) -> Result<Identity, Failure> {
+    match (identity, headers.get(AGENT_START)) {
+        (Identity::Nve { xtr_id, name, .. }, Some(value)) => {
+            let start = value.to_str().ok().and_then(|text| text.parse().ok());
+            let bad = || Failure::bad(format!("'{AGENT_START}: {value:?}': write a number"));
+            Ok(Identity::Nve { xtr_id, name, start: Some(start.ok_or_else(bad)?) })
+        }
+        (identity, _) => Ok(identity),
     }
 }
 
@@ -153,7 +169,7 @@ pub(super) async fn admit(
     let identity = match need {
         // A removed NVE may join again and ask who answers.
         Need::Nothing => Ok(Identity::Nobody),
-        _ => identify(&app, role.as_ref()),
+        _ => identify(&app, role.as_ref()).and_then(|identity| with_start(identity, request.headers())),
     };
     match identity.and_then(|identity| permit(need, &identity).map(|()| identity)) {
         Ok(identity) => {
@@ -168,10 +184,22 @@ pub(super) async fn admit(
 mod tests {
     use super::*;
 
+    #[test]
+    fn h8_an_agent_says_which_start_of_it_asks() {
+        let nve = |start| Identity::Nve { xtr_id: XtrId([1; 16]), name: NveName::new("n").unwrap(), start };
+        let with = |text: &str| HeaderMap::from_iter([(AGENT_START.parse().unwrap(), text.parse().unwrap())]);
+        assert_eq!(with_start(nve(None), &HeaderMap::new()).unwrap(), nve(None));
+        assert_eq!(with_start(nve(None), &with("18446744073709551615")).unwrap(), nve(Some(u64::MAX)));
+        assert_eq!(with_start(Identity::Operator, &with("x")).unwrap(), Identity::Operator);
+        for bad in ["", "x", "-1", "18446744073709551616"] {
+            assert!(with_start(nve(None), &with(bad)).is_err(), "{bad}");
+        }
+    }
+
     /// Every route of the document against every role.
     #[test]
     fn the_whole_table() {
-        let nve = Identity::Nve { xtr_id: XtrId([1; 16]), name: NveName::new("n").unwrap() };
+        let nve = Identity::Nve { xtr_id: XtrId([1; 16]), name: NveName::new("n").unwrap(), start: None };
         let roles = [Identity::Nobody, Identity::Viewer, nve, Identity::Operator];
         let document: serde_json::Value = serde_json::from_str(&super::super::openapi().unwrap()).unwrap();
         let mut table = String::new();

@@ -68,7 +68,7 @@ pub(super) async fn create(
     query.only(&[])?;
     let GrantRequest { vn, tsi, mac, ips, groups, nve, activate, request_id } = request;
     let owner = match (&identity, &nve) {
-        (Identity::Nve { xtr_id, name }, named) if named.as_ref().is_none_or(|named| named == name) => {
+        (Identity::Nve { xtr_id, name, .. }, named) if named.as_ref().is_none_or(|named| named == name) => {
             *xtr_id
         }
         (Identity::Nve { name, .. }, _) => {
@@ -83,11 +83,16 @@ pub(super) async fn create(
         },
         (_, None) => return Err(Failure::bad("an operator must say whose grant it is to be; name 'nve'")),
     };
+    let start = match &identity {
+        Identity::Nve { start, .. } => *start,
+        _ => None,
+    };
     let wished = tsi.clone();
     if activate && identity.nve().is_none() {
         return Err(Failure::bad("'activate' is for the NVE itself to say; leave it out"));
     }
-    let (granted, revision) = match app.registry.grant(Wish { vn, tsi, mac, ips, groups, owner }).await {
+    let (granted, revision) = match app.registry.grant(Wish { vn, tsi, mac, ips, groups, owner, start }).await
+    {
         Ok(granted) => granted,
         Err(refused) => {
             note_claim(&app, owner, &wished, &refused);

@@ -24,7 +24,7 @@ pub(super) async fn create(
     query: Query,
 ) -> Answer<TicketReply> {
     query.only(&[])?;
-    let Identity::Nve { xtr_id, name } = identity else {
+    let Identity::Nve { xtr_id, name, .. } = identity else {
         return Err(Failure::new(
             Code::Forbidden,
             "only the NVE that a tenant system moves to is given a ticket",
