@@ -40,6 +40,8 @@ pub enum Action {
     Watch(usize),
     /// A call of /v1 is carried out.
     Serve(usize, CallId),
+    /// A grant that an agent which is dead has given back: its call arrives.
+    ServeLate(usize),
     /// Its answer arrives.
     Answer(usize, CallId),
     /// The answer does not: whether it was carried out the NVE does not know.
@@ -58,6 +60,8 @@ pub enum Action {
     Connect(usize),
     /// An agent dies.
     KillAgent(usize),
+    /// It dies before what it has written last is on its disk.
+    KillUnsaved(usize),
     /// It starts again.
     StartAgent(usize),
     /// The Oracle dies.

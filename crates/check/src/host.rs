@@ -33,13 +33,18 @@ pub(crate) enum Answer {
     Released(Result<(), Refused>),
 }
 
+/// What outlives an agent: attachments and VN Contexts.
+pub(crate) type Disk = (Vec<Attachment>, Vec<VnSpec>);
+
 /// A host with its NVE.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Host {
     /// While its agent lives.
     pub(crate) core: Option<Part<Core>>,
     pub(crate) boots: u64,
-    pub(crate) disk: Part<(Vec<Attachment>, Vec<VnSpec>)>,
+    pub(crate) disk: Part<Disk>,
+    /// What was on it before the last write, which is lost if the agent dies at once; while something may die.
+    pub(crate) before: Part<Disk>,
     pub(crate) kernel: Part<Tables>,
     /// Its session, until it has noticed its end.
     pub(crate) session: Option<u64>,
@@ -49,6 +54,8 @@ pub(crate) struct Host {
     pub(crate) watch: VecDeque<(u64, Vec<Grant>)>,
     pub(crate) calls: BTreeMap<CallId, ApiCall>,
     pub(crate) answers: BTreeMap<CallId, Answer>,
+    /// Grants that agents which are dead by now have given back, by their starts: that may arrive yet.
+    pub(crate) late: VecDeque<(u64, ApiCall)>,
 }
 
 impl Host {
@@ -58,6 +65,16 @@ impl Host {
             && self.watch.is_empty()
             && self.calls.is_empty()
             && self.answers.is_empty()
+            && self.late.is_empty()
+    }
+
+    /// Something else is to outlive the agent.
+    fn write(&mut self, disk: Disk, may_die: bool) {
+        let now = Part::new(disk);
+        if now != self.disk || !may_die {
+            let old = std::mem::replace(&mut self.disk, now);
+            self.before = if may_die { old } else { self.disk.clone() };
+        }
     }
 
     /// Nothing of what was under way to its agent arrives.
@@ -102,7 +119,7 @@ impl State {
     }
 
     fn output(&mut self, nve: usize, output: Output) {
-        let family = self.family;
+        let (family, may_die) = (self.family, self.left.faults > 0);
         let Some(host) = self.hosts.get_mut(nve) else { return };
         match output {
             Output::Frame { octets, .. } => {
@@ -123,7 +140,7 @@ impl State {
             }
             Output::Persist(attachments) => {
                 let vns = host.core.iter().flat_map(|core| core.get().vns()).cloned().collect();
-                host.disk = Part::new((attachments, vns));
+                host.write((attachments, vns), may_die);
             }
             Output::Attached(call, answer) => self.answered(nve, call, answer.map(drop)),
             Output::Detached(call, answer) | Output::Deactivated(call, answer) => {
@@ -141,10 +158,12 @@ impl State {
 
     /// As agents do with what they are told of: it outlives them.
     pub(crate) fn persist(&mut self, nve: usize) {
+        let may_die = self.left.faults > 0;
         if let Some(host) = self.hosts.get_mut(nve)
             && let Some(core) = &host.core
         {
-            host.disk = Part::new((core.get().attachments(), core.get().vns().cloned().collect()));
+            let disk = (core.get().attachments(), core.get().vns().cloned().collect());
+            host.write(disk, may_die);
         }
     }
 }

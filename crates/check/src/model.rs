@@ -82,6 +82,7 @@ impl Moves {
                 core: Some(Part::new(core)),
                 boots: 1,
                 disk: Part::new((Vec::new(), Vec::new())),
+                before: Part::new((Vec::new(), Vec::new())),
                 kernel: Part::new(kernel),
                 session: None,
                 to_oracle: VecDeque::new(),
@@ -89,6 +90,7 @@ impl Moves {
                 watch: VecDeque::new(),
                 calls: BTreeMap::new(),
                 answers: BTreeMap::new(),
+                late: VecDeque::new(),
             }
         };
         let mut state = State {
@@ -152,6 +154,7 @@ impl Model for Moves {
             }
             if up {
                 actions.extend(host.calls.keys().map(|call| Action::Serve(nve, *call)));
+                actions.extend(host.late.front().map(|_| Action::ServeLate(nve)));
             }
             actions.extend(host.answers.keys().map(|call| Action::Answer(nve, *call)));
             if left.lost > 0 {
@@ -164,6 +167,9 @@ impl Model for Moves {
                 actions.push(Action::StartAgent(nve));
             } else if left.faults > 0 {
                 actions.push(Action::KillAgent(nve));
+                if host.before != host.disk {
+                    actions.push(Action::KillUnsaved(nve));
+                }
                 if up && host.session.is_some() {
                     actions.push(Action::LoseSession(nve));
                 }

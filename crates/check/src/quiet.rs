@@ -63,6 +63,9 @@ impl State {
             if !host.watch.is_empty() {
                 return Some(Action::Watch(nve));
             }
+            if !host.late.is_empty() {
+                return Some(Action::ServeLate(nve));
+            }
             if let Some(call) = host.calls.keys().next() {
                 return Some(Action::Serve(nve, *call));
             }

@@ -2,6 +2,7 @@
 
 use weft_model::Grant;
 use weft_nve::core::{Attach, CallId, Refused, TsiState};
+use weft_oracle::core::Ending;
 use weft_sim::Store;
 
 use crate::act::Action;
@@ -82,6 +83,12 @@ impl State {
             return;
         }
         self.script.activating = None;
+        // An Oracle that has died since may have known of it what the store did not.
+        let called_off = self.script.moving.is_some_and(|m| m.called_off && m.to == nve) && self.boots == 1;
+        let anothers = |grant: &Grant| grant.epoch_of(xtr(nve)).is_err();
+        if answer.is_ok() && called_off && self.grants.get().get(&web()).is_some_and(anothers) {
+            self.broken = Some("what was called off is in service".to_owned());
+        }
         // After it was called off nobody counts on it.
         if answer.is_ok() && self.script.moving.is_some_and(|m| !m.called_off && m.to == nve) {
             self.script.runs = Some(nve);
@@ -188,10 +195,19 @@ impl State {
             }
             Action::CallOff => {
                 self.left.calls_off -= 1;
+                let told = self.script.runs == Some(m.to);
+                self.call_off();
+                // What has come to where it moves to is there: nothing is called off.
+                let holds = |nve: usize| self.grants.get().get(&web()).is_some_and(|g| g.owner == xtr(nve));
+                if holds(m.to) {
+                    return;
+                }
+                if told && self.boots == 1 && holds(m.from) {
+                    self.broken = Some("what is in service was called off".to_owned());
+                }
                 m.called_off = true;
                 self.leave(m.to);
                 self.script.moving = Some(m);
-                self.operator(|store| store.call_off(&web()));
                 self.script.at = m.from;
             }
             _ => {}
@@ -202,6 +218,19 @@ impl State {
     fn leave(&mut self, nve: usize) {
         if self.script.runs == Some(nve) {
             self.script.runs = None;
+        }
+    }
+
+    /// An operator calls the move off: by way of the shard, which may know that it has come to its end.
+    fn call_off(&mut self) {
+        let mut ending = Ending::Still;
+        self.oracle(|shard, _, _| ending = shard.handle_ending(&web()));
+        if let Ending::Moved(next) = ending {
+            self.transact(|store| ((), store.succeed(&web(), next.nve, next.epoch)));
+        }
+        self.operator(|store| store.call_off(&web()));
+        if let Ending::Kept(next) = ending {
+            self.oracle(|shard, now, _| shard.handle_not_ended(now, &web(), next));
         }
     }
 

@@ -25,6 +25,7 @@ impl State {
                 }
             }
             Action::Serve(nve, call) => self.serve(nve, call),
+            Action::ServeLate(nve) => self.serve_late(nve),
             Action::Answer(nve, call) => self.answer(nve, call, false),
             Action::LoseAnswer(nve, call) => {
                 self.left.lost -= 1;
@@ -53,6 +54,13 @@ impl State {
             Action::Connect(nve) => self.connect(nve),
             Action::KillAgent(nve) => {
                 self.left.faults -= 1;
+                self.kill_agent(nve);
+            }
+            Action::KillUnsaved(nve) => {
+                self.left.faults -= 1;
+                if let Some(host) = self.hosts.get_mut(nve) {
+                    host.disk = host.before.clone();
+                }
                 self.kill_agent(nve);
             }
             Action::StartAgent(nve) => self.start_agent(nve),
@@ -94,18 +102,27 @@ impl State {
     }
 
     fn serve(&mut self, nve: usize, call: CallId) {
-        let asked = self.hosts.get_mut(nve).and_then(|host| host.calls.remove(&call));
-        let answer = match asked {
+        let Some(host) = self.hosts.get_mut(nve) else { return };
+        let by = (xtr(nve), host.boots);
+        let answer = match host.calls.remove(&call) {
             Some(ApiCall::Grant { vn, name, mac, ips, .. }) => {
-                Answer::Granted(Box::new(self.transact(|store| store.attach(vn, name, xtr(nve), mac, ips))))
+                Answer::Granted(Box::new(self.transact(|store| store.attach(vn, name, by, mac, ips))))
             }
             Some(ApiCall::Release { vn, name, held, .. }) => {
-                Answer::Released(self.transact(|store| store.release(vn, name, xtr(nve), held)))
+                Answer::Released(self.transact(|store| store.release(vn, name, by, held)))
             }
             _ => return,
         };
         if let Some(host) = self.hosts.get_mut(nve) {
             host.answers.insert(call, answer);
+        }
+    }
+
+    /// Nobody hears the answer.
+    fn serve_late(&mut self, nve: usize) {
+        let late = self.hosts.get_mut(nve).and_then(|host| host.late.pop_front());
+        if let Some((start, ApiCall::Release { vn, name, held, .. })) = late {
+            drop(self.transact(|store| store.release(vn, name, (xtr(nve), start), held)));
         }
     }
 
@@ -179,7 +196,10 @@ impl State {
         let Some(host) = self.hosts.get_mut(nve) else { return };
         host.core = None;
         host.hang_up();
-        host.calls.clear();
+        let given_back = std::mem::take(&mut host.calls).into_values();
+        let given_back = given_back.filter(|call| matches!(call, ApiCall::Release { .. }));
+        host.late.extend(given_back.map(|call| (host.boots, call)));
+        host.before = host.disk.clone();
         host.answers.clear();
         if self.script.activating.is_some_and(|(at, _)| at == nve) {
             self.script.activating = None;
