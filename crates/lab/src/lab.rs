@@ -25,6 +25,7 @@ use std::{
     process::{Child, Command, Output, Stdio},
 };
 
+mod back;
 mod daemons;
 mod migrate;
 mod states;

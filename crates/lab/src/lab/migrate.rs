@@ -9,7 +9,10 @@
 //!
 //! Whatever fails before the machine runs on h2 leaves it on h1, as it was.
 
-use super::Lab;
+use super::{
+    Lab,
+    back::{Machines, go_back},
+};
 use crate::{
     clock, commands,
     error::LabError,
@@ -76,6 +79,28 @@ struct Course {
     from: TenantSpec,
     to: TenantSpec,
     state: TenantState,
+}
+
+/// The QEMUs of a machine on two hosts of a lab.
+struct Ends<'a> {
+    lab: &'a mut Lab,
+    name: &'a str,
+    from: &'a str,
+    to: &'a str,
+}
+
+impl Machines for Ends<'_> {
+    fn end_there(&mut self) -> Result<(), LabError> {
+        self.lab.end_vm(self.name, self.to)
+    }
+
+    fn cancel_here(&mut self) -> Result<(), LabError> {
+        self.lab.cancel(self.name, self.from)
+    }
+
+    fn go_on_here(&mut self) -> Result<(), LabError> {
+        self.lab.go_on(self.name, self.from)
+    }
 }
 
 /// How far it is: what is to be put back.
@@ -258,15 +283,17 @@ impl Lab {
     fn put_back(&mut self, course: &Course, done: Done) -> Vec<LabError> {
         let (name, vn) = (course.tenant.as_str(), course.from.vn.as_str());
         let (from, to) = (course.from.host.as_str(), course.to.host.as_str());
-        let mut left = Vec::new();
-        // Never two of them at once: the one that came is ended before the other goes on.
-        if done.moving {
-            left.extend(self.cancel(name, from).err());
-        }
-        left.extend(self.end_vm(name, to).err());
-        if done.moving {
-            left.extend(self.go_on(name, from).err());
-        }
+        let mut left = match go_back(&mut Ends { lab: self, name, from, to }, done.moving) {
+            Ok(left) => left,
+            // Nor is anything else put back: it is for people to look whether it runs there.
+            Err(error) => {
+                let what = format!(
+                    "it may run on {to}, where it could not be ended, and is left stopped on {from}; end its QEMU on {to}, \
+                     then have the one on {from} go on (QMP: cont)"
+                );
+                return vec![error, vm_error(name, what)];
+            }
+        };
         if done.named {
             left.extend(self.name_next(name, vn, None).err());
         }
