@@ -86,10 +86,7 @@ impl<'a> Guest<'a> {
     /// # Errors
     /// When it fails.
     pub fn tsi(&self, host: &str, verb: &str, more: &[&str]) -> Result<String> {
-        let socket = self.lab.files().socket(host);
-        let socket = socket.to_str().context("a path that is text")?;
-        let words = ["tsi", verb, "--vn", "red", "--name", "guest", "--socket", socket, "-o", "json"];
-        Ok(self.lab.weft_at(host, [&words[..], more].concat())?)
+        guest_tsi(self.lab, host, verb, more)
     }
 
     /// By an operator's word, and each step at the NVE whose it is. It may not be stopped where it was: what is activated
@@ -140,14 +137,33 @@ impl<'a> Guest<'a> {
     /// # Errors
     /// When a host cannot be asked.
     pub fn states(&self) -> Result<Vec<Option<String>>> {
-        let state = |host: &&str| {
-            let socket = self.lab.files().socket(host);
-            let socket = socket.to_str().context("a path that is text")?;
-            let all = self.lab.weft_at(host, ["tsi", "list", "--socket", socket, "-o", "json"])?;
-            let all: serde_json::Value = serde_json::from_str(&all)?;
-            let own = all.as_array().context("a list")?.iter().find(|tsi| tsi["tsi"] == "guest");
-            Ok(own.and_then(|tsi| tsi["state"].as_str()).map(str::to_owned))
-        };
-        HOSTS.iter().map(state).collect()
+        guest_states(self.lab)
     }
+}
+
+/// `weft tsi VERB` about the guest at a host, as JSON.
+///
+/// # Errors
+/// When it fails.
+pub fn guest_tsi(lab: &TestLab, host: &str, verb: &str, more: &[&str]) -> Result<String> {
+    let socket = lab.files().socket(host);
+    let socket = socket.to_str().context("a path that is text")?;
+    let words = ["tsi", verb, "--vn", "red", "--name", "guest", "--socket", socket, "-o", "json"];
+    Ok(lab.weft_at(host, [&words[..], more].concat())?)
+}
+
+/// In which state each of [`HOSTS`] has the guest.
+///
+/// # Errors
+/// When a host cannot be asked.
+pub fn guest_states(lab: &TestLab) -> Result<Vec<Option<String>>> {
+    let state = |host: &&str| {
+        let socket = lab.files().socket(host);
+        let socket = socket.to_str().context("a path that is text")?;
+        let all = lab.weft_at(host, ["tsi", "list", "--socket", socket, "-o", "json"])?;
+        let all: serde_json::Value = serde_json::from_str(&all)?;
+        let own = all.as_array().context("a list")?.iter().find(|tsi| tsi["tsi"] == "guest");
+        Ok(own.and_then(|tsi| tsi["state"].as_str()).map(str::to_owned))
+    };
+    HOSTS.iter().map(state).collect()
 }

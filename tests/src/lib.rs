@@ -11,11 +11,11 @@ mod traffic;
 mod wire;
 
 pub use guard::TestLab;
-pub use guest::{GUEST_IPS, Guest, HOSTS};
+pub use guest::{GUEST_IPS, Guest, HOSTS, guest_states, guest_tsi};
 pub use peer::{Peer, script};
 pub use traffic::transfer;
 pub use weft_lab::ping::{Ping, ping, ping_from};
-pub use wire::cut;
+pub use wire::{cut, part};
 
 use anyhow::Context as _;
 use std::path::PathBuf;

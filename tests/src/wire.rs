@@ -1,4 +1,4 @@
-//! Hosts that do not reach their Oracle, while everybody else does.
+//! Hosts that do not reach their Oracle, or another host, while everybody else does.
 
 use crate::TestLab;
 use anyhow::{Result, ensure};
@@ -13,8 +13,20 @@ const NOBODY: &str = "02:00:00:00:ff:ff";
 /// # Errors
 /// When the host is unknown or `ip` refuses.
 pub fn cut(lab: &TestLab, (host, oracle): (&str, IpAddr), cut: bool) -> Result<()> {
-    let addresses = [lab.rloc(host)?.to_string(), oracle.to_string()];
-    for (node, other) in [(host, &addresses[1]), ("oracle", &addresses[0])] {
+    between(lab, [(host, lab.rloc(host)?), ("oracle", oracle)], cut)
+}
+
+/// The same of two hosts.
+///
+/// # Errors
+/// When one is unknown or `ip` refuses.
+pub fn part(lab: &TestLab, [one, other]: [&str; 2], cut: bool) -> Result<()> {
+    between(lab, [(one, lab.rloc(one)?), (other, lab.rloc(other)?)], cut)
+}
+
+fn between(lab: &TestLab, [(one, at), (another, there)]: [(&str, IpAddr); 2], cut: bool) -> Result<()> {
+    let addresses = [at.to_string(), there.to_string()];
+    for (node, other) in [(one, &addresses[1]), (another, &addresses[0])] {
         let replace = ["ip", "neigh", "replace", other, "lladdr", NOBODY, "dev", "eth0", "nud", "permanent"];
         let done = if cut {
             lab.exec(node, &replace)?

@@ -73,13 +73,22 @@ impl Stream {
     /// # Errors
     /// When a socket cannot be made in one of the namespaces.
     pub fn start(from: &NetNs, to: &NetNs, addr: IpAddr, rate: u32) -> Result<Self, LabError> {
+        Self::start_at(from, to, SocketAddr::new(addr, PORT), rate)
+    }
+
+    /// The same to another port than [`PORT`], of which each receiver needs one of its own.
+    ///
+    /// # Errors
+    /// When a socket cannot be made in one of the namespaces.
+    pub fn start_at(from: &NetNs, to: &NetNs, target: SocketAddr, rate: u32) -> Result<Self, LabError> {
+        let (addr, port) = (target.ip(), target.port());
         let any = |addr: IpAddr, port| match addr {
             IpAddr::V4(_) => SocketAddr::from(([0; 4], port)),
             IpAddr::V6(_) => SocketAddr::from(([0u16; 8], port)),
         };
         let receiver = to
-            .run(|| UdpSocket::bind(any(addr, PORT)))?
-            .map_err(LabError::io(format!("receive probes on UDP port {PORT} in {}", to.name())))?;
+            .run(|| UdpSocket::bind(any(addr, port)))?
+            .map_err(LabError::io(format!("receive probes on UDP port {port} in {}", to.name())))?;
         receiver
             .set_read_timeout(Some(Duration::from_millis(10)))
             .map_err(LabError::io("set up the probe receiver"))?;
@@ -89,7 +98,6 @@ impl Stream {
         let shared = Arc::new(Shared::default());
         let (ours, theirs) = (Arc::clone(&shared), Arc::clone(&shared));
         let receiver = std::thread::spawn(move || receive(&receiver, &ours));
-        let target = SocketAddr::new(addr, PORT);
         let sender = std::thread::spawn(move || send(&sender, target, rate, &theirs));
         Ok(Self { shared, sender: Some(sender), receiver: Some(receiver) })
     }
