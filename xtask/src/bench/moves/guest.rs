@@ -23,6 +23,13 @@ tenants:
 ";
 /// Those that talk to it.
 pub(crate) const TENANTS: [&str; 2] = ["p4", "p5"];
+/// Their addresses.
+pub(crate) const PEERS: [(&str, IpAddr); 4] = [
+    ("p4", IpAddr::V4(Ipv4Addr::new(10, 0, 0, 4))),
+    ("p4", IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 4))),
+    ("p5", IpAddr::V4(Ipv4Addr::new(10, 0, 0, 5))),
+    ("p5", IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 5))),
+];
 /// Its addresses.
 const V4: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 77);
 const V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x77);

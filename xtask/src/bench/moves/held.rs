@@ -1,7 +1,7 @@
 //! TCP connections that tenants on other hosts hold with the one that moves: a number goes there and comes back, and
 //! so on. One that ends, or on which nothing has come back for half a minute, is broken.
 
-use super::guest::{ADDRESSES, NAME, TENANTS};
+use super::guest::{ADDRESSES, NAME, PEERS, TENANTS};
 use crate::say;
 use anyhow::{Context as _, Result};
 use std::{
@@ -16,15 +16,28 @@ use std::{
 };
 use weft_lab::{Lab, NetNs, clock};
 
-const PORT: u16 = 7009;
+/// What others connect to, and what the one that moves does.
+pub(super) const PORT: u16 = 7009;
+const PEERS_PORT: u16 = 7010;
 /// From one number to the next.
 const PACE: Duration = Duration::from_millis(2);
+const PEERS_PACE: Duration = Duration::from_millis(10);
+
+/// Who has opened a connection. Numbers always begin at the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    /// The others.
+    Others,
+    /// The one that moves: all that comes to it is an answer.
+    Guest,
+}
 
 /// See the module.
 pub(super) struct Held {
     shared: Arc<Shared>,
     open: Vec<Open>,
     broken: usize,
+    by: By,
 }
 
 #[derive(Default)]
@@ -35,20 +48,25 @@ struct Shared {
 }
 
 struct Open {
-    from: &'static str,
+    /// The other's node, and the address that was connected to.
+    other: &'static str,
     to: IpAddr,
     back: Arc<AtomicU64>,
     thread: JoinHandle<io::Result<()>>,
 }
 
 impl Held {
-    pub(super) fn start(lab: &Lab) -> Result<Self> {
-        serve(&lab.node(NAME)?)?;
-        let mut held = Self { shared: Arc::default(), open: Vec::new(), broken: 0 };
-        for from in TENANTS {
-            for to in ADDRESSES {
-                held.open.push(open(lab, from, to, &held.shared)?);
-            }
+    pub(super) fn start(lab: &Lab, by: By) -> Result<Self> {
+        let mut held = Self { shared: Arc::default(), open: Vec::new(), broken: 0, by };
+        let all: Vec<(&'static str, IpAddr)> = match by {
+            By::Others => TENANTS.iter().flat_map(|other| ADDRESSES.map(|to| (*other, to))).collect(),
+            By::Guest => PEERS.to_vec(),
+        };
+        if by == By::Others {
+            serve(&lab.node(NAME)?)?;
+        }
+        for (other, to) in all {
+            held.open.push(open(lab, by, (other, to), &held.shared)?);
         }
         Ok(held)
     }
@@ -69,8 +87,8 @@ impl Held {
                 continue;
             }
             self.broken += 1;
-            say::step(&format!("broken: TCP from {} to {}", held.from, held.to));
-            *held = open(lab, held.from, held.to, &self.shared)?;
+            say::step(&format!("broken: TCP of {} opened to {}", held.other, held.to));
+            *held = open(lab, self.by, (held.other, held.to), &self.shared)?;
         }
         Ok(())
     }
@@ -82,22 +100,34 @@ impl Held {
     }
 }
 
-fn open(lab: &Lab, from: &'static str, to: IpAddr, shared: &Arc<Shared>) -> Result<Open> {
-    let target = SocketAddr::new(to, PORT);
-    let stream = lab.node(from)?.run(|| TcpStream::connect_timeout(&target, clock::CEILING))?;
-    let stream = stream.with_context(|| format!("TCP from {from} of lab {} to {to}", lab.name()))?;
+fn open(lab: &Lab, by: By, (other, to): (&'static str, IpAddr), shared: &Arc<Shared>) -> Result<Open> {
+    let (stream, pace) = match by {
+        By::Others => (connect(lab, other, SocketAddr::new(to, PORT))?, PACE),
+        By::Guest => {
+            let at = SocketAddr::new(to, PEERS_PORT);
+            let listener = lab.node(other)?.run(|| TcpListener::bind(at))??;
+            let guests = connect(lab, NAME, at)?;
+            std::thread::spawn(move || echo(guests));
+            (listener.accept()?.0, PEERS_PACE)
+        }
+    };
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(clock::CEILING))?;
     let back = Arc::new(AtomicU64::new(0));
     let (ours, shared) = (Arc::clone(&back), Arc::clone(shared));
-    let thread = std::thread::spawn(move || exchange(stream, &ours, &shared));
-    Ok(Open { from, to, back, thread })
+    let thread = std::thread::spawn(move || exchange(stream, pace, &ours, &shared));
+    Ok(Open { other, to, back, thread })
 }
 
-fn exchange(mut stream: TcpStream, back: &AtomicU64, shared: &Shared) -> io::Result<()> {
+fn connect(lab: &Lab, from: &str, target: SocketAddr) -> Result<TcpStream> {
+    let stream = lab.node(from)?.run(|| TcpStream::connect_timeout(&target, clock::CEILING))?;
+    stream.with_context(|| format!("TCP from {from} of lab {} to {target}", lab.name()))
+}
+
+fn exchange(mut stream: TcpStream, pace: Duration, back: &AtomicU64, shared: &Shared) -> io::Result<()> {
     let mut number = 0u64;
     while !shared.end.load(Ordering::Acquire) {
-        clock::pace_until(clock::now() + PACE);
+        clock::pace_until(clock::now() + pace);
         if !shared.go.load(Ordering::Acquire) {
             continue;
         }

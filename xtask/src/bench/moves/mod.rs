@@ -5,6 +5,7 @@
 mod guest;
 mod held;
 mod plot;
+mod policy;
 mod watch;
 mod weft;
 
@@ -18,7 +19,8 @@ use super::{
 };
 use crate::{build, interrupt, machine, packages, say};
 use anyhow::{Context as _, Result, ensure};
-use held::Held;
+use held::{By, Held};
+use policy::Refused;
 use std::{collections::BTreeMap, path::Path, process::ExitCode};
 use watch::{Seen, Watch};
 use weft::Weft;
@@ -30,7 +32,7 @@ pub(super) const HOSTS: [&str; 3] = ["h1", "h2", "h3"];
 const TELL: u32 = 10;
 
 /// What is measured: name, unit, samples, and which quantile.
-const METRICS: [(&str, &str, &str, f64); 14] = [
+const METRICS: [(&str, &str, &str, f64); 17] = [
     ("gap_ms_p50", "ms", "gap_ms", 0.5),
     ("gap_ms_p99", "ms", "gap_ms", 0.99),
     ("gap_ms_max", "ms", "gap_ms", 1.0),
@@ -45,12 +47,19 @@ const METRICS: [(&str, &str, &str, f64); 14] = [
     ("lost_after_activate", "1", "lost_after", 0.5),
     ("duplicated", "1", "duplicated", 0.5),
     ("broken_tcp", "1", "broken", 0.5),
+    ("broken_answers", "1", "broken_answers", 0.5),
+    ("forbidden_sent", "1", "forbidden_sent", 0.5),
+    ("forbidden_through", "1", "forbidden_through", 0.5),
 ];
 
 /// One that carries a tenant system which moves.
 pub(super) trait Moves {
     fn name(&self) -> &'static str;
     fn lab(&self) -> &Lab;
+    /// Whether what may come to it is limited by policy.
+    fn has_policy(&self) -> bool {
+        false
+    }
     /// Moves it to the next host.
     fn move_on(&mut self) -> Result<Flip>;
     /// What may take its time after that: where it was forgets it.
@@ -62,19 +71,32 @@ pub(super) trait Moves {
 struct Side {
     moves: Box<dyn Moves>,
     held: Option<Held>,
+    /// Those that the one that moves has opened, where its policy lets only answers in.
+    answers: Option<Held>,
     seen: Vec<Seen>,
+    /// Of what policy refuses, how many were sent and how many came through.
+    forbidden: Option<[u64; 2]>,
 }
 
 impl Side {
     /// One move.
     fn once(&mut self) -> Result<()> {
         let held = self.held.as_mut().context("it holds no connections")?;
-        held.go(true);
+        let held = std::iter::once(held).chain(&mut self.answers);
+        let mut held: Vec<&mut Held> = held.collect();
+        held.iter().for_each(|held| held.go(true));
+        let refused = self.moves.has_policy().then(|| Refused::start(self.moves.lab())).transpose()?;
         let watch = Watch::start(self.moves.lab())?;
         let flip = self.moves.move_on()?;
         let seen = watch.after(&flip)?;
-        held.check(self.moves.lab())?;
-        held.go(false);
+        for held in &mut held {
+            held.check(self.moves.lab())?;
+            held.go(false);
+        }
+        if let Some([sent, through]) = refused.map(Refused::end) {
+            let [all_sent, all_through] = self.forbidden.unwrap_or_default();
+            self.forbidden = Some([all_sent + sent, all_through + through]);
+        }
         self.seen.push(seen);
         self.moves.clear()
     }
@@ -91,15 +113,17 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let measured = up(weft.as_deref(), &mut sides).and_then(|()| measure(args.moves, &mut sides));
     let mut errors = Vec::new();
     let mut seen = BTreeMap::new();
-    let mut broken = BTreeMap::new();
+    let mut counts = BTreeMap::new();
     for side in sides {
         let name = side.moves.name();
         seen.insert(name, side.seen);
-        broken.insert(name, side.held.map(Held::end).unwrap_or_default());
+        let broken = side.held.map(Held::end).unwrap_or_default();
+        let broken_answers = side.answers.map(Held::end);
+        counts.insert(name, Counts { broken, broken_answers, forbidden: side.forbidden });
         errors.extend(side.moves.down().err());
     }
     measured?;
-    let report = Report::of_rows("move", args.moves, &METRICS, &samples(&seen, &broken));
+    let report = Report::of_rows("move", args.moves, &METRICS, &samples(&seen, &counts));
     report.print();
     let gaps: BTreeMap<&str, Vec<f64>> = seen
         .iter()
@@ -119,7 +143,9 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
 
 /// Brings all up that are compared; what is up when that fails is in `sides`, too.
 fn up(weft: Option<&Path>, sides: &mut Vec<Side>) -> Result<()> {
-    let mut add = |moves: Box<dyn Moves>| sides.push(Side { moves, held: None, seen: Vec::new() });
+    let mut add = |moves: Box<dyn Moves>| {
+        sides.push(Side { moves, held: None, answers: None, seen: Vec::new(), forbidden: None });
+    };
     if let Some(weft) = weft {
         say::step("bringing up weft");
         add(Box::new(Weft::up(weft)?));
@@ -129,7 +155,10 @@ fn up(weft: Option<&Path>, sides: &mut Vec<Side>) -> Result<()> {
         add(Box::new(Mobile::up(tuning)?));
     }
     for side in sides {
-        side.held = Some(Held::start(side.moves.lab())?);
+        side.held = Some(Held::start(side.moves.lab(), By::Others)?);
+        if side.moves.has_policy() {
+            side.answers = Some(Held::start(side.moves.lab(), By::Guest)?);
+        }
     }
     Ok(())
 }
@@ -147,7 +176,15 @@ fn measure(moves: u32, sides: &mut [Side]) -> Result<()> {
     Ok(())
 }
 
-fn samples(seen: &BTreeMap<&'static str, Vec<Seen>>, broken: &BTreeMap<&'static str, usize>) -> Samples {
+/// What is counted over a whole run.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    broken: usize,
+    broken_answers: Option<usize>,
+    forbidden: Option<[u64; 2]>,
+}
+
+fn samples(seen: &BTreeMap<&'static str, Vec<Seen>>, counts: &BTreeMap<&'static str, Counts>) -> Samples {
     let mut samples = Samples::default();
     for (name, all) in seen {
         for one in all {
@@ -163,7 +200,15 @@ fn samples(seen: &BTreeMap<&'static str, Vec<Seen>>, broken: &BTreeMap<&'static 
         samples.add("lost", name, sum(|seen| seen.lost));
         samples.add("lost_after", name, sum(|seen| seen.lost_after));
         samples.add("duplicated", name, sum(|seen| seen.duplicated));
-        samples.add("broken", name, broken.get(name).copied().unwrap_or_default() as f64);
+        let Counts { broken, broken_answers, forbidden } = counts.get(name).copied().unwrap_or_default();
+        samples.add("broken", name, broken as f64);
+        if let Some(broken) = broken_answers {
+            samples.add("broken_answers", name, broken as f64);
+        }
+        if let Some([sent, through]) = forbidden {
+            samples.add("forbidden_sent", name, sent as f64);
+            samples.add("forbidden_through", name, through as f64);
+        }
     }
     samples
 }

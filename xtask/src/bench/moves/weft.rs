@@ -3,6 +3,7 @@
 use super::{
     Moves,
     guest::{ADDRESSES, Flip, Guest, MAC, NAME, SPEC},
+    policy,
 };
 use crate::bench::report::WEFT;
 use anyhow::Result;
@@ -43,6 +44,7 @@ fn boot(lab: &mut Lab) -> Result<Guest> {
     lab.settle()?;
     let guest = Guest::new(lab)?;
     lab.ask_attach_by_api(NAME, NAME, &place(guest.host())?)?;
+    policy::set(lab, VN)?;
     Ok(guest)
 }
 
@@ -64,6 +66,10 @@ impl Moves for Weft {
 
     fn lab(&self) -> &Lab {
         &self.lab
+    }
+
+    fn has_policy(&self) -> bool {
+        true
     }
 
     fn move_on(&mut self) -> Result<Flip> {
