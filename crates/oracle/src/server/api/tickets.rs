@@ -76,7 +76,7 @@ pub(super) async fn trace(
     Body(TraceAt { nve }): Body<TraceAt>,
 ) -> Answer<TraceTicketReply> {
     query.only(&[])?;
-    let Identity::Nve { xtr_id, name } = identity else {
+    let Identity::Nve { xtr_id, name, .. } = identity else {
         return Err(Failure::new(Code::Forbidden, "only the NVE that has a tenant system is given a ticket"));
     };
     let reply = blocking(move || {
