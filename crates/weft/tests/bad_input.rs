@@ -114,7 +114,7 @@ fn tunnel_policies_that_cannot_be() {
             &["'200-100' is no range", "the lowest and the highest"],
         );
         refused_in_one_line(&set("--tunnel-send-rate", "0"), &["'0' is no rate", "100mbit, or unlimited"]);
-        refused_in_one_line(&set("--tunnel-receive-rate", "-5mbit"), &["-5mbit"]);
+        refused_in_one_line(&set("--tunnel-receive-rate", "5furlongs"), &["'5furlongs' is no rate"]);
         refused_in_one_line(
             &set("--tunnel-send-burst", "0"),
             &["a burst of 0 cannot be; name 1 to 1073741824"],
