@@ -113,8 +113,9 @@ impl Shard {
     pub(crate) fn unsubscribe_mappings(&mut self, nve: XtrId, vni: Vni) {
         let session = self.nodes.get_mut(nve).and_then(|node| node.session.as_mut());
         if session.is_some_and(|session| session.feeds.mappings.remove(&vni).is_some()) {
+            // What waits for it is told still: that of an ask that was forgotten would be missed, and what it does not
+            // hold it is told to forget, which changes nothing.
             self.subscribers.mappings.remove(&(vni, nve));
-            self.drop_changes(nve, vni);
         }
     }
 
@@ -127,7 +128,8 @@ impl Shard {
         }
     }
 
-    /// What waits for a node that is subscribed no more: it is told on of what it asked for itself.
+    /// What waits for a node whose session is over: it is told on of what it asked for itself, and asks anew when it is
+    /// back.
     pub(crate) fn drop_changes(&mut self, nve: XtrId, vni: Vni) {
         let asks = &self.asks;
         if let Some(node) = self.nodes.get_mut(nve) {
