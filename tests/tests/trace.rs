@@ -134,6 +134,15 @@ fn reasons(lab: &TestLab) -> Result<()> {
         ensure!(ending(&view) == ("dropped", "not-activated", "h1"), "{view:#}");
     }
     state("activate")?;
+    let limit = |rate| {
+        lab.weft(["tsi", "set", "--vn", "red", "--name", "red-a", "--tunnel-send-rate", rate])?;
+        let wanted = if rate == "none" { ("arrived", "", "h2") } else { ("dropped", "rate-limited", "h1") };
+        let ends_so =
+            || Ok::<_, anyhow::Error>((ending(&trace(lab, "fd00::2", &[])?) == wanted).then_some(()));
+        clock::until(clock::CEILING, ends_so)?.with_context(|| format!("a trace at {rate}"))
+    };
+    limit("1kbit")?;
+    limit("none")?;
     // What there is nothing to trace of, in one line each.
     let refused = [
         (["red", "red-b", "10.0.0.1"], "not attached here"),

@@ -18,8 +18,8 @@ pub(crate) fn weft() -> Result<PathBuf> {
     built("lab")
 }
 
-/// `WEFT_BIN`, or `weft` as tests are built: its path. What it depends on is compiled for them anyway, which saves as
-/// many minutes as all of it takes with `--profile lab`.
+/// `WEFT_BIN`, or `weft` as tests are built, with all of them: its path. By itself it would be compiled, and much of what
+/// it depends on, with other features once more.
 pub(crate) fn tested() -> Result<PathBuf> {
     built("dev")
 }
@@ -34,12 +34,13 @@ fn built(profile: &str) -> Result<PathBuf> {
         ensure!(path.is_file(), "WEFT_BIN={} is no file", path.display());
         return Ok(path.canonicalize()?);
     }
-    say::step(&format!("cargo build -p weft --profile {profile}"));
+    let words: &[&str] = match profile {
+        "dev" => &["test", "--locked", "--workspace", "--no-run", "--quiet"],
+        profile => &["build", "--locked", "--package", "weft", "--profile", profile],
+    };
+    say::step(&format!("cargo {}", words.join(" ")));
     let mut command = Command::new(tools::cargo());
-    command
-        .args(["build", "--locked", "--package", "weft", "--profile", profile])
-        .current_dir(root()?)
-        .stdin(Stdio::null());
+    command.args(words).current_dir(root()?).stdin(Stdio::null());
     let status =
         interrupt::spawn(&mut command).and_then(|mut cargo| cargo.wait()).context("cannot run cargo")?;
     ensure!(status.success(), "building weft failed with {status}");

@@ -38,7 +38,7 @@ const STAGES: &[Stage] = &[
         name: "clippy",
         words: &["clippy", LOCKED, "--workspace", "--all-targets", "--", "-D", "warnings"],
     },
-    Stage { name: "weft", words: &["build", LOCKED, "--package", "weft"] },
+    Stage { name: "build", words: &["test", LOCKED, "--workspace", "--no-run"] },
     Stage { name: "tests", words: &["nextest", "run", LOCKED, "--workspace", "--profile", "ci"] },
     Stage { name: "doc", words: &["test", LOCKED, "--workspace", "--doc", "--quiet"] },
 ];
@@ -111,7 +111,7 @@ impl Stage {
     }
 }
 
-/// The binary of the stage before.
+/// That of the stage before.
 fn weft_bin() -> Result<PathBuf> {
     build::tested()
 }

@@ -87,21 +87,23 @@ static __always_inline bool is_current(const struct weft_conn *conn, const struc
 	return conn->policy == vap->policy && conn->generation == vap->generation;
 }
 
-/* What a packet turns out to be, and the one that an ICMP error quotes. Not on the stack, which is not deep: nothing else
- * runs on a CPU while a policy decides there. */
+/* What a packet turns out to be, and the one that an ICMP error quotes. Not on the stack, which is not deep. No other packet
+ * is decided on a CPU meanwhile, but by the agent's test runs, which a received packet may interrupt on older kernels: those
+ * have one of their own. */
 struct look {
 	struct weft_conn_key key;
 	struct weft_conn_key quoted;
 	struct weft_conn conn;
 	struct l4 l4;
 	struct l4 behind; /* what is quoted */
+	__u32 again;
 };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__type(key, __u32);
 	__type(value, struct look);
-	__uint(max_entries, 1);
+	__uint(max_entries, 2);
 } looks SEC(".maps");
 
 /* The rule of the connection that an ICMP error is about, as find_rule; 0: of none that
@@ -333,18 +335,20 @@ static __noinline bool goes_astray(struct __sk_buff *skb, const struct weft_vap 
 /* Whether the policy of a VAP refuses a frame without a tunnel header, going `toward` it or from it. */
 __noinline int refuses(struct __sk_buff *skb, struct weft_vap *vap, __u32 ifindex, __u32 toward)
 {
-	bool again = toward & POLICY_AGAIN, out = !(toward & WEFT_IN), known = false, checked = false;
-	__u32 found = 0, zero = 0;
+	bool out = !(toward & WEFT_IN), known = false, checked = false;
+	__u32 found = !!(toward & POLICY_AGAIN);
 	struct look *at;
 	__u64 ports, now;
 	__u32 was = 0;
 	__u8 state;
 	int read;
 
-	toward &= WEFT_IN;
-	at = bpf_map_lookup_elem(&looks, &zero);
+	at = bpf_map_lookup_elem(&looks, &found);
 	if (!vap || !at)
 		return 1;
+	at->again = found;
+	found = 0;
+	toward &= WEFT_IN;
 	at->key.vni = vap->vni;
 	at->conn.to = 0;
 	at->conn.pad = 0;
@@ -417,7 +421,7 @@ out:
 	if (is_traced(skb))
 		trace_tell(skb, WEFT_STEP_POLICY, ifindex | (out ? 0 : WEFT_STEP_IN), found & RULE_NUMBER, 0);
 	if (found) {
-		if (!again)
+		if (!at->again)
 			hit(skb, (found & RULE_NUMBER) - 1);
 		return 0;
 	}
