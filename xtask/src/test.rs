@@ -7,7 +7,6 @@ use crate::{
 };
 use anyhow::{Context as _, Result};
 use std::{
-    path::PathBuf,
     process::{Command, ExitCode, Stdio},
     time::{Duration, Instant},
 };
@@ -104,16 +103,11 @@ impl Stage {
         let mut command = Command::new(tools::cargo());
         command.args(&words).current_dir(build::root()?).stdin(Stdio::null());
         if self.name == "tests" {
-            command.env("WEFT_BIN", weft_bin()?);
+            command.env("WEFT_BIN", build::tested()?);
         }
         let status = interrupt::spawn(&mut command).and_then(|mut cargo| cargo.wait());
         Ok(status.context("cannot run cargo")?.success())
     }
-}
-
-/// That of the stage before.
-fn weft_bin() -> Result<PathBuf> {
-    build::tested()
 }
 
 fn summary(results: &[(&str, Outcome, Duration)], whole: Duration) {

@@ -482,7 +482,7 @@ impl Cli {
             | Command::Tsi(
                 TsiCommand::Attach(Place { output, .. })
                 | TsiCommand::Associate(Place { output, .. })
-                | TsiCommand::Update(Change { output, .. })
+                | TsiCommand::Update(Change { which: Which { output, .. }, .. })
                 | TsiCommand::Activate { which: Which { output, .. }, .. }
                 | TsiCommand::Deactivate(Which { output, .. })
                 | TsiCommand::Move { output, .. }

@@ -213,6 +213,20 @@ fn a_flood_of_datagrams_keeps_neither_callers_nor_timers_waiting() {
     }
 }
 
+/// A tenant system of red, with whatever addresses it is given.
+fn wanted(name: &str, device: Device, state: crate::core::TsiState) -> Attach {
+    Attach {
+        vn: "red".parse().unwrap(),
+        name: name.parse().unwrap(),
+        device,
+        mac: None,
+        ips: BTreeSet::new(),
+        groups: BTreeSet::new(),
+        state,
+        lease: None,
+    }
+}
+
 #[test]
 fn nothing_is_attached_that_cannot_be_saved() {
     on_a_host(async |dir, pins| {
@@ -222,18 +236,7 @@ fn nothing_is_attached_that_cannot_be_saved() {
         until(|| driver.saver.failed()).await;
         let shared = driver.shared.clone();
         let device = Device { name: "tap2".to_owned(), index: IfIndex(9), kind: VapKind::Tap };
-        let (vn, name) = ("red".parse().unwrap(), "db".parse().unwrap());
-        let state = crate::core::TsiState::Activated;
-        let attach = Attach {
-            vn,
-            name,
-            device,
-            mac: None,
-            ips: BTreeSet::new(),
-            groups: BTreeSet::new(),
-            state,
-            lease: None,
-        };
+        let attach = wanted("db", device, crate::core::TsiState::Activated);
         let (attached, answer) = oneshot::channel();
         driver.inputs.try_send(Input::Local(LocalCall::Attach(attach, attached))).ok().unwrap();
         let asked = async {

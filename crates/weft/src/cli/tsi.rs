@@ -207,12 +207,8 @@ pub(crate) struct Place {
 #[derive(Debug, Args)]
 #[group(id = "change", required = true, multiple = true, args = ["device", "add_ip", "remove_ip", "lease", "renew"])]
 pub(crate) struct Change {
-    /// The virtual network.
-    #[arg(long)]
-    pub(crate) vn: VnName,
-    /// The interface.
-    #[arg(long)]
-    pub(crate) name: TsiName,
+    #[command(flatten)]
+    pub(crate) which: Which,
     /// The device that it is at from now on.
     #[arg(long)]
     pub(crate) device: Option<String>,
@@ -228,12 +224,6 @@ pub(crate) struct Change {
     /// Renew the lease that it has.
     #[arg(long)]
     pub(crate) renew: bool,
-    #[command(flatten)]
-    pub(crate) request: Request,
-    #[command(flatten)]
-    pub(crate) socket: Socket,
-    #[command(flatten)]
-    pub(crate) output: Output,
 }
 
 /// An interface that is attached to this host.

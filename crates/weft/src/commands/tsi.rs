@@ -144,7 +144,8 @@ async fn place_at(place: Place, state: State) -> Result<(), CommandError> {
 
 /// Updates.
 async fn update(change: Change) -> Result<(), CommandError> {
-    let Change { vn, name, device, add_ip, remove_ip, lease, renew: _, request, socket, output } = change;
+    let Change { which, device, add_ip, remove_ip, lease, renew: _ } = change;
+    let Which { vn, name, request, socket, output } = which;
     let (add, remove) = (add_ip.into_iter().collect(), remove_ip.into_iter().collect());
     let update = Update { device, add, remove, lease_s: lease, request_id: request.request_id };
     let tsi = nve(&socket)?.update(&vn, &name, &update).await.map_err(unreachable(&socket))?;

@@ -124,6 +124,13 @@ async fn answer(
     }
 }
 
+/// What is asked, in time and no longer than a question is.
+pub(super) async fn body(door: &Door, request: Request<Incoming>) -> Result<Bytes, Refusal> {
+    let read = Limited::new(request.into_body(), QUESTION).collect();
+    let body = timeout(door.bounds.question, read).await.ok().and_then(Result::ok);
+    Ok(body.ok_or(Refusal::TooLong(QUESTION))?.to_bytes())
+}
+
 async fn hand(
     door: &Arc<Door>,
     peer: XtrId,
@@ -135,9 +142,7 @@ async fn hand(
         (&Method::POST, "/v1/trace") => return super::trace::hand(door, peer, request).await,
         _ => return Err(Refusal::NoRoute),
     }
-    let read = Limited::new(request.into_body(), QUESTION).collect();
-    let body = timeout(door.bounds.question, read).await.ok().and_then(Result::ok);
-    let question = Question::read(&body.ok_or(Refusal::TooLong(QUESTION))?.to_bytes())?;
+    let question = Question::read(&body(door, request).await?)?;
     let ticket = door.tickets.accept(&question.ticket, peer, clock::date())?;
     let claim = Claim { tsi: ticket.tsi, to: ticket.to, epoch: ticket.epoch };
     let (answer, wait) = oneshot::channel();

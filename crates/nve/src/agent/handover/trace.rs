@@ -5,8 +5,8 @@ use super::{
     door::Door,
     error::{FetchError, Refusal},
     fetch::{Lines, ask, connect},
+    serve,
     tls::Credentials,
-    wire::QUESTION,
 };
 use crate::agent::{
     clock,
@@ -18,14 +18,10 @@ use axum::{
     http::Request,
 };
 use futures_util::{StreamExt, stream};
-use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, io, sync::Arc};
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::timeout,
-};
+use tokio::sync::{mpsc, oneshot};
 use weft_datapath::TraceId;
 use weft_model::{Rloc, XtrId};
 
@@ -69,10 +65,7 @@ impl Line {
 
 /// Answers who announces a packet.
 pub(super) async fn hand(door: &Arc<Door>, peer: XtrId, request: Request<Incoming>) -> Result<Body, Refusal> {
-    let read = Limited::new(request.into_body(), QUESTION).collect();
-    let body = timeout(door.bounds.question, read).await.ok().and_then(Result::ok);
-    let body = body.ok_or(Refusal::TooLong(QUESTION))?.to_bytes();
-    let question = TraceQuestion::read(&body)?;
+    let question = TraceQuestion::read(&serve::body(door, request).await?)?;
     let ticket = door.tickets.accept_trace(&question.ticket, peer, clock::date())?;
     let id = TraceId::new(ticket.trace).ok_or(Refusal::NoTrace(ticket.trace))?;
     let expected =

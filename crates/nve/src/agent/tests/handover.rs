@@ -3,7 +3,7 @@
 use super::{attached, away, driver, on_a_host};
 use crate::agent::driver::{Driver, Input};
 use crate::agent::handover::{Came, Event, Said};
-use crate::core::{Attach, CallId, Claim, Context, Delta, Granted, Live, Output, TransferId, TsiState, ends};
+use crate::core::{CallId, Claim, Context, Delta, Granted, Live, Output, TransferId, TsiState, ends};
 use std::{collections::BTreeSet, time::Duration};
 use tokio::sync::{mpsc, oneshot};
 use weft_datapath::{Connection, ConnectionState, Toward};
@@ -49,17 +49,7 @@ fn flows() -> [Connection; 3] {
 impl Driver {
     async fn has_web(&mut self, grant: Grant, state: TsiState) {
         let device = self.links.by_name("tap1").await.unwrap().device().unwrap();
-        let (vn, name) = (away().vn, grant.tsi.name.clone());
-        let attach = Attach {
-            vn,
-            name,
-            device,
-            mac: None,
-            ips: BTreeSet::new(),
-            groups: BTreeSet::new(),
-            state,
-            lease: None,
-        };
+        let attach = super::wanted(grant.tsi.name.as_str(), device, state);
         self.core.handle_attach(self.clock.now(), CallId(1), attach);
         self.outputs();
         let granted = Granted { grant, vn: self::vn(), revision: 9, created: false };
