@@ -165,6 +165,12 @@ fn connections_are_taken_along() {
         pair.lab.nves[0].with(|k| k.set_connections(&all).unwrap());
         let states = |all: &[Connection]| all.iter().map(|c| c.state).collect::<Vec<_>>();
         assert_eq!(states(&pair.connections(0)), states(&now));
+        // But what has changed where it came from: one goes on from there, one has ended there.
+        let (kept, gone) = (Connection { state: ConnectionState::Closing, ..all[0] }, all[1]);
+        pair.lab.nves[0].with(|k| k.change_connections(&[kept], &[gone]).unwrap());
+        assert_eq!(states(&pair.connections(0)), [ConnectionState::Closing]);
+        pair.lab.nves[0].with(|k| k.change_connections(&[all[0], gone], &[]).unwrap());
+        assert_eq!(states(&pair.connections(0)), states(&all));
         pair.lab.nves[0].with(|k| k.remove_connections(vni(7001), &of).unwrap());
         // Nor does a policy that allows no such thing let them in.
         pair.lab.nves[0].with(|k| k.set_connections(&all).unwrap());

@@ -32,6 +32,7 @@ mod links;
 pub mod lossy;
 mod netns;
 pub mod ping;
+mod priority;
 pub mod probe;
 mod process;
 pub mod raw;

@@ -161,7 +161,30 @@ impl Kernel {
         Ok(ConnectionCounter { held, unfollowed, capacity, conns: self.maps.conns.walker()? })
     }
 
+    /// Takes over what has changed of connections that were taken over before: those of `changed` as they are now, whatever is
+    /// tracked here, and none of `ended`.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn change_connections(
+        &mut self,
+        changed: &[Connection],
+        ended: &[Connection],
+    ) -> Result<(), DatapathError> {
+        let mut removed = 0;
+        for connection in ended {
+            removed += u64::from(self.maps.conns.take(&key(connection))?);
+        }
+        self.maps.count_conns(0, removed)?;
+        self.write_connections(changed, true)
+    }
+
     pub(super) fn take_over_connections(&mut self, connections: &[Connection]) -> Result<(), DatapathError> {
+        self.write_connections(connections, false)
+    }
+
+    /// Writes connections that another host let through; `anyway`: also where one is tracked here.
+    fn write_connections(&mut self, connections: &[Connection], anyway: bool) -> Result<(), DatapathError> {
         let (now, born) = (sys::monotonic(), sys::monotonic_exact());
         let mut since: BTreeMap<(Vni, TenantIp), u64> = BTreeMap::new();
         let mut inserted = 0;
@@ -190,7 +213,7 @@ impl Kernel {
                 to: 0,
                 pad: 0,
             };
-            match self.add_connection(&key, &value, since) {
+            match self.add_connection(&key, &value, if anyway { u64::MAX } else { since }) {
                 Ok(new) => inserted += u64::from(new),
                 Err(e) => {
                     written = Err(e);

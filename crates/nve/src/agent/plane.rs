@@ -269,6 +269,15 @@ impl Plane {
         self.kernel.set_connections(connections)
     }
 
+    /// Takes over what has changed of those connections.
+    pub(super) fn change_connections(
+        &mut self,
+        changed: &[Connection],
+        ended: &[Connection],
+    ) -> Result<(), DatapathError> {
+        self.kernel.change_connections(changed, ended)
+    }
+
     /// Says for how long the tables are an Oracle's latest word.
     pub(super) fn vouch(&mut self, lasts: Duration) -> Result<(), DatapathError> {
         self.kernel.vouch(lasts)

@@ -10,8 +10,8 @@
 //! are asked for. Nothing of it keeps an Associate or an Activate: they wait a moment for what is on its way, and then do
 //! without. So who was told that it is Associated finds what an Activate needs there already.
 
-use super::context::{Context, Delta, Fetch, Live, Moved, NotTaken, Taken, TransferId};
-use super::flows::Flows;
+use super::context::{Context, Delta, Fetch, Live, Moved, NotTaken, Taken, Taking, TransferId};
+use super::flows::{Ends, Flows};
 use super::tsi::{State, Tsi};
 use super::{Core, Output, Timer};
 use ::core::time::Duration;
@@ -156,7 +156,7 @@ impl Core {
             (arrival.flows, arrival.addresses) = (Flows::default(), VecDeque::new());
         }
         self.take_intent(context.revision, context.vn);
-        let taken = self.take_live(&id, context.live, Vec::new());
+        let taken = self.take_live(&id, context.live, None);
         self.go_on(&id);
         Ok(taken)
     }
@@ -195,8 +195,8 @@ impl Core {
         self.review_tunnels(vni);
     }
 
-    /// Takes in what only the other NVE knew, in part or anew.
-    fn take_live(&mut self, id: &TsiId, live: Live, ended: Vec<super::flows::Ends>) -> Taken {
+    /// Takes in what only the other NVE knew: anew, or what has changed of it and which connections have ended.
+    fn take_live(&mut self, id: &TsiId, live: Live, ended: Option<Vec<Ends>>) -> Taken {
         let most = self.config.limits.moved_connections.max(1);
         let Some(tsi) = self.tsis.get(id) else { return Taken::default() };
         // What is, or was, in service here makes connections of its own.
@@ -213,18 +213,18 @@ impl Core {
         addresses.retain(|eid| !arrival.addresses.contains(eid));
         arrival.addresses.extend(addresses);
         arrival.groups = live.groups.into_iter().take(self.config.limits.groups_per_vap.max(1)).collect();
-        let connections = match served {
-            true => connections,
-            false => {
-                for ends in &ended {
-                    arrival.flows.end(ends);
-                }
-                arrival.flows.take(self.now, connections, most);
-                arrival.flows.at(self.now)
-            }
+        let mut gone = Vec::new();
+        let how = match ended {
+            _ if served => Taking::Missing,
+            None => Taking::Afresh,
+            Some(_) => Taking::Changed,
         };
-        if !connections.is_empty() || !ended.is_empty() {
-            let moved = Moved { vni: id.vni, of, connections, afresh: !served };
+        if !served {
+            gone.extend(ended.iter().flatten().filter_map(|ends| arrival.flows.end(ends)));
+            arrival.flows.take(self.now, connections.iter().copied(), most);
+        }
+        if !connections.is_empty() || !gone.is_empty() {
+            let moved = Moved { vni: id.vni, of, connections, ended: gone, how };
             self.outputs.push_back(Output::Connections(moved));
         }
         if here {
@@ -285,7 +285,7 @@ impl Core {
             Some(arrival) if arrival.phase != Phase::Asked => arrival.phase = Phase::Settled,
             _ => return Err(NotTaken::Unasked(transfer)),
         }
-        let taken = self.take_live(&id, delta.live, delta.ended);
+        let taken = self.take_live(&id, delta.live, Some(delta.ended));
         self.go_on(&id);
         Ok(taken)
     }
@@ -372,8 +372,16 @@ impl Core {
     pub(super) fn arrive(&mut self, id: &TsiId) {
         let Some(device) = self.tsis.get(id).map(|tsi| tsi.device.index) else { return };
         let Some(arrival) = self.arrivals.by_tsi.get_mut(id) else { return };
-        arrival.flows = Flows::default();
+        let flows = std::mem::take(&mut arrival.flows);
         let groups = std::mem::take(&mut arrival.groups);
+        // What others here have opened since they came may have taken their places. It carries traffic by now.
+        if !flows.is_empty()
+            && let Some(of) = self.tsis.get(id).map(|tsi| tsi.grant.ips.clone())
+        {
+            let (connections, how) = (flows.at(self.now), Taking::Missing);
+            let moved = Moved { vni: id.vni, of, connections, ended: Vec::new(), how };
+            self.outputs.push_back(Output::Connections(moved));
+        }
         self.join_moved(id.vni, device, &groups);
         self.settle_arrival(id);
     }

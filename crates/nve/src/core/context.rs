@@ -81,10 +81,23 @@ pub struct Moved {
     pub vni: Vni,
     /// Its addresses.
     pub of: BTreeSet<TenantIp>,
-    /// Its connections.
+    /// Its connections, all or those that have changed.
     pub connections: Vec<Connection>,
-    /// Whether they take the place of what there is. In service here it makes its own.
-    pub afresh: bool,
+    /// Those that have ended.
+    pub ended: Vec<Connection>,
+    /// What they do to those that there are.
+    pub how: Taking,
+}
+
+/// How connections that came are put to those that there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Taking {
+    /// They take the place of all.
+    Afresh,
+    /// Each takes the place of the same one, and the others stay.
+    Changed,
+    /// They are put where there is none: what is in service here makes its own.
+    Missing,
 }
 
 /// What was taken in, for the log.

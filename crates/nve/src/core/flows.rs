@@ -35,9 +35,9 @@ impl Flows {
         }
     }
 
-    /// Forgets one.
-    pub fn end(&mut self, ends: &Ends) {
-        self.held.remove(ends);
+    /// Forgets one, and gives it as it was.
+    pub fn end(&mut self, ends: &Ends) -> Option<Connection> {
+        self.held.remove(ends).map(|(connection, _)| connection)
     }
 
     /// All of them, in order, as long without a packet as they are at `now` if none has come since.
@@ -124,7 +124,7 @@ mod tests {
         assert_eq!(changed, [flow(2, 0), ended, flow(5, 1)]);
         assert_eq!(gone, [ends(&flow(4, 0))]);
         told.take(now, changed, 9);
-        gone.iter().for_each(|ends| told.end(ends));
+        assert!(gone.iter().all(|ends| told.end(ends).is_some()));
         assert_eq!(told.at(now), current);
         assert_eq!(told.changes(now, &current), (vec![], vec![]));
         assert_eq!(told.at(now + Duration::from_secs(7))[1], flow(2, 7));

@@ -56,7 +56,8 @@ mod views;
 
 pub use config::{Config, Limits, OracleAddr, Timing};
 pub use context::{
-    Claim, Context, Delta, Fetch, Handed, Live, Moved, NotHanded, NotTaken, RequestId, Taken, TransferId,
+    Claim, Context, Delta, Fetch, Handed, Live, Moved, NotHanded, NotTaken, RequestId, Taken, Taking,
+    TransferId,
 };
 pub use event::{
     ApiCall, Attach, Attached, Attachment, CallId, Device, Fact, Granted, Held, Notice, Output, Refused,

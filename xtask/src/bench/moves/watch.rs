@@ -19,7 +19,8 @@ pub(super) struct Watch(Vec<Echoes>);
 /// What was seen of one move.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Seen {
-    /// Of each stream, from the sending of the last request that was answered before to that of the first after, ms.
+    /// Of each stream, from the sending of the last request that was answered before to that of the first after, ms: with
+    /// none lost in between no more than the pace.
     pub(super) gaps: Vec<f64>,
     /// The hypervisor's own part, ms.
     pub(super) pause: f64,
@@ -38,7 +39,7 @@ impl Watch {
         let mut streams = Vec::new();
         for tenant in TENANTS {
             for address in ADDRESSES {
-                streams.push(Echoes::start(&lab.node(tenant)?, address, RATE)?);
+                streams.push(Echoes::start_first(&lab.node(tenant)?, address, RATE)?);
             }
         }
         let watch = Self(streams);
@@ -73,11 +74,17 @@ impl Seen {
     fn add(&mut self, all: &[Echo], flip: &Flip) {
         // What is still under way is not lost.
         let Some(last) = all.iter().rposition(|echo| echo.answered.is_some()) else { return };
-        let answered: Vec<&Echo> = all.iter().filter(|echo| echo.answered.is_some()).collect();
+        let answered: Vec<(usize, &Echo)> =
+            all.iter().enumerate().filter(|(_, echo)| echo.answered.is_some()).collect();
+        // Where no request is lost in between, the second one was sent late, if it was.
+        let gap = |[(n, before), (m, after)]: [(usize, &Echo); 2]| match after.sent - before.sent {
+            late if m == n + 1 => late.min(Duration::from_secs(1) / RATE),
+            gap => gap,
+        };
         let gap = answered
-            .windows(2)
-            .filter(|pair| pair[1].sent > flip.begun)
-            .map(|pair| pair[1].sent - pair[0].sent)
+            .array_windows()
+            .filter(|[_, (_, after)]| after.sent > flip.begun)
+            .map(|pair| gap(*pair))
             .max();
         self.gaps.push(milliseconds(gap.unwrap_or_default()));
         let lost = || all[..last].iter().filter(|echo| echo.answered.is_none());
@@ -111,7 +118,9 @@ mod tests {
             echo(13, 2),
             echo(14, 0),
             echo(15, 1),
-            echo(16, 0),
+            // Sent late.
+            echo(22, 1),
+            echo(23, 0),
         ];
         let flip = Flip { begun: at(10), pause: Duration::from_millis(1), calls: None, done: at(12) };
         let mut seen = Seen::default();

@@ -7,7 +7,8 @@ use super::{
 };
 use crate::agent::driver::{Driver, Input};
 use crate::core::{
-    Claim, Context, Delta, Fetch, Flows, Handed, Live, Moved, NotTaken, RequestId, Taken, TransferId, newest,
+    Claim, Context, Delta, Fetch, Flows, Handed, Live, Moved, NotTaken, RequestId, Taken, Taking, TransferId,
+    newest,
 };
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -303,13 +304,14 @@ impl Driver {
 
     /// Takes connections over in the data plane.
     pub(in crate::agent) fn take_over_connections(&mut self, moved: &Moved) {
-        let mut take = || {
-            if moved.afresh {
-                self.plane.end_connections(moved.vni, &moved.of)?;
-            }
-            self.plane.set_connections(&moved.connections)
+        let taken: Result<(), DatapathError> = match moved.how {
+            Taking::Afresh => self
+                .plane
+                .end_connections(moved.vni, &moved.of)
+                .and_then(|()| self.plane.set_connections(&moved.connections)),
+            Taking::Changed => self.plane.change_connections(&moved.connections, &moved.ended),
+            Taking::Missing => self.plane.set_connections(&moved.connections),
         };
-        let taken: Result<(), DatapathError> = take();
         if let Err(error) = taken {
             tracing::error!(%error, "the data plane did not take over all connections of who moved here");
         }

@@ -2,7 +2,7 @@
 
 use super::super::{
     Attached, Claim, Context, Delta, Fetch, Handed, Live, Moved, NotHanded, NotTaken, Refused, RequestId,
-    Session, TransferId, TsiState, ends,
+    Session, Taking, TransferId, TsiState, ends,
 };
 use super::groups::{GROUPS, fact, replicating, told};
 use super::oracle::Rec;
@@ -116,7 +116,7 @@ fn v2_what_comes_is_installed_behind_a_closed_vap() {
         let seen = comes(&mut w, transfer, context(f));
         let all = moved(&seen);
         assert_eq!(all.len(), 1);
-        assert!(all[0].afresh && all[0].of == coming().ips && all[0].vni == vni());
+        assert!(all[0].how == Taking::Afresh && all[0].of == coming().ips && all[0].vni == vni());
         assert_eq!(all[0].connections, context(f).live.connections);
         // A few addresses at once, then one at a time; and each is known before anything passes.
         let mut questions = asked(&seen).len();
@@ -178,11 +178,15 @@ fn v3_the_delta_of_one_that_stops_is_waited_for_a_moment() {
         let live = Live { connections: vec![next], ..Live::default() };
         w.core.handle_delta(w.now, transfer, Delta { live, ended: vec![gone] }).unwrap();
         let seen = w.seen();
-        let at =
-            position(&seen, |s| matches!(s, Seen::Connections(m) if m.afresh && m.connections == [next]));
+        // Only what has changed keeps it.
+        let at = position(&seen, |s| matches!(s, Seen::Connections(m) if m.how == Taking::Changed));
         let opened =
             position(&seen, |s| matches!(s, Seen::Op(weft_datapath::Op::SetVap(_, vap)) if vap.activated));
-        assert!(at < opened, "connections before traffic");
+        let again = position(&seen, |s| matches!(s, Seen::Connections(m) if m.how == Taking::Missing));
+        assert!(at < opened && opened < again, "connections before traffic");
+        let [changed, all] = moved(&seen)[..] else { panic!("{seen:?}") };
+        assert_eq!((&changed.connections[..], &changed.ended[..]), (&[next][..], &[flow(f, 1, 3, 2, 9)][..]));
+        assert_eq!((&all.connections[..], &all.ended[..]), (&[next][..], &[][..]));
         assert!(open(&w));
         // It is gone from there, and nothing is left of all that.
         w.core.handle_context_end(w.now, transfer, true);
@@ -221,7 +225,7 @@ fn v3_the_wait_is_short_and_a_broken_stream_ends_it() {
         if how != "broken" {
             let live = Live { connections: vec![flow(V4, 1, 2, 1, 0)], ..Live::default() };
             w.core.handle_delta(w.now, transfer, Delta { live, ended: vec![] }).unwrap();
-            assert!(!moved(&w.seen())[0].afresh);
+            assert_eq!(moved(&w.seen())[0].how, Taking::Missing);
         }
     }
 }
