@@ -262,9 +262,9 @@ fn migrated(done: &Migration, format: Format) -> Result<String, LabError> {
     if format != Format::Table {
         return document(done, format);
     }
-    let Migration { vm, to, total_ms, downtime_ms, closed_ms, .. } = done;
+    let Migration { vm, to, total_ms, stopped_ms, closed_ms, .. } = done;
     let mut text = format!(
-        "{vm} is on {to}: {:.1} s in all, stopped for {downtime_ms} ms, closed from Deactivate to Activate for {closed_ms:.1} ms\n",
+        "{vm} is on {to}: {:.1} s in all, stopped for {stopped_ms:.1} ms, closed from Deactivate to Activate for {closed_ms:.1} ms\n",
         total_ms / 1e3
     );
     for left in &done.left {

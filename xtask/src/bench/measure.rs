@@ -55,7 +55,7 @@ impl Metric {
             What::Resolve => RESOLVE,
             What::Attach => ATTACH,
             // It has metrics and a report of its own.
-            What::Learning | What::Push | What::Move => &[],
+            What::Learning | What::Push | What::Move | What::Vm => &[],
         }
     }
 

@@ -11,6 +11,7 @@ mod push;
 mod report;
 pub(crate) mod rr;
 mod stats;
+mod vm;
 
 use crate::{
     build, interrupt, machine,
@@ -42,15 +43,24 @@ pub(crate) struct Args {
     /// Only the peers, without Weft.
     #[arg(long)]
     peers_only: bool,
-    /// `move`: so many moves.
-    #[arg(long, default_value_t = 1_000)]
-    moves: u32,
+    /// `move`, `vm`: so many moves [default: 1000, of machines 30].
+    #[arg(long)]
+    moves: Option<u32>,
     /// `learning`: only these modes.
     #[arg(long = "mode", value_name = "MODE")]
     modes: Vec<String>,
     /// `learning`: so many tenant systems.
     #[arg(long, default_value_t = 1_000)]
     tenants: usize,
+}
+
+impl Args {
+    /// How many moves there are.
+    fn moves(&self, usual: u32) -> Result<u32> {
+        let moves = self.moves.unwrap_or(usual);
+        anyhow::ensure!(moves > 0, "--moves 0 measures nothing: give at least 1");
+        Ok(moves)
+    }
 }
 
 /// The benches.
@@ -68,6 +78,8 @@ pub(crate) enum What {
     Push,
     /// A tenant system that moves between three hosts while tenants on two others talk to it.
     Move,
+    /// A virtual machine that QEMU moves between three hosts while tenants on two others talk to it; Weft alone.
+    Vm,
 }
 
 impl What {
@@ -79,6 +91,7 @@ impl What {
             Self::Learning => "learning",
             Self::Push => "push",
             Self::Move => "move",
+            Self::Vm => "vm",
         }
     }
 }
@@ -92,6 +105,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     if args.what == What::Move {
         return moves::run(args);
+    }
+    if args.what == What::Vm {
+        return vm::run(args);
     }
     machine::check()?;
     interrupt::watch();

@@ -65,12 +65,20 @@ pub struct Migration {
     pub total_ms: f64,
     /// How long QEMU says that the machine was stopped, ms.
     pub downtime_ms: f64,
+    /// From its stop where it was until it went on where it moved to, as both QEMUs said it, ms.
+    pub stopped_ms: f64,
     /// From the answer to Deactivate to that to Activate, ms: nothing passes in between.
     pub closed_ms: f64,
     /// Octets of memory and state that were sent.
     pub transferred: u64,
     /// What could not be taken away where it was, for example because that host's agent is dead.
     pub left: Vec<String>,
+}
+
+/// For how long a machine that moved did not run, and its VAPs passed nothing.
+struct Pause {
+    stopped: Duration,
+    closed: Duration,
 }
 
 /// What moves where.
@@ -137,7 +145,7 @@ impl Lab {
         // What an earlier one left that was killed.
         self.clear_vm(name, host)?;
         match self.carry(&course, limits, progress, &mut done) {
-            Ok((closed, source)) => self.leave(&course, source, closed, begun),
+            Ok((pause, source)) => self.leave(&course, source, &pause, begun),
             Err(why) if done.moved => {
                 self.settle_at(&course)?;
                 Err(LabError::NotActivated {
@@ -192,7 +200,7 @@ impl Lab {
         limits: MigrationLimits<'_>,
         progress: super::Progress<'_>,
         done: &mut Done,
-    ) -> Result<(Duration, Qmp), LabError> {
+    ) -> Result<(Pause, Qmp), LabError> {
         let Course { tenant: name, from, to, state } = course;
         let (vn, name) = (from.vn.as_str(), name.as_str());
         let mut source = self.qmp(name, from.host.as_str())?;
@@ -219,14 +227,14 @@ impl Lab {
             .run("migrate-set-parameters", json!({"downtime-limit": DOWNTIME, "max-bandwidth": BANDWIDTH}))?;
         done.moving = true;
         source.run("migrate", json!({ "uri": uri }))?;
-        until_stopped(name, &mut source, limits, progress)?;
+        let stopped = until_stopped(name, &mut source, limits, progress)?;
         done.deactivated = true;
         if let Err(error) = self.ask_deactivate(name, vn, from.host.as_str()) {
             // Its NVE may be what it moves away from: Activate by who is next wins (V10).
             progress(&format!("{} is not told that it stopped there: {error}", from.host));
         }
         let closed = clock::now();
-        until_resumed(name, &mut source, &mut target)?;
+        let resumed = until_resumed(name, &mut source, &mut target)?;
         done.moved = true;
         // No way back: an Oracle that is about to come back is waited for.
         let mut last = None;
@@ -236,7 +244,7 @@ impl Lab {
         })?;
         match (activated, last) {
             (None, Some(error)) => Err(error),
-            _ => Ok((closed.elapsed(), source)),
+            _ => Ok((Pause { stopped: resumed.saturating_sub(stopped), closed: closed.elapsed() }, source)),
         }
     }
 
@@ -245,7 +253,7 @@ impl Lab {
         &mut self,
         course: &Course,
         mut source: Qmp,
-        closed: Duration,
+        pause: &Pause,
         begun: Instant,
     ) -> Result<Migration, LabError> {
         let (name, host) = (course.tenant.as_str(), course.from.host.as_str());
@@ -267,7 +275,8 @@ impl Lab {
             to: course.to.host.to_string(),
             total_ms: milliseconds(begun.elapsed()),
             downtime_ms: sent["downtime"].as_f64().unwrap_or_default(),
-            closed_ms: milliseconds(closed),
+            stopped_ms: milliseconds(pause.stopped),
+            closed_ms: milliseconds(pause.closed),
             transferred: sent["ram"]["transferred"].as_u64().unwrap_or_default(),
             left: left.iter().map(ToString::to_string).collect(),
         })
@@ -347,7 +356,7 @@ fn until_stopped(
     source: &mut Qmp,
     limits: MigrationLimits<'_>,
     progress: super::Progress<'_>,
-) -> Result<(), LabError> {
+) -> Result<Duration, LabError> {
     let begun = clock::now();
     let mut told = begun;
     loop {
@@ -359,8 +368,8 @@ fn until_stopped(
             let ceiling = limits.within;
             return Err(LabError::Timeout { what: format!("the migration of {name}"), ceiling });
         }
-        if source.event(now + STEP)?.as_deref() == Some("STOP") {
-            return Ok(());
+        if let Some(event) = source.event(now + STEP)?.filter(|event| event.name == "STOP") {
+            return Ok(event.at);
         }
         let status = source.run("query-migrate", json!({}))?;
         failed(name, &status)?;
@@ -372,11 +381,11 @@ fn until_stopped(
     }
 }
 
-fn until_resumed(name: &str, source: &mut Qmp, target: &mut Qmp) -> Result<(), LabError> {
+fn until_resumed(name: &str, source: &mut Qmp, target: &mut Qmp) -> Result<Duration, LabError> {
     let end = clock::now() + clock::CEILING;
     while clock::now() < end {
-        if target.event(clock::now() + STEP)?.as_deref() == Some("RESUME") {
-            return Ok(());
+        if let Some(event) = target.event(clock::now() + STEP)?.filter(|event| event.name == "RESUME") {
+            return Ok(event.at);
         }
         failed(name, &source.run("query-migrate", json!({}))?)?;
     }

@@ -22,7 +22,26 @@ pub(crate) struct Qmp {
     stream: BufReader<UnixStream>,
     /// What has come of a line.
     part: Vec<u8>,
-    events: VecDeque<String>,
+    events: VecDeque<Event>,
+}
+
+/// Something that QEMU says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Event {
+    pub(crate) name: String,
+    /// When it happened, by the machine's clock.
+    pub(crate) at: Duration,
+}
+
+impl Event {
+    fn of(line: &Value) -> Option<Self> {
+        let name = line["event"].as_str()?.to_owned();
+        let number = |unit: &str| line["timestamp"][unit].as_u64().unwrap_or_default();
+        Some(Self {
+            name,
+            at: Duration::from_secs(number("seconds")) + Duration::from_micros(number("microseconds")),
+        })
+    }
 }
 
 impl Qmp {
@@ -64,8 +83,8 @@ impl Qmp {
         let end = clock::now() + PATIENCE;
         loop {
             let Some(mut line) = self.line(end)? else { return Err(self.error(command, "no answer")) };
-            if let Some(event) = line["event"].as_str() {
-                self.events.push_back(event.to_owned());
+            if let Some(event) = Event::of(&line) {
+                self.events.push_back(event);
             } else if let Some(value) = line.get_mut("return") {
                 return Ok(value.take());
             } else {
@@ -75,17 +94,17 @@ impl Qmp {
         }
     }
 
-    /// The next event's name; none when there is none until `end`.
+    /// The next event; none when there is none until `end`.
     ///
     /// # Errors
     /// When QEMU has ended.
-    pub(crate) fn event(&mut self, end: Instant) -> Result<Option<String>, LabError> {
+    pub(crate) fn event(&mut self, end: Instant) -> Result<Option<Event>, LabError> {
         loop {
             if let Some(event) = self.events.pop_front() {
                 return Ok(Some(event));
             }
             let Some(line) = self.line(end)? else { return Ok(None) };
-            self.events.extend(line["event"].as_str().map(str::to_owned));
+            self.events.extend(Event::of(&line));
         }
     }
 
@@ -125,7 +144,7 @@ mod tests {
             stream.write_all(b"{\"QMP\": {}}\r\n").unwrap();
             for answers in [
                 "{\"return\": {}}\r\n",
-                "{\"event\": \"STOP\"}\r\n{\"return\": {\"status\": \"active\"}}\r\n",
+                "{\"timestamp\": {\"seconds\": 7, \"microseconds\": 5}, \"event\": \"STOP\"}\r\n{\"return\": {\"status\": \"active\"}}\r\n",
                 "{\"error\": {\"class\": \"GenericError\", \"desc\": \"no such thing\"}}\r\n{\"event\":",
             ] {
                 requests.next().unwrap().unwrap();
@@ -139,10 +158,14 @@ mod tests {
         let refused = qmp.run("cont", json!({})).unwrap_err().to_string();
         assert_eq!(refused, "vm: QEMU does not cont: no such thing");
         let (mut stream, _requests) = qemu.join().unwrap();
-        assert_eq!(qmp.event(clock::now()).unwrap().as_deref(), Some("STOP"));
+        let stop = Event { name: "STOP".to_owned(), at: Duration::from_micros(7_000_005) };
+        assert_eq!(qmp.event(clock::now()).unwrap(), Some(stop));
         assert_eq!(qmp.event(clock::now()).unwrap(), None, "half a line is none");
         stream.write_all(b" \"RESUME\"}\r\n").unwrap();
-        assert_eq!(qmp.event(clock::now() + PATIENCE).unwrap().as_deref(), Some("RESUME"));
+        assert_eq!(
+            qmp.event(clock::now() + PATIENCE).unwrap().map(|event| event.name).as_deref(),
+            Some("RESUME")
+        );
         drop((stream, _requests));
         assert!(qmp.event(clock::now() + PATIENCE).is_err(), "QEMU has ended");
     }

@@ -10,6 +10,7 @@ mod watch;
 mod weft;
 
 pub(super) use guest::{Flip, Guest, MAC, SPEC};
+pub(super) use watch::{RATE, gap, milliseconds};
 
 use super::{
     Args,
@@ -18,7 +19,7 @@ use super::{
     stats::Samples,
 };
 use crate::{build, interrupt, machine, packages, say};
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use held::{By, Held};
 use policy::Refused;
 use std::{collections::BTreeMap, path::Path, process::ExitCode};
@@ -28,6 +29,8 @@ use weft_lab::Lab;
 
 /// The hosts it moves between, in this order.
 pub(super) const HOSTS: [&str; 3] = ["h1", "h2", "h3"];
+/// How many moves there are unless somebody says otherwise.
+const MOVES: u32 = 1_000;
 /// After how many moves people hear of it.
 const TELL: u32 = 10;
 
@@ -104,13 +107,13 @@ impl Side {
 
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     machine::check()?;
-    ensure!(args.moves > 0, "--moves 0 measures nothing: give at least 1");
+    let moves = args.moves(MOVES)?;
     interrupt::watch();
     interrupt::sweep();
     packages::install(&[packages::Use::Bench])?;
     let weft = if args.peers_only { None } else { Some(build::shipped()?) };
     let mut sides = Vec::new();
-    let measured = up(weft.as_deref(), &mut sides).and_then(|()| measure(args.moves, &mut sides));
+    let measured = up(weft.as_deref(), &mut sides).and_then(|()| measure(moves, &mut sides));
     let mut errors = Vec::new();
     let mut seen = BTreeMap::new();
     let mut counts = BTreeMap::new();
@@ -123,7 +126,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         errors.extend(side.moves.down().err());
     }
     measured?;
-    let report = Report::of_rows("move", args.moves, &METRICS, &samples(&seen, &counts));
+    let report = Report::of_rows("move", moves, &METRICS, &samples(&seen, &counts));
     report.print();
     let gaps: BTreeMap<&str, Vec<f64>> = seen
         .iter()

@@ -2,14 +2,14 @@
 
 use super::guest::{ADDRESSES, Flip, TENANTS};
 use anyhow::{Context as _, Result, ensure};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use weft_lab::{
     Lab,
     echo::{Echo, Echoes},
 };
 
 /// Echo requests a second, of each tenant to each address.
-const RATE: u32 = 1_000;
+pub(in crate::bench) const RATE: u32 = 1_000;
 /// How many are answered before, and after, the move.
 const AROUND: u64 = 100;
 
@@ -74,19 +74,8 @@ impl Seen {
     fn add(&mut self, all: &[Echo], flip: &Flip) {
         // What is still under way is not lost.
         let Some(last) = all.iter().rposition(|echo| echo.answered.is_some()) else { return };
-        let answered: Vec<(usize, &Echo)> =
-            all.iter().enumerate().filter(|(_, echo)| echo.answered.is_some()).collect();
-        // Where no request is lost in between, the second one was sent late, if it was.
-        let gap = |[(n, before), (m, after)]: [(usize, &Echo); 2]| match after.sent - before.sent {
-            late if m == n + 1 => late.min(Duration::from_secs(1) / RATE),
-            gap => gap,
-        };
-        let gap = answered
-            .array_windows()
-            .filter(|[_, (_, after)]| after.sent > flip.begun)
-            .map(|pair| gap(*pair))
-            .max();
-        self.gaps.push(milliseconds(gap.unwrap_or_default()));
+        let gap = gap(all, flip.begun);
+        self.gaps.push(milliseconds(gap));
         let lost = || all[..last].iter().filter(|echo| echo.answered.is_none());
         self.lost += lost().count();
         self.lost_after += lost().filter(|echo| echo.sent > flip.done).count();
@@ -94,7 +83,20 @@ impl Seen {
     }
 }
 
-fn milliseconds(time: Duration) -> f64 {
+/// The longest time after `since` from the sending of a request that was answered to that of the next one.
+pub(in crate::bench) fn gap(all: &[Echo], since: Instant) -> Duration {
+    let answered: Vec<(usize, &Echo)> =
+        all.iter().enumerate().filter(|(_, echo)| echo.answered.is_some()).collect();
+    // Where no request is lost in between, the second one was sent late, if it was.
+    let gap = |[(n, before), (m, after)]: [(usize, &Echo); 2]| match after.sent - before.sent {
+        late if m == n + 1 => late.min(Duration::from_secs(1) / RATE),
+        gap => gap,
+    };
+    let after = answered.array_windows().filter(|[_, (_, after)]| after.sent > since);
+    after.map(|pair| gap(*pair)).max().unwrap_or_default()
+}
+
+pub(in crate::bench) fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
