@@ -15,6 +15,10 @@ pub enum Ending {
     Kept(Successor),
     /// Who is next holds it: it has moved.
     Moved(Successor),
+    /// Who is next has not said since the start what it has: an Oracle before this one may have told it that it holds it,
+    /// and have died before the store knew. For a while only: who is gone is not waited for longer than
+    /// [`Timing::settle`](super::Timing::settle).
+    Unheard(Successor),
 }
 
 impl Shard {
@@ -25,6 +29,7 @@ impl Shard {
         match (known.claim, known.grant.next) {
             (Some(claim), _) => Ending::Moved(claim),
             (None, None) => Ending::Still,
+            (None, Some(next)) if self.awaited.contains(&next.nve) => Ending::Unheard(next),
             (None, Some(next)) => {
                 self.db.set_ending(ix, next, true);
                 Ending::Kept(next)

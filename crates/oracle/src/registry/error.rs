@@ -114,6 +114,18 @@ pub enum RegistryError {
         /// At which epoch.
         epoch: Epoch,
     },
+    /// Where it moves to it may be in service already.
+    #[error(
+        "'{tsi}' in VN '{vn}' may be in service where it moves to: NVE {nve} has not said what it has since the Oracle started; try again in a moment"
+    )]
+    Unheard {
+        /// The VN.
+        vn: VnName,
+        /// The tenant system.
+        tsi: TsiName,
+        /// Who is next.
+        nve: XtrId,
+    },
     /// It does not move to the caller.
     #[error(
         "'{tsi}' in VN '{vn}' does not move to NVE '{nve}': NVE '{owner}' holds it; `weft tsi move --to` names where it goes"
@@ -402,6 +414,7 @@ impl RegistryError {
     pub const fn code(&self) -> Code {
         match self {
             Self::Store(_) => Code::StoreFailed,
+            Self::Unheard { .. } => Code::NotReady,
             Self::Certificate(_) => Code::Internal,
             Self::NoVn(_) | Self::NoTsi { .. } | Self::NoNve(_) | Self::NoXtr(_) | Self::NoGroup { .. } => {
                 Code::NotFound

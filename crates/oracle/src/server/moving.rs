@@ -6,9 +6,13 @@ use crate::{
     core::{Ending, shard_of},
     registry::{Caller, RegistryError},
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio::sync::oneshot;
-use weft_model::{Successor, TsiId, TsiName, VnName};
+use weft_model::{Successor, TsiId, TsiName, VnName, XtrId};
+
+/// How often, and after what time each, a shard is asked again that has not heard of who is next since it started: NVEs
+/// come back within a second or two.
+const AGAIN: (u32, Duration) = (50, Duration::from_millis(100));
 
 impl App {
     /// Runs `change`, by which a move ends otherwise than where it goes to. One that is there already has ended: the
@@ -22,10 +26,11 @@ impl App {
         let Some(vni) = self.directory.vni(&vn) else { return change.await };
         // Who may not end it does not hold it up either.
         let (registry, name, who) = (self.registry.clone(), tsi.clone(), caller.clone());
-        super::blocking(move || registry.may_end_move(&vn, &name, &who)).await??;
-        let (app, id) = (self.clone(), TsiId { vni, name: tsi });
+        let named = vn.clone();
+        super::blocking(move || registry.may_end_move(&named, &name, &who)).await??;
+        let (app, id, by) = (self.clone(), TsiId { vni, name: tsi }, caller.nve());
         let ended = self.tasks.spawn(async move {
-            match app.ending(&id).await {
+            match app.heard(&id, by).await {
                 Some(Ending::Moved(next)) => {
                     app.registry.succeed(id, next.nve, next.epoch).await?;
                     change.await
@@ -36,11 +41,26 @@ impl App {
                     app.not_ended(id, next).await;
                     done
                 }
-                Some(Ending::Still) | None => change.await,
+                // Who is next knows best itself.
+                Some(Ending::Unheard(next)) if by != Some(next.nve) => {
+                    Err(RegistryError::Unheard { vn, tsi: id.name, nve: next.nve })
+                }
+                Some(Ending::Still | Ending::Unheard(_)) | None => change.await,
             }
         });
         // On its own: who asked may hang up, and what has begun comes to its end.
         ended.await.map_err(|_| crate::store::StoreError::Closed)?
+    }
+
+    /// What the shard says, once it has heard of who is next, if that does not take long.
+    async fn heard(&self, tsi: &TsiId, by: Option<XtrId>) -> Option<Ending> {
+        for _ in 0..AGAIN.0 {
+            match self.ending(tsi).await {
+                Some(Ending::Unheard(next)) if by != Some(next.nve) => tokio::time::sleep(AGAIN.1).await,
+                said => return said,
+            }
+        }
+        self.ending(tsi).await
     }
 
     async fn ending(&self, tsi: &TsiId) -> Option<Ending> {

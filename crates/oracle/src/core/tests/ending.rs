@@ -82,3 +82,33 @@ fn v5_a_move_that_could_not_be_called_off_goes_on() {
     assert_eq!(answers(&mut b), [true]);
     assert!(b.events().iter().any(|event| matches!(event, Event::SuccessorActive { .. })));
 }
+
+/// An Oracle has told who is next that it holds it, and died before the store knew.
+#[test]
+fn v5_a_move_is_not_called_off_before_who_is_next_has_said_what_it_has() {
+    let begun = || {
+        let mut b = Bench::of(Shard::new(ShardConfig::default(), Time::default()));
+        b.fact(Fact::Vn(spec(1)));
+        for n in 1..=2 {
+            b.enroll(n);
+        }
+        b.fact(Fact::Grant(moving()));
+        b.fact(Fact::FactsLoaded);
+        b.up(10, 1);
+        b.up(20, 2);
+        b
+    };
+    let mut b = begun();
+    assert_eq!(b.shard.handle_ending(&tsi(1, 7)), Ending::Unheard(successor()));
+    // It was so.
+    b.register(20, 2, 1, 7, ACTIVE);
+    assert_eq!(b.shard.handle_ending(&tsi(1, 7)), Ending::Moved(successor()));
+    // It was not.
+    let mut b = begun();
+    b.signal(20, Signal::EndOfRegistration { count: 0, digest: 0 });
+    assert_eq!(b.shard.handle_ending(&tsi(1, 7)), Ending::Kept(successor()));
+    // It does not come back.
+    let mut b = begun();
+    b.pass(Timing::default().settle);
+    assert_eq!(b.shard.handle_ending(&tsi(1, 7)), Ending::Kept(successor()));
+}
