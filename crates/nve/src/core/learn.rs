@@ -260,14 +260,24 @@ impl Core {
     /// After a session was down notifications may have been missed: everything known is asked for
     /// anew, paced. What is due sooner stays so, however often sessions come and go.
     pub(super) fn refresh_all(&mut self, now: Time) {
-        let macs = self.cache.macs.iter().map(|((v, m), e)| (*v, Eid::Mac(*m), e.known().is_some()));
-        let ips = self.cache.ips.iter().map(|((v, i), e)| (*v, Eid::Ip(*i), e.known().is_some()));
+        self.refresh_since(now, Time::default());
+    }
+
+    /// The same of what was learned from `since` on, and of what is not there.
+    pub(super) fn refresh_since(&mut self, now: Time, since: Time) {
+        let macs = self.cache.macs.iter();
+        let macs = macs.map(|((v, m), e)| (*v, Eid::Mac(*m), e.known().map(|known| known.learned)));
+        let ips = self.cache.ips.iter();
+        let ips = ips.map(|((v, i), e)| (*v, Eid::Ip(*i), e.known().map(|known| known.learned)));
         let all: Vec<_> = macs.chain(ips).collect();
         let mut at = now;
-        for (vni, eid, known) in all {
-            if !known {
+        for (vni, eid, learned) in all {
+            let Some(learned) = learned else {
                 // An appearance may have been missed, and asking is cheap.
                 self.forget_remote(vni, eid);
+                continue;
+            };
+            if learned < since {
                 continue;
             }
             if self.is_pushed(vni, eid) {

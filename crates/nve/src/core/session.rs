@@ -23,6 +23,9 @@ pub struct OracleState {
     nonce: u64,
     /// Which start of the Oracle this or the last session is with.
     boot: Option<BootId>,
+    /// Since when there is a session that the Oracle may not have heard of yet: what it has to say it may still say on the
+    /// one before.
+    unheard: Option<Time>,
 }
 
 impl Core {
@@ -33,6 +36,7 @@ impl Core {
         match event {
             Session::Up => {
                 state.up = true;
+                state.unheard = Some(now);
                 self.leave_oracle(oracle);
                 let hello = Signal::Hello { version: VERSION, boot_id: self.config.boot.0 };
                 self.send(oracle, &Body::Signal(hello));
@@ -83,7 +87,7 @@ impl Core {
             Ok(Body::Signal(Signal::VnDigest { vni, count, digest })) => {
                 self.compare(oracle, vni, Digest { count, sum: digest });
             }
-            Ok(Body::Signal(Signal::Hello { version, boot_id })) => self.hello(oracle, version, boot_id),
+            Ok(Body::Signal(Signal::Hello { version, boot_id })) => self.hello(now, oracle, version, boot_id),
             // The end of registration is ours to say.
             Ok(_) => self.counters.unexpected_frames += 1,
             Err(_) => self.counters.malformed_frames += 1,
@@ -91,10 +95,14 @@ impl Core {
     }
 
     /// The Oracle introduces itself. Another boot id asks for nothing: with every session
-    /// everything is registered anew.
-    fn hello(&mut self, oracle: usize, version: u16, boot: u64) {
+    /// everything is registered anew. What it has answered before, and was changed since, it may have told on a session
+    /// that is no more.
+    fn hello(&mut self, now: Time, oracle: usize, version: u16, boot: u64) {
         if let Some(state) = self.oracles.get_mut(oracle) {
             state.boot = Some(BootId(boot));
+            if let Some(since) = state.unheard.take() {
+                self.refresh_since(now, since);
+            }
         }
         if version.abs_diff(VERSION) > 1 {
             self.notice(Notice::Version { oracle, theirs: version, ours: VERSION });

@@ -228,6 +228,33 @@ fn d4_sessions_that_come_and_go_do_not_put_it_off() {
     assert_eq!(asked.len(), 10, "all, in spite of a session every 3 s");
 }
 
+/// An Oracle answers by datagram before it has heard of the session, and says what has changed since on the one before.
+#[test]
+fn d4_what_was_learned_before_the_oracle_heard_of_the_session_is_asked_for_again() {
+    use weft_lisp::tcp::Signal;
+    let hello = super::session::signal(Signal::Hello { version: 1, boot_id: 1 });
+    for f in BOTH {
+        let mut w = World::started(f, &["a"]);
+        w.hears(0, &hello);
+        w.knows(49, 3, 6);
+        w.passes(Duration::from_secs(2));
+        w.session(0, Session::Down);
+        w.session(0, Session::Up);
+        w.passes(Duration::from_secs(2));
+        w.knows(50, 3, 6);
+        w.hears(0, &hello);
+        let asked = |w: &mut World| -> std::collections::BTreeSet<Eid> {
+            let seen = w.passes(Duration::from_secs(2)).into_iter();
+            seen.filter_map(|(_, s)| if let Seen::Asked(a) = s { Some(a.eid) } else { None }).collect()
+        };
+        assert!(asked(&mut w).contains(&Eid::Mac(mac(50))), "{f:?}");
+        // Once: another one says nothing new.
+        w.knows(51, 3, 6);
+        w.hears(0, &hello);
+        assert!(!asked(&mut w).contains(&Eid::Mac(mac(51))), "{f:?}");
+    }
+}
+
 #[test]
 fn n8_solicited_only_what_is_known() {
     use weft_lisp::{EidRecord, EncodeOptions, List, MapRequest};

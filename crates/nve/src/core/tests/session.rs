@@ -22,7 +22,7 @@ fn sum(heard: &[Heard]) -> Digest {
     })
 }
 
-fn signal(signal: Signal) -> Vec<u8> {
+pub fn signal(signal: Signal) -> Vec<u8> {
     oracle::frame(&Body::Signal(signal), 1)
 }
 
