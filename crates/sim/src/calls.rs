@@ -7,8 +7,10 @@ use std::time::Duration;
 use weft_datapath::{IfIndex, VapKind};
 use weft_model::{Eid, Grant, TsiId};
 use weft_nve::core::{Attach, CallId, Core, Device, Refused, TsiState};
+use weft_oracle::core::Ending;
 
 use crate::names::{nve_fact, vn_name};
+use crate::run::WATCH;
 use crate::world::{Ev, World};
 
 /// A local call.
@@ -120,14 +122,42 @@ impl World {
         answer
     }
 
-    /// An operator calls a move off.
+    /// An operator calls a move off, at an Oracle that runs: its shard is asked first, which may know that the move has come
+    /// to its end, and takes no Activate until the store has decided.
     ///
     /// # Errors
-    /// What the store says.
+    /// What the store says; or that no Oracle runs, or the one that is asked has not heard yet of who is next.
     pub fn call_off(&mut self, tsi: &TsiId) -> Result<Grant, Refused> {
+        let running: Vec<usize> = (0..self.oracles.len()).filter(|o| self.boot_of(*o).is_some()).collect();
+        let at = self.net.rng().below(u64::try_from(running.len()).unwrap_or(u64::MAX));
+        let asked = running.get(usize::try_from(at).unwrap_or(0)).copied();
+        let Some((oracle, boot)) = asked.and_then(|oracle| Some((oracle, self.boot_of(oracle)?))) else {
+            return Err(Refused::Unanswered { message: "no Oracle runs".to_owned() });
+        };
+        let mut ending = Ending::Still;
+        self.with_shard(oracle, boot, |shard, _, _| ending = shard.handle_ending(tsi));
+        if let Ending::Unheard(next) = ending {
+            return Err(Refused::Unanswered { message: format!("nothing is heard yet of {}", next.nve) });
+        }
+        // The store takes a while, and anything may come in between.
+        let while_it_decides = self.jitter(3);
+        self.run(while_it_decides);
+        if let Ending::Moved(next) = ending {
+            let commit = self.store.succeed(tsi, next.nve, next.epoch);
+            self.commit(commit);
+        }
         let (answer, commit) = self.store.call_off(tsi);
         self.commit(commit);
+        if let Ending::Kept(next) = ending {
+            // Behind what the store has changed.
+            self.at(WATCH, Ev::NotEnded { oracle, boot, tsi: tsi.clone(), next });
+        }
         answer
+    }
+
+    /// Which start of an Oracle runs.
+    fn boot_of(&self, oracle: usize) -> Option<u64> {
+        self.oracles.get(oracle).filter(|site| site.shard.is_some()).map(|site| site.boot)
     }
 
     /// A hypervisor prepares what moves to its host.

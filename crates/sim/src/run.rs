@@ -19,7 +19,7 @@ use crate::store::Commit;
 use crate::world::{Ev, World};
 
 /// From the store to an Oracle or an NVE.
-const WATCH: Duration = Duration::from_millis(1);
+pub(crate) const WATCH: Duration = Duration::from_millis(1);
 /// A tenant that gets no answer asks again after this.
 const TENANT_RETRY: Duration = Duration::from_secs(1);
 /// A watch that is broken is taken up again after this, as agents do.
@@ -55,6 +55,9 @@ impl World {
             Ev::EndAtOracle { session, silent } => self.end_at_oracle(session, silent),
             Ev::Fact { oracle, boot, fact } => {
                 self.with_shard(oracle, boot, |shard, now, _| shard.handle_fact(now, fact));
+            }
+            Ev::NotEnded { oracle, boot, tsi, next } => {
+                self.with_shard(oracle, boot, |shard, now, _| shard.handle_not_ended(now, &tsi, next));
             }
             Ev::Watch { nve } => self.watch(nve),
             Ev::Grants { nve, boot, revision, grants } if self.runs_since(nve, boot) => {

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use weft_datapath::{IfIndex, Tables};
 use weft_model::{
-    BootId, Bum, Eid, Epoch, Grant, Learning, Name, Reply, Rloc, TenantIp, Time, TsiId, VnSpec, Vni, XtrId,
+    BootId, Bum, Eid, Epoch, Grant, Learning, Name, Reply, Rloc, Successor, TenantIp, Time, TsiId, VnSpec,
+    Vni, XtrId,
 };
 use weft_nve::core as nve;
 use weft_nve::core::{ApiCall, Attachment, CallId, Core, Device, Granted, OracleAddr, Refused, TsiState};
@@ -155,6 +156,13 @@ pub(crate) enum Ev {
         oracle: usize,
         boot: u64,
         fact: Fact,
+    },
+    /// The store has decided about a move that was to be called off.
+    NotEnded {
+        oracle: usize,
+        boot: u64,
+        tsi: TsiId,
+        next: Successor,
     },
     /// The watch of an NVE's grants goes on.
     Watch {

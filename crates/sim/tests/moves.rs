@@ -171,6 +171,18 @@ impl Run {
         self.fail("it is not Activated");
     }
 
+    /// Calls the move off, as often as it takes until an Oracle says how it ends. False when it has come to its end.
+    fn call_off(&mut self, tsi: &TsiId, from: usize) -> bool {
+        for _ in 0..80 {
+            match self.world.call_off(tsi) {
+                Ok(grant) => return grant.owner == self.world.xtr(from),
+                Err(Refused::Unanswered { .. }) => self.world.run(MS(500)),
+                Err(refused) => self.fail(&refused.to_string()),
+            }
+        }
+        self.fail("no Oracle calls it off");
+    }
+
     /// Has an NVE let go of what it may have of it.
     fn forget(&mut self, nve: usize, tsi: &TsiId) {
         for _ in 0..40 {
@@ -226,7 +238,7 @@ impl Run {
         let mut called_off = ways == 2;
         if called_off {
             self.note("called off before".to_owned());
-            drop(self.world.call_off(tsi));
+            called_off = self.call_off(tsi, from);
             self.pass(parties, tsi);
         }
         let call = self.world.activate(to, tsi);
@@ -234,7 +246,7 @@ impl Run {
         if ways == 3 {
             self.pass(parties, tsi);
             self.note("called off after".to_owned());
-            called_off |= self.world.call_off(tsi).is_ok_and(|grant| grant.owner == self.world.xtr(from));
+            called_off |= self.call_off(tsi, from);
         }
         let activated = self.wait(call) == Some(Ok(()));
         if ways == 4 && activated {
