@@ -29,6 +29,12 @@ impl<T: Hash + Clone> Part<T> {
 }
 
 impl<T: Hash> Part<T> {
+    /// With its hash: whoever is given one has it, too.
+    pub fn hashed(self) -> Self {
+        self.hash_of();
+        self
+    }
+
     fn hash_of(&self) -> u64 {
         *self.hash.get_or_init(|| {
             // With the same keys in each run.
@@ -36,6 +42,22 @@ impl<T: Hash> Part<T> {
             self.value.hash(&mut hasher);
             hasher.finish()
         })
+    }
+}
+
+impl<T> std::ops::Deref for Part<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+/// Whatever is changed by it gets another hash.
+impl<T: Clone> std::ops::DerefMut for Part<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.hash = OnceLock::new();
+        Arc::make_mut(&mut self.value)
     }
 }
 

@@ -1,13 +1,12 @@
 //! What everything comes to when nothing goes wrong any more, and what must hold then.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::time::Duration;
 
-use weft_datapath::{Location, Tables};
+use weft_datapath::{Location, Neighbour};
 use weft_model::{Grant, Origin, TsiId};
 use weft_oracle::core::MappingView;
-use weft_sim::{deliver, eids, frames, vap_of};
+use weft_sim::{eids, vap_of};
 
 use crate::act::Action;
 use crate::model::Bounds;
@@ -25,7 +24,7 @@ impl State {
     /// # Errors
     /// When that does not end.
     pub fn settle(&mut self) -> Result<(), String> {
-        self.left = Bounds { ticks: STEPS, ..Bounds::NONE };
+        self.left = Bounds { ticks: STEPS, turns: true, ..Bounds::NONE };
         if self.oracle.is_none() {
             self.step(Action::StartOracle);
         }
@@ -113,7 +112,63 @@ impl State {
         if mappings.len() != granted {
             return Err(format!("the Oracle has {} of {granted} mappings", mappings.len()));
         }
-        (0..NVES).try_for_each(|nve| self.cached(store, nve))
+        (0..NVES).try_for_each(|nve| {
+            self.cached(store, nve)?;
+            self.leads(store, nve)
+        })
+    }
+
+    /// db looks for web, and what it sends then arrives where that is in service, if it is.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn finds(&mut self) -> Result<(), String> {
+        if self.may_ask() {
+            self.ask();
+        }
+        for _ in 0..STEPS {
+            let Some(action) = self.next_of_all() else { break };
+            self.step(action);
+        }
+        let Some(grant) = self.grants.get().get(&web()).cloned() else { return Ok(()) };
+        let there: BTreeSet<usize> = self.reached(&db(), &grant).into_iter().map(|got| got.nve).collect();
+        let serves = self.in_service(&grant);
+        if there != serves {
+            return Err(format!("what db sends to web arrives at {there:?}, in service at {serves:?}"));
+        }
+        Ok(())
+    }
+
+    /// What a kernel holds of others leads to their owners.
+    fn leads(&self, store: &Granted, nve: usize) -> Result<(), String> {
+        let Some(host) = self.hosts.get(nve) else { return Ok(()) };
+        let of = |vni, mac| store.all().find(move |grant| (grant.tsi.vni, grant.mac.get()) == (vni, mac));
+        let at = |nve| rloc(self.family, nve_of(nve));
+        let tables = host.kernel.get();
+        for ((vni, mac), location) in &tables.fdb {
+            if let Location::Remote { rloc, .. } = location
+                && of(*vni, *mac).is_none_or(|grant| at(grant.owner) != *rloc)
+            {
+                return Err(format!("{mac} of {vni} leads from NVE {nve} to {rloc}: {:?}", of(*vni, *mac)));
+            }
+        }
+        // Where it goes to, too: what comes before it is there waits for it there.
+        for ((vni, mac), away) in &tables.away {
+            let to = |grant: &Grant| [Some(grant.owner), grant.next.map(|next| next.nve)];
+            let known = |grant| to(grant).into_iter().flatten().any(|nve| at(nve) == away.rloc);
+            if of(*vni, *mac).is_some_and(|grant| !known(grant)) {
+                return Err(format!("{mac} of {vni} is redirected from NVE {nve} to {}", away.rloc));
+            }
+        }
+        for ((vni, ip), neighbour) in &tables.neighbours {
+            let holds = |grant: &&Grant| grant.tsi.vni == *vni && grant.ips.contains(ip);
+            if let Neighbour::At(mac) = neighbour
+                && store.all().find(holds).is_none_or(|grant| grant.mac.get() != *mac)
+            {
+                return Err(format!("{ip} of {vni} is answered with {mac} at NVE {nve}"));
+            }
+        }
+        Ok(())
     }
 
     /// It is in service at one NVE at most, its owner, and there if its hypervisor was told so.
@@ -159,45 +214,4 @@ impl State {
         }
         Ok(())
     }
-
-    /// What tenant systems send reaches who has the address in their VN, and nobody else, by what the kernels hold now.
-    ///
-    /// # Errors
-    /// The first frame that does not.
-    pub fn true_to_addresses(&self) -> Result<(), String> {
-        for host in &self.hosts {
-            leads_home(host.kernel.get())?;
-        }
-        let store = self.grants.get();
-        let all: Vec<(&Tables, IpAddr)> =
-            (0..NVES).map(|nve| (self.hosts[nve].kernel.get(), rloc(self.family, nve).get())).collect();
-        for from in [web(), db(), spy()] {
-            let Some(grant) = store.get(&from) else { continue };
-            let others = store.all().flat_map(|to| to.ips.iter().map(|ip| (to.mac.get(), *ip)));
-            let others: BTreeSet<_> = others.collect();
-            for nve in self.in_service(grant) {
-                let Some(vap) = vap_of(all[nve].0, grant) else { continue };
-                for (mac, ip) in &others {
-                    let frame = frames::packet(grant, *mac, *ip);
-                    let got = frame.and_then(|frame| deliver(&all, nve, vap, &frame));
-                    if let Some(got) = got.filter(|got| (got.vni, got.mac) != (from.vni, *mac)) {
-                        return Err(format!("a frame of {from} for {mac} was delivered to {got:?}"));
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// What leads to a device here leads to who is there.
-fn leads_home(tables: &Tables) -> Result<(), String> {
-    for ((vni, mac), location) in &tables.fdb {
-        let Location::Local(index) = location else { continue };
-        let vap = tables.vaps.get(index);
-        if let Some(vap) = vap.filter(|vap| (vap.vni, vap.mac.get()) != (*vni, *mac)) {
-            return Err(format!("{mac} of {vni} leads to {} of {}", vap.mac.get(), vap.vni));
-        }
-    }
-    Ok(())
 }

@@ -3,11 +3,12 @@
 use weft_model::Grant;
 use weft_nve::core::{Attach, CallId, Refused, TsiState};
 use weft_oracle::core::Ending;
-use weft_sim::Store;
 
 use crate::act::Action;
-use crate::names::{db, device, ip, mac, nve_name, red, web, xtr};
-use crate::state::State;
+use crate::host::Input;
+use crate::names::{db, device, ip, mac, red, web, xtr};
+use crate::oracle::Told;
+use crate::state::{State, Transaction};
 
 /// A move under way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,7 +32,8 @@ pub(crate) struct Script {
     pub(crate) moving: Option<Move>,
     /// It has ended.
     pub(crate) ended: bool,
-    calls: u64,
+    /// Moves so far: what is asked for in each has numbers of its own, in whichever order it is.
+    moves: u64,
     /// The Activate that is not answered.
     pub(crate) activating: Option<(usize, CallId)>,
     /// The call that ends it.
@@ -69,10 +71,16 @@ pub(crate) fn attachment(
 }
 
 impl State {
-    /// A number for a local call.
-    pub(crate) fn call(&mut self) -> CallId {
-        self.script.calls += 1;
-        CallId(self.script.calls)
+    /// The number of a local call.
+    fn call(&self, action: &Action) -> CallId {
+        let n = match action {
+            Action::Associate => 0,
+            Action::Deactivate => 1,
+            Action::Activate => 2,
+            Action::LetGo => 3,
+            _ => 4,
+        };
+        CallId(8 * (1 + self.script.moves) + n)
     }
 
     pub(crate) fn answered(&mut self, nve: usize, call: CallId, answer: Result<(), Refused>) {
@@ -83,8 +91,7 @@ impl State {
             return;
         }
         self.script.activating = None;
-        // An Oracle that has died since may have known of it what the store did not.
-        let called_off = self.script.moving.is_some_and(|m| m.called_off && m.to == nve) && self.boots == 1;
+        let called_off = self.script.moving.is_some_and(|m| m.called_off && m.to == nve);
         let anothers = |grant: &Grant| grant.epoch_of(xtr(nve)).is_err();
         if answer.is_ok() && called_off && self.grants.get().get(&web()).is_some_and(anothers) {
             self.broken = Some("what was called off is in service".to_owned());
@@ -141,12 +148,13 @@ impl State {
 
     /// One of them.
     pub(crate) fn acts(&mut self, action: &Action) {
-        let (vn, name, now, call) = (red(), web().name, self.now, self.call());
+        let call = self.call(action);
         if *action == Action::Name {
             let at = self.script.runs.unwrap_or(self.script.at);
             let (from, to) = (at, 1 - at);
             self.left.moves -= 1;
-            self.operator(|store| store.name_next(&web(), nve_name(to)));
+            self.script.moves += 1;
+            self.transact(&Transaction::Name(to));
             // Refused, as a move to where it is: nothing begins.
             let named = self.grants.get().get(&web()).and_then(|grant| grant.next);
             if named.is_some_and(|next| next.nve == xtr(to)) {
@@ -160,13 +168,13 @@ impl State {
                 m.associated = true;
                 let attach = attachment(web(), m.to, TsiState::Associated, self.family);
                 self.script.moving = Some(m);
-                self.nve(m.to, |core| core.handle_attach(now, call, attach));
+                self.nve(m.to, &Input::Attach(call, attach));
             }
             Action::Deactivate => {
                 m.deactivated = true;
                 self.leave(m.from);
                 self.script.moving = Some(m);
-                self.nve(m.from, |core| core.handle_deactivate(call, vn, name));
+                self.nve(m.from, &Input::Deactivate(call));
             }
             Action::Activate => {
                 m.activated = true;
@@ -176,7 +184,7 @@ impl State {
                 }
                 self.script.activating = Some((m.to, call));
                 self.script.moving = Some(m);
-                self.nve(m.to, |core| core.handle_activate(now, call, (vn, name), None));
+                self.nve(m.to, &Input::Activate(call));
             }
             Action::LetGo => {
                 if self.script.runs != Some(m.to) {
@@ -185,24 +193,26 @@ impl State {
                 m.let_go = true;
                 self.leave(m.from);
                 self.script.moving = Some(m);
-                self.nve(m.from, |core| core.handle_detach(call, vn, name, false));
+                self.nve(m.from, &Input::Detach(call));
             }
             Action::End => {
                 self.left.ends -= 1;
                 (self.script.runs, self.script.ended) = (None, true);
                 self.script.ending = Some((m.to, call));
-                self.nve(m.to, |core| core.handle_detach(call, vn, name, false));
+                self.nve(m.to, &Input::Detach(call));
             }
             Action::CallOff => {
                 self.left.calls_off -= 1;
                 let told = self.script.runs == Some(m.to);
-                self.call_off();
+                if !self.call_off() {
+                    return;
+                }
                 // What has come to where it moves to is there: nothing is called off.
                 let holds = |nve: usize| self.grants.get().get(&web()).is_some_and(|g| g.owner == xtr(nve));
                 if holds(m.to) {
                     return;
                 }
-                if told && self.boots == 1 && holds(m.from) {
+                if told && holds(m.from) {
                     self.broken = Some("what is in service was called off".to_owned());
                 }
                 m.called_off = true;
@@ -221,21 +231,21 @@ impl State {
         }
     }
 
-    /// An operator calls the move off: by way of the shard, which may know that it has come to its end.
-    fn call_off(&mut self) {
-        let mut ending = Ending::Still;
-        self.oracle(|shard, _, _| ending = shard.handle_ending(&web()));
+    /// An operator calls the move off: by way of the shard, which may know that it has come to its end. False if he is
+    /// refused.
+    fn call_off(&mut self) -> bool {
+        let ending = self.oracle(&Told::Ending);
+        // Refused: who is next may have been told so by an Oracle that has died since.
+        if let Ending::Unheard(_) = ending {
+            return false;
+        }
         if let Ending::Moved(next) = ending {
-            self.transact(|store| ((), store.succeed(&web(), next.nve, next.epoch)));
+            self.transact(&Transaction::Succeed(web(), next.nve, next.epoch));
         }
-        self.operator(|store| store.call_off(&web()));
+        self.transact(&Transaction::CallOff);
         if let Ending::Kept(next) = ending {
-            self.oracle(|shard, now, _| shard.handle_not_ended(now, &web(), next));
+            self.oracle(&Told::NotEnded(next));
         }
-    }
-
-    /// What an operator asks of the store; what it is refused it may ask again.
-    fn operator(&mut self, operation: impl FnOnce(&mut Store) -> weft_sim::Done<Grant>) {
-        drop(self.transact(operation));
+        true
     }
 }

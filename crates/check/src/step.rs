@@ -1,15 +1,15 @@
 //! One step.
 
-use weft_lisp::tcp::FrameDecoder;
-use weft_nve::core as nve;
+use weft_model::VnSpec;
 use weft_nve::core::{ApiCall, CallId, Core, Refused};
 use weft_sim::frames;
 
 use crate::act::{Action, Datagram, Side};
-use crate::host::{Answer, Down, Up};
-use crate::names::{self, db, devices, source, xtr};
+use crate::host::{Answer, Down, Input, Start, Up};
+use crate::names::{self, NVES, db, devices, source, xtr};
+use crate::oracle::Told;
 use crate::part::Part;
-use crate::state::State;
+use crate::state::{State, Transaction};
 
 impl State {
     /// Does it.
@@ -20,8 +20,9 @@ impl State {
             Action::Watch(nve) => {
                 let next = self.hosts.get_mut(nve).and_then(|host| host.watch.pop_front());
                 if let Some((revision, grants)) = next {
-                    self.nve(nve, |core| core.handle_fact(nve::Fact::Grants(revision, grants)));
-                    self.persist(nve);
+                    let named = |spec: &VnSpec| grants.iter().any(|grant| grant.tsi.vni == spec.vni);
+                    let vns = names::vns(self.family).into_iter().filter(named).collect();
+                    self.nve(nve, &Input::Grants(revision, grants, vns));
                 }
             }
             Action::Serve(nve, call) => self.serve(nve, call),
@@ -33,7 +34,7 @@ impl State {
             }
             Action::Commit(tsi, nve, epoch) => {
                 self.orders.remove(&(tsi.clone(), nve, epoch));
-                self.transact(|store| ((), store.succeed(&tsi, nve, epoch)));
+                self.transact(&Transaction::Succeed(tsi, nve, epoch));
             }
             Action::Datagram(datagram) => {
                 self.take(&datagram);
@@ -48,25 +49,28 @@ impl State {
                 self.take(&datagram);
             }
             Action::LoseSession(nve) => {
-                self.left.faults -= 1;
+                self.left.cuts -= 1;
                 self.lose_session(nve);
             }
             Action::Connect(nve) => self.connect(nve),
             Action::KillAgent(nve) => {
-                self.left.faults -= 1;
+                self.left.agents[nve] -= 1;
                 self.kill_agent(nve);
+                self.start_if_same(nve);
             }
             Action::KillUnsaved(nve) => {
-                self.left.faults -= 1;
+                self.left.unsaved -= 1;
                 if let Some(host) = self.hosts.get_mut(nve) {
                     host.disk = host.before.clone();
                 }
                 self.kill_agent(nve);
+                self.start_if_same(nve);
             }
             Action::StartAgent(nve) => self.start_agent(nve),
             Action::KillOracle => {
-                self.left.faults -= 1;
+                self.left.oracles -= 1;
                 self.kill_oracle();
+                self.start_oracle_at_once();
             }
             Action::StartOracle => self.start_oracle(),
             Action::Tick => {
@@ -84,36 +88,26 @@ impl State {
     fn nve_reads(&mut self, nve: usize) {
         let Some(host) = self.hosts.get_mut(nve) else { return };
         let Some(next) = host.to_nve.pop_front() else { return };
-        let now = self.now;
         match next {
             Down::End => {
                 host.session = None;
                 host.watch.clear();
-                self.nve(nve, |core| core.handle_session(now, 0, nve::Session::Down));
+                self.nve(nve, &Input::Down);
             }
-            Down::Frames(octets) => self.nve(nve, |core| {
-                let mut decoder = FrameDecoder::default();
-                decoder.push(&octets);
-                while let Ok(Some(frame)) = decoder.next_frame() {
-                    core.handle_session(now, 0, nve::Session::Frame(frame));
-                }
-            }),
+            Down::Frames(octets) => self.nve(nve, &Input::Frames(octets)),
         }
     }
 
     fn serve(&mut self, nve: usize, call: CallId) {
         let Some(host) = self.hosts.get_mut(nve) else { return };
         let by = (xtr(nve), host.boots);
-        let answer = match host.calls.remove(&call) {
-            Some(ApiCall::Grant { vn, name, mac, ips, .. }) => {
-                Answer::Granted(Box::new(self.transact(|store| store.attach(vn, name, by, mac, ips))))
-            }
-            Some(ApiCall::Release { vn, name, held, .. }) => {
-                Answer::Released(self.transact(|store| store.release(vn, name, by, held)))
-            }
+        let transaction = match host.calls.remove(&call) {
+            Some(ApiCall::Grant { vn, name, mac, ips, .. }) => Transaction::Attach { vn, name, by, mac, ips },
+            Some(ApiCall::Release { vn, name, held, .. }) => Transaction::Release { vn, name, by, held },
             _ => return,
         };
-        if let Some(host) = self.hosts.get_mut(nve) {
+        let answer = self.transact(&transaction);
+        if let (Some(answer), Some(host)) = (answer, self.hosts.get_mut(nve)) {
             host.answers.insert(call, answer);
         }
     }
@@ -122,25 +116,20 @@ impl State {
     fn serve_late(&mut self, nve: usize) {
         let late = self.hosts.get_mut(nve).and_then(|host| host.late.pop_front());
         if let Some((start, ApiCall::Release { vn, name, held, .. })) = late {
-            drop(self.transact(|store| store.release(vn, name, (xtr(nve), start), held)));
+            self.transact(&Transaction::Release { vn, name, by: (xtr(nve), start), held });
         }
     }
 
     fn answer(&mut self, nve: usize, call: CallId, lost: bool) {
         let answer = self.hosts.get_mut(nve).and_then(|host| host.answers.remove(&call));
-        let now = self.now;
         let unanswered = || Refused::Unanswered { message: "lost".to_owned() };
-        match answer {
-            Some(Answer::Granted(answer)) => {
-                let answer = if lost { Err(unanswered()) } else { *answer };
-                self.nve(nve, |core| core.handle_granted(now, call, answer));
-            }
-            Some(Answer::Released(answer)) => {
-                let answer = if lost { Err(unanswered()) } else { answer };
-                self.nve(nve, |core| core.handle_released(call, answer));
-            }
-            None => {}
-        }
+        let answer = match answer {
+            Some(Answer::Granted(_)) if lost => Answer::Granted(Box::new(Err(unanswered()))),
+            Some(Answer::Released(_)) if lost => Answer::Released(Err(unanswered())),
+            Some(answer) => answer,
+            None => return,
+        };
+        self.nve(nve, &Input::Answer(call, answer));
     }
 
     /// One of these datagrams is under way no more.
@@ -154,42 +143,49 @@ impl State {
     }
 
     fn arrives(&mut self, Datagram { from, to, octets }: Datagram) {
-        let (now, family) = (self.now, self.family);
+        let family = self.family;
         match (to, from) {
             (Side::Oracle, Side::Nve(from)) => {
-                self.oracle(|shard, now, to| shard.handle_datagram(now, source(family, from), to, &octets));
+                self.oracle(&Told::Datagram(source(family, from), octets));
             }
             (Side::Nve(to), from) => {
                 let from = match from {
                     Side::Nve(from) => source(family, from).ip(),
                     Side::Oracle => names::oracle(family).ip(),
                 };
-                self.nve(to, |core| core.handle_datagram(now, from, &octets));
+                self.nve(to, &Input::Datagram(from, octets));
             }
             (Side::Oracle, Side::Oracle) => {}
         }
     }
 
     pub(crate) fn lose_session(&mut self, nve: usize) {
-        let now = self.now;
         let Some(host) = self.hosts.get_mut(nve) else { return };
         // What it had said is lost with it.
         let session = host.session;
-        host.to_oracle.retain(|(id, up)| Some(*id) != session || *up == Up::Begin);
+        host.to_oracle.retain_mut(|(id, up)| match up {
+            Up::Begin(said) if Some(*id) == session => {
+                said.clear();
+                true
+            }
+            _ => Some(*id) != session,
+        });
         host.hang_up();
-        self.nve(nve, |core| core.handle_session(now, 0, nve::Session::Down));
+        self.nve(nve, &Input::Down);
     }
 
     pub(crate) fn connect(&mut self, nve: usize) {
-        let now = self.now;
-        self.sessions += 1;
-        let session = self.sessions;
+        // Those of one NVE are numbered as they come; in which order two NVEs connect is in no number.
+        self.sessions[nve] += 1;
+        let session = self.sessions[nve] * NVES as u64 + nve as u64;
         let list = self.grants.get().naming(xtr(nve));
         let Some(host) = self.hosts.get_mut(nve) else { return };
         host.session = Some(session);
-        host.to_oracle.push_back((session, Up::Begin));
+        let before = host.to_oracle.len();
+        host.to_oracle.push_back((session, Up::Begin(Vec::new())));
         host.watch.push_back(list);
-        self.nve(nve, |core| core.handle_session(now, 0, nve::Session::Up));
+        self.nve(nve, &Input::Up);
+        self.end_turn(nve, before);
     }
 
     fn kill_agent(&mut self, nve: usize) {
@@ -198,7 +194,8 @@ impl State {
         host.hang_up();
         let given_back = std::mem::take(&mut host.calls).into_values();
         let given_back = given_back.filter(|call| matches!(call, ApiCall::Release { .. }));
-        host.late.extend(given_back.map(|call| (host.boots, call)));
+        let boots = host.boots;
+        host.late.extend(given_back.map(|call| (boots, call)));
         host.before = host.disk.clone();
         host.answers.clear();
         if self.script.activating.is_some_and(|(at, _)| at == nve) {
@@ -208,21 +205,53 @@ impl State {
 
     /// With what it had on its disk, and what its kernel holds.
     pub(crate) fn start_agent(&mut self, nve: usize) {
-        let (family, now) = (self.family, self.now);
+        let (family, now, known) = (self.family, self.now, self.known.clone());
         let Some(host) = self.hosts.get_mut(nve) else { return };
         host.boots += 1;
-        let mut core = Core::new(names::config(family, nve, host.boots));
-        names::know_nves(&mut core, family);
-        let (attachments, vns) = host.disk.get().clone();
-        let devices = devices(nve);
-        core.remember(vns.clone(), Default::default(), host.kernel.get());
-        core.restore(now, attachments, &devices);
-        core.adopt(now, vns, host.kernel.get());
-        core.keep_orphans(&devices, host.kernel.get());
-        // Its outputs so far are this.
-        while core.poll_output().is_some() {}
-        host.kernel = Part::new(core.tables().clone());
-        host.core = Some(Part::new(core));
+        let boots = host.boots;
+        let key = (nve, boots, now, &host.disk, &host.kernel);
+        let start = known.starts.get(&key, || {
+            let mut core = Core::new(names::config(family, nve, boots));
+            names::know_nves(&mut core, family);
+            let (attachments, vns) = host.disk.get().clone();
+            let devices = devices(nve);
+            core.remember(vns.clone(), Default::default(), host.kernel.get());
+            core.restore(now, attachments, &devices);
+            core.adopt(now, vns, host.kernel.get());
+            core.keep_orphans(&devices, host.kernel.get());
+            // Its outputs so far are this.
+            while core.poll_output().is_some() {}
+            Start { kernel: Part::new(core.tables().clone()).hashed(), core: Part::new(core).hashed() }
+        });
+        host.kernel = start.kernel.clone();
+        host.core = Some(start.core.clone());
+    }
+
+    /// An agent that is dead for a while is one that is back at once, and neither reads nor does anything for that while:
+    /// what it begins from, its disk and its kernel, is nobody else's to change, and what comes meanwhile on a session that
+    /// has ended is lost in both cases. Nothing that is checked tells the two apart, so only the second is looked at.
+    ///
+    /// Not so if its kernel leads elsewhere until it is back, if datagrams of its own may reach it (another NVE sends it
+    /// none), or if time passes.
+    fn start_if_same(&mut self, nve: usize) {
+        let of = |datagram: &Datagram| [datagram.from, datagram.to].contains(&Side::Nve(nve));
+        if self.left.ticks > 0 || self.net.keys().any(of) {
+            return;
+        }
+        let kernel = self.hosts[nve].kernel.clone();
+        let mut started = self.clone();
+        started.start_agent(nve);
+        if started.hosts[nve].kernel == kernel {
+            *self = started;
+        }
+    }
+
+    /// So it is with the Oracle: without one the store changes no more, and who has noticed its end may take long to come
+    /// back to one that is there.
+    fn start_oracle_at_once(&mut self) {
+        if self.left.ticks == 0 {
+            self.start_oracle();
+        }
     }
 
     fn kill_oracle(&mut self) {
@@ -246,21 +275,21 @@ impl State {
         let due = |at: Option<weft_model::Time>| at.is_some_and(|at| at <= now);
         for nve in 0..self.hosts.len() {
             if due(self.hosts[nve].core.as_ref().and_then(|core| core.get().poll_timeout())) {
-                self.nve(nve, |core| core.handle_timeout(now));
+                self.nve(nve, &Input::Timeout);
             }
         }
         if due(self.oracle.as_ref().and_then(|oracle| oracle.get().poll_timeout())) {
-            self.oracle(|shard, now, _| shard.handle_timeout(now));
+            self.oracle(&Told::Timeout);
         }
     }
 
     /// db asks for web, if no table at its host knows it.
     pub(crate) fn ask(&mut self) {
-        let (family, now) = (self.family, self.now);
+        let family = self.family;
         let grant = self.grants.get().get(&db());
         let vap = names::device(&db().name, 0).index;
         if let Some(punt) = grant.and_then(|grant| frames::question(grant, vap, names::ip(family))) {
-            self.nve(0, |core| core.handle_punt(now, &punt));
+            self.nve(0, &Input::Punt(punt));
         }
     }
 

@@ -71,13 +71,23 @@ fn v5_to_and_fro() {
 
 #[test]
 fn v5_something_dies() {
-    check("a fault", Family::V4, Bounds { faults: 1, ..MOVE }, 5_000);
+    check("a death", Family::V6, Bounds { agents: [1, 1], oracles: 1, ..MOVE }, 5_000);
+    check("what was written last is lost", Family::V4, Bounds { unsaved: 1, ..MOVE }, 5_000);
+    check("a session is lost", Family::V6, Bounds { cuts: 1, ..MOVE }, 5_000);
+}
+
+/// An Oracle that dies between its acknowledgement and the store's commit knows nothing of it when it is back.
+#[test]
+fn v5_a_move_is_called_off_after_the_oracle_died() {
+    check("called off", Family::V4, Bounds { calls_off: 1, oracles: 1, turns: true, ..MOVE }, 5_000);
 }
 
 #[test]
 fn v5_something_is_lost_or_doubled() {
     check("lost", Family::V6, Bounds { lost: 1, asks: 1, ..MOVE }, 5_000);
     check("doubled", Family::V4, Bounds { doubled: 1, asks: 1, ..MOVE }, 5_000);
+    let all = Bounds { lost: 1, asks: 1, agents: [1, 1], oracles: 1, turns: true, ..MOVE };
+    check("lost, and a death", Family::V4, all, 5_000);
 }
 
 /// Twice, each with all that may go wrong.
@@ -85,7 +95,10 @@ fn v5_something_is_lost_or_doubled() {
 fn v5_everything_at_random() {
     let bounds = Bounds {
         moves: 2,
-        faults: 2,
+        agents: [1, 1],
+        oracles: 1,
+        unsaved: 1,
+        cuts: 1,
         lost: 1,
         doubled: 1,
         ticks: 3,
@@ -93,6 +106,7 @@ fn v5_everything_at_random() {
         calls_off: 1,
         early: 1,
         ends: 1,
+        turns: false,
     };
     for (seed, family) in [(1, Family::V4), (2, Family::V6)] {
         walk("everything", family, bounds, seed);
