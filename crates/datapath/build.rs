@@ -1,4 +1,7 @@
-//! Compiles `bpf/weft.c` with the first clang found, 14 or newer.
+//! Compiles `bpf/weft.c` with the first clang found, 14 or newer, and looks at what the kernel would not explain.
+
+#[path = "build/stack.rs"]
+mod stack;
 
 use std::{env, error::Error, fs, path::Path, process::Command};
 
@@ -6,6 +9,7 @@ const SOURCES: &str = "bpf";
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed={SOURCES}");
+    println!("cargo::rerun-if-changed=build");
     println!("cargo::rerun-if-env-changed=WEFT_CLANG");
     println!("cargo::rerun-if-env-changed=PATH");
     let out = Path::new(&env::var("OUT_DIR")?).join("weft.o");
@@ -28,7 +32,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .into());
     }
     let object = fs::read(&out)?;
-    let sections = section_names(&object).ok_or("the compiled object is no ELF file")?;
+    stack::check(&stack::chains(&object)?, stack::MOST)?;
+    let sections = stack::section_names(&object).ok_or("the compiled object is no ELF file")?;
     match sections.iter().find(|name| name.starts_with(".rodata.cst")) {
         Some(name) => Err(format!(
             "the compiled eBPF object has a section {name}: clang 14 loses stores next to a copy of a \
@@ -53,25 +58,4 @@ fn find_clang() -> Result<String, String> {
     candidates.into_iter().find(new_enough).ok_or_else(|| {
         "no clang of version 14 or newer found; install it: apt install clang libbpf-dev".into()
     })
-}
-
-/// The section names of a little-endian 64-bit ELF file.
-fn section_names(elf: &[u8]) -> Option<Vec<String>> {
-    let number = |at: usize, len: usize| -> Option<usize> {
-        let octets = elf.get(at..at.checked_add(len)?)?;
-        Some(octets.iter().rev().fold(0, |n, octet| n << 8 | usize::from(*octet)))
-    };
-    if elf.get(..6)? != b"\x7fELF\x02\x01" {
-        return None;
-    }
-    let (table, size, count, names) =
-        (number(0x28, 8)?, number(0x3a, 2)?, number(0x3c, 2)?, number(0x3e, 2)?);
-    let strings = number(table + names * size + 0x18, 8)?;
-    (0..count)
-        .map(|i| {
-            let start = strings + number(table + i * size, 4)?;
-            let name = elf.get(start..)?.split(|octet| *octet == 0).next()?;
-            Some(String::from_utf8_lossy(name).into_owned())
-        })
-        .collect()
 }

@@ -70,11 +70,6 @@ struct advert {
 	__u8 tlla[6];
 } __attribute__((packed));
 
-struct pseudo {
-	__u32 src[4], dst[4];
-	__be32 len, next;
-};
-
 #define NA_ROUTER 0x80
 #define NA_SOLICITED 0x40
 #define NA_OVERRIDE 0x20
@@ -84,7 +79,6 @@ struct pseudo {
 static __noinline int answer_ns(struct __sk_buff *skb, struct weft_vap *vap, const __u8 *mac)
 {
 	struct advert *a;
-	struct pseudo p;
 	struct where w;
 	__u32 dad, i;
 	__s64 sum;
@@ -103,29 +97,23 @@ static __noinline int answer_ns(struct __sk_buff *skb, struct weft_vap *vap, con
 	dad = !(a->ip.saddr.in6_u.u6_addr32[0] | a->ip.saddr.in6_u.u6_addr32[1] |
 		a->ip.saddr.in6_u.u6_addr32[2] | a->ip.saddr.in6_u.u6_addr32[3]);
 	for (i = 0; i < 4; i++) {
-		p.dst[i] = a->ip.saddr.in6_u.u6_addr32[i];
-		p.src[i] = a->target.in6_u.u6_addr32[i];
+		a->ip.daddr.in6_u.u6_addr32[i] = a->ip.saddr.in6_u.u6_addr32[i];
+		a->ip.saddr.in6_u.u6_addr32[i] = a->target.in6_u.u6_addr32[i];
 	}
 	if (dad) {
-		p.dst[0] = bpf_htonl(0xff020000);
-		p.dst[3] = bpf_htonl(1);
+		a->ip.daddr.in6_u.u6_addr32[0] = bpf_htonl(0xff020000);
+		a->ip.daddr.in6_u.u6_addr32[3] = bpf_htonl(1);
 		*(__u16 *)&a->eth.h_dest[0] = bpf_htons(0x3333);
 		*(__u16 *)&a->eth.h_dest[2] = 0;
 		*(__u16 *)&a->eth.h_dest[4] = bpf_htons(1);
 	} else {
 		copy_mac(a->eth.h_dest, a->eth.h_source);
 	}
-	p.len = bpf_htonl(NS_LEN + 8);
-	p.next = bpf_htonl(IPPROTO_ICMPV6);
 	copy_mac(a->eth.h_source, mac);
 	*(__u32 *)&a->ip = bpf_htonl(0x60000000);
 	a->ip.payload_len = bpf_htons(NS_LEN + 8);
 	a->ip.nexthdr = IPPROTO_ICMPV6;
 	a->ip.hop_limit = 255;
-	for (i = 0; i < 4; i++) {
-		a->ip.saddr.in6_u.u6_addr32[i] = p.src[i];
-		a->ip.daddr.in6_u.u6_addr32[i] = p.dst[i];
-	}
 	a->type = 136;
 	a->code = 0;
 	a->sum = 0;
@@ -136,7 +124,7 @@ static __noinline int answer_ns(struct __sk_buff *skb, struct weft_vap *vap, con
 	a->option = 2;
 	a->option_len = 1;
 	copy_mac(a->tlla, mac);
-	sum = bpf_csum_diff(0, 0, (void *)&p, sizeof(p), 0);
+	sum = bpf_csum_diff(0, 0, (void *)&a->ip.saddr, 32, bpf_htonl(NS_LEN + 8) + bpf_htonl(IPPROTO_ICMPV6));
 	sum = bpf_csum_diff(0, 0, (void *)&a->type, NS_LEN + 8, sum);
 	a->sum = fold(sum);
 	return reply(skb, w, WEFT_ANSWERED);

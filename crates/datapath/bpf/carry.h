@@ -128,8 +128,47 @@ static __noinline int hold_carried(struct __sk_buff *skb, __u32 vni, const struc
 	return say(skb, WEFT_DID_PUNT, outcome, WEFT_PUNT_CARRIED, TC_ACT_SHOT);
 }
 
-/* A stripped frame for somebody who is not here, from the NVE at `from`. What is not known is asked for, and waits.
- * With the TTL CARRY_AGAIN the frame has waited, and the program is a test run, of which nothing but clones leaves. */
+/* It is for a tenant system that is here after all: where it was routed to, mostly. Called from further up, for the sake of
+ * the stack: its policy is asked. */
+static __noinline int carry_here(struct __sk_buff *skb, __u32 vni, const struct eth *inner, __u32 ttl)
+{
+	struct weft_location *at;
+	struct weft_vn_mac key;
+	struct weft_vap *to;
+	struct where w;
+	__u32 ifindex;
+
+	if (!inner)
+		return TC_ACT_SHOT;
+	w.vni = vni;
+	w.path = WEFT_PATH_DEVICE;
+	w.direction = WEFT_IN;
+	key.vni = vni;
+	copy_mac(key.mac, inner->h_dest);
+	*(__u16 *)key.pad = 0;
+	at = bpf_map_lookup_elem(&fdb, &key);
+	if (!at || at->kind != WEFT_AT_LOCAL)
+		return drop_inward(skb, w, WEFT_NO_SUCH_TS);
+	ifindex = at->ifindex;
+	to = bpf_map_lookup_elem(&vaps, &ifindex);
+	if (!to || to->vni != vni)
+		return drop_inward(skb, w, WEFT_NO_SUCH_TS);
+	if (!(to->flags & WEFT_VAP_ACTIVATED))
+		return drop_inward(skb, w, WEFT_NOT_ACTIVATED);
+	if (to->policy && refuses(skb, to, ifindex, WEFT_IN))
+		return drop_inward(skb, w, WEFT_DENIED);
+	if (gets_too_much(skb, to))
+		return drop_inward(skb, w, WEFT_RATE_LIMITED);
+	if (ttl == CARRY_AGAIN && bpf_clone_redirect(skb, ifindex, 0))
+		return drop_inward(skb, w, WEFT_KERNEL);
+	count_hot(amount_of(skb, 0), to->slot, WEFT_HOT_DELIVERED + WEFT_PATH_DEVICE);
+	if (ttl == CARRY_AGAIN)
+		return say(skb, WEFT_DID_DELIVER, WEFT_DELIVERED, ifindex, TC_ACT_SHOT);
+	return deliver(skb, to, ifindex, WEFT_DELIVERED);
+}
+
+/* A stripped frame for somebody who is not here, from the NVE at `from`; HERE: he is. What is not known is asked for, and
+ * waits. With the TTL CARRY_AGAIN the frame has waited, and the program is a test run, of which nothing but clones leaves. */
 static __noinline int carry(struct __sk_buff *skb, __u32 vni, const struct weft_ip *from, struct eth *inner, __u32 ttl)
 {
 	struct weft_config *cfg = get_config();
@@ -137,9 +176,8 @@ static __noinline int carry(struct __sk_buff *skb, __u32 vni, const struct weft_
 	struct weft_location *at;
 	struct weft_peer *peer;
 	struct weft_vn_mac key;
-	struct weft_vap *to;
 	struct where w;
-	__u32 reason, ifindex;
+	__u32 reason;
 
 	if (!from || !inner || !cfg)
 		return TC_ACT_SHOT;
@@ -161,24 +199,8 @@ static __noinline int carry(struct __sk_buff *skb, __u32 vni, const struct weft_
 	copy_mac(key.mac, inner->h_dest);
 	*(__u16 *)key.pad = 0;
 	at = bpf_map_lookup_elem(&fdb, &key);
-	if (at && at->kind == WEFT_AT_LOCAL) {
-		ifindex = at->ifindex;
-		to = bpf_map_lookup_elem(&vaps, &ifindex);
-		if (!to || to->vni != vni)
-			return drop_inward(skb, w, WEFT_NO_SUCH_TS);
-		if (!(to->flags & WEFT_VAP_ACTIVATED))
-			return drop_inward(skb, w, WEFT_NOT_ACTIVATED);
-		if (to->policy && refuses(skb, to, ifindex, WEFT_IN))
-			return drop_inward(skb, w, WEFT_DENIED);
-		if (gets_too_much(skb, to))
-			return drop_inward(skb, w, WEFT_RATE_LIMITED);
-		if (ttl == CARRY_AGAIN && bpf_clone_redirect(skb, ifindex, 0))
-			return drop_inward(skb, w, WEFT_KERNEL);
-		count_hot(amount_of(skb, 0), to->slot, WEFT_HOT_DELIVERED + WEFT_PATH_DEVICE);
-		if (ttl == CARRY_AGAIN)
-			return say(skb, WEFT_DID_DELIVER, WEFT_DELIVERED, ifindex, TC_ACT_SHOT);
-		return deliver(skb, to, ifindex, WEFT_DELIVERED);
-	}
+	if (at && at->kind == WEFT_AT_LOCAL)
+		return HERE;
 	if (!at)
 		return hold_carried(skb, vni, from, inner, ttl);
 	if (at->kind != WEFT_AT_REMOTE)
@@ -212,6 +234,7 @@ static __always_inline int carry_held(struct __sk_buff *skb)
 	struct weft_ip from;
 	struct eth *p, inner;
 	__u32 vni;
+	int ret;
 
 	from.w[0] = skb->cb[0];
 	from.w[1] = skb->cb[1];
@@ -222,7 +245,8 @@ static __always_inline int carry_held(struct __sk_buff *skb)
 	if (!p)
 		return TC_ACT_SHOT;
 	inner = *p;
-	return carry(skb, vni, &from, &inner, CARRY_AGAIN);
+	ret = carry(skb, vni, &from, &inner, CARRY_AGAIN);
+	return ret == HERE ? carry_here(skb, vni, &inner, CARRY_AGAIN) : ret;
 }
 
 #endif

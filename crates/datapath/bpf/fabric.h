@@ -363,17 +363,47 @@ static __always_inline int underlay_frame(struct __sk_buff *skb)
 	return pass(skb);
 }
 
+/* What the VXLAN device has taken off a frame. */
+struct outer {
+	struct weft_ip from;
+	__u32 vni;
+	__u8 ttl;
+	__u8 ds;
+	__u8 pad[2];
+};
+
+/* A function of its own for the sake of the stack. */
+static __noinline bool read_outer(struct __sk_buff *skb, struct outer *to)
+{
+	struct bpf_tunnel_key key;
+	__u32 i;
+
+	if (!to)
+		return false;
+	if (!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), 0)) {
+		ip_from_v4(&to->from, bpf_htonl(key.remote_ipv4));
+	} else if (!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), BPF_F_TUNINFO_IPV6)) {
+		for (i = 0; i < 4; i++)
+			to->from.w[i] = key.remote_ipv6[i];
+	} else {
+		return false;
+	}
+	to->vni = key.tunnel_id;
+	to->ttl = key.tunnel_ttl;
+	to->ds = key.tunnel_tos;
+	return true;
+}
+
 /* What the VXLAN device stripped. Nothing goes from there to the host. */
 static __always_inline int overlay_frame(struct __sk_buff *skb)
 {
 	struct weft_config *cfg = get_config();
-	struct bpf_tunnel_key key;
 	struct weft_peer *peer;
 	struct eth *p, inner;
-	struct weft_ip from;
+	struct outer outer;
 	struct inward in;
 	struct where w;
-	__u32 i;
+	int ret;
 
 	w.vni = 0;
 	w.path = WEFT_PATH_DEVICE;
@@ -382,35 +412,31 @@ static __always_inline int overlay_frame(struct __sk_buff *skb)
 		return drop(skb, w, WEFT_NO_RLOC);
 	if (skb->tc_index != WEFT_TAG)
 		return drop(skb, w, WEFT_OTHER_LINK);
-	if (!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), 0)) {
-		ip_from_v4(&from, bpf_htonl(key.remote_ipv4));
-	} else if (!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), BPF_F_TUNINFO_IPV6)) {
-		for (i = 0; i < 4; i++)
-			from.w[i] = key.remote_ipv6[i];
-	} else {
+	if (!read_outer(skb, &outer))
 		return drop(skb, w, WEFT_BAD_VXLAN);
-	}
-	peer = bpf_map_lookup_elem(&peers, &from);
+	peer = bpf_map_lookup_elem(&peers, &outer.from);
 	if (!peer || !(peer->may & WEFT_PEER_NVE))
 		return drop(skb, w, WEFT_FOREIGN_RLOC);
-	if (!key.tunnel_id)
+	if (!outer.vni)
 		return drop(skb, w, WEFT_BAD_VXLAN);
-	w.vni = key.tunnel_id;
+	w.vni = outer.vni;
 	p = head(skb, ETH_LEN);
 	if (!p)
 		return drop_inward(skb, w, WEFT_MALFORMED);
 	inner = *p;
 	if (skb->vlan_present)
 		return drop_inward(skb, w, WEFT_VLAN_TAGGED);
-	admit(skb, &in, cfg, w.vni, &from, peer->node, &inner, 0);
+	admit(skb, &in, cfg, w.vni, &outer.from, peer->node, &inner, 0);
 	if (in.learn)
-		learn(w.vni, &inner, &from);
+		learn(w.vni, &inner, &outer.from);
 	if (in.away)
-		return redirect(skb, w.vni, &from, &inner, key.tunnel_ttl | key.tunnel_tos << 8);
-	if (in.carry)
-		return carry(skb, w.vni, &from, &inner, key.tunnel_ttl);
+		return redirect(skb, w.vni, &outer.from, &inner, outer.ttl | outer.ds << 8);
+	if (in.carry) {
+		ret = carry(skb, w.vni, &outer.from, &inner, outer.ttl);
+		return ret == HERE ? carry_here(skb, w.vni, &inner, outer.ttl) : ret;
+	}
 	if (in.reason == WEFT_NO_SUCH_TS)
-		report(skb, w.vni, &from, 0);
+		report(skb, w.vni, &outer.from, 0);
 	if (in.reason)
 		return drop_inward(skb, w, in.reason);
 	if (in.moved)

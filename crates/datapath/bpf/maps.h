@@ -161,6 +161,13 @@ struct where {
 #define ASK 102
 /* Likewise: to the VN's gateway, whatever the tables say. */
 #define CARRY 103
+/* Likewise: it is answered; all of these are done further up, too. */
+#define ANSWER 105
+/* Likewise: the agent is told of a link-local address, and the frame goes on; or it gets the frame instead. */
+#define TELL 106
+#define PUNTS 128 /* and WEFT_PUNT_* */
+/* Likewise: to a VAP here, which is called from above, too. */
+#define HERE 104
 
 static __always_inline int drop(struct __sk_buff *skb, struct where w, __u32 reason)
 {

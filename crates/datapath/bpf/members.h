@@ -18,16 +18,16 @@ static __always_inline bool translates(__u8 mode)
 
 struct copies {
 	struct __sk_buff *skb;
-	struct weft_config *cfg;
 	struct weft_group *group; /* whom it is for, or null */
+	__u64 copy; /* what policies look at, once one has to */
 	__u32 vni;
 	__u32 except; /* the VAP it came from */
 	__u32 done;
-	__u32 refused; /* why somebody got none, or 0 */
+	__u16 refused; /* why somebody got none, or 0 */
 	__u8 ttl;
 	__u8 ds;
-	__u64 copy; /* what policies look at, once one has to */
 	bool dry; /* a test run: nothing leaves */
+	bool again; /* which look */
 };
 
 /* A test run says so: what a live frame has there is no secret of anybody's, but a frame that looks like a
@@ -48,7 +48,7 @@ static __always_inline void copy_to(struct copies *c, __u32 to)
 		return;
 	if (vap->policy) {
 		if (!c->copy)
-			c->copy = read_copy(c->skb, c->vni);
+			c->copy = read_copy(c->skb, c->vni, c->again);
 		if (refuses_copy(c->skb, vap, to, c->copy)) {
 			count(c->skb, c->vni, WEFT_DENIED, WEFT_PATH_DEVICE, WEFT_IN);
 			c->refused = WEFT_DENIED;
@@ -89,7 +89,7 @@ static long copy_to_listener(__u32 index, struct copies *c)
 
 static __always_inline void encapsulate_to(struct copies *c, const struct weft_ip *rloc)
 {
-	struct weft_config *cfg = c->cfg;
+	struct weft_config *cfg = get_config();
 
 	if (!cfg || !(cfg->families & (is_v4(rloc) ? WEFT_FAMILY_V4 : WEFT_FAMILY_V6)))
 		return;
@@ -158,13 +158,29 @@ static __always_inline bool storms(struct weft_vap *vap, const struct weft_setti
 #define TO_VAPS 1
 #define TO_MEMBERS 2
 #define TO_RECEIVERS 4 /* of these only those that asked, if one has to ask for its group */
+#define TO_AGAIN 8 /* it has been held */
+
+#define TO_EVERYBODY 0
+#define TO_ASKERS 1
+#define TO_NOBODY 2
+
+/* Whom a frame is for: of TO_ASKERS `found` says who. */
+static __noinline int find_receivers(struct __sk_buff *skb, __u32 vni, struct weft_group **found)
+{
+	struct weft_ip group;
+
+	if (!found || !group_of(skb, &group))
+		return TO_EVERYBODY;
+	*found = find_group(vni, &group);
+	return *found ? TO_ASKERS : TO_NOBODY;
+}
 
 /* A frame out of a VAP, past every check. Counted once, however many copies there are. By the VXLAN
  * device, which takes every kind of frame and finds the next hops itself. */
 static __noinline int replicate(struct __sk_buff *skb, struct weft_vap *vap, __u32 to)
 {
 	struct weft_settings *how;
-	struct weft_ip group;
+	struct weft_config *cfg;
 	struct weft_vn *vn;
 	struct copies c;
 	struct where w;
@@ -179,9 +195,9 @@ static __noinline int replicate(struct __sk_buff *skb, struct weft_vap *vap, __u
 	vn = bpf_map_lookup_elem(&vns, &w.vni);
 	if (!how || !vn)
 		return drop(skb, w, WEFT_BUM_OFF);
-	if (to & TO_RECEIVERS && narrows(how->mode) && group_of(skb, &group)) {
-		c.group = find_group(w.vni, &group);
-		if (!c.group || is_alone(c.group, skb->ifindex))
+	if (to & TO_RECEIVERS && narrows(how->mode)) {
+		if (find_receivers(skb, w.vni, &c.group) == TO_NOBODY ||
+		    (c.group && is_alone(c.group, skb->ifindex)))
 			return drop(skb, w, WEFT_NO_RECEIVER);
 	}
 	if (storms(vap, how))
@@ -190,7 +206,6 @@ static __noinline int replicate(struct __sk_buff *skb, struct weft_vap *vap, __u
 		return drop(skb, w, WEFT_RATE_LIMITED);
 	count(skb, w.vni, WEFT_REPLICATED, w.path, w.direction);
 	c.skb = skb;
-	c.cfg = get_config();
 	c.vni = w.vni;
 	c.except = skb->ifindex;
 	c.done = 0;
@@ -199,10 +214,14 @@ static __noinline int replicate(struct __sk_buff *skb, struct weft_vap *vap, __u
 	c.ds = outer_ds(skb, vap);
 	c.copy = 0;
 	c.dry = is_dry(skb);
+	c.again = !!(to & TO_AGAIN);
 	if (to & TO_VAPS)
 		copy_to_vaps(&c, vn);
-	if (translates(how->mode) && c.cfg)
-		bpf_skb_store_bytes(skb, 6, c.cfg->node_mac, 6, 0);
+	if (translates(how->mode)) {
+		cfg = get_config();
+		if (cfg)
+			bpf_skb_store_bytes(skb, 6, cfg->node_mac, 6, 0);
+	}
 	if (to & TO_MEMBERS)
 		copy_to_members(&c, how);
 	return say(skb, WEFT_DID_REPLICATE, WEFT_REPLICATED, c.done, TC_ACT_SHOT);
@@ -213,7 +232,6 @@ static __noinline int spread(struct __sk_buff *skb, __u32 vni)
 {
 	struct weft_vn *vn = bpf_map_lookup_elem(&vns, &vni);
 	struct weft_settings *how = bpf_map_lookup_elem(&settings, &vni);
-	struct weft_ip group;
 	struct copies c;
 	struct where w;
 
@@ -223,13 +241,9 @@ static __noinline int spread(struct __sk_buff *skb, __u32 vni)
 	if (!vn)
 		return drop(skb, w, WEFT_UNKNOWN_VNI);
 	c.group = 0;
-	if (how && narrows(how->mode) && group_of(skb, &group)) {
-		c.group = find_group(vni, &group);
-		if (!c.group)
-			return drop(skb, w, WEFT_NO_RECEIVER);
-	}
+	if (how && narrows(how->mode) && find_receivers(skb, vni, &c.group) == TO_NOBODY)
+		return drop(skb, w, WEFT_NO_RECEIVER);
 	c.skb = skb;
-	c.cfg = 0;
 	c.vni = vni;
 	c.except = 0;
 	c.done = 0;
@@ -238,6 +252,7 @@ static __noinline int spread(struct __sk_buff *skb, __u32 vni)
 	c.ds = 0;
 	c.copy = 0;
 	c.dry = is_dry(skb);
+	c.again = false;
 	copy_to_vaps(&c, vn);
 	if (!c.done && c.refused) /* counted each */
 		return say(skb, WEFT_DID_DROP, c.refused, 0, TC_ACT_SHOT);

@@ -96,6 +96,10 @@ struct look {
 	struct weft_conn conn;
 	struct l4 l4;
 	struct l4 behind; /* what is quoted */
+	union {		  /* and its header */
+		struct iphdr ip;
+		__u8 begin[8];
+	} header;
 	__u32 again;
 };
 
@@ -112,33 +116,31 @@ static __noinline __u32 find_related(struct __sk_buff *skb, const struct weft_va
 {
 	bool v4, out = toward == WEFT_IN; /* what is quoted went the other way */
 	struct weft_conn_key *key;
-	union {
-		struct iphdr ip;
-		__u8 begin[8];
-	} q;
+	struct iphdr *ip;
 	__u32 proto, class, off;
 	__u64 ports;
 
 	if (!vap || !at)
 		return 0;
 	key = &at->quoted;
+	ip = &at->header.ip;
 	off = at->l4.off + 8;
 	v4 = at->l4.v4;
 	key->vni = at->key.vni;
 	if (v4) {
-		if (bpf_skb_load_bytes(skb, off, &q.ip, sizeof(q.ip)) || q.ip.version != 4 || q.ip.ihl < 5 ||
-		    q.ip.frag_off & bpf_htons(0x1fff))
+		if (bpf_skb_load_bytes(skb, off, ip, sizeof(*ip)) || ip->version != 4 || ip->ihl < 5 ||
+		    ip->frag_off & bpf_htons(0x1fff))
 			return 0;
-		ip_from_v4(&key->local, out ? q.ip.saddr : q.ip.daddr);
-		ip_from_v4(&key->remote, out ? q.ip.daddr : q.ip.saddr);
-		proto = q.ip.protocol;
-		off += q.ip.ihl * 4;
+		ip_from_v4(&key->local, out ? ip->saddr : ip->daddr);
+		ip_from_v4(&key->remote, out ? ip->daddr : ip->saddr);
+		proto = ip->protocol;
+		off += ip->ihl * 4;
 	} else {
-		if (bpf_skb_load_bytes(skb, off, q.begin, 8) || q.begin[0] >> 4 != 6 ||
+		if (bpf_skb_load_bytes(skb, off, at->header.begin, 8) || at->header.begin[0] >> 4 != 6 ||
 		    bpf_skb_load_bytes(skb, off + (out ? 8 : 24), &key->local, 16) ||
 		    bpf_skb_load_bytes(skb, off + (out ? 24 : 8), &key->remote, 16))
 			return 0;
-		if (!skip_from(skb, off + sizeof(struct ipv6hdr), q.begin[6], skb->len, &at->behind) || at->behind.later)
+		if (!skip_from(skb, off + sizeof(struct ipv6hdr), at->header.begin[6], skb->len, &at->behind) || at->behind.later)
 			return 0;
 		proto = at->behind.proto;
 		off = at->behind.off;
@@ -440,29 +442,31 @@ refused:
 #define copy_proto(c) ((__u8)((c) >> 48))
 #define copy_is(c) ((__u8)((c) >> 56))
 
-__noinline __u64 read_copy(struct __sk_buff *skb, __u32 vni)
+/* `again`: which look. */
+__noinline __u64 read_copy(struct __sk_buff *skb, __u32 vni, __u32 again)
 {
 	__u64 exempt = (__u64)(COPY_READ | COPY_EXEMPT) << 56, refused = (__u64)(COPY_READ | COPY_REFUSED) << 56;
-	struct weft_conn_key key;
-	struct l4 l4;
+	struct look *at = bpf_map_lookup_elem(&looks, &again);
+	struct l4 *l4;
 	__u64 ports;
 	int read;
 
-	__builtin_memset(&key, 0, sizeof(key));
-	__builtin_memset(&l4, 0, sizeof(l4));
-	read = read_packet(skb, &key, &l4, WEFT_IN);
+	if (!at)
+		return refused;
+	l4 = &at->l4;
+	read = read_packet(skb, &at->key, l4, WEFT_IN);
 	if (read == READ_EXEMPT)
 		return exempt;
-	if (read != READ_IP || l4.later)
+	if (read != READ_IP || l4->later)
 		return refused;
-	ports = read_ports(skb, l4.off, l4.proto, l4.v4, l4.end - l4.off);
-	if (is_exempt(skb, &key, &l4, ports, false))
+	ports = read_ports(skb, l4->off, l4->proto, l4->v4, l4->end - l4->off);
+	if (is_exempt(skb, &at->key, l4, ports, false))
 		return exempt;
 	if (ports_kind(ports) == KIND_UNREADABLE ||
-	    (l4.proto == IPPROTO_TCP && l4.end - l4.off < TCP_SEEN))
+	    (l4->proto == IPPROTO_TCP && l4->end - l4->off < TCP_SEEN))
 		return refused;
-	return (__u64)COPY_READ << 56 | (__u64)l4.proto << 48 | (__u64)ports_number(ports) << 32 |
-	       find_class(vni, &key.remote);
+	return (__u64)COPY_READ << 56 | (__u64)l4->proto << 48 | (__u64)ports_number(ports) << 32 |
+	       find_class(vni, &at->key.remote);
 }
 
 /* Whether the policy of a VAP refuses its copy. By its rules alone: nothing is remembered of each. */

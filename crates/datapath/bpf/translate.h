@@ -158,7 +158,7 @@ static __noinline int translate_out(struct __sk_buff *skb, const struct where *w
 	return GO_ON;
 }
 
-/* A question that nobody here can answer, to the members. */
+/* A question that nobody here can answer is to go to the members: GO_ON, or what the program returns. */
 static __noinline int ask_members(struct __sk_buff *skb, struct weft_vap *vap, bool arp)
 {
 	struct where w;
@@ -170,7 +170,7 @@ static __noinline int ask_members(struct __sk_buff *skb, struct weft_vap *vap, b
 	w.direction = WEFT_OUT;
 	if (!translate_sender(skb, arp ? SENDER_IN_ARP : 1))
 		return drop(skb, w, WEFT_KERNEL);
-	return replicate(skb, vap, TO_MEMBERS);
+	return GO_ON;
 }
 
 /* Whose a frame is that came for this NVE, by the IP address it is for, and what is heard on the way. The

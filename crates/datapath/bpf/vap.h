@@ -161,7 +161,7 @@ static __always_inline int forward(struct __sk_buff *skb, struct weft_vap *vap, 
 		return v4 ? answer_frag_needed(skb, vap, l4) : answer_packet_too_big(skb, vap, l4);
 	}
 	if (everywhere)
-		return replicate(skb, vap, TO_VAPS | TO_MEMBERS);
+		return replicate(skb, vap, again ? TO_VAPS | TO_MEMBERS | TO_AGAIN : TO_VAPS | TO_MEMBERS);
 	if (to && to->policy && refuses(skb, to, ifindex, WEFT_IN))
 		return drop_for(skb, w, WEFT_DENIED);
 	if (rloc && translates(vap->mode)) {
@@ -294,8 +294,8 @@ static __always_inline int check_options(struct __sk_buff *skb, __u32 end, __u8 
 	return off == end ? 0 : -1;
 }
 
-/* RFC 4861. As vap_arp. */
-static __noinline int vap_nd(struct __sk_buff *skb, struct weft_vap *vap)
+/* RFC 4861. As vap_arp; ANSWER: that the address has the MAC address which is in `found` then. */
+static __noinline int vap_nd(struct __sk_buff *skb, struct weft_vap *vap, struct eth *found)
 {
 	struct nd *nd = head(skb, sizeof(*nd));
 	struct weft_heard *heard;
@@ -306,7 +306,7 @@ static __noinline int vap_nd(struct __sk_buff *skb, struct weft_vap *vap)
 	__u32 end;
 	int bad;
 
-	if (!vap)
+	if (!vap || !found)
 		return TC_ACT_SHOT;
 	w.vni = vap->vni;
 	w.path = vap->path;
@@ -337,9 +337,7 @@ static __noinline int vap_nd(struct __sk_buff *skb, struct weft_vap *vap)
 	link_local = (target.w[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
 	if (floods(vap->mode)) {
 		/* Others may object, and the agent takes the address for it. */
-		if (dad && link_local && !owns(skb->ifindex, vap, &target))
-			punt(skb, vap, WEFT_PUNT_LINK_LOCAL);
-		return TC_ACT_OK;
+		return dad && link_local && !owns(skb->ifindex, vap, &target) ? TELL : GO_ON;
 	}
 	if (!group && !(distributes(vap->mode) && is_anycast(nd->eth.h_dest, vap->vni)))
 		return TC_ACT_OK;
@@ -349,21 +347,24 @@ static __noinline int vap_nd(struct __sk_buff *skb, struct weft_vap *vap)
 	if (n && n->known) {
 		if (same_mac(n->mac, vap->mac))
 			return drop(skb, w, WEFT_OWN_ADDRESS);
-		return answer_ns(skb, vap, n->mac);
+		copy_mac(found->h_dest, n->mac);
+		return ANSWER;
 	}
 	if (!n && translates(vap->mode)) {
 		heard = find_heard(vap->vni, &target);
-		if (heard)
-			return answer_ns(skb, vap, heard->mac);
+		if (heard) {
+			copy_mac(found->h_dest, heard->mac);
+			return ANSWER;
+		}
 		/* What answers an unspecified source is for all, and no NVE sends that on. */
 		if (!dad)
 			return ASK;
 	}
 	if (dad && link_local)
-		return punt(skb, vap, WEFT_PUNT_LINK_LOCAL);
+		return PUNTS | WEFT_PUNT_LINK_LOCAL;
 	if (n)
 		return drop(skb, w, WEFT_NOBODY);
-	return punt(skb, vap, WEFT_PUNT_ND);
+	return PUNTS | WEFT_PUNT_ND;
 }
 
 static __noinline int vap_ip4(struct __sk_buff *skb, struct weft_vap *vap, struct l4 *l4)
@@ -521,9 +522,19 @@ static __always_inline int vap_frame(struct __sk_buff *skb, bool again)
 	else if (eth.h_proto == bpf_htons(ETH_P_ARP))
 		ret = vap_arp(skb, vap);
 	if (ret == IS_ND)
-		ret = vap_nd(skb, vap);
-	if (ret == ASK)
-		return ask_members(skb, vap, eth.h_proto == bpf_htons(ETH_P_ARP));
+		ret = vap_nd(skb, vap, &eth);
+	if (ret == ANSWER)
+		return answer_ns(skb, vap, eth.h_dest);
+	if (ret > PUNTS)
+		return punt(skb, vap, ret - PUNTS);
+	if (ret == TELL) {
+		punt(skb, vap, WEFT_PUNT_LINK_LOCAL);
+		ret = GO_ON;
+	}
+	if (ret == ASK) {
+		ret = ask_members(skb, vap, eth.h_proto == bpf_htons(ETH_P_ARP));
+		return ret == GO_ON ? replicate(skb, vap, again ? TO_MEMBERS | TO_AGAIN : TO_MEMBERS) : ret;
+	}
 	if (ret != GO_ON && ret != CONFINED)
 		return ret;
 	if (eth.h_dest[0] & 1) {
@@ -538,7 +549,8 @@ static __always_inline int vap_frame(struct __sk_buff *skb, bool again)
 			return drop(skb, w, WEFT_DENIED);
 		if (too_big(skb, vap, &l4))
 			return drop(skb, w, WEFT_TOO_BIG);
-		return replicate(skb, vap, TO_VAPS | TO_MEMBERS | TO_RECEIVERS);
+		ret = TO_VAPS | TO_MEMBERS | TO_RECEIVERS;
+		return replicate(skb, vap, again ? ret | TO_AGAIN : ret);
 	}
 	if (is_traced(skb))
 		trace_tell(skb, WEFT_STEP_CHECKED, 0, 0, 0);
