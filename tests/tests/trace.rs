@@ -157,6 +157,50 @@ fn reasons(lab: &TestLab) -> Result<()> {
     Ok(())
 }
 
+/// red-b moves and h1 hears nothing of it: what the Oracle says on its session and by UDP does not come. The packet is
+/// redirected where red-b was, and traced on.
+fn moved_on(lab: &TestLab) -> Result<()> {
+    let h1 = lab.rloc("h1")?;
+    let family = if h1.is_ipv4() { "-4" } else { "-6" };
+    for protocol in ["tcp", "udp"] {
+        let silent = ["ip", family, "rule", "add", "to", &h1.to_string(), "ipproto", protocol];
+        let done = lab.exec("oracle", &[&silent[..], &["sport", "4342", "prohibit"]].concat())?;
+        ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+    for words in ["tuntap add new-b mode tap", "link set new-b up"] {
+        let done = lab.exec("h3", &[&["ip"][..], &words.split(' ').collect::<Vec<_>>()].concat())?;
+        ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+    let red_b = |host: &str, verb: &str, more: &[&str]| {
+        lab.weft_at(host, [&["tsi", verb, "--vn", "red", "--name", "red-b"], more].concat())
+    };
+    lab.weft(["tsi", "move", "--vn", "red", "--name", "red-b", "--to", "h3"])?;
+    red_b("h3", "associate", &["--device", "new-b"])?;
+    red_b("h2", "deactivate", &[])?;
+    red_b("h3", "activate", &[])?;
+    let (h2, h3) = (lab.rloc("h2")?.to_string(), lab.rloc("h3")?.to_string());
+    for to in ["10.0.0.2", "fd00::2"] {
+        let view = trace(lab, to, &["tcp/80"])?;
+        ensure!(ending(&view) == ("arrived", "", "h3"), "{view:#}");
+        let mut nves: Vec<&str> = view["steps"]
+            .as_array()
+            .context("steps")?
+            .iter()
+            .filter_map(|step| step["nve"].as_str())
+            .collect();
+        nves.dedup();
+        ensure!(nves == ["h1", "h2", "h3"], "{view:#}");
+        ensure!(step(&view, "h1", "tunnel")?["rloc"] == h2.as_str(), "{view:#}");
+        let text = step(&view, "h2", "mapping")?["text"].as_str().context("text")?;
+        ensure!(text.contains("it moved from here to") && text.contains("h3"), "{view:#}");
+        let on = step(&view, "h2", "tunnel")?;
+        ensure!(on["rloc"] == h3.as_str() && on["reason"] == "redirected", "{view:#}");
+        ensure!(step(&view, "h3", "arrival")?["rloc"] == h2.as_str(), "{view:#}");
+        ensure!(step(&view, "h3", "policy")?["rule"] == "in tcp/80 from group:client", "{view:#}");
+    }
+    Ok(())
+}
+
 fn traces(yaml: &str) -> Result<()> {
     let lab = TestLab::up(yaml)?;
     lab.settle()?;
@@ -164,6 +208,7 @@ fn traces(yaml: &str) -> Result<()> {
     delivered(&lab).context("delivered")?;
     reasons(&lab).context("reasons")?;
     by_which_rule(&lab).context("rules")?;
+    moved_on(&lab).context("moved on")?;
     lab.down()
 }
 

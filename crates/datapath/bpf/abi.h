@@ -8,7 +8,7 @@
 
 #include <linux/types.h>
 
-#define WEFT_ABI_VERSION 9
+#define WEFT_ABI_VERSION 10
 
 struct weft_ip {
 	__u32 w[4];
@@ -390,6 +390,7 @@ struct weft_trace {
 	__u64 until;	     /* CLOCK_MONOTONIC ns: it may come until then */
 	__u32 vni;
 	__u32 flags; /* WEFT_TRACE_DELIVERS, WEFT_TRACE_ARRIVES */
+	struct weft_ip next; /* of one that comes: of the NVE that it may go on to, or zero */
 };
 
 #define WEFT_TRACE_DELIVERS 1 /* it does not end before its tenant system */

@@ -167,9 +167,9 @@ static __noinline int carry_here(struct __sk_buff *skb, __u32 vni, const struct 
 	return deliver(skb, to, ifindex, WEFT_DELIVERED);
 }
 
-/* A stripped frame for somebody who is not here, from the NVE at `from`; HERE: he is. What is not known is asked for, and
+/* A stripped frame for somebody who is not here; HERE: he is. What is not known is asked for, and
  * waits. With the TTL CARRY_AGAIN the frame has waited, and the program is a test run, of which nothing but clones leaves. */
-static __noinline int carry(struct __sk_buff *skb, __u32 vni, const struct weft_ip *from, struct eth *inner, __u32 ttl)
+static __noinline int carry(struct __sk_buff *skb, struct outer *outer, struct eth *inner)
 {
 	struct weft_config *cfg = get_config();
 	struct weft_settings *how;
@@ -177,21 +177,23 @@ static __noinline int carry(struct __sk_buff *skb, __u32 vni, const struct weft_
 	struct weft_peer *peer;
 	struct weft_vn_mac key;
 	struct where w;
-	__u32 reason;
+	__u32 reason, vni, ttl;
 
-	if (!from || !inner || !cfg)
+	if (!outer || !inner || !cfg)
 		return TC_ACT_SHOT;
+	vni = outer->vni;
+	ttl = outer->ttl;
 	w.vni = vni;
 	w.path = WEFT_PATH_DEVICE;
 	w.direction = WEFT_IN;
-	peer = bpf_map_lookup_elem(&peers, from);
+	peer = bpf_map_lookup_elem(&peers, &outer->from);
 	if (!peer)
 		return drop_inward(skb, w, WEFT_FOREIGN_RLOC);
 	how = bpf_map_lookup_elem(&settings, &vni);
 	if (how && distributes(how->mode) && is_anycast(inner->h_dest, vni)) {
 		reason = route_carried(skb, vni, inner);
 		if (reason == WEFT_NO_SUCH_TS)
-			return hold_carried(skb, vni, from, inner, ttl);
+			return hold_carried(skb, vni, &outer->from, inner, ttl);
 		if (reason)
 			return drop_inward(skb, w, reason);
 	}
@@ -202,12 +204,12 @@ static __noinline int carry(struct __sk_buff *skb, __u32 vni, const struct weft_
 	if (at && at->kind == WEFT_AT_LOCAL)
 		return HERE;
 	if (!at)
-		return hold_carried(skb, vni, from, inner, ttl);
+		return hold_carried(skb, vni, &outer->from, inner, ttl);
 	if (at->kind != WEFT_AT_REMOTE)
 		return drop_inward(skb, w, WEFT_NOWHERE);
-	if (ttl <= CARRIED_TTL || !elsewhere(&at->rloc, from, peer->node)) {
+	if (ttl <= CARRIED_TTL || !elsewhere(&at->rloc, &outer->from, peer->node)) {
 		if (ttl != CARRY_AGAIN)
-			report(skb, vni, from, 0);
+			report(skb, vni, &outer->from, 0);
 		return drop_inward(skb, w, WEFT_NO_SUCH_TS);
 	}
 	touch(at, bpf_ktime_get_coarse_ns());
@@ -215,8 +217,10 @@ static __noinline int carry(struct __sk_buff *skb, __u32 vni, const struct weft_
 		return drop_inward(skb, w, WEFT_NO_RLOC);
 	if (is_traced(skb)) {
 		trace_tell(skb, WEFT_STEP_LOCATION, WEFT_STEP_BY_TABLE, 0, &at->rloc);
-		if (trace_stops(skb))
-			return say(skb, WEFT_DID_STOP, WEFT_BY_GATEWAY, 0, TC_ACT_SHOT);
+		outer->to = at->rloc;
+		outer->ttl = CARRIED_TTL;
+		outer->ds = 0;
+		return ONWARD;
 	}
 	if (set_tunnel(skb, cfg, vni, &at->rloc, CARRIED_TTL, 0))
 		return drop_inward(skb, w, WEFT_KERNEL);
@@ -231,22 +235,23 @@ static __noinline int carry(struct __sk_buff *skb, __u32 vni, const struct weft_
 /* The agent gives the NVE that the frame came from, and the VN, in `cb`, which is read before anything is said in it. */
 static __always_inline int carry_held(struct __sk_buff *skb)
 {
-	struct weft_ip from;
 	struct eth *p, inner;
-	__u32 vni;
+	struct outer outer;
 	int ret;
 
-	from.w[0] = skb->cb[0];
-	from.w[1] = skb->cb[1];
-	from.w[2] = skb->cb[2];
-	from.w[3] = skb->cb[3];
-	vni = skb->cb[4];
+	outer.from.w[0] = skb->cb[0];
+	outer.from.w[1] = skb->cb[1];
+	outer.from.w[2] = skb->cb[2];
+	outer.from.w[3] = skb->cb[3];
+	outer.vni = skb->cb[4];
+	outer.ttl = CARRY_AGAIN;
+	outer.ds = 0;
 	p = head(skb, ETH_LEN);
 	if (!p)
 		return TC_ACT_SHOT;
 	inner = *p;
-	ret = carry(skb, vni, &from, &inner, CARRY_AGAIN);
-	return ret == HERE ? carry_here(skb, vni, &inner, CARRY_AGAIN) : ret;
+	ret = carry(skb, &outer, &inner);
+	return ret == HERE ? carry_here(skb, outer.vni, &inner, CARRY_AGAIN) : ret;
 }
 
 #endif

@@ -363,37 +363,6 @@ static __always_inline int underlay_frame(struct __sk_buff *skb)
 	return pass(skb);
 }
 
-/* What the VXLAN device has taken off a frame. */
-struct outer {
-	struct weft_ip from;
-	__u32 vni;
-	__u8 ttl;
-	__u8 ds;
-	__u8 pad[2];
-};
-
-/* A function of its own for the sake of the stack. */
-static __noinline bool read_outer(struct __sk_buff *skb, struct outer *to)
-{
-	struct bpf_tunnel_key key;
-	__u32 i;
-
-	if (!to)
-		return false;
-	if (!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), 0)) {
-		ip_from_v4(&to->from, bpf_htonl(key.remote_ipv4));
-	} else if (!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), BPF_F_TUNINFO_IPV6)) {
-		for (i = 0; i < 4; i++)
-			to->from.w[i] = key.remote_ipv6[i];
-	} else {
-		return false;
-	}
-	to->vni = key.tunnel_id;
-	to->ttl = key.tunnel_ttl;
-	to->ds = key.tunnel_tos;
-	return true;
-}
-
 /* What the VXLAN device stripped. Nothing goes from there to the host. */
 static __always_inline int overlay_frame(struct __sk_buff *skb)
 {
@@ -429,10 +398,10 @@ static __always_inline int overlay_frame(struct __sk_buff *skb)
 	admit(skb, &in, cfg, w.vni, &outer.from, peer->node, &inner, 0);
 	if (in.learn)
 		learn(w.vni, &inner, &outer.from);
-	if (in.away)
-		return redirect(skb, w.vni, &outer.from, &inner, outer.ttl | outer.ds << 8);
-	if (in.carry) {
-		ret = carry(skb, w.vni, &outer.from, &inner, outer.ttl);
+	if (in.away || in.carry) {
+		ret = in.away ? redirect(skb, &outer, &inner) : carry(skb, &outer, &inner);
+		if (ret == ONWARD)
+			return trace_onward(skb, &outer, &inner, in.away ? WEFT_REDIRECTED : WEFT_BY_GATEWAY);
 		return ret == HERE ? carry_here(skb, w.vni, &inner, outer.ttl) : ret;
 	}
 	if (in.reason == WEFT_NO_SUCH_TS)

@@ -166,6 +166,8 @@ struct where {
 /* Likewise: the agent is told of a link-local address, and the frame goes on; or it gets the frame instead. */
 #define TELL 106
 #define PUNTS 128 /* and WEFT_PUNT_* */
+/* Likewise: it is traced, and goes on to another NVE. */
+#define ONWARD 107
 /* Likewise: to a VAP here, which is called from above, too. */
 #define HERE 104
 

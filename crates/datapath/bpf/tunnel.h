@@ -177,30 +177,27 @@ static __always_inline struct hop *find_hop(struct __sk_buff *skb, struct weft_c
 	return hop;
 }
 
-/* Frames with an IP header of the right version only. `ecn` is that header's, which the outer one takes
- * over (RFC 6040 section 4.1). The VXLAN device decides where there is no route to be had here (the
- * destination is this host, the family is off at our device), and it takes what the kernel does not
- * let a program encapsulate: a frame that has a tunnel inside already, which a tenant made. */
-static __always_inline int encap_direct4(struct __sk_buff *skb, const struct where *w, struct weft_config *cfg,
-					 const struct weft_ip *to, const struct eth *inner, __u8 ecn, __u64 now,
-					 const struct weft_count *amount)
+/* Makes room for the tunnel's headers. */
+static __always_inline long grow(struct __sk_buff *skb, bool v4)
+{
+	return bpf_skb_adjust_room(skb, v4 ? GROW4 : GROW6, BPF_ADJ_ROOM_MAC,
+				   BPF_F_ADJ_ROOM_FIXED_GSO |
+					   (v4 ? BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 : BPF_F_ADJ_ROOM_ENCAP_L3_IPV6) |
+					   BPF_F_ADJ_ROOM_ENCAP_L4_UDP | BPF_F_ADJ_ROOM_ENCAP_L2(ETH_LEN) |
+					   BPF_F_ADJ_ROOM_ENCAP_L2_ETH);
+}
+
+/* Writes them, and sends the frame to its next hop. `reason` is what it counts as. */
+static __always_inline int leave4(struct __sk_buff *skb, const struct where *w, const struct weft_config *cfg,
+				  const struct weft_ip *to, const struct eth *inner, __u8 ecn, struct hop *hop,
+				  const struct weft_count *amount, __u32 reason)
 {
 	__be32 src = cfg->rloc4.w[3], rloc = to->w[3];
-	struct hop *hop;
-	struct eth *out;
-	struct iphdr *ip;
-	__u32 len = skb->len, sum;
+	__u32 len = skb->len - GROW4, sum;
 	__u16 first = 0x4500 | w->ds | ecn;
+	struct eth *out = head(skb, ETH_LEN + GROW4);
+	struct iphdr *ip;
 
-	hop = find_hop(skb, cfg, to, w, now);
-	if (!hop)
-		return encap_device(skb, w, cfg, to, amount);
-	if (bpf_skb_adjust_room(skb, GROW4, BPF_ADJ_ROOM_MAC,
-				BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 |
-					BPF_F_ADJ_ROOM_ENCAP_L4_UDP | BPF_F_ADJ_ROOM_ENCAP_L2(ETH_LEN) |
-					BPF_F_ADJ_ROOM_ENCAP_L2_ETH))
-		return encap_device(skb, w, cfg, to, amount);
-	out = head(skb, ETH_LEN + GROW4);
 	if (!out)
 		return drop(skb, *w, WEFT_KERNEL);
 	count_hot(*amount, w->slot, WEFT_HOT_ENCAPSULATED + WEFT_PATH_DIRECT);
@@ -219,28 +216,18 @@ static __always_inline int encap_direct4(struct __sk_buff *skb, const struct whe
 	ip->saddr = src;
 	ip->daddr = rloc;
 	write_tail(ip + 1, w->sport, len, w->vni, inner, trace_id(skb));
-	return say(skb, WEFT_DID_DIRECT, WEFT_ENCAPSULATED, hop->ifindex,
+	return say(skb, WEFT_DID_DIRECT, reason, hop->ifindex,
 		   bpf_redirect_neigh(hop->ifindex, &hop->nh, sizeof(hop->nh), 0));
 }
 
-static __always_inline int encap_direct6(struct __sk_buff *skb, const struct where *w, struct weft_config *cfg,
-					 const struct weft_ip *to, const struct eth *inner, __u8 ecn, __u64 now,
-					 const struct weft_count *amount)
+static __always_inline int leave6(struct __sk_buff *skb, const struct where *w, const struct weft_config *cfg,
+				  const struct weft_ip *to, const struct eth *inner, __u8 ecn, struct hop *hop,
+				  const struct weft_count *amount, __u32 reason)
 {
-	struct hop *hop;
-	struct eth *out;
+	struct eth *out = head(skb, ETH_LEN + GROW6);
+	__u32 len = skb->len - GROW6, i;
 	struct ipv6hdr *ip;
-	__u32 len = skb->len, i;
 
-	hop = find_hop(skb, cfg, to, w, now);
-	if (!hop)
-		return encap_device(skb, w, cfg, to, amount);
-	if (bpf_skb_adjust_room(skb, GROW6, BPF_ADJ_ROOM_MAC,
-				BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV6 |
-					BPF_F_ADJ_ROOM_ENCAP_L4_UDP | BPF_F_ADJ_ROOM_ENCAP_L2(ETH_LEN) |
-					BPF_F_ADJ_ROOM_ENCAP_L2_ETH))
-		return encap_device(skb, w, cfg, to, amount);
-	out = head(skb, ETH_LEN + GROW6);
 	if (!out)
 		return drop(skb, *w, WEFT_KERNEL);
 	count_hot(*amount, w->slot, WEFT_HOT_ENCAPSULATED + WEFT_PATH_DIRECT);
@@ -255,8 +242,34 @@ static __always_inline int encap_direct6(struct __sk_buff *skb, const struct whe
 		ip->daddr.in6_u.u6_addr32[i] = to->w[i];
 	}
 	write_tail(ip + 1, w->sport, len, w->vni, inner, trace_id(skb));
-	return say(skb, WEFT_DID_DIRECT, WEFT_ENCAPSULATED, hop->ifindex,
+	return say(skb, WEFT_DID_DIRECT, reason, hop->ifindex,
 		   bpf_redirect_neigh(hop->ifindex, &hop->nh, sizeof(hop->nh), 0));
+}
+
+/* Frames with an IP header of the right version only. `ecn` is that header's, which the outer one takes
+ * over (RFC 6040 section 4.1). The VXLAN device decides where there is no route to be had here (the
+ * destination is this host, the family is off at our device), and it takes what the kernel does not
+ * let a program encapsulate: a frame that has a tunnel inside already, which a tenant made. */
+static __always_inline int encap_direct4(struct __sk_buff *skb, const struct where *w, struct weft_config *cfg,
+					 const struct weft_ip *to, const struct eth *inner, __u8 ecn, __u64 now,
+					 const struct weft_count *amount)
+{
+	struct hop *hop = find_hop(skb, cfg, to, w, now);
+
+	if (!hop || grow(skb, true))
+		return encap_device(skb, w, cfg, to, amount);
+	return leave4(skb, w, cfg, to, inner, ecn, hop, amount, WEFT_ENCAPSULATED);
+}
+
+static __always_inline int encap_direct6(struct __sk_buff *skb, const struct where *w, struct weft_config *cfg,
+					 const struct weft_ip *to, const struct eth *inner, __u8 ecn, __u64 now,
+					 const struct weft_count *amount)
+{
+	struct hop *hop = find_hop(skb, cfg, to, w, now);
+
+	if (!hop || grow(skb, false))
+		return encap_device(skb, w, cfg, to, amount);
+	return leave6(skb, w, cfg, to, inner, ecn, hop, amount, WEFT_ENCAPSULATED);
 }
 
 /* Hands the frame, which has no tunnel header any more, to a tenant system's device. A frame that came to

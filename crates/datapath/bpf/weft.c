@@ -39,6 +39,7 @@
 #include "translate.h"
 #include "again.h"
 #include "knock.h"
+#include "onward.h"
 #include "away.h"
 #include "vap.h"
 #include "carry.h"

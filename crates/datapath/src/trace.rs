@@ -55,8 +55,15 @@ pub struct Trace {
 pub enum Way {
     /// It begins here, and may leave for this NVE, which was told of it; none: it stays.
     To(Option<Rloc>),
-    /// It comes from this NVE, within this time. With the same bits from anybody else, or later, a packet is like any other.
-    From(Rloc, Duration),
+    /// It comes from another NVE. With the same bits from anybody else, or later, a packet is like any other.
+    From {
+        /// That one's.
+        rloc: Rloc,
+        /// Within this time.
+        lasts: Duration,
+        /// It may go on to this one, which was told of it: where its destination has moved to, or is, and this NVE a gateway.
+        next: Option<Rloc>,
+    },
 }
 
 /// A step of a traced packet.

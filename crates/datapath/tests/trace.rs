@@ -14,7 +14,7 @@ use weft_datapath::{
     Away, By, ConnectionState, Ended, Location, Op, Path, Reason, Step, Steps, Toward, Trace, TraceId,
     Traced, Vap, VapKind, Way,
 };
-use weft_model::Epoch;
+use weft_model::{Epoch, Rloc};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -45,7 +45,7 @@ impl Traces {
     fn send(&mut self, frame: &[u8], deliver: bool) -> TraceId {
         let (id, v6) = (self.id(), self.pair.how.v6);
         self.know(0, id, Way::To(Some(rloc(1, v6))), deliver);
-        self.know(1, id, Way::From(rloc(0, v6), SOON), deliver);
+        self.know(1, id, from(rloc(0, v6), SOON), deliver);
         self.come_in(id, frame);
         id
     }
@@ -70,6 +70,10 @@ impl Traces {
     fn none(&mut self, nve: usize) {
         assert_eq!(self.steps[nve].drain(), []);
     }
+}
+
+fn from(rloc: Rloc, lasts: Duration) -> Way {
+    Way::From { rloc, lasts, next: None }
 }
 
 fn end(ended: Ended, reason: Reason) -> Step {
@@ -223,21 +227,21 @@ fn nobody_else_can_trace() {
         };
         send(id, 1);
         arrives(&mut traces, 1);
-        traces.know(1, id, Way::From(rloc(7, how.v6), SOON), false);
+        traces.know(1, id, from(rloc(7, how.v6), SOON), false);
         send(id, 2);
         arrives(&mut traces, 2);
-        traces.know(1, id, Way::From(rloc(0, how.v6), Duration::ZERO), false);
+        traces.know(1, id, from(rloc(0, how.v6), Duration::ZERO), false);
         send(id, 3);
         arrives(&mut traces, 3);
         traces.know(1, id, Way::To(Some(rloc(0, how.v6))), false);
         send(id, 4);
         arrives(&mut traces, 4);
-        let other = Trace { vni: vni(7002), way: Way::From(rloc(0, how.v6), SOON), deliver: false };
+        let other = Trace { vni: vni(7002), way: from(rloc(0, how.v6), SOON), deliver: false };
         traces.pair.lab.nves[1].with(|k| k.set_trace(id, &other).unwrap());
         send(id, 5);
         arrives(&mut traces, 5);
         // A host of the underlay that is no NVE.
-        traces.know(1, id, Way::From(rloc(7, how.v6), SOON), false);
+        traces.know(1, id, from(rloc(7, how.v6), SOON), false);
         let stranger = &traces.pair.lab.fabric;
         let address = rloc(7, how.v6);
         stranger.ip(&format!(

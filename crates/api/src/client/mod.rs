@@ -332,15 +332,17 @@ impl Client {
         self.transport.json(&ask).await
     }
 
-    /// A ticket for a trace from a tenant system that the calling NVE has to another NVE.
+    /// A ticket for a trace from a tenant system that the calling NVE has to another NVE, of a packet that is known by
+    /// `trace` already if it goes by several.
     pub async fn trace_ticket(
         &self,
         vn: &VnName,
         tsi: &TsiName,
         nve: NveName,
+        trace: Option<u32>,
     ) -> Result<TraceTicketReply, ClientError> {
         let path = format!("/v1/grants/{vn}/{tsi}/trace");
-        self.transport.json(&post(&path, &TraceAt { nve }, true)?).await
+        self.transport.json(&post(&path, &TraceAt { nve, trace }, true)?).await
     }
 
     /// Gives a tenant system back; `by_force` (operators) whoever holds it.

@@ -95,6 +95,9 @@ pub struct ChangeAddresses {
 pub struct TraceAt {
     /// The NVE that the packet goes to.
     pub nve: NveName,
+    /// What the packet is known by, where another NVE on its way is told, too; else the Oracle names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<u32>,
 }
 
 /// An Oracle's word for the NVE that has a tenant system, to show to another one that a traced packet goes to.

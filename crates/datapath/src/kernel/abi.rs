@@ -15,7 +15,7 @@ use core::{
 use std::collections::BTreeSet;
 use weft_model::{Bum, Epoch, Learning, MacAddr, Miss, Rloc, SourcePorts, TenantIp, TsMac, Ttl, Vni};
 
-pub(crate) const ABI_VERSION: u32 = 9;
+pub(crate) const ABI_VERSION: u32 = 10;
 
 /// An address, IPv4 as IPv4-mapped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -202,6 +202,7 @@ pub(crate) struct TraceValue {
     pub(crate) until: u64,
     pub(crate) vni: u32,
     pub(crate) flags: u32,
+    pub(crate) next: Ip,
 }
 
 /// A step of one.
@@ -689,7 +690,7 @@ mod tests {
             ConnCounts = "weft_conn_counts" { inserted, removed, unfollowed }
             FragmentKey = "weft_fragment_key" { vni, src, dst, id, protocol, toward, pad }
             FragmentValue = "weft_fragment" { seen, policy, generation, rule, pad }
-            TraceValue = "weft_trace" { rloc, until, vni, flags }
+            TraceValue = "weft_trace" { rloc, until, vni, flags, next }
             StepValue = "weft_step" { id, kind, ifindex, a, b, pad, ip }
             GroupValue = "weft_group" { vaps, members, ifindex, rloc }
             PuntValue = "weft_punt" { ifindex, vni, reason, len, dst, toward, pad, from, rule, frame }

@@ -26,16 +26,18 @@ impl Kernel {
     /// # Errors
     /// [`DatapathError::Full`], or when the map cannot be written.
     pub fn set_trace(&mut self, id: TraceId, trace: &Trace) -> Result<(), DatapathError> {
-        let (rloc, flags, lasts) = match trace.way {
-            Way::To(rloc) => (rloc, 0, Duration::ZERO),
-            Way::From(rloc, lasts) => (Some(rloc), ARRIVES, lasts),
+        let (rloc, flags, lasts, next) = match trace.way {
+            Way::To(rloc) => (rloc, 0, Duration::ZERO, None),
+            Way::From { rloc, lasts, next } => (Some(rloc), ARRIVES, lasts, next),
         };
+        let ip = |rloc: Option<Rloc>| rloc.map_or_else(abi::Ip::default, |rloc| rloc.get().into());
         let lasts = u64::try_from(lasts.as_nanos()).unwrap_or(u64::MAX);
         let value = abi::TraceValue {
-            rloc: rloc.map_or_else(abi::Ip::default, |rloc| rloc.get().into()),
+            rloc: ip(rloc),
             until: sys::monotonic().saturating_add(lasts),
             vni: trace.vni.get(),
             flags: flags | if trace.deliver { DELIVERS } else { 0 },
+            next: ip(next),
         };
         self.maps.traces.set(&id.get(), &value)
     }

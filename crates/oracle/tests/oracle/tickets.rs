@@ -52,23 +52,30 @@ fn who_has_a_tenant_system_may_trace_its_packets() {
         let granted = has.grant("red", "web1").await.unwrap();
         let (red, web1) = (name("red"), name("web1"));
         let to = other.name.clone();
-        let (code, status, text) = refusal(other.client.trace_ticket(&red, &web1, to.clone()).await);
+        let (code, status, text) = refusal(other.client.trace_ticket(&red, &web1, to.clone(), None).await);
         assert_eq!((code, status), (Code::GrantedElsewhere, 409));
         assert!(text.contains("host1"), "{text}");
-        assert_eq!(refusal(f.operator.trace_ticket(&red, &web1, to.clone()).await).0, Code::Forbidden);
+        assert_eq!(refusal(f.operator.trace_ticket(&red, &web1, to.clone(), None).await).0, Code::Forbidden);
         for (vn, tsi, nve) in [("red", "web9", "host2"), ("blue", "web1", "host2"), ("red", "web1", "host9")]
         {
-            let refused = refusal(has.client.trace_ticket(&name(vn), &name(tsi), name(nve)).await);
+            let refused = refusal(has.client.trace_ticket(&name(vn), &name(tsi), name(nve), None).await);
             assert_eq!(refused.0, Code::NotFound, "{vn} {tsi} {nve}");
         }
-        let reply = has.client.trace_ticket(&red, &web1, to.clone()).await.unwrap();
+        let reply = has.client.trace_ticket(&red, &web1, to.clone(), None).await.unwrap();
         let signed: SignedTicket = reply.ticket.parse().unwrap();
         assert!(signed.ticket().is_err(), "it is not for what goes along with a move");
         let TraceTicket { tsi, asks, told, trace, id, .. } = signed.trace().unwrap();
         assert_eq!((&tsi, asks, told), (&granted.grant.tsi, has.id, other.id));
         assert_eq!(trace, reply.trace);
         assert!((1..=0xff_ffff).contains(&trace), "{trace}");
-        let again = has.client.trace_ticket(&red, &web1, to).await.unwrap();
-        assert_ne!(again.ticket.parse::<SignedTicket>().unwrap().trace().unwrap().id, id, "each counts once");
+        // Of the same packet, for another NVE on its way.
+        let again = has.client.trace_ticket(&red, &web1, to.clone(), Some(trace)).await.unwrap();
+        let signed = again.ticket.parse::<SignedTicket>().unwrap().trace().unwrap();
+        assert_eq!((signed.trace, again.trace), (trace, trace));
+        assert_ne!(signed.id, id, "each counts once");
+        for none in [0, 1 << 24] {
+            let (code, _, text) = refusal(has.client.trace_ticket(&red, &web1, to.clone(), Some(none)).await);
+            assert!(code == Code::BadRequest && text.contains(&format!("{none} is no trace's id")), "{text}");
+        }
     });
 }

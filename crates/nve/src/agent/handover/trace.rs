@@ -37,6 +37,12 @@ pub(super) struct TraceQuestion {
     pub(super) ticket: String,
     /// The underlay address that the packet will come from.
     pub(super) from: Rloc,
+    /// The NVE that has that address and sends the packet on; without, who asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) by: Option<XtrId>,
+    /// The underlay address of an NVE that the packet may be sent on to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) next: Option<Rloc>,
     /// Whether who it is for is to get it.
     pub(super) deliver: bool,
 }
@@ -68,8 +74,8 @@ pub(super) async fn hand(door: &Arc<Door>, peer: XtrId, request: Request<Incomin
     let question = TraceQuestion::read(&serve::body(door, request).await?)?;
     let ticket = door.tickets.accept_trace(&question.ticket, peer, clock::date())?;
     let id = TraceId::new(ticket.trace).ok_or(Refusal::NoTrace(ticket.trace))?;
-    let expected =
-        Expected { tsi: ticket.tsi, id, nve: peer, from: question.from, deliver: question.deliver };
+    let TraceQuestion { from, by, next, deliver, .. } = question;
+    let expected = Expected { tsi: ticket.tsi, id, nve: by.unwrap_or(peer), from, next, deliver };
     let (answer, wait) = oneshot::channel();
     let told = door.inputs.send(Input::Trace(Event::Expect(expected, answer))).await;
     told.map_err(|_| Refusal::Stopping)?;
@@ -123,8 +129,10 @@ pub(in crate::agent) struct Announce<'a> {
     pub(in crate::agent) rlocs: &'a BTreeSet<Rloc>,
     pub(in crate::agent) port: u16,
     pub(in crate::agent) ticket: String,
-    /// The address that the packet will come from.
+    /// The address that the packet will come from, whose that is unless this NVE's, and where it may go on to.
     pub(in crate::agent) from: Rloc,
+    pub(in crate::agent) by: Option<XtrId>,
+    pub(in crate::agent) next: Option<Rloc>,
     pub(in crate::agent) deliver: bool,
 }
 
@@ -132,10 +140,10 @@ impl Announce<'_> {
     /// Tells it; once that knows, the packet may be sent.
     pub(in crate::agent) async fn tell(self) -> Result<Followed, FetchError> {
         let stream = connect(self.credentials, self.own, self.nve, self.rlocs, self.port).await?;
-        let question =
-            TraceQuestion { version: VERSION, ticket: self.ticket, from: self.from, deliver: self.deliver };
+        let Self { nve, ticket, from, by, next, deliver, .. } = self;
+        let question = TraceQuestion { version: VERSION, ticket, from, by, next, deliver };
         let question = serde_json::to_vec(&question).unwrap_or_default();
-        let mut lines = ask(stream, self.nve, "/v1/trace", question).await?;
+        let mut lines = ask(stream, nve, "/v1/trace", question).await?;
         match Line::read(&lines.next().await?)? {
             Line::Ready => Ok(Followed(lines)),
             Line::Seen(_) => Err(FetchError::Malformed("it has seen the packet before it came".to_owned())),

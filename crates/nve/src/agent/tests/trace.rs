@@ -95,7 +95,8 @@ fn what_is_to_come_is_bounded() {
         driver.core.handle_fact(crate::core::Fact::NveName(other, "h9".parse().unwrap()));
         let expect = |driver: &mut Driver, n: u32, nve| {
             let id = TraceId::new(n).unwrap();
-            let expected = Expected { tsi: away().grant.tsi, id, nve, from: rloc, deliver: false };
+            let expected =
+                Expected { tsi: away().grant.tsi, id, nve, from: rloc, next: None, deliver: false };
             let (answer, mut answered) = oneshot::channel();
             driver.input(Input::Trace(Event::Expect(expected, answer)));
             answered.try_recv().unwrap()

@@ -59,6 +59,8 @@ pub(in crate::agent) struct Expected {
     pub(in crate::agent) nve: XtrId,
     /// From there.
     pub(in crate::agent) from: Rloc,
+    /// Where it may be sent on to.
+    pub(in crate::agent) next: Option<Rloc>,
     pub(in crate::agent) deliver: bool,
 }
 
@@ -201,7 +203,7 @@ impl Driver {
         let left: Vec<TraceId> =
             self.traces.open.iter().filter(|(_, open)| open.seen.is_closed()).map(|(id, _)| *id).collect();
         left.into_iter().for_each(|id| self.end_trace(id));
-        let comes = matches!(trace.way, Way::From(..));
+        let comes = matches!(trace.way, Way::From { .. });
         let open = self.traces.open.values().filter(|open| open.comes == comes).count();
         if open >= AT_ONCE || self.traces.open.contains_key(&id) {
             return Err(NotTold::Traces(AT_ONCE));
@@ -225,11 +227,12 @@ impl Driver {
     }
 
     fn expect(&mut self, expected: &Expected) -> Result<oneshot::Receiver<Seen>, NotTold> {
-        let Expected { tsi, id, nve, from, deliver } = expected;
+        let Expected { tsi, id, nve, from, next, deliver } = expected;
         if !self.core.is_rloc_of(*nve, *from) {
             return Err(NotTold::OtherRloc { rloc: *from, nve: *nve });
         }
-        let trace = Trace { vni: tsi.vni, way: Way::From(*from, EXPECTED), deliver: *deliver };
+        let way = Way::From { rloc: *from, lasts: EXPECTED, next: *next };
+        let trace = Trace { vni: tsi.vni, way, deliver: *deliver };
         tracing::info!(%tsi, %nve, trace = %id, deliver, "a traced packet is to come");
         self.open_trace(*id, &trace, None)
     }

@@ -1,6 +1,7 @@
 //! Traces: a packet that this NVE sends as if a tenant system had, and every step of it, here and at the NVE that it
 //! goes to. That one is told before, in the hands of an Oracle's ticket, and says what it has seen; it believes only what
-//! comes from the one that told it, within ten seconds.
+//! comes from the one that told it, within ten seconds. Where that one would send the packet on, it says to whom: the third
+//! is told, too, then the one before of the third, and another packet is sent.
 //!
 //! ```text
 //! weft trace          this NVE                      Oracle              the other NVE

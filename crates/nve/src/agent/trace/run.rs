@@ -25,8 +25,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// How long a packet may take here, and then until the other NVE has said what it has seen.
 const HERE: Duration = Duration::from_secs(1);
 const THERE: Duration = Duration::from_secs(2);
-/// How often the packet is sent while it leaves for another NVE than the one that was told.
-const TRIES: usize = 3;
+/// How often the packet is sent while it goes to another NVE than those that were told.
+const TRIES: usize = 4;
 
 /// Traces a packet.
 pub(in crate::agent) async fn run(
@@ -41,45 +41,96 @@ pub(in crate::agent) async fn run(
         let reason = nobody.then(|| "nobody".to_owned());
         return Ok(TraceView { result, reason, nve: Some(look.own), steps });
     }
+    let mut way: Vec<Remote> = look.remote.iter().cloned().collect();
     let mut turn = 1;
     loop {
         let frame = framed(&request, &look)?;
-        let announced = match &look.remote {
-            Some(remote) => Some((remote.clone(), announce(&request, &look, remote).await)),
-            None => None,
-        };
-        let (id, to, followed, failed) = match announced {
-            Some((remote, Ok((id, followed)))) => (id, Some(remote.rloc), Some((remote, followed)), None),
-            Some((remote, Err(why))) => (random()?, None, None, Some((remote, why))),
-            None => (random()?, None, None, None),
-        };
+        let Told { id, followed, failed } = tell(&request, &look, &way).await;
+        let id = id.map_or_else(random, Ok)?;
+        let to = followed.first().map(|(remote, _)| remote.rloc);
         let sending = Sending { id, vni: look.vni, device: look.device, to, deliver: request.deliver, frame };
-        let seen = sent(inputs, sending).await?;
-        // It leaves for another NVE than was thought: that one is told, and another packet sent.
-        if let Some(rloc) = seen.stopped_before
-            && to != Some(rloc)
+        let here = sent(inputs, sending).await?;
+        let there = if here.left { seen_by(followed).await } else { Vec::new() };
+        // It goes to another NVE than was thought: that one is told, too, and another packet sent.
+        let last = there.last().map_or(Some(&here), |(_, seen)| seen.as_ref().ok());
+        if let Some(rloc) = last.and_then(|seen| seen.stopped_before)
             && turn < TRIES
-            && failed.as_ref().is_none_or(|(remote, _)| remote.rloc != rloc)
+            && way.get(there.len()).is_none_or(|told| told.rloc != rloc)
         {
-            look = look_at(inputs, &request, Some(rloc)).await?;
+            let next = look_at(inputs, &request, Some(rloc)).await?;
             turn += 1;
-            if look.remote.is_some() {
+            if let Some(remote) = next.remote.clone() {
+                way.truncate(there.len());
+                way.push(remote);
+                if there.is_empty() {
+                    look = next;
+                }
                 continue;
             }
         }
-        return Ok(composed(look, steps, seen, followed, failed).await);
+        return Ok(composed(&look, steps, here, there, failed));
     }
 }
 
-/// The whole of it, with what the other NVE says.
-async fn composed(
-    look: Box<Look>,
+/// NVEs that know of a packet, in the order of its way, and one that could not be told.
+#[derive(Default)]
+struct Told {
+    id: Option<TraceId>,
+    followed: Vec<(Remote, Followed)>,
+    failed: Option<(Remote, String)>,
+}
+
+/// Has the NVEs of its way know of a packet: the last one first, as none is to send it on to one that does not.
+async fn tell(request: &TraceRequest, look: &Look, way: &[Remote]) -> Told {
+    let mut told = Told::default();
+    for (n, remote) in way.iter().enumerate().rev() {
+        let before = n.checked_sub(1).and_then(|n| way.get(n));
+        let next = told.followed.first().map(|(next, _)| next.rloc);
+        match announce(request, look, (before, remote, next), told.id).await {
+            Ok((id, followed)) => {
+                told.id = Some(id);
+                told.followed.insert(0, (remote.clone(), followed));
+            }
+            Err(why) => {
+                told.followed.clear();
+                told.failed = Some((remote.clone(), why));
+            }
+        }
+    }
+    told
+}
+
+/// What the NVEs of its way have seen, as far as it came.
+async fn seen_by(told: Vec<(Remote, Followed)>) -> Vec<(Remote, Result<Seen, String>)> {
+    let mut all = Vec::new();
+    for (remote, followed) in told {
+        let name = &remote.name;
+        let seen = match timeout(THERE, followed.seen()).await {
+            Ok(Ok(seen)) => Ok(seen.of(name)),
+            Ok(Err(why)) => Err(format!("{name} does not say what it has seen: {why}")),
+            Err(_) => {
+                Err(format!("{name} was told, and has not seen it within {THERE:?}: it is lost between"))
+            }
+        };
+        let goes_on = |seen: &Seen| seen.result == TraceResult::Unknown && seen.stopped_before.is_none();
+        let on = seen.as_ref().is_ok_and(goes_on);
+        all.push((remote, seen));
+        if !on {
+            break;
+        }
+    }
+    all
+}
+
+/// The whole of it, with what the other NVEs say.
+fn composed(
+    look: &Look,
     mut steps: Vec<TraceStep>,
-    seen: Seen,
-    followed: Option<(Remote, Followed)>,
+    here: Seen,
+    there: Vec<(Remote, Result<Seen, String>)>,
     failed: Option<(Remote, String)>,
 ) -> TraceView {
-    let own = look.own;
+    let own = &look.own;
     let step = |step: &str, text: String| TraceStep {
         nve: Some(own.clone()),
         step: step.to_owned(),
@@ -90,33 +141,22 @@ async fn composed(
         device: Some(look.device_name.clone()),
         ..step("vap", format!("{}, VNI {}", look.device_name, look.vni))
     });
-    let Seen { steps: here, result, reason, left, .. } = seen;
-    steps.extend(here);
-    if let Some((remote, why)) = &failed {
-        steps.push(step("announce", format!("{} cannot be told of it: {why}", remote.name)));
-    }
-    let mut end = (result, reason, own.clone());
-    if let Some((remote, followed)) = followed.filter(|_| left) {
-        match timeout(THERE, followed.seen()).await {
-            Ok(Ok(seen)) => {
-                let Seen { steps: there, result, reason, .. } = seen.of(&remote.name);
+    let mut end = (here.result, here.reason, own.clone());
+    steps.extend(here.steps);
+    for (remote, seen) in there {
+        match seen {
+            Ok(Seen { steps: there, result, reason, .. }) => {
                 if there.is_empty() {
                     steps.push(step("announce", format!("{} was told, and has not seen it", remote.name)));
                 }
                 steps.extend(there);
                 end = (result, reason, remote.name);
             }
-            Ok(Err(why)) => {
-                steps.push(step("announce", format!("{} does not say what it has seen: {why}", remote.name)));
-            }
-            Err(_) => {
-                let text = format!(
-                    "{} was told, and has not seen it within {THERE:?}: it is lost between",
-                    remote.name
-                );
-                steps.push(step("announce", text));
-            }
+            Err(why) => steps.push(step("announce", why)),
         }
+    }
+    if let Some((remote, why)) = &failed {
+        steps.push(step("announce", format!("{} cannot be told of it: {why}", remote.name)));
     }
     let (result, reason, nve) = end;
     TraceView { result, reason, nve: Some(nve), steps }
@@ -154,17 +194,20 @@ async fn resolved(inputs: &mpsc::Sender<Input>, request: &TraceRequest) -> Resul
     }
 }
 
-/// Has another NVE know of a packet.
+/// Has another NVE know of a packet that comes from here, or by the NVE before it on its way, and may go on to the next.
 async fn announce(
     request: &TraceRequest,
     look: &Look,
-    remote: &Remote,
+    (before, remote, next): (Option<&Remote>, &Remote, Option<Rloc>),
+    id: Option<TraceId>,
 ) -> Result<(TraceId, Followed), String> {
-    let reply = look.client.trace_ticket(&request.vn, &request.from, remote.name.clone()).await;
+    let (vn, tsi, known) = (&request.vn, &request.from, id.map(TraceId::get));
+    let reply = look.client.trace_ticket(vn, tsi, remote.name.clone(), known).await;
     let reply = reply.map_err(|e| format!("no Oracle gives its word for it: {e}"))?;
     let id = TraceId::new(reply.trace).ok_or_else(|| format!("{} is no trace's id", reply.trace))?;
     let same = |rloc: &&Rloc| rloc.get().is_ipv4() == remote.rloc.get().is_ipv4();
-    let from = look.rlocs.iter().find(same).ok_or_else(|| FetchError::NoWay(remote.nve).to_string())?;
+    let mut from = before.map_or(&look.rlocs, |before| &before.rlocs).iter();
+    let from = from.find(same).ok_or_else(|| FetchError::NoWay(remote.nve).to_string())?;
     let announce = Announce {
         credentials: &look.credentials,
         own: &look.rlocs,
@@ -173,6 +216,8 @@ async fn announce(
         port: look.port,
         ticket: reply.ticket,
         from: *from,
+        by: before.map(|before| before.nve),
+        next,
         deliver: request.deliver,
     };
     announce.tell().await.map(|followed| (id, followed)).map_err(|e| e.to_string())

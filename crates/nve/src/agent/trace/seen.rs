@@ -15,7 +15,7 @@ pub(in crate::agent) struct Seen {
     #[serde(skip)]
     pub(in crate::agent) left: bool,
     /// It has not left for this one only because that was not told.
-    #[serde(skip)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::agent) stopped_before: Option<Rloc>,
 }
 
@@ -57,13 +57,11 @@ pub(super) fn outcome(steps: &[Traced], deliver: bool) -> (TraceResult, Option<R
         Ended::Delivered(_) if deliver => (TraceResult::Delivered, None, false, None),
         Ended::Delivered(_) => (TraceResult::Arrived, None, false, None),
         Ended::Left => (TraceResult::Unknown, None, true, None),
-        Ended::Stopped if reason == Some(Reason::Encapsulated) => (TraceResult::Unknown, None, false, rloc),
+        Ended::Stopped => (TraceResult::Unknown, None, false, rloc),
         // Rates, mostly: nothing has come after it.
         Ended::Dropped => (TraceResult::Dropped, reason, false, None),
         Ended::Punted(_) => (TraceResult::Dropped, reason, false, None),
-        Ended::Passed | Ended::Answered | Ended::Replicated | Ended::Stopped => {
-            (TraceResult::Unknown, None, false, None)
-        }
+        Ended::Passed | Ended::Answered | Ended::Replicated => (TraceResult::Unknown, None, false, None),
     }
 }
 
@@ -98,7 +96,7 @@ mod tests {
         let lost = Step::End(Ended::Dropped, Some(Reason::UnknownMac));
         assert_eq!(of(&[told, lost], true), (TraceResult::Dropped, Some(Reason::UnknownMac), false, None));
         let redirected = Step::End(Ended::Stopped, Some(Reason::Redirected));
-        assert_eq!(of(&[there, redirected], false), (TraceResult::Unknown, None, false, None));
+        assert_eq!(of(&[there, redirected], false), (TraceResult::Unknown, None, false, Some(rloc)));
     }
 
     #[test]

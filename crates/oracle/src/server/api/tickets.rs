@@ -61,6 +61,9 @@ fn random() -> Result<u64, Failure> {
     getrandom::u64().map_err(|e| Failure::new(Code::Internal, format!("no randomness: {e}")))
 }
 
+/// The largest id of a trace: VXLAN has 24 bits for it.
+const TRACES: u32 = 0xff_ffff;
+
 /// Give the NVE that has a tenant system the Oracle's word that a traced packet of it goes to another NVE, to show to that
 /// one. Good once and for a minute.
 #[utoipa::path(
@@ -73,12 +76,16 @@ pub(super) async fn trace(
     Extension(identity): Extension<Identity>,
     Names([vn, tsi]): Names<2>,
     query: Query,
-    Body(TraceAt { nve }): Body<TraceAt>,
+    Body(TraceAt { nve, trace }): Body<TraceAt>,
 ) -> Answer<TraceTicketReply> {
     query.only(&[])?;
     let Identity::Nve { xtr_id, name, .. } = identity else {
         return Err(Failure::new(Code::Forbidden, "only the NVE that has a tenant system is given a ticket"));
     };
+    if let Some(trace) = trace.filter(|trace| !(1..=TRACES).contains(trace)) {
+        let text = format!("{trace} is no trace's id; it has 24 bits and is not 0");
+        return Err(Failure::new(Code::BadRequest, text));
+    }
     let reply = blocking(move || {
         let grant = app.registry.held_by(&vn, &tsi, xtr_id)?;
         let told = app.directory.holder_named(&nve).filter(|told| app.directory.nve(*told).is_some());
@@ -90,7 +97,10 @@ pub(super) async fn trace(
             tsi: grant.tsi,
             asks: xtr_id,
             told,
-            trace: u32::try_from(random()? % 0xff_ffff).unwrap_or(0) + 1,
+            trace: match trace {
+                Some(trace) => trace,
+                None => u32::try_from(random()? % u64::from(TRACES)).unwrap_or(0) + 1,
+            },
             expires_at: unix_seconds().saturating_add(Ticket::TTL_S),
             id: [random()?, random()?],
         };

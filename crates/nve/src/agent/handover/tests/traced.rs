@@ -24,7 +24,8 @@ fn trace_ticket() -> TraceTicket {
 
 fn question(ticket: &SignedTicket) -> Vec<u8> {
     let (ticket, from) = (ticket.to_string(), "192.0.2.2".parse().unwrap());
-    serde_json::to_vec(&TraceQuestion { version: 1, ticket, from, deliver: true }).unwrap()
+    let next = Some("192.0.2.9".parse().unwrap());
+    serde_json::to_vec(&TraceQuestion { version: 1, ticket, from, by: None, next, deliver: true }).unwrap()
 }
 
 #[tokio::test]
@@ -37,19 +38,37 @@ async fn what_was_seen_comes_back() {
         assert_eq!((expected.id, expected.nve), (TraceId::new(0x1_0203).unwrap(), NEW));
         let said = (&expected.tsi, expected.from.to_string(), expected.deliver);
         assert_eq!(said, (&tsi(), "192.0.2.2".to_owned(), true));
+        assert_eq!(expected.next.map(|next| next.to_string()).as_deref(), Some("192.0.2.9"));
         let (seen, wait) = oneshot::channel();
         assert!(answer.send(Ok(wait)).is_ok());
         let (result, reason) = (TraceResult::Dropped, Some("denied".to_owned()));
-        seen.send(Seen { steps: Vec::new(), result, reason, left: true, stopped_before: None }).unwrap();
+        let stopped_before = Some("192.0.2.8".parse().unwrap());
+        seen.send(Seen { steps: Vec::new(), result, reason, left: true, stopped_before }).unwrap();
     };
     let question = question(&ticket);
     let (answer, ()) = tokio::join!(asked.post_to(PATH, &new, &question), answered);
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
     let (ready, seen) = (answer.find("\"ready\"").unwrap(), answer.find("{\"seen\":").unwrap());
-    assert!(ready < seen && answer.contains("denied"), "{answer}");
+    assert!(ready < seen && answer.contains("denied") && answer.contains("192.0.2.8"), "{answer}");
     assert!(!answer.contains("left"), "what is this NVE's own business is not said");
     let (status, text) = refusal(&asked.post_to(PATH, &new, &question).await);
     assert!(status == 403 && text.contains("used already"), "{text}");
+}
+
+/// What an NVE of an earlier version asks, and one that says by whom the packet comes.
+#[test]
+fn what_is_not_said_is_who_asks() {
+    let plain = r#"{"version":1,"ticket":"t","from":"192.0.2.2","deliver":false}"#;
+    let question = TraceQuestion::read(plain.as_bytes()).unwrap();
+    assert_eq!((question.by, question.next), (None, None));
+    assert_eq!(
+        serde_json::to_string(&question).unwrap(),
+        plain,
+        "nor does one that is old get more than it knows"
+    );
+    let by = TraceQuestion { by: Some(THIRD), ..question };
+    let read = TraceQuestion::read(&serde_json::to_vec(&by).unwrap()).unwrap();
+    assert_eq!(read.by, Some(THIRD));
 }
 
 #[tokio::test]
