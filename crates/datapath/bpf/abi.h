@@ -472,6 +472,7 @@ enum weft_reason {
 	WEFT_REDIRECT_LOOP = 66,
 	WEFT_DENIED = 67,
 	WEFT_RATE_LIMITED = 68,
+	WEFT_WRONG_MAC = 69,
 };
 
 /* skb->tc_index of everything that has come over an uplink: nothing else counts at the VXLAN device.

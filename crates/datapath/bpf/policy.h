@@ -334,11 +334,11 @@ static __noinline bool goes_astray(struct __sk_buff *skb, const struct weft_vap 
 /* In `toward`: what decided before that this frame has to wait has counted it. */
 #define POLICY_AGAIN 0x100
 
-/* Whether the policy of a VAP refuses a frame without a tunnel header, going `toward` it or from it. */
+/* Why the policy of a VAP refuses a frame without a tunnel header, going `toward` it or from it; 0: it does not. */
 __noinline int refuses(struct __sk_buff *skb, struct weft_vap *vap, __u32 ifindex, __u32 toward)
 {
 	bool out = !(toward & WEFT_IN), known = false, checked = false;
-	__u32 found = !!(toward & POLICY_AGAIN);
+	__u32 found = !!(toward & POLICY_AGAIN), reason = WEFT_DENIED;
 	struct look *at;
 	__u64 ports, now;
 	__u32 was = 0;
@@ -347,7 +347,7 @@ __noinline int refuses(struct __sk_buff *skb, struct weft_vap *vap, __u32 ifinde
 
 	at = bpf_map_lookup_elem(&looks, &found);
 	if (!vap || !at)
-		return 1;
+		return reason;
 	at->again = found;
 	found = 0;
 	toward &= WEFT_IN;
@@ -385,7 +385,7 @@ __noinline int refuses(struct __sk_buff *skb, struct weft_vap *vap, __u32 ifinde
 		else
 			at->conn.to = 0;
 		if (out && goes_astray(skb, vap, at))
-			goto refused;
+			goto astray;
 		checked = true;
 		if (known) {
 			if (is_traced(skb))
@@ -405,7 +405,7 @@ __noinline int refuses(struct __sk_buff *skb, struct weft_vap *vap, __u32 ifinde
 	if (!checked) {
 		at->conn.to = 0;
 		if (out && goes_astray(skb, vap, at))
-			goto refused;
+			goto astray;
 		checked = true;
 	}
 	found = let_first(vap, &at->key, &at->conn, ports, toward);
@@ -418,7 +418,7 @@ out:
 	if (found && out && !checked) {
 		at->conn.to = 0; /* what is quoted went another way */
 		if (goes_astray(skb, vap, at))
-			found = 0;
+			goto astray;
 	}
 	if (is_traced(skb))
 		trace_tell(skb, WEFT_STEP_POLICY, ifindex | (out ? 0 : WEFT_STEP_IN), found & RULE_NUMBER, 0);
@@ -427,10 +427,13 @@ out:
 			hit(skb, (found & RULE_NUMBER) - 1);
 		return 0;
 	}
+	goto refused;
+astray:
+	reason = WEFT_WRONG_MAC;
 refused:
 	if (vap->flags & WEFT_VAP_LOG_REFUSED)
 		log_policy(skb, vap->vni, ifindex, 0, toward);
-	return 1;
+	return reason;
 }
 
 /* Of a frame of which many get a copy, what the policies of those who do look at: read once. */

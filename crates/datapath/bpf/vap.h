@@ -554,8 +554,9 @@ static __always_inline int vap_frame(struct __sk_buff *skb, bool again)
 	}
 	if (is_traced(skb))
 		trace_tell(skb, WEFT_STEP_CHECKED, 0, 0, 0);
-	if (vap->policy && refuses(skb, vap, ifindex, again ? WEFT_OUT | POLICY_AGAIN : WEFT_OUT))
-		return drop(skb, w, WEFT_DENIED);
+	ret = vap->policy ? refuses(skb, vap, ifindex, again ? WEFT_OUT | POLICY_AGAIN : WEFT_OUT) : 0;
+	if (ret)
+		return drop(skb, w, ret);
 	return forward(skb, vap, &w, &eth, &l4, again);
 }
 

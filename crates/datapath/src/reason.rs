@@ -137,6 +137,9 @@ reasons! {
     /// More than the tunnel policy of the VAP that it came from ([`Direction::Out`]) or is for ([`Direction::In`]) lets
     /// pass.
     RateLimited = 68, "rate-limited";
+    /// For the IP address of one tenant system and the MAC address of another, from a VAP with a policy: rules look at the
+    /// one, its way is the other's.
+    WrongMac = 69, "wrong-mac";
 }
 
 impl Reason {

@@ -422,7 +422,9 @@ fn a_packet_for_one_does_not_go_to_another(pair: &mut Pair) {
         // Of an open connection, whose packets went to the right one before, too.
         let mut astray = datagram_of(0, v6, 1000, 53);
         astray[5] = 3;
+        let wrong = pair.lab.nves[0].count(Reason::WrongMac);
         assert_eq!(pair.send(0, &astray), End::Out);
+        assert_eq!(pair.lab.nves[0].count(Reason::WrongMac), wrong + 1);
         assert_eq!(pair.send(0, &datagram_of(0, v6, 1000, 53)), End::Arrived);
         pair.forget(v6);
     }

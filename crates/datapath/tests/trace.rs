@@ -11,8 +11,8 @@ use common::{
 };
 use std::{net::UdpSocket, os::fd::AsRawFd as _, time::Duration};
 use weft_datapath::{
-    Away, By, ConnectionState, Ended, Location, Op, Path, Reason, Step, Steps, Toward, Trace, TraceId,
-    Traced, Vap, VapKind, Way,
+    Away, By, ConnectionState, Ended, Location, Neighbour, Op, Path, Reason, Step, Steps, Toward, Trace,
+    TraceId, Traced, Vap, VapKind, Way,
 };
 use weft_model::{Epoch, Rloc};
 
@@ -172,6 +172,17 @@ fn why_it_does_not_arrive() {
             assert_eq!(punts[0].reason, weft_datapath::PuntReason::UnknownMac);
         }
         let frame = datagram_of(0, false, 1000, 53);
+        // For another's address than the one's with the MAC address: no rule was asked.
+        let_names_through(&mut traces.pair);
+        let third = common::ts_ips(3)[0];
+        let others = Op::SetNeighbour(vni(7001), third, Neighbour::At(ts_mac(3).get()));
+        traces.pair.lab.nves[0].apply(&[others]);
+        let wrong =
+            datagram(MACS[1], MACS[0], ip(0, false), third.get(), 0, &udp(1, 53, b"as much as is needed"));
+        let id = traces.send(&wrong, true);
+        assert_eq!(traces.ended(0, id), [Step::Checked, end(Ended::Dropped, Reason::WrongMac)]);
+        traces.pair.set(0, None, &[]);
+        traces.pair.set(1, None, &[]);
         // For an NVE that was not told it does not leave.
         let id = traces.id();
         traces.know(0, id, Way::To(Some(rloc(7, how.v6))), true);

@@ -109,8 +109,8 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// With what a policy makes of it when it decides last; true if that refuses it.
-    fn checked(&mut self, checked: policy::Checked, octets: usize) -> bool {
+    /// With what a policy makes of it when it decides last; why that refuses it, if it does.
+    fn checked(&mut self, checked: policy::Checked, octets: usize) -> Option<Reason> {
         let octets = u64::try_from(octets).unwrap_or(u64::MAX);
         self.allowed.extend(checked.rule.map(|rule| (rule, octets)));
         self.lessons.extend(checked.lessons);
@@ -130,7 +130,7 @@ impl Verdict {
 
     /// A frame for one VAP here, unless that one's policy keeps it out.
     fn unless_kept_out(mut self, checked: policy::Checked, octets: usize) -> Self {
-        if !self.checked(checked, octets) {
+        if self.checked(checked, octets).is_none() {
             return self;
         }
         let (reason, frames) = (Some(Reason::Denied), Vec::new());

@@ -5,8 +5,8 @@ use super::connections::Ends;
 use super::packet::{ACK, FIN, Kind, RST, Read, SYN, TCP, quoted, read};
 use super::{Learned, Lesson};
 use crate::{
-    Allow, ClassId, Connection, ConnectionState as State, Neighbour, Policy, Ports, PuntReason, RuleKey,
-    Tables, Toward, Vap,
+    Allow, ClassId, Connection, ConnectionState as State, Neighbour, Policy, Ports, PuntReason, Reason,
+    RuleKey, Tables, Toward, Vap,
 };
 use core::{net::IpAddr, time::Duration};
 use weft_model::{Learning, MacAddr, TenantIp, Vni};
@@ -14,7 +14,7 @@ use weft_model::{Learning, MacAddr, TenantIp, Vni};
 /// What a policy makes of a frame.
 #[derive(Default)]
 pub(super) struct Checked {
-    pub(super) refused: bool,
+    pub(super) refused: Option<Reason>,
     /// What let it through.
     pub(super) rule: Option<u32>,
     pub(super) lessons: Vec<Lesson>,
@@ -113,10 +113,10 @@ pub(super) fn check(tables: &Tables, learned: &Learned, vap: &Vap, toward: Towar
         Err(false) => return refused(policy, toward),
     };
     if toward == Toward::Out && goes_astray(tables, vap, packet.ends.remote, frame) {
-        return refused(policy, toward);
+        return Checked { refused: Some(Reason::WrongMac), ..refused(policy, toward) };
     }
     let mut checked = decide(tables, learned, policy, toward, &packet, frame);
-    if checked.refused {
+    if checked.refused.is_some() {
         return Checked { lessons: checked.lessons, ..refused(policy, toward) };
     }
     if let Some((part, rule)) = packet.packet(toward).zip(checked.rule)
@@ -144,7 +144,7 @@ fn goes_astray(tables: &Tables, vap: &Vap, remote: IpAddr, frame: &[u8]) -> bool
 
 fn refused(policy: Policy, toward: Toward) -> Checked {
     let logged = policy.log_refused.then_some(PuntReason::Refused(toward));
-    Checked { refused: true, logged, ..Checked::default() }
+    Checked { refused: Some(Reason::Denied), logged, ..Checked::default() }
 }
 
 fn decide(
@@ -156,7 +156,11 @@ fn decide(
     frame: &[u8],
 ) -> Checked {
     let under = (policy.id, policy.generation);
-    let by = |rule: Option<u32>| Checked { refused: rule.is_none(), rule, ..Checked::default() };
+    let by = |rule: Option<u32>| Checked {
+        refused: rule.is_none().then_some(Reason::Denied),
+        rule,
+        ..Checked::default()
+    };
     if packet.is_later() {
         return by(packet.packet(toward).and_then(|part| learned.connections.packet(&part, under)));
     }

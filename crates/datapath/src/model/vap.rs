@@ -59,9 +59,9 @@ pub(super) fn decide(tables: &Tables, learned: &Learned, device: IfIndex, frame:
                 None => {}
             }
             let mut out = Verdict::new(Action::Drop);
-            let decided = if out.checked(policy::check(tables, learned, vap, Toward::Out, frame), frame.len())
-            {
-                verdict(Action::Drop, Reason::Denied, vec![])
+            let checked = policy::check(tables, learned, vap, Toward::Out, frame);
+            let decided = if let Some(reason) = out.checked(checked, frame.len()) {
+                verdict(Action::Drop, reason, vec![])
             } else if frame.len() - ETH > usize::from(vap.mtu) {
                 verdict(Action::Drop, Reason::TooBig, vec![])
             } else {
@@ -71,9 +71,9 @@ pub(super) fn decide(tables: &Tables, learned: &Learned, device: IfIndex, frame:
         }
         Ok(l4) => {
             let mut out = Verdict::new(Action::Drop);
-            let decided = if out.checked(policy::check(tables, learned, vap, Toward::Out, frame), frame.len())
-            {
-                verdict(Action::Drop, Reason::Denied, vec![])
+            let checked = policy::check(tables, learned, vap, Toward::Out, frame);
+            let decided = if let Some(reason) = out.checked(checked, frame.len()) {
+                verdict(Action::Drop, reason, vec![])
             } else {
                 forward(tables, learned, vap, device, frame, &l4, verdict)
             };

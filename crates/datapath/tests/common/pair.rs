@@ -79,7 +79,8 @@ impl Pair {
         };
         let delivered = of(0, Reason::Delivered, Direction::In) + of(1, Reason::Delivered, Direction::In);
         let denied = |of: &mut dyn FnMut(usize, Reason, Direction) -> u64, direction| {
-            of(0, Reason::Denied, direction) + of(1, Reason::Denied, direction)
+            let each = [Reason::Denied, Reason::WrongMac];
+            each.map(|reason| of(0, reason, direction) + of(1, reason, direction)).iter().sum::<u64>()
         };
         vec![delivered, denied(&mut of, Direction::Out), denied(&mut of, Direction::In)]
     }

@@ -271,6 +271,9 @@ const fn why(reason: Reason) -> &'static str {
         Reason::SpoofedIp => "the source address is none of the VAP's",
         Reason::SpoofedArp | Reason::SpoofedNd => "it announces an address that is none of the VAP's",
         Reason::Denied => "no rule allows it",
+        Reason::WrongMac => {
+            "its IP address is another tenant system's than its MAC address; no rule was asked"
+        }
         Reason::TooBig => "larger than the tenant MTU",
         Reason::NoSuchTs => "the tenant system is not at that NVE",
         Reason::Nobody => "no tenant system has the address",
