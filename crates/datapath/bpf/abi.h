@@ -324,6 +324,7 @@ struct weft_fragment_key {
 	struct weft_ip src;
 	struct weft_ip dst;
 	__u32 id;
+	__u32 policy;  /* of a copy: whose; else 0 */
 	__u8 protocol; /* of IPv6 0: later fragments may say another */
 	__u8 toward;   /* WEFT_OUT, WEFT_IN */
 	__u8 pad[2];
@@ -331,8 +332,6 @@ struct weft_fragment_key {
 
 struct weft_fragment {
 	__u64 seen; /* CLOCK_MONOTONIC ns */
-	__u32 policy;
-	__u32 generation;
 	__u32 rule;
 	__u32 pad;
 };

@@ -49,7 +49,7 @@ static __always_inline void copy_to(struct copies *c, __u32 to)
 	if (vap->policy) {
 		if (!c->copy)
 			c->copy = read_copy(c->skb, c->vni, c->again);
-		if (refuses_copy(c->skb, vap, to, c->copy)) {
+		if (refuses_copy(c->skb, vap, to, c->copy, c->again)) {
 			count(c->skb, c->vni, WEFT_DENIED, WEFT_PATH_DEVICE, WEFT_IN);
 			c->refused = WEFT_DENIED;
 			return;

@@ -96,6 +96,7 @@ struct look {
 	struct weft_conn conn;
 	struct l4 l4;
 	struct l4 behind; /* what is quoted */
+	struct weft_fragment_key part;
 	union {		  /* and its header */
 		struct iphdr ip;
 		__u8 begin[8];
@@ -165,53 +166,57 @@ static __noinline __u32 find_related(struct __sk_buff *skb, const struct weft_va
 	return find_rule(vap->policy, class, at->conn.opened, proto, opened_to(key, &at->conn)) & RULE_NUMBER;
 }
 
-static __always_inline void fragment_key(struct weft_fragment_key *part, const struct weft_conn_key *key,
-					 const struct l4 *l4, __u32 toward)
+/* In `toward`: of a copy. Others get one, too, and each policy says something else of it. */
+#define PART_COPY 0x200
+
+static __always_inline void fragment_key(struct look *at, const struct weft_vap *vap, __u32 toward)
 {
-	part->vni = key->vni;
-	part->src = toward == WEFT_OUT ? key->local : key->remote;
-	part->dst = toward == WEFT_OUT ? key->remote : key->local;
-	part->id = l4->id;
-	part->protocol = l4->v4 ? l4->proto : 0;
-	part->toward = toward;
+	struct weft_fragment_key *part = &at->part;
+	bool out = !(toward & WEFT_IN);
+
+	part->vni = at->key.vni;
+	part->src = out ? at->key.local : at->key.remote;
+	part->dst = out ? at->key.remote : at->key.local;
+	part->id = at->l4.id;
+	part->policy = toward & PART_COPY ? vap->policy : 0;
+	part->protocol = at->l4.v4 ? at->l4.proto : 0;
+	part->toward = toward & WEFT_IN;
 	part->pad[0] = 0;
 	part->pad[1] = 0;
 }
 
-/* Lets the other fragments of a packet through. */
-static __noinline int let_fragments(const struct weft_vap *vap, const struct weft_conn_key *key, const struct l4 *l4,
-				    __u32 toward, __u32 rule)
+/* Lets the other fragments of a packet through, as `found` does its first one; or does not, whatever was let through
+ * before under its identification. */
+static __noinline int let_fragments(const struct weft_vap *vap, struct look *at, __u32 toward, __u32 found)
 {
-	struct weft_fragment_key part;
 	struct weft_fragment is;
 
-	if (!vap || !key || !l4)
+	if (!vap || !at)
 		return 0;
-	fragment_key(&part, key, l4, toward);
+	fragment_key(at, vap, toward);
+	if (!found)
+		return bpf_map_delete_elem(&fragments, &at->part);
 	is.seen = bpf_ktime_get_ns();
-	is.policy = vap->policy;
-	is.generation = vap->generation;
-	is.rule = rule;
+	is.rule = (found & RULE_NUMBER) - 1;
 	is.pad = 0;
-	bpf_map_update_elem(&fragments, &part, &is, BPF_ANY);
+	bpf_map_update_elem(&fragments, &at->part, &is, BPF_ANY);
 	return 0;
 }
 
-/* The rule by which the first fragment of a packet was let through, as find_rule. */
-static __noinline __u32 find_fragment(const struct weft_vap *vap, const struct weft_conn_key *key,
-				      const struct l4 *l4, __u32 toward)
+/* The rule by which the first fragment of a packet was let through, as find_rule. A packet that is under way when the
+ * policy changes is let through whole: whoever has its first fragment has what rules look at. */
+static __noinline __u32 find_fragment(const struct weft_vap *vap, struct look *at, __u32 toward)
 {
-	struct weft_fragment_key part;
-	struct weft_fragment *at;
+	struct weft_fragment *found;
 
-	if (!vap || !key || !l4)
+	if (!vap || !at)
 		return 0;
-	fragment_key(&part, key, l4, toward);
-	at = bpf_map_lookup_elem(&fragments, &part);
-	if (!at || (__s64)(bpf_ktime_get_coarse_ns() - at->seen) >= (__s64)WEFT_FRAGMENT_KEPT ||
-	    (__s64)(at->seen - vap->since) < 0)
+	fragment_key(at, vap, toward);
+	found = bpf_map_lookup_elem(&fragments, &at->part);
+	if (!found || (__s64)(bpf_ktime_get_coarse_ns() - found->seen) >= (__s64)WEFT_FRAGMENT_KEPT ||
+	    (__s64)(found->seen - vap->since) < 0)
 		return 0;
-	return at->policy == vap->policy && at->generation == vap->generation ? at->rule + 1 : 0;
+	return found->rule + 1;
 }
 
 /* TenantIp: what is for any other address can belong to no tenant system's connection. */
@@ -360,7 +365,10 @@ __noinline int refuses(struct __sk_buff *skb, struct weft_vap *vap, __u32 ifinde
 	if (read != READ_IP)
 		goto out;
 	if (at->l4.later) {
-		found = find_fragment(vap, &at->key, &at->l4, toward);
+		if (out && goes_astray(skb, vap, at))
+			goto astray;
+		checked = true;
+		found = find_fragment(vap, at, toward);
 		goto out;
 	}
 	ports = read_ports(skb, at->l4.off, at->l4.proto, at->l4.v4, at->l4.end - at->l4.off);
@@ -412,8 +420,8 @@ __noinline int refuses(struct __sk_buff *skb, struct weft_vap *vap, __u32 ifinde
 	if (found & RULE_LOGGED)
 		log_policy(skb, at->key.vni, ifindex, found, toward);
 known:
-	if (found && at->l4.first)
-		let_fragments(vap, &at->key, &at->l4, toward, (found & RULE_NUMBER) - 1);
+	if (at->l4.first)
+		let_fragments(vap, at, toward, found);
 out:
 	if (found && out && !checked) {
 		at->conn.to = 0; /* what is quoted went another way */
@@ -436,16 +444,17 @@ refused:
 	return reason;
 }
 
-/* Of a frame of which many get a copy, what the policies of those who do look at: read once. */
+/* Of a frame of which many get a copy, what the policies of those who do look at: read once. `again`: which look. */
 #define COPY_READ 1
 #define COPY_EXEMPT 2
 #define COPY_REFUSED 4
+#define COPY_FIRST 8  /* a fragment: its key is in the look, where no copy leaves meanwhile */
+#define COPY_LATER 16 /* likewise, another one */
 #define copy_class(c) ((__u32)(c))
 #define copy_number(c) ((__u16)((c) >> 32))
 #define copy_proto(c) ((__u8)((c) >> 48))
 #define copy_is(c) ((__u8)((c) >> 56))
 
-/* `again`: which look. */
 __noinline __u64 read_copy(struct __sk_buff *skb, __u32 vni, __u32 again)
 {
 	__u64 exempt = (__u64)(COPY_READ | COPY_EXEMPT) << 56, refused = (__u64)(COPY_READ | COPY_REFUSED) << 56;
@@ -457,32 +466,42 @@ __noinline __u64 read_copy(struct __sk_buff *skb, __u32 vni, __u32 again)
 	if (!at)
 		return refused;
 	l4 = &at->l4;
+	at->key.vni = vni;
 	read = read_packet(skb, &at->key, l4, WEFT_IN);
 	if (read == READ_EXEMPT)
 		return exempt;
-	if (read != READ_IP || l4->later)
+	if (read != READ_IP)
 		return refused;
+	if (l4->later)
+		return (__u64)(COPY_READ | COPY_LATER) << 56;
 	ports = read_ports(skb, l4->off, l4->proto, l4->v4, l4->end - l4->off);
 	if (is_exempt(skb, &at->key, l4, ports, false))
 		return exempt;
 	if (ports_kind(ports) == KIND_UNREADABLE ||
 	    (l4->proto == IPPROTO_TCP && l4->end - l4->off < TCP_SEEN))
 		return refused;
-	return (__u64)COPY_READ << 56 | (__u64)l4->proto << 48 | (__u64)ports_number(ports) << 32 |
+	return (__u64)(l4->first ? COPY_READ | COPY_FIRST : COPY_READ) << 56 | (__u64)l4->proto << 48 | (__u64)ports_number(ports) << 32 |
 	       find_class(vni, &at->key.remote);
 }
 
-/* Whether the policy of a VAP refuses its copy. By its rules alone: nothing is remembered of each. */
-__noinline int refuses_copy(struct __sk_buff *skb, struct weft_vap *vap, __u32 ifindex, __u64 copy)
+/* Whether the policy of a VAP refuses its copy. By its rules alone: no connection is remembered of each. */
+__noinline int refuses_copy(struct __sk_buff *skb, struct weft_vap *vap, __u32 ifindex, __u64 copy, __u32 again)
 {
+	struct look *at = 0;
 	__u32 found = 0;
 
 	if (!vap)
 		return 1;
 	if (copy_is(copy) & COPY_EXEMPT)
 		return 0;
-	if (!(copy_is(copy) & COPY_REFUSED))
+	if (copy_is(copy) & (COPY_FIRST | COPY_LATER))
+		at = bpf_map_lookup_elem(&looks, &again);
+	if (copy_is(copy) & COPY_LATER)
+		found = find_fragment(vap, at, WEFT_IN | PART_COPY);
+	else if (!(copy_is(copy) & COPY_REFUSED))
 		found = find_rule(vap->policy, copy_class(copy), WEFT_IN, copy_proto(copy), copy_number(copy));
+	if (copy_is(copy) & COPY_FIRST)
+		let_fragments(vap, at, WEFT_IN | PART_COPY, found);
 	if (found) {
 		hit(skb, (found & RULE_NUMBER) - 1);
 		return 0;

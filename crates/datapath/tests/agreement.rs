@@ -418,7 +418,10 @@ impl Bench {
     fn forget(&mut self) {
         for n in VNIS {
             let all = self.kernel.connections(vni(n), None).unwrap();
-            let of = all.iter().map(|c| TenantIp::new(c.local).unwrap()).collect();
+            // Of all VAPs: fragments that were let through are forgotten with them.
+            let vaps = self.kernel.observed().unwrap().vaps;
+            let here = vaps.values().filter(|vap| vap.vni == vni(n)).flat_map(|vap| vap.ips.clone());
+            let of = all.iter().map(|c| TenantIp::new(c.local).unwrap()).chain(here).collect();
             self.kernel.remove_connections(vni(n), &of).unwrap();
             assert_eq!(self.kernel.connections(vni(n), None).unwrap(), []);
         }

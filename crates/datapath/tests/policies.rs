@@ -236,6 +236,26 @@ fn the_agent_is_told() {
     assert!((50..900).contains(&records), "{records}");
 }
 
+/// A datagram to a group, in two fragments.
+fn group_fragments(v6: bool, port: u16) -> [Vec<u8>; 2] {
+    [0_u16, 32].map(|offset| {
+        let more = u16::from(offset == 0);
+        let payload = if offset == 0 { udp(9, port, &[7; 24]) } else { vec![7; 32] };
+        match (ip(0, v6), v6) {
+            (IpAddr::V4(from), _) => {
+                let to = Ipv4Addr::new(224, 0, 0, 251);
+                let packet = ipv4(from, to, 17, 0, (offset / 8) | (more << 13), &payload);
+                eth([1, 0, 0x5e, 0, 0, 251], MACS[0], 0x0800, &packet)
+            }
+            (IpAddr::V6(from), _) => {
+                let header = [&[17, 0][..], &(offset | more).to_be_bytes(), &[0, 0, 0, 1]].concat();
+                let packet = ipv6(from, "ff02::fb".parse().unwrap(), 44, 1, 0, &[header, payload].concat());
+                eth([0x33, 0x33, 0, 0, 0, 0xfb], MACS[0], 0x86dd, &packet)
+            }
+        }
+    })
+}
+
 /// Frames for a group: the sender's rules are of the group's address, the receivers' are looked at for each copy.
 #[test]
 fn groups_are_checked_at_both_ends() {
@@ -291,6 +311,23 @@ fn groups_are_checked_at_both_ends() {
         });
     }
     assert_eq!(lab.nves[0].count(Reason::Replicated), 4, "{}", lab.dump());
+    // What is in fragments goes to those that its first one went to.
+    for v6 in [false, true] {
+        for (port, arrives) in [(5353, true), (5354, false)] {
+            let before = lab.nves[1].count(Reason::Denied);
+            let parts = group_fragments(v6, port);
+            parts.iter().for_each(|part| wires[0].send(part));
+            if arrives {
+                for part in &parts {
+                    wires[1].receive("a fragment here", |f| f == *part);
+                    wires[2].receive("a fragment there", |f| f == *part);
+                }
+            } else {
+                wait_for("refusals", || (lab.nves[1].count(Reason::Denied) == before + 2).then_some(()));
+            }
+        }
+    }
+    assert_eq!(lab.nves[0].count(Reason::Replicated), 12, "{}", lab.dump());
     let out = |lab: &mut Lab| {
         let all = lab.nves[0].counters().into_iter();
         all.filter(|c| (c.reason, c.direction) == (Reason::Denied, Direction::Out))
@@ -302,7 +339,7 @@ fn groups_are_checked_at_both_ends() {
     set(&mut lab, 0, 0, policy(1, 2));
     wires[0].send(&group(false, 5353));
     wait_for("a refusal", || (out(&mut lab) == 1).then_some(()));
-    assert_eq!(lab.nves[0].count(Reason::Replicated), 4, "{}", lab.dump());
+    assert_eq!(lab.nves[0].count(Reason::Replicated), 12, "{}", lab.dump());
 }
 
 /// Real stacks: ARP and ND are nobody's business, streams go through with segmentation offload.

@@ -289,6 +289,7 @@ pub(crate) struct FragmentKey {
     pub(crate) src: Ip,
     pub(crate) dst: Ip,
     pub(crate) id: u32,
+    pub(crate) policy: u32,
     pub(crate) protocol: u8,
     pub(crate) toward: u8,
     pub(crate) pad: [u8; 2],
@@ -299,15 +300,13 @@ pub(crate) struct FragmentKey {
 #[repr(C)]
 pub(crate) struct FragmentValue {
     pub(crate) seen: u64,
-    pub(crate) policy: u32,
-    pub(crate) generation: u32,
     pub(crate) rule: u32,
     pub(crate) pad: u32,
 }
 
 /// Octets of a key and a value of the programs' own.
-pub(crate) const FRAGMENT_KEY: u32 = 44;
-pub(crate) const FRAGMENT_VALUE: u32 = 24;
+pub(crate) const FRAGMENT_KEY: u32 = 48;
+pub(crate) const FRAGMENT_VALUE: u32 = 16;
 
 macro_rules! pod {
     ($($type:ty),*) => {
@@ -688,8 +687,8 @@ mod tests {
             ConnKey = "weft_conn_key" { vni, local, remote, local_port, remote_port, protocol, pad }
             ConnValue = "weft_conn" { of, policy, seen, born, generation, rule, state, opened, to, pad }
             ConnCounts = "weft_conn_counts" { inserted, removed, unfollowed }
-            FragmentKey = "weft_fragment_key" { vni, src, dst, id, protocol, toward, pad }
-            FragmentValue = "weft_fragment" { seen, policy, generation, rule, pad }
+            FragmentKey = "weft_fragment_key" { vni, src, dst, id, policy, protocol, toward, pad }
+            FragmentValue = "weft_fragment" { seen, rule, pad }
             TraceValue = "weft_trace" { rloc, until, vni, flags, next }
             StepValue = "weft_step" { id, kind, ifindex, a, b, pad, ip }
             GroupValue = "weft_group" { vaps, members, ifindex, rloc }
@@ -710,8 +709,8 @@ mod tests {
 
     #[test]
     fn sizes_of_fragments_are_known() {
-        assert_eq!((size_of::<FragmentKey>(), size_of::<FragmentValue>()), (44, 24));
-        assert_eq!((FRAGMENT_KEY, FRAGMENT_VALUE), (44, 24));
+        assert_eq!((size_of::<FragmentKey>(), size_of::<FragmentValue>()), (48, 16));
+        assert_eq!((FRAGMENT_KEY, FRAGMENT_VALUE), (48, 16));
     }
 
     #[test]

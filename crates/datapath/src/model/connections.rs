@@ -66,6 +66,8 @@ pub struct Packet {
     pub protocol: u8,
     /// Seen from the tenant system.
     pub toward: crate::Toward,
+    /// Of a copy, which others get, too: whose policy it is about.
+    pub policy: Option<PolicyId>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -79,7 +81,7 @@ struct Held {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Connections {
     held: BTreeMap<Ends, Held>,
-    packets: BTreeMap<Packet, (PolicyId, u32, u32, Time)>,
+    packets: BTreeMap<Packet, (u32, Time)>,
 }
 
 impl Connections {
@@ -91,20 +93,17 @@ impl Connections {
         self.held.remove(ends);
     }
 
-    /// A packet whose first fragment this rule of a policy has let through.
-    pub(super) fn note_packet(
-        &mut self,
-        now: Time,
-        packet: Packet,
-        (policy, generation): (PolicyId, u32),
-        rule: u32,
-    ) {
-        self.packets.insert(packet, (policy, generation, rule, now));
+    /// A packet whose first fragment this rule, or none, has let through.
+    pub(super) fn note_packet(&mut self, now: Time, packet: Packet, rule: Option<u32>) {
+        match rule {
+            Some(rule) => self.packets.insert(packet, (rule, now)),
+            None => self.packets.remove(&packet),
+        };
     }
 
     pub(super) fn forget(&mut self, now: Time) {
         self.held.retain(|ends, held| now.since(held.seen) < kept(ends.protocol, held.connection.state));
-        self.packets.retain(|_, (.., seen)| now.since(*seen) < FRAGMENT_KEPT);
+        self.packets.retain(|_, (_, seen)| now.since(*seen) < FRAGMENT_KEPT);
     }
 
     pub(super) fn of(&self, now: Time, vni: Vni, ips: Option<&BTreeSet<TenantIp>>) -> Vec<Connection> {
@@ -141,9 +140,8 @@ impl Connections {
         self.held.get(ends).map(|held| (held.connection, held.under))
     }
 
-    /// The rule by which a packet's first fragment was let through, if that policy lets it through still.
-    pub(super) fn packet(&self, packet: &Packet, under: (PolicyId, u32)) -> Option<u32> {
-        let (policy, generation, rule, _) = self.packets.get(packet)?;
-        ((*policy, *generation) == under).then_some(*rule)
+    /// The rule by which a packet's first fragment was let through.
+    pub(super) fn packet(&self, packet: &Packet) -> Option<u32> {
+        self.packets.get(packet).map(|(rule, _)| *rule)
     }
 }

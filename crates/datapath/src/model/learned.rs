@@ -45,16 +45,12 @@ pub enum Lesson {
     },
     /// This connection is let through no more.
     Ended(Connection),
-    /// The first fragment of a packet was let through.
+    /// The first fragment of a packet was let through, or not.
     Fragment {
         /// Of which packet.
         packet: Packet,
-        /// By which policy.
-        policy: PolicyId,
-        /// Its generation.
-        generation: u32,
-        /// By which rule.
-        rule: u32,
+        /// By which rule; by none.
+        rule: Option<u32>,
     },
     /// A frame has passed a limit of a VAP.
     Passed {
@@ -93,9 +89,7 @@ impl Learned {
                     self.connections.note(now, connection, Some((policy, generation)));
                 }
                 Lesson::Ended(connection) => self.connections.end(&Ends::of(&connection)),
-                Lesson::Fragment { packet, policy, generation, rule } => {
-                    self.connections.note_packet(now, packet, (policy, generation), rule);
-                }
+                Lesson::Fragment { packet, rule } => self.connections.note_packet(now, packet, rule),
                 Lesson::Passed { at, toward, meter, octets } => self.meters.note(at, toward, meter, octets),
             }
         }

@@ -51,7 +51,7 @@ fn to_vaps(
     let vaps = tables.vaps.iter().filter(|(at, vap)| vap.vni == vni && vap.activated && Some(**at) != except);
     let mut copies = 0;
     for (at, vap) in vaps.filter(|(at, _)| whom.is_none_or(|whom| whom.vaps.contains(at))) {
-        if said.checked(policy::check_copy(tables, vap, frame), frame.len()).is_some() {
+        if said.checked(policy::check_copy(tables, learned, vap, frame), frame.len()).is_some() {
             said.kept_out += 1;
             said.reason = Some(Reason::Denied);
             continue;

@@ -68,7 +68,7 @@ impl Read {
         let (id, _) = self.fragment?;
         let Ends { vni, local, remote, protocol, .. } = self.ends;
         let (src, dst) = if toward == Toward::Out { (local, remote) } else { (remote, local) };
-        Some(Packet { vni, src, dst, id, protocol: if self.v4 { protocol } else { 0 }, toward })
+        Some(Packet { vni, src, dst, id, protocol: if self.v4 { protocol } else { 0 }, toward, policy: None })
     }
 }
 

@@ -1,7 +1,7 @@
 //! Access policy: what VAPs with one may send and receive.
 
 use super::bytes::mac;
-use super::connections::Ends;
+use super::connections::{Ends, Packet};
 use super::packet::{ACK, FIN, Kind, RST, Read, SYN, TCP, quoted, read};
 use super::{Learned, Lesson};
 use crate::{
@@ -19,6 +19,8 @@ pub(super) struct Checked {
     pub(super) rule: Option<u32>,
     pub(super) lessons: Vec<Lesson>,
     pub(super) logged: Option<PuntReason>,
+    /// It is about a connection, and of none itself.
+    related: bool,
 }
 
 fn class(tables: &Tables, vni: Vni, ip: IpAddr) -> ClassId {
@@ -116,15 +118,11 @@ pub(super) fn check(tables: &Tables, learned: &Learned, vap: &Vap, toward: Towar
         return Checked { refused: Some(Reason::WrongMac), ..refused(policy, toward) };
     }
     let mut checked = decide(tables, learned, policy, toward, &packet, frame);
+    if let Some(part) = packet.packet(toward).filter(|_| !packet.is_later() && !checked.related) {
+        checked.lessons.push(Lesson::Fragment { packet: part, rule: checked.rule });
+    }
     if checked.refused.is_some() {
         return Checked { lessons: checked.lessons, ..refused(policy, toward) };
-    }
-    if let Some((part, rule)) = packet.packet(toward).zip(checked.rule)
-        && !packet.is_later()
-        && !matches!(packet.ports.kind, Kind::Error(_))
-    {
-        let (policy, generation) = (policy.id, policy.generation);
-        checked.lessons.push(Lesson::Fragment { packet: part, policy, generation, rule });
     }
     checked
 }
@@ -162,13 +160,13 @@ fn decide(
         ..Checked::default()
     };
     if packet.is_later() {
-        return by(packet.packet(toward).and_then(|part| learned.connections.packet(&part, under)));
+        return by(packet.packet(toward).and_then(|part| learned.connections.packet(&part)));
     }
     if let Kind::Error(at) = packet.ports.kind {
         let ends = quoted(packet, frame, at, toward);
         let found = ends.and_then(|ends| related(tables, learned, policy, &ends));
         if found.is_some() {
-            return by(found);
+            return Checked { related: true, ..by(found) };
         }
     }
     let let_through = |connection, rule| Checked {
@@ -215,18 +213,27 @@ fn decide(
     Checked { logged, ..let_through(connection, allow.rule) }
 }
 
-/// What the policy of a VAP makes of its copy of a frame for many: by its rules alone, nothing is remembered.
-pub(super) fn check_copy(tables: &Tables, vap: &Vap, frame: &[u8]) -> Checked {
+/// What the policy of a VAP makes of its copy of a frame for many: by its rules alone, no connection is remembered.
+pub(super) fn check_copy(tables: &Tables, learned: &Learned, vap: &Vap, frame: &[u8]) -> Checked {
     let Some(policy) = vap.policy else { return Checked::default() };
     let packet = match read(vap.vni, frame, Toward::In) {
-        Ok(packet) if !packet.is_later() => packet,
+        Ok(packet) => packet,
         Err(true) => return Checked::default(),
-        _ => return refused(policy, Toward::In),
+        Err(false) => return refused(policy, Toward::In),
     };
-    match rule(tables, policy, Toward::In, &packet.ends, packet.ports.number) {
-        Some(allow) => Checked { rule: Some(allow.rule), ..Checked::default() },
-        None => refused(policy, Toward::In),
+    let part = packet.packet(Toward::In).map(|part| Packet { policy: Some(policy.id), ..part });
+    let mut checked = refused(policy, Toward::In);
+    let found = if packet.is_later() {
+        part.and_then(|part| learned.connections.packet(&part))
+    } else {
+        rule(tables, policy, Toward::In, &packet.ends, packet.ports.number).map(|allow| allow.rule)
+    };
+    if found.is_some() {
+        checked = Checked { rule: found, ..Checked::default() };
     }
+    let first = part.filter(|_| !packet.is_later());
+    checked.lessons.extend(first.map(|packet| Lesson::Fragment { packet, rule: found }));
+    checked
 }
 
 #[cfg(test)]
