@@ -1,4 +1,4 @@
-//! What policies cost. Not run with the others: `cargo nextest run -p weft-datapath --test policy_cost --run-ignored all
+//! What policies, and traces, cost. Not run with the others: `cargo nextest run -p weft-datapath --test policy_cost --run-ignored all
 //! --no-capture`.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test fails by panicking")]
 
@@ -8,7 +8,7 @@ use common::{How, Lab, frames::*, options, ts_ips, vni};
 use std::{net::IpAddr, time::Duration};
 use weft_datapath::{
     Allow, ClassId, Connection, ConnectionState, Datapath as _, IfIndex, Limits, Op, OpenOptions, Path,
-    Policy, PolicyId, Ports, RuleKey, Toward, Vap, VapKind,
+    Policy, PolicyId, Ports, RuleKey, Toward, Trace, TraceId, Vap, VapKind, Way,
 };
 
 const HOW: How = How { kind: VapKind::Veth, path: Path::Direct, v6: false };
@@ -126,5 +126,44 @@ fn a_round_trip() {
         let least = |all: Vec<f64>| all.into_iter().fold(f64::INFINITY, f64::min);
         let (without, with) = (least(without), least(with));
         println!("IPv6 {v6}: no policy {without:.2} us, with {with:.2} us, {:.3}", with / without);
+    }
+}
+
+/// ns a frame that is not traced, while no trace is known and while as many are as may be: what traces cost everybody else.
+#[test]
+#[ignore = "measures"]
+fn traces_of_others() {
+    let mut lab = Lab::of(1, &options);
+    for n in [1, 2] {
+        lab.attach(0, n, HOW);
+        lab.tss[usize::from(n) - 1].silence();
+    }
+    let device = lab.tss[0].device;
+    let ids: Vec<TraceId> = (1..=32).filter_map(TraceId::new).collect();
+    let [a, b] = [1, 2].map(ts_ips);
+    for v6 in [false, true] {
+        let data = udp(7, 9, &[0; 32]);
+        let frame = match (a[usize::from(v6)].get(), b[usize::from(v6)].get()) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => eth(B, A, 0x0800, &ipv4(a, b, 17, 0, 0, &data)),
+            (IpAddr::V6(a), IpAddr::V6(b)) => eth(B, A, 0x86dd, &ipv6(a, b, 17, 64, 0, &data)),
+            _ => panic!(),
+        };
+        let time = |lab: &mut Lab| {
+            lab.nves[0].with(|k| k.time_of(device, &frame, 200_000).unwrap()).as_secs_f64() * 1e9
+        };
+        let (mut without, mut with) = (vec![], vec![]);
+        for _ in 0..15 {
+            without.push(time(&mut lab));
+            for id in &ids {
+                let trace = Trace { vni: vni(7001), way: Way::To(None), deliver: false };
+                lab.nves[0].with(|k| k.set_trace(*id, &trace).unwrap());
+            }
+            with.push(time(&mut lab));
+            for id in &ids {
+                lab.nves[0].with(|k| k.end_trace(*id).unwrap());
+            }
+        }
+        let [without, with] = [without, with].map(median);
+        println!("IPv6 {v6}: no trace {without} ns, {} known {with} ns", ids.len());
     }
 }
