@@ -1,6 +1,6 @@
 //! Ctrl-C: whatever runs is ended and every lab of this process is taken down.
 
-use crate::say;
+use crate::{leftovers, say};
 use nix::sys::signal::{SigSet, Signal};
 use std::{
     io,
@@ -72,8 +72,9 @@ fn clean_up() {
     }
 }
 
-/// Takes down labs whose maker was killed: of earlier runs, and of tests that have just ended.
+/// Takes down labs, and what tests of the data plane made, whose maker was killed: of earlier runs, and of tests that have just ended.
 pub(crate) fn sweep() {
+    leftovers::sweep();
     match weft_lab::sweep(&RunRoot::default()) {
         Ok(swept) if swept.is_empty() => {}
         Ok(swept) => say::step(&format!("removed what crashed runs left: {}", swept.join(", "))),

@@ -5,6 +5,7 @@ mod bench;
 mod build;
 mod demo;
 mod interrupt;
+mod leftovers;
 mod machine;
 mod packages;
 mod say;
