@@ -6,7 +6,7 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     time::Duration,
 };
-use weft_e2e::{GUEST_IPS, Guest, Ping, THREE_HOSTS, TestLab, eid, ping};
+use weft_e2e::{GUEST_IPS, Guest, Ping, THREE_HOSTS, TestLab, eid, frames, ping};
 use weft_lab::{Signal, clock};
 
 /// red-a's, on h1.
@@ -51,6 +51,19 @@ fn plug(guest: &mut Guest<'_>, to: &'static str) -> Result<()> {
     Ok(guest.links.wait_running(to)?)
 }
 
+/// The guest's rate: 20 echo requests are less than there may be at once, and more than comes in while it moves.
+fn limit(lab: &TestLab, rate: &str) -> Result<()> {
+    let words = ["tsi", "set", "--vn", "red", "--name", "guest", "--tunnel-send-rate", rate];
+    lab.weft([&words[..], &["--tunnel-send-burst", "2500"]].concat())?;
+    Ok(())
+}
+
+/// Whether some of 20 echo requests of the guest's are too many at this host.
+fn is_over_its_rate(lab: &TestLab, host: &str) -> bool {
+    let lost = !ping(lab, "guest", OTHERS[0], 20).is_ok_and(Ping::complete);
+    lost && frames(lab, host, "rate-limited").is_ok_and(|frames| frames > 0)
+}
+
 fn in_use(yaml: &str) -> Result<()> {
     let mut lab = TestLab::up(yaml)?;
     lab.settle()?;
@@ -69,12 +82,17 @@ fn in_use(yaml: &str) -> Result<()> {
     ensure!(known.is_some(), "{:?}", shown(guest.lab, "h3", "mappings")?);
     // Nothing has gone out yet.
     let before = count(guest.lab, "h3", "map_requests")?;
+    limit(guest.lab, "1kbit")?;
+    ensure!(clock::until_true(clock::CEILING, || is_over_its_rate(guest.lab, "h2")), "what it may send");
     plug(&mut guest, "h3")?;
     guest.links.flush_neighbours("eth0")?;
     guest.tsi("h2", "deactivate", &[])?;
     guest.tsi("h3", "activate", &[])?;
+    ensure!(is_over_its_rate(guest.lab, "h3"), "what it had sent from h2 it may send from h3 once more");
+    limit(guest.lab, "unlimited")?;
     for other in OTHERS {
-        ensure!(ping(guest.lab, "guest", other, 2)?.complete(), "the guest does not reach {other} from h3");
+        let all = || ping(guest.lab, "guest", other, 2).is_ok_and(Ping::complete);
+        ensure!(clock::until_true(clock::CEILING, all), "the guest does not reach {other} from h3");
     }
     let after = count(guest.lab, "h3", "map_requests")?;
     ensure!(after == before, "{} questions were asked from Activate on", after - before);

@@ -1,6 +1,8 @@
 //! The contract between the NVE's agent and whatever forwards its frames.
 
-use crate::{Connection, Counter, DatapathError, Heard, Idle, IfIndex, Op, Reason, Seen, Tables, Tracked};
+use crate::{
+    Connection, Counter, DatapathError, Heard, Idle, IfIndex, Levels, Op, Reason, Seen, Tables, Tracked,
+};
 use core::time::Duration;
 use std::collections::BTreeSet;
 use weft_model::{MacAddr, Rloc, TenantIp, Vni};
@@ -121,4 +123,17 @@ pub trait Datapath {
     /// # Errors
     /// When the map cannot be read or written.
     fn remove_connections(&mut self, vni: Vni, of: &BTreeSet<TenantIp>) -> Result<(), DatapathError>;
+
+    /// What is left in a VAP's token buckets now; nothing of a device that is no VAP.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    fn levels(&self, vap: IfIndex) -> Result<Levels, DatapathError>;
+
+    /// Takes over what was left in a tenant system's buckets so long `ago` at another NVE: those here hold no more than
+    /// that and what has come in since. They hold less if less is in them already, and never more than their bursts.
+    ///
+    /// # Errors
+    /// When the map cannot be read or written.
+    fn lower(&mut self, vap: IfIndex, levels: Levels, ago: Duration) -> Result<(), DatapathError>;
 }

@@ -93,4 +93,4 @@ pub use tables::{
     Away, Config, IfIndex, Location, Neighbour, Op, Path, Peer, Receivers, Tables, Vap, VapKind, Vn,
 };
 pub use trace::{By, Ended, Step, Trace, TraceId, Traced, Way};
-pub use tunnel::{Meter, Tunnel};
+pub use tunnel::{Levels, Meter, Tunnel};

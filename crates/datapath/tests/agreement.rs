@@ -19,7 +19,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     num::NonZeroU32,
 };
-use tunnels::tunnels;
+use tunnels::{arrivals, same_levels, tunnels};
 use weft_datapath::{
     Action, Away, Config, Connection, Datapath as _, DatapathError, Did, IfIndex, Ingress, Kernel, Learned,
     Lesson, Location, Neighbour, Path, Peer, Punt, PuntReason, Punts, Reason, Receivers, Tables, Vap,
@@ -713,6 +713,7 @@ fn agree(bench: Bench, cases: u32, rng: TestRng) -> BTreeMap<String, u32> {
         policies(&mut dice, &mut tables, bench.generation);
         tunnels(&mut Dice(ways.iter()), &mut tables, bench.generation);
         bench.set(&tables);
+        arrivals(&mut Dice(ways[20..].iter()), bench, &tables)?;
         let mut let_in: Vec<(Vni, Vec<u8>)> = Vec::new();
         let halfway = frames.len() / 2;
         for (i, (inward, from, octets)) in frames.into_iter().enumerate() {
@@ -752,7 +753,7 @@ fn agree(bench: Bench, cases: u32, rng: TestRng) -> BTreeMap<String, u32> {
                 let_in.extend(bench.talk(&tables, &mut d, first)?);
             }
         }
-        Ok(())
+        same_levels(bench, &tables)
     });
     let bench = bench.into_inner();
     let hits = bench.kernel.rule_counters().unwrap().into_iter().map(|(r, p, b)| (r, (p, b))).collect();

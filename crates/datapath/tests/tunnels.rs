@@ -9,8 +9,10 @@ use common::{
     pair::{MACS, Pair, ip},
     rloc, tcp, vni, wait_for,
 };
-use std::{collections::BTreeSet, net::IpAddr, num::NonZeroU64};
-use weft_datapath::{Counter, Direction, Meter, Op, Path, Reason, Tunnel, Vap, VapKind, Vn};
+use std::{collections::BTreeSet, net::IpAddr, num::NonZeroU64, time::Duration};
+use weft_datapath::{
+    Counter, Datapath as _, Direction, IfIndex, Levels, Meter, Op, Path, Reason, Tunnel, Vap, VapKind, Vn,
+};
 use weft_model::{Bum, Burst, Codepoint, Dscp, Learning, Miss, SourcePorts, Ttl};
 
 const HOWS: [How; 3] = [
@@ -164,6 +166,60 @@ fn no_more_passes_than_may_either_way() {
             set(&mut pair, i, Tunnel::default());
         }
     }
+}
+
+/// A tenant system that comes from another NVE finds no more in its buckets than it left there and what has come in since;
+/// and never more than there is room for.
+#[test]
+fn what_was_left_elsewhere_is_left_here() {
+    let mut pair = Pair::new(HOWS[0]);
+    let of = |left| Levels { send: left, receive: left };
+    for (i, dropped) in [(0, (0, Direction::Out)), (1, (1, Direction::In))] {
+        let device = pair.lab.tss[i].device;
+        let lower = |pair: &mut Pair, left, ago| {
+            pair.lab.nves[i].with(|kernel| kernel.lower(device, of(Some(left)), ago).unwrap());
+        };
+        let left = |pair: &mut Pair| {
+            let left = pair.lab.nves[i].with(|kernel| kernel.levels(device).unwrap());
+            if i == 0 { left.send } else { left.receive }
+        };
+        let with = |meter| match i {
+            0 => Tunnel { send: meter, ..Tunnel::default() },
+            _ => Tunnel { receive: meter, ..Tunnel::default() },
+        };
+        assert_eq!(left(&mut pair), None, "no limit");
+        lower(&mut pair, 0, Duration::ZERO);
+        assert_eq!(passes(&mut pair, false, 1_000), Ok(()));
+        for inner6 in [false, true] {
+            set(&mut pair, i, with(meter(1, 1_000 + u32::from(inner6))));
+            for forged in [2_000, u32::MAX] {
+                lower(&mut pair, forged, Duration::ZERO);
+                assert_eq!(left(&mut pair), Some(1_000 + u32::from(inner6)));
+            }
+            lower(&mut pair, 450, Duration::ZERO);
+            assert_eq!(passes(&mut pair, inner6, 300), Ok(()), "{}", pair.lab.dump());
+            assert_eq!(left(&mut pair), Some(150));
+            assert_eq!(passes(&mut pair, inner6, 300), Err(dropped));
+            // Nothing is given back.
+            lower(&mut pair, 900, Duration::ZERO);
+            assert_eq!(left(&mut pair), Some(150));
+            lower(&mut pair, 0, Duration::ZERO);
+            assert_eq!(passes(&mut pair, inner6, 100), Err(dropped));
+        }
+        // 100 octets a second for 8 s, or for ever.
+        for (ago, there) in [(8, 850..1_000), (3_600, 1_000..1_001)] {
+            set(&mut pair, i, with(None));
+            set(&mut pair, i, with(meter(800, 1_000)));
+            lower(&mut pair, 50, Duration::from_secs(ago));
+            assert!(there.contains(&left(&mut pair).unwrap()), "{ago}: {:?}", left(&mut pair));
+        }
+        set(&mut pair, i, Tunnel::default());
+    }
+    let nobody = pair.lab.nves[0].with(|kernel| {
+        kernel.lower(IfIndex(u32::MAX), of(Some(1)), Duration::ZERO).unwrap();
+        kernel.levels(IfIndex(u32::MAX)).unwrap()
+    });
+    assert_eq!(nobody, Levels::default());
 }
 
 /// Between two VAPs of one NVE, and of what is for many.

@@ -25,8 +25,8 @@ mod vns;
 mod vxlan;
 
 use crate::{
-    Config, Connection, Counter, Datapath, DatapathError, Direction, Heard, Idle, IfIndex, Location, Op,
-    Path, RULE_COUNTERS, Reason, Seen, Tables, Tracked, Vap,
+    Config, Connection, Counter, Datapath, DatapathError, Direction, Heard, Idle, IfIndex, Levels, Location,
+    Op, Path, RULE_COUNTERS, Reason, Seen, Tables, Tracked, Vap,
 };
 use abi::{ConfigValue, Ip, LocationValue, ScopedIp, VapValue, VnMac, VnValue};
 pub use connections::{ConnectionCounter, ConnectionReader};
@@ -679,6 +679,20 @@ impl Datapath for Kernel {
 
     fn remove_connections(&mut self, vni: Vni, of: &BTreeSet<TenantIp>) -> Result<(), DatapathError> {
         self.forget_connections(vni, of)
+    }
+
+    fn levels(&self, vap: IfIndex) -> Result<Levels, DatapathError> {
+        let now = sys::monotonic_exact();
+        let of = |value: VapValue| Levels { send: value.send.level(now), receive: value.receive.level(now) };
+        Ok(self.maps.vaps.get(&vap.0)?.map_or_else(Levels::default, of))
+    }
+
+    fn lower(&mut self, vap: IfIndex, levels: Levels, ago: Duration) -> Result<(), DatapathError> {
+        let Some(mut value) = self.maps.vaps.get(&vap.0)? else { return Ok(()) };
+        let then = sys::monotonic_exact().saturating_sub(nanoseconds(ago));
+        value.send.lower(levels.send, then);
+        value.receive.lower(levels.receive, then);
+        self.maps.vaps.set(&vap.0, &value)
     }
 }
 

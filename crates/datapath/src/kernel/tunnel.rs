@@ -28,6 +28,18 @@ impl MeterValue {
         Self { tat: same.map_or(0, |old| old.tat), ..new }
     }
 
+    /// What is left in it, octets, at this CLOCK_MONOTONIC time, ns.
+    pub(super) fn level(&self, now: u64) -> Option<u32> {
+        self.meaning().map(|meter| meter.level(self.tat.saturating_sub(now)))
+    }
+
+    /// It holds no more than if it had held so much at that time.
+    pub(super) fn lower(&mut self, level: Option<u32>, then: u64) {
+        if let Some((meter, level)) = self.meaning().zip(level) {
+            self.tat = self.tat.max(then.saturating_add(meter.full_after(level)));
+        }
+    }
+
     pub(super) fn meaning(&self) -> Option<Meter> {
         Some(Meter { rate: NonZeroU64::new(self.rate)?, burst: Burst::new(self.burst).ok()? })
     }

@@ -2,7 +2,9 @@
 
 use super::connections::{Connections, Ends, Packet};
 use super::meter::Meters;
-use crate::{Connection, Heard, IfIndex, Location, Meter, Neighbour, Op, PolicyId, Seen, Toward};
+use crate::{
+    Connection, Heard, IfIndex, Levels, Location, Meter, Neighbour, Op, PolicyId, Seen, Toward, Tunnel,
+};
 use core::time::Duration;
 use std::collections::BTreeMap;
 use weft_model::{Epoch, MacAddr, Rloc, TenantIp, Time, Vni};
@@ -115,6 +117,17 @@ impl Learned {
     #[must_use]
     pub fn connections(&self, now: Time, vni: Vni) -> Vec<Connection> {
         self.connections.of(now, vni, None)
+    }
+
+    /// What is left in the buckets of a VAP with this tunnel policy.
+    #[must_use]
+    pub fn levels(&self, vap: IfIndex, tunnel: &Tunnel) -> Levels {
+        self.meters.levels(vap, tunnel)
+    }
+
+    /// As [`crate::Datapath::lower`].
+    pub fn lower(&mut self, vap: IfIndex, tunnel: &Tunnel, levels: Levels, ago: Duration) {
+        self.meters.lower(vap, tunnel, levels, ago);
     }
 
     /// Forgets all connections, and what fragments were let through.

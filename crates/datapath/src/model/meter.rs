@@ -1,7 +1,7 @@
 //! How much may go to and from a VAP.
 
 use super::Lesson;
-use crate::{IfIndex, Meter, Op, Toward, Vap};
+use crate::{IfIndex, Levels, Meter, Op, Toward, Tunnel, Vap};
 use core::time::Duration;
 use std::collections::BTreeMap;
 use weft_model::Time;
@@ -58,6 +58,26 @@ impl Meters {
     pub(super) fn note(&mut self, at: IfIndex, toward: Toward, meter: Meter, octets: u64) {
         let full = self.full_at(at, toward) + lasts(meter, octets);
         self.full_at.insert((at, toward), (meter, full));
+    }
+
+    /// What is left in the buckets of a VAP.
+    pub(super) fn levels(&self, at: IfIndex, tunnel: &Tunnel) -> Levels {
+        let of = |meter: Option<Meter>, toward| {
+            let missing = self.full_at(at, toward).since(self.now);
+            meter.map(|meter| meter.level(u64::try_from(missing.as_nanos()).unwrap_or(u64::MAX)))
+        };
+        Levels { send: of(tunnel.send, Toward::Out), receive: of(tunnel.receive, Toward::In) }
+    }
+
+    /// They hold no more than so much, so long ago.
+    pub(super) fn lower(&mut self, at: IfIndex, tunnel: &Tunnel, levels: Levels, ago: Duration) {
+        let both = [(tunnel.send, levels.send, Toward::Out), (tunnel.receive, levels.receive, Toward::In)];
+        for (meter, level, toward) in both {
+            let Some((meter, level)) = meter.zip(level) else { continue };
+            let missing = Duration::from_nanos(meter.full_after(level)).saturating_sub(ago);
+            let full = self.full_at(at, toward).max(self.now + missing);
+            self.full_at.insert((at, toward), (meter, full));
+        }
     }
 
     /// A bucket that has changed is full.

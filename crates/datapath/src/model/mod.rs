@@ -22,8 +22,8 @@ mod tunnel;
 mod vap;
 
 use crate::{
-    Connection, Counter, Datapath, DatapathError, Direction, Heard, Idle, IfIndex, Limits, Op, Path,
-    PuntReason, RULE_COUNTERS, Reason, Seen, Tables, Toward, Tracked, Vap,
+    Connection, Counter, Datapath, DatapathError, Direction, Heard, Idle, IfIndex, Levels, Limits, Op, Path,
+    PuntReason, RULE_COUNTERS, Reason, Seen, Tables, Toward, Tracked, Tunnel, Vap,
 };
 pub use connections::Packet;
 use core::{net::IpAddr, time::Duration};
@@ -374,6 +374,18 @@ impl Datapath for Model {
 
     fn remove_connections(&mut self, vni: Vni, of: &BTreeSet<TenantIp>) -> Result<(), DatapathError> {
         self.learned.connections.remove(vni, of);
+        Ok(())
+    }
+
+    fn levels(&self, vap: IfIndex) -> Result<Levels, DatapathError> {
+        let of = |tunnel: &Tunnel| self.learned.levels(vap, tunnel);
+        Ok(self.tables.vaps.get(&vap).map_or_else(Levels::default, |vap| of(&vap.tunnel)))
+    }
+
+    fn lower(&mut self, vap: IfIndex, levels: Levels, ago: Duration) -> Result<(), DatapathError> {
+        if let Some(Vap { tunnel, .. }) = self.tables.vaps.get(&vap) {
+            self.learned.lower(vap, tunnel, levels, ago);
+        }
         Ok(())
     }
 }

@@ -1,8 +1,9 @@
 //! Random tunnel policies.
 
-use super::Dice;
-use std::num::NonZeroU64;
-use weft_datapath::{Meter, Tables, Tunnel};
+use super::{Bench, Dice};
+use proptest::test_runner::TestCaseError;
+use std::{num::NonZeroU64, time::Duration};
+use weft_datapath::{Datapath as _, Levels, Meter, Tables, Tunnel};
 use weft_model::{Burst, Codepoint, Dscp, SourcePorts, Ttl};
 
 /// At a bit a second, so that nothing is added while frames are compared; another bucket each time, so that it is full.
@@ -23,4 +24,24 @@ pub fn tunnels(d: &mut Dice, tables: &mut Tables, generation: u32) {
             receive: any_meter(d, generation),
         };
     }
+}
+
+/// Some tenant systems come from elsewhere, where not everything was left of what they may send and be sent.
+pub fn arrivals(d: &mut Dice, bench: &mut Bench, tables: &Tables) -> Result<(), TestCaseError> {
+    for (device, vap) in &tables.vaps {
+        let level = |d: &mut Dice| d.rarely(3).then(|| d.pick(&[0, 100, 1_900, u32::MAX]));
+        let levels = Levels { send: level(d), receive: level(d) };
+        bench.kernel.lower(*device, levels, Duration::ZERO).unwrap();
+        bench.learned.lower(*device, &vap.tunnel, levels, Duration::ZERO);
+    }
+    same_levels(bench, tables)
+}
+
+/// What is left is the same in the kernel and in the model.
+pub fn same_levels(bench: &Bench, tables: &Tables) -> Result<(), TestCaseError> {
+    for (device, vap) in &tables.vaps {
+        let left = bench.kernel.levels(*device).unwrap();
+        proptest::prop_assert_eq!(left, bench.learned.levels(*device, &vap.tunnel));
+    }
+    Ok(())
 }

@@ -464,6 +464,11 @@ impl Driver {
                 Output::EndFetch(transfer) => self.end_fetch(transfer),
                 Output::Hand(request, handed) => self.hand(request, handed),
                 Output::Connections(moved) => self.take_over_connections(&moved),
+                Output::Lower(device, levels, ago) => {
+                    if let Err(error) = self.plane.lower(device, levels, ago) {
+                        tracing::error!(%error, vap = device.0, "who moved here may send more than its rate");
+                    }
+                }
                 Output::Persist(attachments) => self.persist(Some(attachments)),
                 Output::ForgetConnections(vni, ips) => {
                     if let Err(error) = self.plane.end_connections(vni, &ips) {

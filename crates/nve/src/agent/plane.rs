@@ -16,7 +16,8 @@ use tokio::{
 };
 use weft_datapath::{
     Attachment, Connection, ConnectionCounter, ConnectionReader, Counter, Datapath, DatapathError, Heard,
-    IfIndex, Kernel, Op, OpenOptions, Progress, Punt, Punts, Seen, Steps, Tables, Trace, TraceId, Vap,
+    IfIndex, Kernel, Levels, Op, OpenOptions, Progress, Punt, Punts, Seen, Steps, Tables, Trace, TraceId,
+    Vap,
 };
 use weft_model::{MacAddr, Rloc, TenantIp, Vni};
 
@@ -44,6 +45,8 @@ struct Running {
     runs: bool,
     /// The VAP to be set when it does.
     vap: Option<Vap>,
+    /// What its buckets are to hold then.
+    levels: Levels,
     /// Who waits for the VAP.
     tickets: Vec<Ticket>,
 }
@@ -189,9 +192,13 @@ impl Plane {
 
     /// A program that was being attached is, or is not. How what waited for it went.
     pub(super) fn attached(&mut self, device: IfIndex, result: Result<(), String>) -> Vec<Done> {
-        let Running { vap, tickets, .. } = self.running.remove(&device).unwrap_or_default();
+        let Running { vap, levels, tickets, .. } = self.running.remove(&device).unwrap_or_default();
+        let mut set = |vap| {
+            self.kernel.set_vap(device, &vap)?;
+            self.kernel.lower(device, levels, Duration::ZERO)
+        };
         let result = match vap {
-            Some(vap) => result.and_then(|()| self.kernel.set_vap(device, &vap).map_err(|e| e.to_string())),
+            Some(vap) => result.and_then(|()| set(vap).map_err(|e| e.to_string())),
             None => result,
         };
         if tickets.is_empty() {
@@ -276,6 +283,22 @@ impl Plane {
         ended: &[Connection],
     ) -> Result<(), DatapathError> {
         self.kernel.change_connections(changed, ended)
+    }
+
+    /// What is left in a VAP's buckets.
+    pub(super) fn levels(&self, vap: IfIndex) -> Result<Levels, DatapathError> {
+        self.kernel.levels(vap)
+    }
+
+    /// They hold no more than so much, so long ago; those of a VAP that waits for its program, once it is set.
+    pub(super) fn lower(&mut self, vap: IfIndex, levels: Levels, ago: Duration) -> Result<(), DatapathError> {
+        match self.running.get_mut(&vap).filter(|running| running.vap.is_some()) {
+            Some(running) => {
+                running.levels = levels;
+                Ok(())
+            }
+            None => self.kernel.lower(vap, levels, ago),
+        }
     }
 
     /// Says for how long the tables are an Oracle's latest word.

@@ -16,7 +16,7 @@ use super::tsi::{State, Tsi};
 use super::{Core, Output, Timer};
 use ::core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use weft_datapath::Connection;
+use weft_datapath::{Connection, Levels};
 use weft_model::{Eid, Epoch, Grant, Time, TsiId, VnSpec, Wanted};
 
 /// The first wait before a context is asked for again; each later one is twice as long.
@@ -56,6 +56,8 @@ struct Arrival {
     flows: Flows,
     /// Addresses to be asked for.
     addresses: VecDeque<Eid>,
+    /// What was left in its buckets, and when, if anything was said of them.
+    levels: Option<(Levels, Time)>,
 }
 
 /// All of them.
@@ -97,6 +99,7 @@ impl Core {
                 groups: BTreeSet::new(),
                 flows: Flows::default(),
                 addresses: VecDeque::new(),
+                levels: None,
             };
             self.arrivals.by_tsi.insert(id.clone(), arrival);
             self.fetch(id);
@@ -154,6 +157,7 @@ impl Core {
             (arrival.first, arrival.wait) = (false, RETRY);
             // One before it may have come from another run of that NVE.
             (arrival.flows, arrival.addresses) = (Flows::default(), VecDeque::new());
+            arrival.levels = None;
         }
         self.take_intent(context.revision, context.vn);
         let taken = self.take_live(&id, context.live, None);
@@ -212,6 +216,10 @@ impl Core {
         let Some(arrival) = self.arrivals.by_tsi.get_mut(id) else { return Taken::default() };
         addresses.retain(|eid| !arrival.addresses.contains(eid));
         arrival.addresses.extend(addresses);
+        // Of an older agent, or where there is no limit, nothing is said.
+        if !live.levels.is_empty() {
+            arrival.levels = Some((live.levels, self.now));
+        }
         arrival.groups = live.groups.into_iter().take(self.config.limits.groups_per_vap.max(1)).collect();
         let mut gone = Vec::new();
         let how = match ended {
@@ -368,12 +376,15 @@ impl Core {
         }
     }
 
-    /// It is in service here: it gets the groups that it wanted where it was.
+    /// It is in service here: it gets the groups that it wanted where it was, and no fuller buckets than it had there.
     pub(super) fn arrive(&mut self, id: &TsiId) {
         let Some(device) = self.tsis.get(id).map(|tsi| tsi.device.index) else { return };
         let Some(arrival) = self.arrivals.by_tsi.get_mut(id) else { return };
         let flows = std::mem::take(&mut arrival.flows);
         let groups = std::mem::take(&mut arrival.groups);
+        if let Some((levels, at)) = arrival.levels.take() {
+            self.outputs.push_back(Output::Lower(device, levels, self.now.since(at)));
+        }
         // What others here have opened since they came may have taken their places. It carries traffic by now.
         if !flows.is_empty()
             && let Some(of) = self.tsis.get(id).map(|tsi| tsi.grant.ips.clone())

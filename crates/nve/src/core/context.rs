@@ -2,7 +2,7 @@
 
 use super::flows::Ends;
 use std::collections::BTreeSet;
-use weft_datapath::Connection;
+use weft_datapath::{Connection, Levels};
 use weft_model::{Eid, Epoch, Grant, TenantIp, TsiId, TsiName, VnName, VnSpec, Vni, Wanted, XtrId};
 
 /// One try to be handed a tenant system's context.
@@ -63,12 +63,14 @@ pub struct Live {
     pub groups: BTreeSet<Wanted>,
     /// Addresses elsewhere that are in use in its VN there, the latest learned first.
     pub addresses: Vec<Eid>,
+    /// What was left of what it may send and be sent.
+    pub levels: Levels,
 }
 
 /// What has changed of it when it stops there.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Delta {
-    /// The connections that are others or new; all groups and addresses.
+    /// The connections that are others or new; everything else as it is then.
     pub live: Live,
     /// The connections that are gone.
     pub ended: Vec<Ends>,

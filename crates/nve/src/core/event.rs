@@ -7,7 +7,7 @@ use super::tsi::State;
 use ::core::{net::SocketAddr, time::Duration};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use weft_datapath::{IfIndex, Op, VapKind};
+use weft_datapath::{IfIndex, Levels, Op, VapKind};
 use weft_model::{
     Eid, Epoch, Grant, GroupName, MacAddr, NveName, Rloc, TenantIp, TsMac, TsiId, TsiName, VnName, VnSpec,
     Vni, XtrId,
@@ -361,6 +361,8 @@ pub enum Output {
     Hand(RequestId, Handed),
     /// Take over connections in the data plane, after all changes before this. In order.
     Connections(Moved),
+    /// The buckets of a VAP hold no more than was left in them so long ago where its tenant system comes from.
+    Lower(IfIndex, Levels, Duration),
     /// Answer a local attach, Activate or Update.
     Attached(CallId, Result<Attached, Refused>),
     /// Answer a local detach.

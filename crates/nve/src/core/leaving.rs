@@ -5,6 +5,7 @@ use super::context::{Claim, Context, Handed, Live, NotHanded, RequestId};
 use super::tsi::{State, Tsi};
 use super::{Core, Output, Timer, cache::Entry};
 use std::collections::{BTreeMap, BTreeSet};
+use weft_datapath::Levels;
 use weft_model::{Eid, Epoch, MacAddr, Origin, TenantIp, Time, TsiId, Vni};
 
 /// Who has asked for what.
@@ -17,8 +18,8 @@ pub struct Leaving {
 }
 
 impl Core {
-    /// Another NVE asks for a tenant system's context, with an Oracle's word. Its connections are the data plane's: they
-    /// are still to be put in. From now on it is told by [`Output::Hand`] when it stops here.
+    /// Another NVE asks for a tenant system's context, with an Oracle's word. Its connections and the levels of its buckets are the
+    /// data plane's: they are still to be put in. From now on it is told by [`Output::Hand`] when it stops here.
     ///
     /// # Errors
     /// [`NotHanded`].
@@ -93,6 +94,8 @@ impl Core {
             connections: Vec::new(),
             groups: self.groups_at(id.vni, tsi.device.index),
             addresses: self.in_use(id.vni),
+            // The data plane's, as the connections are.
+            levels: Levels::default(),
         }
     }
 

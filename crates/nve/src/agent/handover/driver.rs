@@ -18,8 +18,8 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
     task::AbortHandle,
 };
-use weft_datapath::{Connection, ConnectionReader, DatapathError};
-use weft_model::{TenantIp, Time, Vni};
+use weft_datapath::{Connection, ConnectionReader, DatapathError, IfIndex, Levels};
+use weft_model::{Grant, TenantIp, Time, Vni};
 
 /// What one that asked may be behind.
 const SAID: usize = 8;
@@ -76,6 +76,8 @@ struct Asked {
 struct Told {
     vni: Vni,
     ips: BTreeSet<TenantIp>,
+    /// Its device, as long as that is a VAP.
+    device: Option<IfIndex>,
     said: mpsc::Sender<Said>,
     /// As they were told last.
     flows: Flows,
@@ -152,18 +154,32 @@ impl Driver {
         let now = self.clock.now();
         let request = RequestId(self.handovers.next);
         self.handovers.next += 1;
-        let context = match self.core.handle_context_asked(now, request, claim) {
+        let mut context = match self.core.handle_context_asked(now, request, claim) {
             Ok(context) => context,
             Err(why) => return drop(answer.send(Err(why.into()))),
         };
         let (vni, ips) = (context.grant.tsi.vni, context.grant.ips.clone());
+        let device = self.device_of(&context.grant);
+        context.live.levels = self.levels(device);
         let (said, hears) = mpsc::channel(SAID);
         let asking = Box::new(Asking { context, hears, answer });
         let Some(reader) = self.reader(vni, &ips) else { return self.left(request) };
         let jobs = VecDeque::from([Job::Context(reader, asking)]);
-        let told = Told { vni, ips, said, flows: Flows::default(), jobs, reading: false };
+        let told = Told { vni, ips, device, said, flows: Flows::default(), jobs, reading: false };
         self.handovers.told.insert(request, told);
         self.go_on(request);
+    }
+
+    fn device_of(&self, grant: &Grant) -> Option<IfIndex> {
+        let mut vaps = self.core.tables().vaps.iter();
+        vaps.find(|(_, vap)| (vap.vni, vap.mac) == (grant.tsi.vni, grant.mac)).map(|(device, _)| *device)
+    }
+
+    /// What is left in the buckets of its VAP.
+    fn levels(&self, device: Option<IfIndex>) -> Levels {
+        let read = device.map_or(Ok(Levels::default()), |device| self.plane.levels(device));
+        let log = |error: &_| tracing::error!(%error, "cannot read what is left of the rates of who moves");
+        read.inspect_err(log).unwrap_or_default()
     }
 
     /// What reads the connections there are now.
@@ -227,7 +243,7 @@ impl Driver {
         let Asking { mut context, hears, answer } = asking;
         told.flows.take(self.clock.now(), connections.iter().copied(), self.handovers.most);
         context.live.connections = connections;
-        let Live { connections, groups, addresses } = &context.live;
+        let Live { connections, groups, addresses, .. } = &context.live;
         tracing::info!(
             tsi = %context.grant.tsi, epoch = %context.epoch, connections = connections.len(),
             groups = groups.len(), addresses = addresses.len(), "context handed over"
@@ -249,7 +265,8 @@ impl Driver {
     pub(in crate::agent) fn hand(&mut self, request: RequestId, handed: Handed) {
         let Some(told) = self.handovers.told.get(&request) else { return };
         let job = match handed {
-            Handed::Delta(live) => {
+            Handed::Delta(mut live) => {
+                live.levels = self.levels(told.device);
                 // As they are now, whatever becomes of who has its addresses next.
                 let reader = self.reader(told.vni, &told.ips);
                 let stopping = told.said.try_send(Said::Stopping).is_ok();

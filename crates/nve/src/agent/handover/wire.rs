@@ -5,7 +5,7 @@ use crate::core::{Context, Delta, Ends, Live};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, time::Duration};
 use weft_api::Vn;
-use weft_datapath::{Connection, ConnectionState, Toward};
+use weft_datapath::{Connection, ConnectionState, Levels, Toward};
 use weft_model::{Eid, Epoch, Grant, Vni, Wanted};
 
 /// The version of question and answer. Another one is refused: what it means is not known.
@@ -67,6 +67,11 @@ struct LiveLine {
     groups: BTreeSet<Wanted>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     addresses: Vec<Eid>,
+    /// Octets that were left of what it may send and be sent. Never an error: more than there is room for is as much as that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    send_left: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    receive_left: Option<u64>,
 }
 
 /// A connection. Which rule let it through is its NVE's to say: another counts its own.
@@ -113,13 +118,17 @@ impl Flow {
 impl LiveLine {
     fn of(live: Live) -> Self {
         let connections = live.connections.iter().map(Flow::of).collect();
-        Self { connections, groups: live.groups, addresses: live.addresses }
+        let Live { groups, addresses, levels: Levels { send, receive }, .. } = live;
+        let [send_left, receive_left] = [send, receive].map(|left| left.map(u64::from));
+        Self { connections, groups, addresses, send_left, receive_left }
     }
 
     fn read(self, vni: Vni) -> Result<Live, FetchError> {
         let connections =
             self.connections.into_iter().map(|flow| flow.read(vni)).collect::<Result<_, _>>()?;
-        Ok(Live { connections, groups: self.groups, addresses: self.addresses })
+        let left = |left: Option<u64>| left.map(|left| u32::try_from(left).unwrap_or(u32::MAX));
+        let levels = Levels { send: left(self.send_left), receive: left(self.receive_left) };
+        Ok(Live { connections, groups: self.groups, addresses: self.addresses, levels })
     }
 }
 

@@ -6,7 +6,7 @@ use crate::agent::handover::{Came, Event, Said};
 use crate::core::{CallId, Claim, Context, Delta, Granted, Live, Output, TransferId, TsiState, ends};
 use std::{collections::BTreeSet, time::Duration};
 use tokio::sync::{mpsc, oneshot};
-use weft_datapath::{Connection, ConnectionState, Toward};
+use weft_datapath::{Connection, ConnectionState, Levels, Toward};
 use weft_model::{Grant, Successor, TenantIp, VnSpec, XtrId};
 
 const OTHER: XtrId = XtrId([2; 16]);
@@ -23,7 +23,8 @@ fn vn() -> VnSpec {
 fn moving(owner: XtrId, to: XtrId) -> Grant {
     let here = away().grant;
     let next = Some(Successor { nve: to, epoch: here.epoch.next() });
-    Grant { ips: ips(), owner, next, ..here }
+    let tunnel = serde_json::from_str(r#"{"send_rate":"1kbit","send_burst":1000}"#).unwrap();
+    Grant { ips: ips(), owner, next, tunnel, ..here }
 }
 
 fn flow(local: &str, remote: &str, port: u16) -> Connection {
@@ -73,6 +74,13 @@ impl Driver {
         }
     }
 
+    /// At 125 octets a second.
+    fn has_left(&self, least: u32) -> bool {
+        let mut vaps = self.core.tables().vaps.keys();
+        let left = self.plane.levels(*vaps.next().unwrap()).unwrap().send;
+        left.is_some_and(|left| (least..1_000).contains(&left))
+    }
+
     fn tracked(&self) -> Vec<(String, u16)> {
         let all = self.connections(&ips());
         all.iter().map(|c| (c.local.to_string(), c.remote_port)).collect()
@@ -95,6 +103,12 @@ fn v3_who_moves_away_takes_its_connections_along() {
         driver.input(program);
         driver.outputs();
         driver.plane.set_connections(&flows()).unwrap();
+        let device = *driver.core.tables().vaps.keys().next().unwrap();
+        let sent = |driver: &mut Driver, left| {
+            let left = Levels { send: Some(left), receive: None };
+            driver.plane.lower(device, left, Duration::ZERO).unwrap();
+        };
+        sent(&mut driver, 400);
         let claim = Claim { tsi: away().grant.tsi, to: OTHER, epoch: away().grant.epoch.next() };
         let (answer, mut answered) = oneshot::channel();
         driver.input(Input::Handover(Event::Asked(claim, answer)));
@@ -104,6 +118,9 @@ fn v3_who_moves_away_takes_its_connections_along() {
         let (_, context, mut said) = answered.await.unwrap().unwrap();
         let ports: BTreeSet<u16> = context.live.connections.iter().map(|c| c.remote_port).collect();
         assert_eq!((ports, context.activated), (BTreeSet::from([1, 2]), true));
+        let left = |live: &Live| live.levels.send.unwrap();
+        assert!((400..1_000).contains(&left(&context.live)), "{:?}", context.live.levels);
+        sent(&mut driver, 0);
         // One more, and then it stops.
         driver.plane.set_connections(&[flow("10.0.0.7", "10.0.0.3", 4)]).unwrap();
         let name = away().grant.tsi.name;
@@ -114,6 +131,7 @@ fn v3_who_moves_away_takes_its_connections_along() {
         let Some(Said::Delta(Delta { live, ended })) = said.recv().await else { panic!("no delta") };
         assert_eq!(live.connections.iter().map(|c| c.remote_port).collect::<Vec<_>>(), [4], "what is new");
         assert!(ended.is_empty());
+        assert!(left(&live) < 400, "{:?}", live.levels);
         assert_eq!(driver.tracked().len(), 3, "until it is there");
         driver.core.handle_fact(crate::core::Fact::Grants(12, vec![]));
         driver.outputs();
@@ -131,13 +149,14 @@ fn v3_who_moves_away_takes_its_connections_along() {
 #[test]
 fn v2_who_moves_here_brings_its_connections_along() {
     on_a_host(async |dir, pins| {
-        let (mut driver, _queue) = driver(&dir, &pins, Duration::from_secs(60));
+        let (mut driver, mut queue) = driver(&dir, &pins, Duration::from_secs(60));
         tap1();
         // Left here by an earlier stay.
         driver.plane.set_connections(&[flow("10.0.0.7", "10.0.0.2", 9)]).unwrap();
         driver.has_web(moving(OTHER, super::ME), TsiState::Associated).await;
         driver.outputs();
-        let live = Live { connections: flows().to_vec(), ..Live::default() };
+        let levels = Levels { send: Some(300), receive: None };
+        let live = Live { connections: flows().to_vec(), levels, ..Live::default() };
         let (grant, epoch) = (moving(OTHER, super::ME), away().grant.epoch);
         let context = Context { revision: 9, grant, epoch, vn: vn(), activated: true, live };
         let first = TransferId(0);
@@ -154,6 +173,17 @@ fn v2_who_moves_here_brings_its_connections_along() {
         driver.input(Input::Handover(Event::Came(first, Came::Delta(delta, 1))));
         driver.outputs();
         assert_eq!(driver.tracked(), [("10.0.0.7".to_owned(), 1), ("10.0.0.7".to_owned(), 4)]);
+        let program = attached(&mut queue).await;
+        driver.input(program);
+        driver.outputs();
+        assert!(!driver.has_left(0), "it is not in service");
+        let here = moving(super::ME, OTHER);
+        let here = Grant { epoch: here.epoch.next(), next: None, ..here };
+        driver.core.handle_fact(crate::core::Fact::Grants(11, vec![here]));
+        let name = away().grant.tsi.name;
+        driver.core.handle_activate(driver.clock.now(), CallId(3), (away().vn, name), None);
+        driver.outputs();
+        assert!(driver.has_left(300));
         // It does not come after all.
         driver.core.handle_fact(crate::core::Fact::Grants(12, vec![]));
         assert!(driver.core.poll_output().is_some_and(|o| !matches!(o, Output::Connections(_))));

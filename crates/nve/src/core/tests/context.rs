@@ -9,7 +9,7 @@ use super::oracle::Rec;
 use super::world::*;
 use ::core::time::Duration;
 use std::collections::BTreeSet;
-use weft_datapath::{Connection, ConnectionState, PuntReason, Toward};
+use weft_datapath::{Connection, ConnectionState, Levels, PuntReason, Toward};
 use weft_model::{Eid, Epoch, Grant, Learning, Successor, TenantIp, VnSpec, Wanted, XtrId};
 
 /// web moves here from another NVE.
@@ -44,6 +44,7 @@ fn context(f: Family) -> Context {
         connections: vec![flow(f, 1, 2, 1, 0), flow(f, 1, 3, 2, 9)],
         groups: groups(),
         addresses: vec![Eid::Ip(ip(f, 2)), Eid::Ip(ip(f, 3)), Eid::Mac(mac(4))],
+        levels: Levels { send: Some(100), receive: Some(7) },
     };
     let epoch = coming().epoch;
     Context { revision: 10, grant: coming(), epoch, vn: spec(), activated: true, live }
@@ -193,6 +194,56 @@ fn v3_the_delta_of_one_that_stops_is_waited_for_a_moment() {
         assert_eq!(fetched(&w.seen()), None);
         w.passes(Duration::from_secs(60));
         assert_eq!(w.core.counters().contexts_failed, 0);
+    }
+}
+
+/// A bucket here is no fuller than it was where the tenant system comes from, by the latest word, and what has come in since.
+#[test]
+fn v3_what_was_left_of_its_rates_goes_along() {
+    fn lowered(seen: &[Seen]) -> Vec<(Levels, Duration)> {
+        let of =
+            |s: &Seen| if let Seen::Lower(at, levels, ago) = s { Some((*at, *levels, *ago)) } else { None };
+        let all: Vec<_> = seen.iter().filter_map(of).collect();
+        all.into_iter()
+            .map(|(at, levels, ago)| (at == device(1).index).then_some((levels, ago)).unwrap())
+            .collect()
+    }
+    let at_first = context(V4).live.levels;
+    let at_last = Levels { send: Some(30), receive: Some(u32::MAX) };
+    for how in ["stops", "says nothing more", "stops later"] {
+        let mut w = world(V4);
+        let transfer = associated(&mut w);
+        let seen = comes(&mut w, transfer, context(V4));
+        assert_eq!(lowered(&seen), [], "it is closed");
+        w.passes(Duration::from_millis(40));
+        let live = Live { levels: at_last, ..Live::default() };
+        let stops = |w: &mut World, levels| {
+            let delta = Delta { live: Live { levels, ..live.clone() }, ended: vec![] };
+            w.core.handle_delta(w.now, transfer, delta).unwrap();
+            w.seen()
+        };
+        match how {
+            "stops" => drop(stops(&mut w, at_last)),
+            // One of an older agent, say.
+            "says nothing more" => drop(stops(&mut w, Levels::default())),
+            _ => {}
+        }
+        w.passes(Duration::from_millis(2));
+        w.activate("web");
+        let seen = w.seen();
+        let expected = match how {
+            "stops" => (at_last, Duration::from_millis(2)),
+            _ => (at_first, Duration::from_millis(42)),
+        };
+        assert_eq!(lowered(&seen), [expected], "{how}");
+        let opened =
+            position(&seen, |s| matches!(s, Seen::Op(weft_datapath::Op::SetVap(_, vap)) if vap.activated));
+        assert!(position(&seen, |s| matches!(s, Seen::Lower(..))) > opened, "there is a VAP by then");
+        if how == "stops later" {
+            assert_eq!(lowered(&stops(&mut w, at_last)), [(at_last, Duration::ZERO)]);
+        }
+        w.core.handle_context_end(w.now, transfer, true);
+        assert_eq!(lowered(&w.seen()), [], "once");
     }
 }
 
@@ -452,7 +503,8 @@ fn old(f: Family) -> World {
 }
 
 fn wants(f: Family) -> Live {
-    Live { connections: vec![], groups: groups(), addresses: vec![Eid::Mac(mac(4)), Eid::Ip(ip(f, 2))] }
+    let addresses = vec![Eid::Mac(mac(4)), Eid::Ip(ip(f, 2))];
+    Live { groups: groups(), addresses, ..Live::default() }
 }
 
 #[test]

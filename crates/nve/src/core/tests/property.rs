@@ -491,6 +491,7 @@ impl Run {
                         some_group(kind == 1, 1).to_string().parse().unwrap(),
                     ]),
                     addresses: vec![Eid::Ip(ip(f, epoch)), Eid::Mac(mac(tsi)), Eid::Mac(mac(6))],
+                    levels: weft_datapath::Levels { send: Some(epoch), receive: None },
                 };
                 let epoch = Epoch::new(epoch).unwrap();
                 let (grant, vn) = (Grant { epoch, ..some_grant(tsi, 2, 5) }, self.vn.clone());

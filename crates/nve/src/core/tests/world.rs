@@ -10,7 +10,7 @@ use ::core::net::{IpAddr, SocketAddr};
 use ::core::time::Duration;
 use etherparse::{ArpEthIpv4Packet, ArpOperation, Icmpv6Type, PacketBuilder};
 use std::collections::{BTreeMap, BTreeSet};
-use weft_datapath::{IfIndex, Op, Path, Punt, PuntReason, Tables, VapKind};
+use weft_datapath::{IfIndex, Levels, Op, Path, Punt, PuntReason, Tables, VapKind};
 use weft_lisp::tcp::FrameDecoder;
 use weft_model::{
     BootId, Epoch, Grant, MacAddr, Rloc, Subnets, TenantIp, Time, TsMac, TsiId, TsiName, VnName, VnSpec, Vni,
@@ -160,6 +160,7 @@ pub enum Seen {
     EndFetch(TransferId),
     Hand(RequestId, Handed),
     Connections(Moved),
+    Lower(IfIndex, Levels, Duration),
 }
 
 #[derive(Clone)]
@@ -412,6 +413,7 @@ impl World {
                 Output::EndFetch(transfer) => Seen::EndFetch(transfer),
                 Output::Hand(request, handed) => Seen::Hand(request, handed),
                 Output::Connections(moved) => Seen::Connections(moved),
+                Output::Lower(device, levels, ago) => Seen::Lower(device, levels, ago),
             });
         }
         assert_eq!(self.tables, *self.core.tables(), "tables rebuilt from the changes");

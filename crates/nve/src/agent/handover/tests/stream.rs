@@ -14,7 +14,7 @@ use crate::core::{Context, Delta, Fetch, Live, TransferId, ends};
 use std::{sync::Arc, time::Duration};
 use tokio::{io::AsyncReadExt, io::AsyncWriteExt, sync::mpsc, time::timeout};
 use weft_api::{Client, Endpoint, TicketReply};
-use weft_datapath::{Connection, ConnectionState, Toward};
+use weft_datapath::{Connection, ConnectionState, Levels, Toward};
 use weft_model::{Epoch, XtrId};
 
 const CEILING: Duration = Duration::from_secs(30);
@@ -42,6 +42,7 @@ pub(super) fn live() -> Live {
             "10.0.0.2".parse::<weft_model::TenantIp>().unwrap().into(),
             weft_model::MacAddr([2; 6]).into(),
         ],
+        levels: Levels { send: Some(1_500), receive: None },
     }
 }
 
@@ -60,6 +61,13 @@ fn v2_lines_are_read_as_they_are_written() {
     let text = String::from_utf8(Line::context(whole).octets()).unwrap();
     // More is ignored, another version and what makes no sense are not.
     assert!(Line::read(text.replace("\"revision\"", "\"new\":1,\"revision\"").as_bytes()).is_ok());
+    // An agent before says nothing of rates; more than there can be is as much as there can.
+    for (to, send) in [("\"send_lift\":1500", None), ("\"send_left\":18446744073709551615", Some(u32::MAX))] {
+        assert!(text.contains("\"send_left\":1500"));
+        let other = text.replace("\"send_left\":1500", to);
+        let Line::Context(read) = Line::read(other.as_bytes()).unwrap() else { panic!() };
+        assert_eq!(read.read().unwrap().live.levels, Levels { send, receive: None });
+    }
     let newer = Line::read(br#"{"context":{"version":2,"all":"else"}}"#);
     assert!(matches!(newer, Err(FetchError::Version { theirs: 2, ours: 1 })));
     for bad in ["{}", "", "\"alife\"", "[1]", "{\"context\":{\"version\":1}}"] {
