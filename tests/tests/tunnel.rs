@@ -1,7 +1,10 @@
 //! Tunnel policy end to end: what operators say of a VN and of a tenant system holds at its host within one push.
 
 use anyhow::{Context as _, Result, ensure};
-use std::net::IpAddr;
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, UdpSocket},
+};
 use weft_e2e::{Ping, THREE_HOSTS, TestLab, frames, ping};
 use weft_lab::{
     capture::{Capture, Class, Frame},
@@ -113,6 +116,68 @@ fn rlocs_are_used_by_their_priority() -> Result<()> {
     goes([false, false])?;
     lab.weft(["vn", "set", "red", "--tunnel-ipv4-priority", "none"])?;
     goes([false, true])?;
+    // By weight: both carry flows, and each flow goes by one.
+    let own = ["tsi", "set", "--vn", "red", "--name", "red-b", "--tunnel-ipv4-priority", "none"];
+    lab.weft([&own[..], &["--tunnel-ipv4-weight", "1", "--tunnel-ipv6-weight", "1"]].concat())?;
+    for (a, b) in [("10.0.0.1", "10.0.0.2"), ("fd00::1", "fd00::2")] {
+        let (a, b): (IpAddr, IpAddr) = (a.parse()?, b.parse()?);
+        let shared = || flows(&lab, &underlay, a, b).is_ok_and(|over| is_shared(&over));
+        ensure!(clock::until_true(clock::CEILING, shared), "flows to {b} go by one RLOC");
+        let over = flows(&lab, &underlay, a, b)?;
+        ensure!(is_shared(&over) && over.iter().all(|by| by.len() == 1), "{over:?}");
+    }
+    // A trace goes as frames do: of 256 flows 255 by the RLOC that is not the mapping's first.
+    lab.weft(["tsi", "set", "--vn", "red", "--name", "red-b", "--tunnel-ipv6-weight", "255"])?;
+    let trace = || -> Result<bool> {
+        let words = ["trace", "--vn", "red", "--from", "red-a", "--to", "10.0.0.2", "-o", "json"];
+        let view: serde_json::Value = serde_json::from_str(&lab.weft_at("h1", words)?)?;
+        let steps = view["steps"].as_array().context("steps")?;
+        let over = steps.iter().find(|step| step["step"] == "tunnel").and_then(|step| step["rloc"].as_str());
+        ensure!(view["result"] == "arrived", "{view:#}");
+        Ok(over.is_some_and(|rloc| rloc.contains(':')))
+    };
+    let traced = clock::until(clock::CEILING, || Ok::<_, anyhow::Error>(trace()?.then_some(())))?;
+    ensure!(traced.is_some(), "no trace goes by the other RLOC");
+    lab.weft(["tsi", "set", "--vn", "red", "--name", "red-b", "--tunnel-ipv4-weight", "0"])?;
+    goes([false, true])?;
     drop(underlay.stop()?);
     lab.down()
+}
+
+const FLOWS: usize = 24;
+
+/// Whether both underlays carry some.
+fn is_shared(over: &[BTreeSet<bool>]) -> bool {
+    over.iter().flatten().collect::<BTreeSet<_>>().len() == 2
+}
+
+/// Three datagrams of each of some new flows, which are told apart by their length; over what underlays each went (IPv4:
+/// true).
+fn flows(lab: &TestLab, underlay: &Capture, a: IpAddr, b: IpAddr) -> Result<Vec<BTreeSet<bool>>> {
+    let octets = |n: usize| 300 + 32 * n;
+    let headers = if a.is_ipv4() { 42 } else { 62 };
+    let seen = |n: usize, v4: bool| {
+        let len = octets(n) + headers + if v4 { 50 } else { 70 };
+        let over = |to: IpAddr| to.is_ipv4() == v4;
+        underlay.count(|f| f.inner_ips == Some((a, b)) && f.len == len && f.to.is_some_and(over))
+    };
+    let all = || (0..FLOWS).map(|n| [seen(n, true), seen(n, false)]).collect::<Vec<_>>();
+    let before = all();
+    lab.node("red-a")?.run(|| -> Result<()> {
+        for n in 0..FLOWS {
+            let socket = UdpSocket::bind((a, 0))?;
+            for _ in 0..3 {
+                socket.send_to(&vec![0; octets(n)], (b, 9))?;
+            }
+        }
+        Ok(())
+    })??;
+    let sum = |counts: &[[usize; 2]]| counts.iter().flatten().sum::<usize>();
+    let arrived = clock::until_true(clock::CEILING, || sum(&all()) == sum(&before) + 3 * FLOWS);
+    ensure!(arrived, "not all datagrams to {b} cross the underlay");
+    let of = |(now, before): ([usize; 2], &[usize; 2])| {
+        let by = [(true, now[0] > before[0]), (false, now[1] > before[1])];
+        by.into_iter().filter(|(_, used)| *used).map(|(v4, _)| v4).collect()
+    };
+    Ok(all().into_iter().zip(&before).map(of).collect())
 }

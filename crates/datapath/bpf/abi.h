@@ -101,7 +101,7 @@ struct weft_location {
 	__u32 ifindex; /* of WEFT_AT_LOCAL */
 	struct weft_ip rloc; /* of WEFT_AT_REMOTE */
 	__u32 epoch;
-	__u32 pad;
+	__u32 other; /* how many of 2^32 flows go to the RLOC beside that one (`peers`) */
 	__u64 last_used; /* CLOCK_MONOTONIC ns, 0 = never; written at most once a second */
 	/* CLOCK_MONOTONIC ns: since when frames came from another NVE, 0 = none did, and the last of them */
 	__u64 contested;
@@ -189,6 +189,7 @@ struct weft_group {
 struct weft_peer {
 	__u32 may;  /* WEFT_PEER_* */
 	__u32 node; /* the same for all RLOCs of an NVE */
+	struct weft_ip other; /* the RLOC of the other family that it has beside this one, or zero */
 };
 
 #define WEFT_PEER_NVE 1

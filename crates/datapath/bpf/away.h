@@ -8,17 +8,6 @@ static __always_inline struct weft_away *find_away(const struct weft_vn_mac *key
 	return bpf_map_lookup_elem(&away, key);
 }
 
-/* Whether an RLOC is another NVE's than the one that a frame came from. */
-static __always_inline bool elsewhere(const struct weft_ip *rloc, const struct weft_ip *from, __u32 node)
-{
-	struct weft_peer *peer;
-
-	if (same_ip(rloc, from))
-		return false;
-	peer = bpf_map_lookup_elem(&peers, rloc);
-	return !peer || peer->node != node;
-}
-
 /* A stripped frame goes on to where its destination went, with the outer TTL that it came with less one: however
  * wrong the tables of several NVEs are, it goes round no longer than that allows, and never straight back. Its
  * sender is solicited to ask where the destination is. The DS field stays. */

@@ -205,4 +205,15 @@ static __always_inline bool skip_extensions(struct __sk_buff *skb, __u8 next, __
 	return skip_from(skb, ETH_LEN + sizeof(struct ipv6hdr), next, end, l4);
 }
 
+/* Whether an RLOC is another NVE's than the one that a frame came from. */
+static __always_inline bool elsewhere(const struct weft_ip *rloc, const struct weft_ip *from, __u32 node)
+{
+	struct weft_peer *peer;
+
+	if (same_ip(rloc, from))
+		return false;
+	peer = bpf_map_lookup_elem(&peers, rloc);
+	return !peer || peer->node != node;
+}
+
 #endif

@@ -70,10 +70,13 @@ static __noinline bool trace_stops(struct __sk_buff *skb)
 static __noinline int trace_leaves(struct __sk_buff *skb, const struct weft_ip *rloc)
 {
 	struct weft_trace *t = find_trace(skb->mark);
+	struct weft_peer *peer;
 
 	if (!rloc)
 		return TC_ACT_SHOT;
-	if (t && !(t->flags & WEFT_TRACE_ARRIVES) && same_ip(&t->rloc, rloc))
+	/* By whichever of its RLOCs. */
+	peer = bpf_map_lookup_elem(&peers, rloc);
+	if (t && peer && !(t->flags & WEFT_TRACE_ARRIVES) && !elsewhere(&t->rloc, rloc, peer->node))
 		return GO_ON;
 	return say(skb, WEFT_DID_STOP, WEFT_ENCAPSULATED, 0, TC_ACT_SHOT);
 }
@@ -83,6 +86,7 @@ static __noinline int trace_leaves(struct __sk_buff *skb, const struct weft_ip *
 static __noinline int trace_arrives(struct __sk_buff *skb, const struct weft_ip *from, __u32 vni, __u32 off)
 {
 	struct weft_trace *t;
+	struct weft_peer *peer;
 	__be32 was, is;
 	__u8 ttl = 0;
 	__u32 id;
@@ -95,8 +99,10 @@ static __noinline int trace_arrives(struct __sk_buff *skb, const struct weft_ip 
 	bpf_l4_csum_replace(skb, off - 2, was, is, BPF_F_MARK_MANGLED_0 | 4);
 	bpf_skb_store_bytes(skb, off, &is, 4, BPF_F_RECOMPUTE_CSUM);
 	t = find_trace(id);
-	if (!t || !(t->flags & WEFT_TRACE_ARRIVES) || t->vni != vni || bpf_ktime_get_coarse_ns() >= t->until ||
-	    !same_ip(&t->rloc, from))
+	if (!t || !(t->flags & WEFT_TRACE_ARRIVES) || t->vni != vni || bpf_ktime_get_coarse_ns() >= t->until)
+		return 0;
+	peer = bpf_map_lookup_elem(&peers, from);
+	if (!peer || elsewhere(&t->rloc, from, peer->node))
 		return 0;
 	skb->mark = WEFT_TRACE | id;
 	bpf_skb_load_bytes(skb, off == ETH_LEN + 20 + 8 ? ETH_LEN + 8 : ETH_LEN + 7, &ttl, 1);

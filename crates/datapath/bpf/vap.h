@@ -133,7 +133,7 @@ static __always_inline int forward(struct __sk_buff *skb, struct weft_vap *vap, 
 	} else if (at && !rloc) {
 		touch(at, now);
 		if (at->kind == WEFT_AT_REMOTE)
-			rloc = &at->rloc;
+			rloc = at->other ? rloc_of(skb, at) : &at->rloc;
 	}
 	if (everywhere) {
 		/* No one place. */

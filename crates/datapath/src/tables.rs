@@ -66,6 +66,8 @@ pub enum Location {
         rloc: Rloc,
         /// The epoch of the grant the mapping came from; orders it against later ones.
         epoch: Epoch,
+        /// How many of 2^32 flows go to that NVE's RLOC of the other family ([`Peer::other`]), by their hash.
+        other: u32,
     },
     /// Known not to exist: drop, do not punt.
     Nowhere,
@@ -141,6 +143,8 @@ pub struct Peer {
     pub oracle: bool,
     /// Which NVE: a number that is the same for all of its RLOCs, and hardly ever for those of two.
     pub node: u32,
+    /// The RLOC of the other family that it has beside this one.
+    pub other: Option<Rloc>,
 }
 
 /// Every table.

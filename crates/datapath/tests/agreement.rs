@@ -149,7 +149,12 @@ fn tables(d: &mut Dice, uplink: IfIndex, devices: &[IfIndex]) -> Tables {
             0 => Location::Nowhere,
             1..4 => Location::Local(d.pick(devices)),
             4 => Location::Local(uplink),
-            _ => Location::Remote { rloc: any_rloc(d), epoch: Epoch::new(1 + d.octet() as u32).unwrap() },
+            _ => {
+                let epoch = 1 + u32::from(d.octet());
+                // All flows or none: of a part the model does not know which.
+                let other = if epoch % 3 == 0 { u32::MAX } else { 0 };
+                Location::Remote { rloc: any_rloc(d), epoch: Epoch::new(epoch).unwrap(), other }
+            }
         };
         t.fdb.insert((vni(VNIS[d.below(2)]), MacAddr(any_mac(d))), at);
     }
@@ -160,7 +165,8 @@ fn tables(d: &mut Dice, uplink: IfIndex, devices: &[IfIndex]) -> Tables {
     }
     for n in 1..4 {
         for v6 in [false, true] {
-            let peer = Peer { nve: !d.rarely(4), oracle: d.rarely(2), node: d.octet() as u32 % 3 };
+            let other = (n != 3).then(|| rloc(n, !v6));
+            let peer = Peer { nve: !d.rarely(4), oracle: d.rarely(2), node: d.octet() as u32 % 3, other };
             if !d.rarely(5) {
                 t.peers.insert(rloc(n, v6).get(), peer);
             }

@@ -209,7 +209,7 @@ fn echo_is_answered_without_the_agent() {
     for family in [false, true] {
         let mut lab = Lab::new();
         let (a, b) = (rloc(0, family).get(), rloc(1, family).get());
-        let peer = |oracle| Op::SetPeer(a, Peer { nve: true, oracle, node: 0 });
+        let peer = |oracle| Op::SetPeer(a, Peer { nve: true, oracle, node: 0, other: None });
         lab.nves[1].apply(&[peer(true)]);
         let socket = lab.nves[0].ns.run(|| UdpSocket::bind((a, 0)).unwrap());
         socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();

@@ -42,7 +42,7 @@ fn lab(how: How) -> (Lab, Vec<Wire>) {
     for nve in &mut lab.nves {
         let numbered = |n: usize, v6| {
             let node = u32::try_from(n).unwrap() + 1;
-            Op::SetPeer(rloc(n, v6).get(), Peer { nve: true, oracle: false, node })
+            Op::SetPeer(rloc(n, v6).get(), Peer { nve: true, oracle: false, node, other: None })
         };
         let all: Vec<Op> = (0..3).flat_map(|n| [numbered(n, false), numbered(n, true)]).collect();
         nve.apply(&all);
@@ -60,7 +60,7 @@ fn away(n: u8, to: usize, v6: bool) -> Op {
 }
 
 fn remote(n: u8, at: usize, v6: bool) -> Op {
-    let at = Location::Remote { rloc: rloc(at, v6), epoch: Epoch::FIRST };
+    let at = Location::Remote { rloc: rloc(at, v6), epoch: Epoch::FIRST, other: 0 };
     Op::SetLocation(vni(7001), ts_mac(n).get(), at)
 }
 

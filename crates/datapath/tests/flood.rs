@@ -170,7 +170,7 @@ fn moves_and_ages() {
         ends[0].send(&data(C, A, "aged"));
         ends[2].receive("a copy", |f| holds(f, b"aged"));
         assert_eq!(lab.nves[0].count(Reason::Replicated), 1, "{}", lab.dump());
-        let at = Location::Remote { rloc: rloc(1, v6), epoch: Epoch::FIRST };
+        let at = Location::Remote { rloc: rloc(1, v6), epoch: Epoch::FIRST, other: 0 };
         lab.nves[0].apply(&[Op::SetLocation(vni(7001), ts_mac(3).get(), at)]);
         ends[0].send(&data(C, A, "told"));
         ends[2].receive("by an Oracle's word", |f| holds(f, b"told"));

@@ -407,11 +407,11 @@ fn equal_cost_paths() {
         let own = format!("198.51.100.{}", n + 1).parse().unwrap();
         let there: weft_model::Rloc = format!("198.51.100.{}", 2 - n).parse().unwrap();
         let uplinks = [nve.ns.index("up0"), nve.ns.index("up1")].into();
-        let at = weft_datapath::Location::Remote { rloc: there, epoch: weft_model::Epoch::FIRST };
+        let at = weft_datapath::Location::Remote { rloc: there, epoch: weft_model::Epoch::FIRST, other: 0 };
         let mac = ts_mac(if n == 0 { 2 } else { 1 }).get();
         nve.apply(&[
             Op::Config(weft_datapath::Config { rlocs: [own].into(), uplinks, node: 0 }),
-            Op::SetPeer(there.get(), weft_datapath::Peer { nve: true, oracle: false, node: 0 }),
+            Op::SetPeer(there.get(), weft_datapath::Peer { nve: true, oracle: false, node: 0, other: None }),
             Op::SetLocation(vni(7001), mac, at),
         ]);
     }
@@ -453,8 +453,9 @@ fn loopback_rlocs() {
             ));
             let uplinks = [lab.nves[n].ns.index("up0")].into();
             let config = weft_datapath::Config { rlocs: [own(n)].into(), uplinks, node: 0 };
-            let peer = weft_datapath::Peer { nve: true, oracle: false, node: 0 };
-            let at = weft_datapath::Location::Remote { rloc: there, epoch: weft_model::Epoch::FIRST };
+            let peer = weft_datapath::Peer { nve: true, oracle: false, node: 0, other: None };
+            let at =
+                weft_datapath::Location::Remote { rloc: there, epoch: weft_model::Epoch::FIRST, other: 0 };
             let mac = ts_mac(if n == 0 { 2 } else { 1 }).get();
             lab.nves[n].apply(&[
                 Op::Config(config),

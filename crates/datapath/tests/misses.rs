@@ -111,7 +111,7 @@ fn held_where_the_vn_asks() {
             let held = wait_for("a punt", || punts(&mut lab, 0).pop());
             assert_eq!((held.vap, held.reason, held.dst.octets()), (device, PuntReason::UnknownMacHeld, C));
             assert!(held.frame == *frame, "all of it");
-            let at = Location::Remote { rloc: rloc(2, v6), epoch: Epoch::FIRST };
+            let at = Location::Remote { rloc: rloc(2, v6), epoch: Epoch::FIRST, other: 0 };
             lab.nves[0].apply(&[Op::SetLocation(vni(7001), mac, at)]);
             let sent = lab.nves[0].with(|k| k.resend(device, &held.frame).unwrap());
             assert_eq!(sent, Reason::Encapsulated, "{n}");
@@ -169,7 +169,7 @@ fn nothing_goes_round() {
     for (path, v6) in [(Path::Direct, false), (Path::Device, true)] {
         let (mut lab, wires) = lab(How { kind: VapKind::Veth, path, v6 });
         let at = |n| {
-            let remote = Location::Remote { rloc: rloc(n, v6), epoch: Epoch::FIRST };
+            let remote = Location::Remote { rloc: rloc(n, v6), epoch: Epoch::FIRST, other: 0 };
             Op::SetLocation(vni(7001), MacAddr([2, 0, 0, 0, 0, 9]), remote)
         };
         let nine = [2, 0, 0, 0, 0, 9];
@@ -193,7 +193,7 @@ fn nothing_goes_round() {
         }
         // What a gateway has sent waits nowhere.
         let ten = MacAddr([2, 0, 0, 0, 0, 10]);
-        let there = Location::Remote { rloc: rloc(2, v6), epoch: Epoch::FIRST };
+        let there = Location::Remote { rloc: rloc(2, v6), epoch: Epoch::FIRST, other: 0 };
         lab.nves[1].apply(&[Op::SetLocation(vni(7001), ten, there)]);
         punts(&mut lab, 2);
         wires[0].send(&data(ten.octets(), 10, false, b"unknown there"));
@@ -246,10 +246,10 @@ fn held_by_the_gateway() {
                     |lab: &mut Lab| lab.nves[1].with(|k| k.carry(vni(7001), from, &held.frame)).unwrap();
                 assert_eq!(carry(&mut lab), Reason::NoSuchTs, "still unknown");
                 assert_eq!(punts(&mut lab, 1), [], "and not held again");
-                let back = Location::Remote { rloc: from, epoch: Epoch::FIRST };
+                let back = Location::Remote { rloc: from, epoch: Epoch::FIRST, other: 0 };
                 known(&mut lab, n, back);
                 assert_eq!(carry(&mut lab), Reason::NoSuchTs, "never back");
-                let there = Location::Remote { rloc: rloc(2, v6), epoch: Epoch::FIRST };
+                let there = Location::Remote { rloc: rloc(2, v6), epoch: Epoch::FIRST, other: 0 };
                 known(&mut lab, n, there);
                 assert_eq!(carry(&mut lab), Reason::ByGateway);
                 // It came from a gateway: NVE 2, one itself by its own tables, does not hold it.
@@ -280,7 +280,7 @@ fn v6_word_of_frames_for_who_is_gone() {
         for nve in 0..2 {
             set(&mut lab, nve, Vn { learning, ..Vn::default() });
         }
-        let at = |n| Location::Remote { rloc: rloc(n, v6), epoch: Epoch::FIRST };
+        let at = |n| Location::Remote { rloc: rloc(n, v6), epoch: Epoch::FIRST, other: 0 };
         lab.nves[0].apply(&[Op::SetLocation(vni(7001), MacAddr(C), at(1))]);
         for _ in 0..50 {
             wires[0].send(&data(C, 3, false, b"gone"));

@@ -151,7 +151,7 @@ fn what_the_underlay_brings() {
         for path in [Path::Direct, Path::Device] {
             let mut lab = lab(path);
             let (a, b) = (rloc(0, family).get(), rloc(1, family).get());
-            let elsewhere = Location::Remote { rloc: rloc(7, family), epoch: Epoch::FIRST };
+            let elsewhere = Location::Remote { rloc: rloc(7, family), epoch: Epoch::FIRST, other: 0 };
             lab.nves[1].apply(&[Op::SetLocation(vni(7001), ts_mac(1).get(), elsewhere)]);
             let socket = lab.nves[0].ns.run(|| std::net::UdpSocket::bind((a, 0)).unwrap());
             let there = Wire::new(&lab.tss[1].ns, "eth0");
@@ -172,7 +172,9 @@ fn what_the_underlay_brings() {
             wait_for("not activated", || (lab.nves[1].count(Reason::NotActivated) == 1).then_some(()));
 
             // A node that is no NVE, or nobody.
-            for op in [Op::SetPeer(a, Peer { nve: false, oracle: true, node: 0 }), Op::RemovePeer(a)] {
+            for op in
+                [Op::SetPeer(a, Peer { nve: false, oracle: true, node: 0, other: None }), Op::RemovePeer(a)]
+            {
                 let before = lab.nves[1].count(Reason::ForeignRloc);
                 lab.nves[1].apply(&[op]);
                 socket.send_to(&vxlan(8, 7001, &good), (b, 4789)).unwrap();
@@ -209,8 +211,8 @@ fn frames_of_a_former_holder_are_fenced() {
 
         // Another RLOC of the same NVE is the same NVE.
         let other = rloc(8, family);
-        let at = |rloc| Location::Remote { rloc, epoch: Epoch::FIRST };
-        let same = Op::SetPeer(other.get(), Peer { nve: true, oracle: false, node: 0 });
+        let at = |rloc| Location::Remote { rloc, epoch: Epoch::FIRST, other: 0 };
+        let same = Op::SetPeer(other.get(), Peer { nve: true, oracle: false, node: 0, other: None });
         lab.nves[1].apply(&[same, Op::SetLocation(vni(7001), ts_mac(1).get(), at(other))]);
         lab.nves[1].with(|k| k.vouch(Duration::from_secs(3_600)).unwrap());
         assert_eq!(send(&mut lab), [1, 0]);
@@ -246,7 +248,7 @@ fn the_device_path_refuses_alike() {
     let frame = eth(B, A, 0x0800, &[0x45; 40]);
     socket.send_to(&vxlan(8, 7001, &frame), (b, 4789)).unwrap();
     wait_for("foreign", || (lab.nves[1].count(Reason::ForeignRloc) == 1).then_some(()));
-    lab.nves[1].apply(&[Op::SetPeer(a, Peer { nve: true, oracle: false, node: 0 })]);
+    lab.nves[1].apply(&[Op::SetPeer(a, Peer { nve: true, oracle: false, node: 0, other: None })]);
     for (reason, payload) in [
         (Reason::UnknownVni, vxlan(8, 7002, &frame)),
         (Reason::InnerGroup, vxlan(8, 7001, &eth(BROADCAST, A, 0x0800, &[0x45; 40]))),
@@ -285,7 +287,7 @@ fn vxlan_over_another_device_is_refused() {
         let mut lab = lab(Path::Direct);
         let b = rloc(1, family).get();
         // As if from a peer: this host's own address is one for once.
-        lab.nves[1].apply(&[Op::SetPeer(b, Peer { nve: true, oracle: false, node: 0 })]);
+        lab.nves[1].apply(&[Op::SetPeer(b, Peer { nve: true, oracle: false, node: 0, other: None })]);
         let frame = vxlan(8, 7001, &eth(B, A, 0x0800, &[0x45; 40]));
         let socket = lab.nves[1].ns.run(|| std::net::UdpSocket::bind((b, 0)).unwrap());
         socket.send_to(&frame, (b, 4789)).unwrap();
@@ -304,7 +306,7 @@ fn use_of_a_location_is_noted() {
     let idle = wait_for("use", || lab.nves[0].with(|k| k.last_used(vni(7001), mac).unwrap()));
     assert!(idle < Duration::from_secs(30));
     // Setting it again does not make it new.
-    let at = Location::Remote { rloc: rloc(1, true), epoch: Epoch::FIRST.next() };
+    let at = Location::Remote { rloc: rloc(1, true), epoch: Epoch::FIRST.next(), other: 0 };
     lab.nves[0].apply(&[Op::SetLocation(vni(7001), mac, at)]);
     assert!(lab.nves[0].with(|k| k.last_used(vni(7001), mac).unwrap()).is_some());
     assert_eq!(lab.nves[0].with(|k| k.last_used(vni(7001), ts_mac(200).get()).unwrap()), None);

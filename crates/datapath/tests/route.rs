@@ -162,7 +162,7 @@ fn held_and_sent_on() {
                 let at = if to == 2 {
                     Location::Local(lab.tss[1].device)
                 } else {
-                    Location::Remote { rloc: rloc(1, v6), epoch: Epoch::FIRST }
+                    Location::Remote { rloc: rloc(1, v6), epoch: Epoch::FIRST, other: 0 }
                 };
                 lab.nves[0].apply(&[
                     Op::SetNeighbour(vni(7001), key, Neighbour::At(MacAddr(mac))),

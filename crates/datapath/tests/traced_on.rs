@@ -26,7 +26,7 @@ impl Three {
         let mut lab = Lab::of(3, &options);
         for (i, nve) in lab.nves.iter_mut().enumerate() {
             for (other, node) in [(0, 1), (1, 2), (2, 3)].into_iter().filter(|(other, _)| *other != i) {
-                let peer = Peer { nve: true, oracle: false, node };
+                let peer = Peer { nve: true, oracle: false, node, other: None };
                 nve.apply(&[false, true].map(|v6| Op::SetPeer(rloc(other, v6).get(), peer)));
             }
         }
@@ -35,7 +35,7 @@ impl Three {
         lab.tss.iter().for_each(common::Ts::silence);
         let wires = lab.tss.iter().map(|ts| Wire::new(&ts.ns, "eth0")).collect();
         let steps = lab.nves.iter_mut().map(|nve| nve.with(|k| k.steps().unwrap())).collect();
-        let stale = Location::Remote { rloc: rloc(1, how.v6), epoch: Epoch::FIRST };
+        let stale = Location::Remote { rloc: rloc(1, how.v6), epoch: Epoch::FIRST, other: 0 };
         lab.nves[0].apply(&[Op::SetLocation(vni(7001), ts_mac(2).get(), stale)]);
         Self { lab, steps, wires, v6: how.v6, next: 0 }
     }

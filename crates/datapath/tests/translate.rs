@@ -298,7 +298,7 @@ fn ages_and_is_told() {
         (lab.nves[0].count(Reason::Replicated) >= 2).then_some(())
     });
     let copies = lab.nves[0].count(Reason::Replicated);
-    let at = Location::Remote { rloc: rloc(1, true), epoch: Epoch::FIRST };
+    let at = Location::Remote { rloc: rloc(1, true), epoch: Epoch::FIRST, other: 0 };
     let mac = MacAddr::of_node(1);
     let told = ts_ips(3).map(|ip| Op::SetNeighbour(vni(7001), ip, Neighbour::At(mac)));
     lab.nves[0].apply(&told);

@@ -9,11 +9,17 @@ use common::{
     pair::{MACS, Pair, ip},
     rloc, tcp, vni, wait_for,
 };
-use std::{collections::BTreeSet, net::IpAddr, num::NonZeroU64, time::Duration};
-use weft_datapath::{
-    Counter, Datapath as _, Direction, IfIndex, Levels, Meter, Op, Path, Reason, Tunnel, Vap, VapKind, Vn,
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    num::NonZeroU64,
+    time::Duration,
 };
-use weft_model::{Bum, Burst, Codepoint, Dscp, Learning, Miss, SourcePorts, Ttl};
+use weft_datapath::{
+    Counter, Datapath as _, Direction, IfIndex, Levels, Location, Meter, Op, Path, Peer, Reason, Tunnel, Vap,
+    VapKind, Vn,
+};
+use weft_model::{Bum, Burst, Codepoint, Dscp, Epoch, Learning, MacAddr, Miss, SourcePorts, Ttl};
 
 const HOWS: [How; 3] = [
     How { kind: VapKind::Veth, path: Path::Direct, v6: false },
@@ -94,6 +100,58 @@ fn outer_headers_are_as_the_policy_says() {
         assert_eq!(arrives(&unknown, b"whoever").0, 64);
         pair.lab.nves[0].apply(&[vap(usual)]);
         assert_eq!(arrives(&data(MACS[1], true, 1, 7, 0, b"as before"), b"as before").1, 1);
+    }
+}
+
+/// RFC 9301 section 5.4: of two RLOCs of an NVE each gets its part of the flows, and each flow goes to one. There they all
+/// arrive, as from one NVE.
+#[test]
+fn flows_are_shared_by_the_rlocs_of_an_nve() {
+    const FLOWS: u16 = 100;
+    for how in HOWS {
+        let mut pair = Pair::new(how);
+        let ports = SourcePorts::new(50_000, 50_003).unwrap();
+        set(&mut pair, 0, Tunnel { ports, ..Tunnel::default() });
+        let underlay = Wire::new(&pair.lab.nves[1].ns, "up0");
+        // How many of the flows go to the other RLOC, and by how many source ports each gets its own.
+        let shared = |pair: &mut Pair, other| {
+            let at = Location::Remote { rloc: rloc(1, how.v6), epoch: Epoch::FIRST, other };
+            pair.lab.nves[0].apply(&[Op::SetLocation(vni(7001), MacAddr(MACS[1]), at)]);
+            let before = pair.lab.nves[1].count(Reason::Delivered);
+            let mut used = [BTreeSet::new(), BTreeSet::new()];
+            let mut went = BTreeMap::<u16, BTreeSet<bool>>::new();
+            for _ in 0..2 {
+                for n in 0..FLOWS {
+                    pair.wires[0].send(&data(MACS[1], n % 2 == 0, 0, 1_000 + n, 0, b"a flow"));
+                }
+                for _ in 0..FLOWS {
+                    let frame = underlay.receive("all frames", |f| f.ends_with(b"a flow"));
+                    let v6 = frame[12..14] == [0x86, 0xdd];
+                    let inner = if v6 { 70 } else { 50 };
+                    let at = inner + if frame[inner + 12..inner + 14] == [8, 0] { 34 } else { 54 };
+                    went.entry(u16::from_be_bytes([frame[at], frame[at + 1]])).or_default().insert(v6);
+                    used[usize::from(v6)].insert(outer(&frame).2);
+                }
+            }
+            assert_eq!(went.len(), usize::from(FLOWS));
+            assert!(went.values().all(|over| over.len() == 1), "{how:?}: {went:?}");
+            let beside = went.values().filter(|over| !over.contains(&how.v6)).count();
+            let all = before + 2 * u64::from(FLOWS);
+            wait_for("all of them", || (pair.lab.nves[1].count(Reason::Delivered) == all).then_some(()));
+            (beside, used.map(|ports| ports.len()))
+        };
+        assert_eq!(shared(&mut pair, 0).0, 0);
+        assert_eq!(shared(&mut pair, u32::MAX).0, usize::from(FLOWS));
+        let (beside, ports) = shared(&mut pair, 1 << 30);
+        assert!((5..=50).contains(&beside), "{how:?}: {beside} of {FLOWS}, not some quarter");
+        if how.path == Path::Direct {
+            assert_eq!(ports, [4, 4], "{how:?}");
+        }
+        assert_eq!(pair.lab.nves[1].count(Reason::SrcMoved), 0, "{}", pair.lab.dump());
+        // One that is not known to have another RLOC is sent everything at the one that it has.
+        let alone = Peer { nve: true, oracle: false, node: 1, other: None };
+        pair.lab.nves[0].apply(&[Op::SetPeer(rloc(1, how.v6).get(), alone)]);
+        assert_eq!(shared(&mut pair, u32::MAX).0, 0);
     }
 }
 

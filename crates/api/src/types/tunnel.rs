@@ -44,6 +44,14 @@ pub struct TunnelChange {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
     #[schema(value_type = Option<u8>)]
     pub ipv6_priority: Option<Option<u8>>,
+    /// Weight of its NVE's IPv4 RLOC among those of the lowest priority: its part of all flows.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
+    #[schema(value_type = Option<u8>)]
+    pub ipv4_weight: Option<Option<u8>>,
+    /// The same of its NVE's IPv6 RLOC.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
+    #[schema(value_type = Option<u8>)]
+    pub ipv6_weight: Option<Option<u8>>,
 }
 
 impl TunnelChange {
@@ -60,6 +68,8 @@ impl TunnelChange {
             receive_burst: self.receive_burst.unwrap_or(old.receive_burst),
             ipv4_priority: self.ipv4_priority.unwrap_or(old.ipv4_priority),
             ipv6_priority: self.ipv6_priority.unwrap_or(old.ipv6_priority),
+            ipv4_weight: self.ipv4_weight.unwrap_or(old.ipv4_weight),
+            ipv6_weight: self.ipv6_weight.unwrap_or(old.ipv6_weight),
         }
     }
 }

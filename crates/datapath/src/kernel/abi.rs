@@ -109,7 +109,7 @@ pub(crate) struct LocationValue {
     pub(crate) ifindex: u32,
     pub(crate) rloc: Ip,
     pub(crate) epoch: u32,
-    pub(crate) pad: u32,
+    pub(crate) other: u32,
     pub(crate) last_used: u64,
     pub(crate) contested: u64,
     pub(crate) contested_last: u64,
@@ -143,6 +143,7 @@ pub(crate) struct NeighbourValue {
 pub(crate) struct PeerValue {
     pub(crate) may: u32,
     pub(crate) node: u32,
+    pub(crate) other: Ip,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -509,8 +510,8 @@ impl LocationValue {
         match location {
             Location::Nowhere => empty,
             Location::Local(IfIndex(ifindex)) => Self { kind: 1, ifindex, ..empty },
-            Location::Remote { rloc, epoch } => {
-                Self { kind: 2, rloc: rloc.get().into(), epoch: epoch.get(), ..empty }
+            Location::Remote { rloc, epoch, other } => {
+                Self { kind: 2, rloc: rloc.get().into(), epoch: epoch.get(), other, ..empty }
             }
         }
     }
@@ -522,6 +523,7 @@ impl LocationValue {
             2 => Some(Location::Remote {
                 rloc: Rloc::new(self.rloc.into()).ok()?,
                 epoch: Epoch::new(self.epoch)?,
+                other: self.other,
             }),
             _ => None,
         }
@@ -557,13 +559,15 @@ impl From<NeighbourValue> for Neighbour {
 
 impl From<Peer> for PeerValue {
     fn from(peer: Peer) -> Self {
-        Self { may: u32::from(peer.nve) | u32::from(peer.oracle) << 1, node: peer.node }
+        let other = peer.other.map_or_else(Ip::default, |rloc| rloc.get().into());
+        Self { may: u32::from(peer.nve) | u32::from(peer.oracle) << 1, node: peer.node, other }
     }
 }
 
 impl From<PeerValue> for Peer {
     fn from(value: PeerValue) -> Self {
-        Self { nve: value.may & 1 != 0, oracle: value.may & 2 != 0, node: value.node }
+        let other = Rloc::new(value.other.into()).ok();
+        Self { nve: value.may & 1 != 0, oracle: value.may & 2 != 0, node: value.node, other }
     }
 }
 
@@ -672,9 +676,9 @@ mod tests {
             MeterValue = "weft_meter" { rate, tat, burst, pad }
             ScopedIp = "weft_scoped_ip" { scope, ip }
             VnMac = "weft_vn_mac" { vni, mac, pad }
-            LocationValue = "weft_location" { kind, ifindex, rloc, epoch, pad, last_used, contested, contested_last }
+            LocationValue = "weft_location" { kind, ifindex, rloc, epoch, other, last_used, contested, contested_last }
             NeighbourValue = "weft_neighbour" { mac, known, pad }
-            PeerValue = "weft_peer" { may, node }
+            PeerValue = "weft_peer" { may, node, other }
             CountKey = "weft_count_key" { vni, reason, path, direction }
             CountValue = "weft_count" { packets, bytes }
             VnValue = "weft_vn" { vaps, slot }

@@ -137,7 +137,7 @@ impl Learned {
 
     pub(super) fn location(&self, vni: Vni, mac: MacAddr) -> Option<Location> {
         let (rloc, _) = self.macs.get(&(vni, mac))?;
-        Some(Location::Remote { rloc: *rloc, epoch: Epoch::FIRST })
+        Some(Location::Remote { rloc: *rloc, epoch: Epoch::FIRST, other: 0 })
     }
 
     pub(super) fn neighbour(&self, vni: Vni, ip: TenantIp) -> Option<Neighbour> {

@@ -399,6 +399,12 @@ fn source(tables: &Tables, to: Rloc) -> Option<IpAddr> {
     tables.config.rlocs.iter().map(|r| r.get()).find(|r| r.is_ipv4() == to.get().is_ipv4())
 }
 
+/// The RLOC that flows go to. There is no hash of them here: all go where more of them do.
+fn rloc_of(tables: &Tables, rloc: Rloc, other: u32) -> Rloc {
+    let beside = tables.peers.get(&rloc.get()).and_then(|peer| peer.other);
+    beside.filter(|_| other > 1 << 31).unwrap_or(rloc)
+}
+
 fn forward(
     tables: &Tables,
     learned: &Learned,
@@ -437,7 +443,7 @@ fn forward(
     let seen = seen.and_then(|dst| learned.location(vap.vni, dst));
     let gone = dst.filter(|_| seen.or(told).is_none() && gateway.is_none());
     let gone = gone.and_then(|dst| tables.away.get(&(vap.vni, dst)));
-    let gone = gone.map(|away| Location::Remote { rloc: away.rloc, epoch: away.epoch });
+    let gone = gone.map(|away| Location::Remote { rloc: away.rloc, epoch: away.epoch, other: 0 });
     let also = (seen.or(gone).is_some() && !learns).then_some(PuntReason::UnknownMac);
     if seen.or(told).or(gone).is_none() && !learns && gateway.is_none() {
         match missed(tables, vap.vni) {
@@ -453,7 +459,7 @@ fn forward(
     let carried = gateway.is_some();
     let also = gateway.map_or(also, |(_, reason)| Some(reason));
     let used = dst.filter(|_| seen.is_none() && told.is_some() && !carried);
-    let gateway = gateway.map(|(rloc, _)| Location::Remote { rloc, epoch: Epoch::FIRST });
+    let gateway = gateway.map(|(rloc, _)| Location::Remote { rloc, epoch: Epoch::FIRST, other: 0 });
     let location = gateway.or(seen).or(told).or(gone);
     let ip = matches!(ethertype(frame), Some(IPV4 | IPV6));
     let path = if ip { vap.path } else { Path::Device };
@@ -477,7 +483,8 @@ fn forward(
             Some(to) if to.vni == vap.vni => return drop(Reason::NotActivated),
             _ => return drop(Reason::NoSuchTs),
         },
-        Some(Location::Remote { rloc, .. }) => {
+        Some(Location::Remote { rloc, other, .. }) => {
+            let rloc = rloc_of(tables, rloc, other);
             let Some(from) = source(tables, rloc) else { return drop(Reason::NoRloc) };
             if translates(tables, vap.vni) && frame.len() - ETH <= usize::from(vap.mtu) {
                 match translate::outbound(frame, MacAddr::of_node(tables.config.node)) {

@@ -142,9 +142,9 @@ fn hosts(d: &mut Dice, bench: &Bench) -> Tables {
         t.fdb.insert((vap.vni, vap.mac.get()), Location::Local(*device));
         t.vaps.insert(*device, vap);
     }
-    let at = Location::Remote { rloc: rloc(1, false), epoch: Epoch::FIRST };
+    let at = Location::Remote { rloc: rloc(1, false), epoch: Epoch::FIRST, other: 0 };
     t.fdb.insert((vni(VNIS[0]), MacAddr(mac(5))), at);
-    t.peers.insert(rloc(1, false).get(), Peer { nve: true, oracle: false, node: 1 });
+    t.peers.insert(rloc(1, false).get(), Peer { nve: true, oracle: false, node: 1, other: None });
     t
 }
 

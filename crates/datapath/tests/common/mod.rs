@@ -311,8 +311,9 @@ impl Lab {
         let mut nves: Vec<Nve> = (0..n).map(|i| Nve::new(i, &fabric, options())).collect();
         for (i, nve) in nves.iter_mut().enumerate() {
             for other in (0..n).filter(|other| *other != i) {
-                let peer = Peer { nve: true, oracle: false, node: u32::try_from(other).unwrap() };
-                nve.apply(&[false, true].map(|v6| Op::SetPeer(rloc(other, v6).get(), peer)));
+                let node = u32::try_from(other).unwrap();
+                let peer = |v6: bool| Peer { nve: true, oracle: false, node, other: Some(rloc(other, !v6)) };
+                nve.apply(&[false, true].map(|v6| Op::SetPeer(rloc(other, v6).get(), peer(v6))));
             }
         }
         Self { tss: Vec::new(), nves, fabric }
@@ -396,7 +397,7 @@ impl Lab {
             let at = if i == nve {
                 Location::Local(ts.device)
             } else {
-                Location::Remote { rloc: rloc(nve, how.v6), epoch: Epoch::FIRST }
+                Location::Remote { rloc: rloc(nve, how.v6), epoch: Epoch::FIRST, other: 0 }
             };
             let mut ops = vec![Op::SetLocation(vni(7001), mac, at)];
             ops.extend(ts_ips(ts.n).map(|ip| Op::SetNeighbour(vni(7001), ip, Neighbour::At(mac))));

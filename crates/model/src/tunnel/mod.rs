@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 
 /// The priority of an RLOC that is not to be sent to.
 const UNUSABLE: u8 = 255;
+/// The weight of an RLOC of which nothing is set.
+const USUAL_WEIGHT: u8 = 100;
 
 /// What is set of a tunnel policy; the rest is left open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -49,6 +51,13 @@ pub struct TunnelPolicy {
     /// The same of its NVE's IPv6 RLOC.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ipv6_priority: Option<u8>,
+    /// Weight of its NVE's IPv4 RLOC (RFC 9301 section 5.4): of RLOCs with the lowest priority each gets this part of all
+    /// flows; 0 beside others: none, 0 of all: equal parts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ipv4_weight: Option<u8>,
+    /// The same of its NVE's IPv6 RLOC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ipv6_weight: Option<u8>,
 }
 
 /// A policy by which nobody may send anything.
@@ -76,6 +85,8 @@ impl TunnelPolicy {
             receive_burst: self.receive_burst.or(other.receive_burst),
             ipv4_priority: self.ipv4_priority.or(other.ipv4_priority),
             ipv6_priority: self.ipv6_priority.or(other.ipv6_priority),
+            ipv4_weight: self.ipv4_weight.or(other.ipv4_weight),
+            ipv6_weight: self.ipv6_weight.or(other.ipv6_weight),
         }
     }
 
@@ -83,6 +94,14 @@ impl TunnelPolicy {
     #[must_use]
     pub fn priority(&self, v4: bool) -> u8 {
         if v4 { self.ipv4_priority } else { self.ipv6_priority }.unwrap_or(1)
+    }
+
+    /// The weight of an RLOC of a family. When nothing is set, that of an IPv6 RLOC `beside` an IPv4 one is 0: flows go by
+    /// IPv4.
+    #[must_use]
+    pub fn weight(&self, v4: bool, beside: bool) -> u8 {
+        let usual = if v4 || !beside { USUAL_WEIGHT } else { 0 };
+        if v4 { self.ipv4_weight } else { self.ipv6_weight }.unwrap_or(usual)
     }
 
     /// Whether it leaves an RLOC to send to.
@@ -115,6 +134,17 @@ mod tests {
     }
 
     #[test]
+    fn an_ipv6_rloc_has_a_part_where_one_is_set_or_it_is_alone() {
+        let weights = |text: &str, beside| {
+            let policy = serde_json::from_str::<TunnelPolicy>(text).unwrap();
+            [true, false].map(|v4| policy.weight(v4, beside))
+        };
+        assert_eq!((weights("{}", true), weights("{}", false)), ([100, 0], [100, 100]));
+        assert_eq!(weights(r#"{"ipv6_weight":255}"#, true), [100, 255]);
+        assert_eq!(weights(r#"{"ipv4_weight":0,"ipv6_weight":7}"#, true), [0, 7]);
+    }
+
+    #[test]
     fn nothing_out_of_range_becomes_a_policy() {
         for (text, says) in [
             (r#"{"ttl":0}"#, "a TTL of 0"),
@@ -129,6 +159,8 @@ mod tests {
             (r#"{"receive_rate":"-1mbit"}"#, "'-1mbit' is no rate"),
             (r#"{"send_burst":0}"#, "a burst of 0"),
             (r#"{"receive_burst":1073741825}"#, "a burst of 1073741825"),
+            (r#"{"ipv4_weight":256}"#, "256"),
+            (r#"{"ipv6_weight":-1}"#, "-1"),
         ] {
             let error = serde_json::from_str::<TunnelPolicy>(text).unwrap_err().to_string();
             assert!(error.contains(says) && !error.contains('\n'), "{text}: {error}");

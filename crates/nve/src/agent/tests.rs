@@ -308,7 +308,8 @@ fn only_what_somebody_else_changed_is_mended() {
         let done = attached(&mut queue).await;
         driver.input(done);
         assert_eq!((driver.reconcile(), programs(&pins)), (0, 1));
-        let other = Op::SetPeer([192, 0, 2, 9].into(), Peer { nve: true, oracle: false, node: 9 });
+        let other =
+            Op::SetPeer([192, 0, 2, 9].into(), Peer { nve: true, oracle: false, node: 9, other: None });
         driver.plane.apply(&other).unwrap();
         assert_eq!((driver.reconcile(), driver.reconcile()), (1, 0));
     });
@@ -330,7 +331,7 @@ fn a_device_just_gone_does_not_keep_the_agent_from_starting() {
             policy: None,
             tunnel: Default::default(),
         };
-        let peer = ([192, 0, 2, 9].into(), Peer { nve: true, oracle: false, node: 9 });
+        let peer = ([192, 0, 2, 9].into(), Peer { nve: true, oracle: false, node: 9, other: None });
         let ops = vec![Op::SetVap(IfIndex(999), gone), Op::SetPeer(peer.0, peer.1)];
         driver.plane.take_over(ops).unwrap();
         assert_eq!(

@@ -34,7 +34,7 @@ impl Core {
         }
         let ttl = now + self.config.timing.ttl;
         for ((vni, mac), location) in &observed.fdb {
-            if let Location::Remote { rloc, epoch } = location
+            if let Location::Remote { rloc, epoch, .. } = location
                 && self.members.contains_key(vni)
                 && !self.is_local(*vni, Eid::Mac(*mac))
                 && !self.config.rlocs.contains(rloc)
@@ -65,7 +65,7 @@ impl Core {
         for (ip, peer) in &observed.peers {
             if peer.nve {
                 self.adopted_peers.insert(*ip);
-                self.set_peer(*ip, |found: &mut Peer| (found.nve, found.node) = (true, peer.node));
+                self.set_peer(*ip, |found: &mut Peer| *found = Peer { oracle: found.oracle, ..*peer });
             }
         }
     }
@@ -88,7 +88,7 @@ impl Core {
             .filter(|ip| !Rloc::new(*ip).is_ok_and(|rloc| self.rlocs.contains_key(&rloc)))
             .collect();
         for ip in gone {
-            self.set_peer(ip, |peer| (peer.nve, peer.node) = (false, 0));
+            self.set_peer(ip, |peer| *peer = Peer { oracle: peer.oracle, ..Peer::default() });
         }
     }
 }

@@ -157,7 +157,7 @@ impl Core {
         self.revision = self.revision.max(revision);
         let old = self.vns.insert(vn.vni, vn);
         self.review_tunnels(id.vni);
-        self.review_priorities(id.vni, old.map(|old| old.tunnel));
+        self.review_locators(id.vni, old.map(|old| old.tunnel));
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         self.tickets.insert(ticket, id.clone());

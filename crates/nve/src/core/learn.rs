@@ -25,7 +25,7 @@ impl Core {
             return;
         }
         match said {
-            Said::Located { vni, mac, rloc, version, ttl } => {
+            Said::Located { vni, mac, rloc, other, version, ttl } => {
                 let here = self.local_macs.get(&(vni, mac)).or_else(|| self.stopped_with(vni, Eid::Mac(mac)));
                 if let Some(id) = here.cloned()
                     && !self.gives_way(&id, rloc, version, origin)
@@ -59,7 +59,7 @@ impl Core {
                     Located { rloc, version, origin, by, learned: now, expires },
                 );
                 let epoch = Epoch::new(version.into()).unwrap_or(Epoch::FIRST);
-                self.change(Op::SetLocation(vni, mac, Location::Remote { rloc, epoch }));
+                self.change(Op::SetLocation(vni, mac, Location::Remote { rloc, epoch, other }));
                 self.known(now, vni, Eid::Mac(mac), expires);
             }
             Said::Bound { vni, ip, mac, version, ttl } => {

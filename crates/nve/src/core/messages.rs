@@ -1,7 +1,10 @@
 //! LISP messages as the NVE means them: what it sends of its tenant systems and questions, and
 //! what it reads from answers. The one place where model and wire types meet.
 
-use ::core::net::{IpAddr, SocketAddr};
+use ::core::{
+    cmp::Reverse,
+    net::{IpAddr, SocketAddr},
+};
 use std::collections::BTreeSet;
 use weft_lisp::{
     Action, Address, AuthData, Ecm, EcmHeader, Eid as WireEid, EidAddr, EidRecord, EncodeError,
@@ -20,8 +23,8 @@ const UNUSABLE: u8 = Locator::UNUSABLE;
 /// What one record of an answer or notification says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Said {
-    /// `<VNID, *, MAC>` is behind this RLOC.
-    Located { vni: Vni, mac: MacAddr, rloc: Rloc, version: u16, ttl: u32 },
+    /// `<VNID, *, MAC>` is behind this RLOC, of whose flows `other` of 2^32 go to the NVE's of the other family.
+    Located { vni: Vni, mac: MacAddr, rloc: Rloc, other: u32, version: u16, ttl: u32 },
     /// `<VNID, IP, *>` belongs to this MAC.
     Bound { vni: Vni, ip: TenantIp, mac: MacAddr, version: u16, ttl: u32 },
     /// No such address, for so many minutes.
@@ -94,13 +97,18 @@ fn address(ip: IpAddr) -> Address<'static> {
     }
 }
 
-/// This NVE's RLOCs with the priorities that a tunnel policy gives them. One that would leave none to be used has none
+/// This NVE's RLOCs with the priorities and weights that a tunnel policy gives them. One that would leave none to be used has none
 /// of its priorities.
 pub fn locators(rlocs: &BTreeSet<Rloc>, tunnel: &TunnelPolicy) -> Vec<Locator<'static>> {
     let of = |rloc: &Rloc| tunnel.priority(rloc.get().is_ipv4());
     let none_left = rlocs.iter().all(|rloc| of(rloc) == UNUSABLE);
     let priority = |rloc: &Rloc| if none_left { 1 } else { of(rloc) };
-    rlocs.iter().map(|rloc| Locator::new(address(rloc.get()), priority(rloc))).collect()
+    let beside = rlocs.iter().any(|rloc| rloc.get().is_ipv4());
+    let locator = |rloc: &Rloc| Locator {
+        weight: tunnel.weight(rloc.get().is_ipv4(), beside),
+        ..Locator::new(address(rloc.get()), priority(rloc))
+    };
+    rlocs.iter().map(locator).collect()
 }
 
 /// A Map-Register for the tenant system of `grant` (requirements N1, N2): its MAC behind `locators`,
@@ -307,11 +315,32 @@ fn located(record: &Record<'_>, vni: Vni, mac: MacAddr, own: &BTreeSet<Rloc>) ->
     let usable = record.locators.iter().filter(|l| l.priority != UNUSABLE && l.reachable);
     // Of a family that this NVE has, if there is one, and then the lowest priority value (RFC 9301 section 5.4).
     let foreign = |rloc: &Rloc| !own.iter().any(|own| own.get().is_ipv4() == rloc.get().is_ipv4());
-    let rlocs = usable.filter_map(|l| Some((l.priority, Rloc::new(l.rloc.as_ip()?).ok()?)));
-    let best = rlocs.map(|(priority, rloc)| (foreign(&rloc), priority, rloc)).min();
-    match best {
-        Some((_, _, rloc)) if ttl != TTL_WITHDRAW => Said::Located { vni, mac, rloc, version, ttl },
+    let rlocs = usable.filter_map(|l| Some((l.priority, Rloc::new(l.rloc.as_ip()?).ok()?, l.weight)));
+    let rlocs: Vec<_> =
+        rlocs.map(|(priority, rloc, weight)| ((foreign(&rloc), priority), rloc, weight)).collect();
+    let lowest = rlocs.iter().map(|(rank, ..)| *rank).min();
+    let best =
+        rlocs.iter().filter(|(rank, ..)| Some(*rank) == lowest).map(|(_, rloc, weight)| (*rloc, *weight));
+    match shared(best) {
+        Some((rloc, other)) if ttl != TTL_WITHDRAW => Said::Located { vni, mac, rloc, other, version, ttl },
         _ => Said::Withdrawn { vni, eid: Eid::Mac(mac) },
+    }
+}
+
+/// Where flows go of these RLOCs with their weights, and how many of 2^32 to the one of the other family (RFC 9301
+/// section 5.4). Of those of one family the one with the highest weight counts, and of two such the lower address: an NVE
+/// has one of each at most.
+fn shared(rlocs: impl Iterator<Item = (Rloc, u8)>) -> Option<(Rloc, u32)> {
+    let heavier = |a: &(Rloc, u8), b: &(Rloc, u8)| (a.1, Reverse(a.0)).cmp(&(b.1, Reverse(b.0)));
+    let (four, six): (Vec<_>, Vec<_>) = rlocs.partition(|(rloc, _)| rloc.get().is_ipv4());
+    match (four.into_iter().max_by(heavier), six.into_iter().max_by(heavier)) {
+        (Some((rloc, 0)), Some((_, 0))) => Some((rloc, 1 << 31)),
+        (Some((_, 0)), Some((rloc, _))) => Some((rloc, 0)),
+        (Some((rloc, four)), Some((_, six))) => {
+            let (four, six) = (u64::from(four), u64::from(six));
+            Some((rloc, u32::try_from((six << 32) / (four + six)).unwrap_or(u32::MAX)))
+        }
+        (four, six) => four.or(six).map(|(rloc, _)| (rloc, 0)),
     }
 }
 

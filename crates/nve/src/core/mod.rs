@@ -352,7 +352,7 @@ impl Core {
                 self.adopt_orphans();
                 self.review_vn(vni);
                 self.review_tunnels(vni);
-                self.review_priorities(vni, old.map(|old| old.tunnel));
+                self.review_locators(vni, old.map(|old| old.tunnel));
                 if !governed {
                     self.review_policy(vni);
                 }
@@ -390,12 +390,16 @@ impl Core {
         let old = old.unwrap_or_default();
         for new in rlocs.difference(&old) {
             *self.rlocs.entry(*new).or_default() += 1;
-            self.set_peer(new.get(), |peer| (peer.nve, peer.node) = (true, node_number(xtr)));
+        }
+        for rloc in &rlocs {
+            let other = rlocs.iter().find(|other| other.get().is_ipv4() != rloc.get().is_ipv4()).copied();
+            let node = node_number(xtr);
+            self.set_peer(rloc.get(), |peer| *peer = Peer { nve: true, oracle: peer.oracle, node, other });
         }
         for gone in old.difference(&rlocs) {
             // Another NVE may have been given the address in between.
             if decrement(&mut self.rlocs, *gone) == 0 {
-                self.set_peer(gone.get(), |peer| (peer.nve, peer.node) = (false, 0));
+                self.set_peer(gone.get(), |peer| *peer = Peer { oracle: peer.oracle, ..Peer::default() });
                 self.end_redirects_to(*gone);
             }
         }

@@ -22,7 +22,7 @@ pub enum Claim {
     /// No list of grants was seen yet.
     Unknown,
     /// To this grant, of this revision; its VN's name is not known yet.
-    Granted(u64, Grant),
+    Granted(u64, Box<Grant>),
     /// To nobody: closed until its device is gone or attached.
     Nobody,
 }
@@ -70,7 +70,7 @@ impl Core {
             match grants.values().find(its).cloned() {
                 Some(grant) => {
                     if let Some(orphan) = self.orphans.get_mut(&index) {
-                        orphan.claim = Claim::Granted(revision, grant);
+                        orphan.claim = Claim::Granted(revision, Box::new(grant));
                     }
                     self.adopt_orphan(index);
                 }
@@ -109,7 +109,7 @@ impl Core {
             // A call about it is under way; when it ends this is looked at again.
             return;
         }
-        let (tsi, epoch) = (Tsi::new(vn, grant.clone(), *revision, device.clone(), true), grant.epoch);
+        let (tsi, epoch) = (Tsi::new(vn, Grant::clone(grant), *revision, device.clone(), true), grant.epoch);
         self.insert_tsi(tsi);
         self.because(&id, Cause::Hypervisor);
         self.activate(&id, None);

@@ -1,7 +1,7 @@
 //! Tunnel policy: what a tenant system's VAP is to have of its own and of its VN's.
 
 use super::Core;
-use super::messages::Registering;
+use super::messages::{self, Registering};
 use weft_datapath::{IfIndex, Op, Tunnel};
 use weft_model::{Grant, TunnelPolicy, Vni};
 
@@ -30,9 +30,10 @@ impl Core {
         }
     }
 
-    /// What is registered of a VN says the priorities of this NVE's RLOCs anew, if its VN had others.
-    pub(super) fn review_priorities(&mut self, vni: Vni, old: Option<TunnelPolicy>) {
-        let of = |policy: &TunnelPolicy| [true, false].map(|v4| policy.priority(v4));
+    /// What is registered of a VN says the priorities and weights of this NVE's RLOCs anew, if its VN had others.
+    pub(super) fn review_locators(&mut self, vni: Vni, old: Option<TunnelPolicy>) {
+        let rlocs = &self.config.rlocs;
+        let of = |policy: &TunnelPolicy| messages::locators(rlocs, policy);
         if self.vns.get(&vni).map(|vn| of(&vn.tunnel)) == Some(of(&old.unwrap_or_default())) {
             return;
         }

@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use weft_model::digest::Digest;
-use weft_model::{Eid, Epoch, Grant, MacAddr, Rloc, Successor, TenantIp, Time, TsiId, Vni, XtrId};
+use weft_model::{
+    Eid, Epoch, Grant, MacAddr, Rloc, Successor, TenantIp, Time, TsiId, TunnelPolicy, Vni, XtrId,
+};
 
 use super::members::Members;
 use super::output::SessionId;
@@ -31,10 +33,12 @@ impl Locator {
     /// Priority of a locator that must not be used: the TSI is Associated, not Activated.
     pub const UNUSABLE: u8 = 255;
 
-    /// What an answer from a grant says of an RLOC.
-    #[must_use]
-    pub const fn stored(rloc: Rloc) -> Self {
-        Self { rloc, priority: 1, weight: 100 }
+    /// What an answer from a grant says of an NVE's RLOCs: what that one registers when no tunnel policy says otherwise.
+    pub fn stored(rlocs: &[Rloc]) -> impl Iterator<Item = Self> + '_ {
+        let usual = TunnelPolicy::default();
+        let beside = rlocs.iter().any(|rloc| rloc.get().is_ipv4());
+        let weight = move |rloc: Rloc| usual.weight(rloc.get().is_ipv4(), beside);
+        rlocs.iter().map(move |rloc| Self { rloc: *rloc, priority: 1, weight: weight(*rloc) })
     }
 }
 

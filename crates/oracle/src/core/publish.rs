@@ -97,7 +97,7 @@ impl Shard {
                     Tsi { withdrawn: true, .. } => Basis::Expected,
                     _ => Basis::Granted,
                 };
-                (basis, rlocs.iter().copied().map(Locator::stored).collect())
+                (basis, Locator::stored(rlocs).collect())
             }
         };
         let Found { tsi, nve, epoch, .. } = found;

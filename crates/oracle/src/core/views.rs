@@ -101,7 +101,7 @@ impl Shard {
                         stale = self.is_stale(r.nve, r.via);
                     }
                     Source::Grant(rlocs) => {
-                        locators = rlocs.iter().copied().map(Locator::stored).collect();
+                        locators = Locator::stored(rlocs).collect();
                     }
                 }
             }

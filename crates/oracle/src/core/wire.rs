@@ -61,7 +61,7 @@ impl Locators {
     pub(crate) fn of(found: &Found<'_>) -> Self {
         match found.source {
             Source::Registration(registration) => Self::collect(registration.locators.iter().copied()),
-            Source::Grant(rlocs) => Self::collect(rlocs.iter().copied().map(Locator::stored)),
+            Source::Grant(rlocs) => Self::collect(Locator::stored(rlocs)),
         }
     }
 

@@ -37,6 +37,13 @@ pub(crate) struct TunnelArgs {
     /// The same of their IPv6 RLOCs.
     #[arg(long, group = "change")]
     tunnel_ipv6_priority: Option<OrNone<u8>>,
+    /// Weight of its hosts' IPv4 RLOCs, 0 to 255: of RLOCs with the lowest priority each gets this part of all flows; none: as
+    /// usual, 100.
+    #[arg(long, group = "change")]
+    tunnel_ipv4_weight: Option<OrNone<u8>>,
+    /// The same of their IPv6 RLOCs; none: as usual, 0 beside an IPv4 RLOC.
+    #[arg(long, group = "change")]
+    tunnel_ipv6_weight: Option<OrNone<u8>>,
 }
 
 /// Something, or that it is left open: `none`.
@@ -63,6 +70,8 @@ impl From<TunnelArgs> for TunnelChange {
             receive_burst: tunnel.tunnel_receive_burst.map(|OrNone(it)| it),
             ipv4_priority: tunnel.tunnel_ipv4_priority.map(|OrNone(it)| it),
             ipv6_priority: tunnel.tunnel_ipv6_priority.map(|OrNone(it)| it),
+            ipv4_weight: tunnel.tunnel_ipv4_weight.map(|OrNone(it)| it),
+            ipv6_weight: tunnel.tunnel_ipv6_weight.map(|OrNone(it)| it),
         }
     }
 }

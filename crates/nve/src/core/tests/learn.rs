@@ -8,7 +8,7 @@ use weft_datapath::{Location, Neighbour, Op};
 use weft_model::{Eid, Epoch, Origin};
 
 fn at(f: Family, n: u8, version: u16) -> Location {
-    Location::Remote { rloc: rloc(f, n), epoch: Epoch::new(version.into()).unwrap() }
+    Location::Remote { rloc: rloc(f, n), epoch: Epoch::new(version.into()).unwrap(), other: 0 }
 }
 
 #[test]

@@ -38,6 +38,7 @@ pub enum Heard {
         version: u16,
         eids: Vec<Eid>,
         rlocs: Vec<(IpAddr, u8)>,
+        weights: Vec<u8>,
         digest: Digest,
     },
     End(Digest),
@@ -53,8 +54,8 @@ pub enum Heard {
 /// A record of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rec {
-    /// A MAC behind RLOCs with priorities, at a version.
-    Behind(MacAddr, [(Rloc, u8); 2], u16),
+    /// A MAC behind RLOCs with priorities and weights, at a version.
+    Behind(MacAddr, [(Rloc, u8, u8); 2], u16),
     /// R1: MAC, RLOC, Map-Version.
     At(MacAddr, Rloc, u16),
     /// R2: IP, MAC, Map-Version.
@@ -131,6 +132,7 @@ pub fn heard(octets: &[u8]) -> Heard {
                 version: first.map_version.get(),
                 eids: register.records.iter().map(|r| eid_of(r.eid, r.mask_len).1).collect(),
                 rlocs: first.locators.iter().map(|l| (l.rloc.as_ip().unwrap(), l.priority)).collect(),
+                weights: first.locators.iter().map(|l| l.weight).collect(),
                 digest,
             }
         }
@@ -163,7 +165,11 @@ fn with_record<T>(rec: Rec, then: impl FnOnce(Record<'_>) -> T) -> T {
     let locators: Vec<Locator<'_>> = match rec {
         Rec::At(_, rloc, _) | Rec::Whole(_, _, rloc, _) => vec![Locator::new(addr(rloc.get()), 1)],
         Rec::Behind(_, rlocs, _) => {
-            rlocs.map(|(rloc, priority)| Locator::new(addr(rloc.get()), priority)).to_vec()
+            let of = |(rloc, priority, weight): (Rloc, _, _)| Locator {
+                weight,
+                ..Locator::new(addr(rloc.get()), priority)
+            };
+            rlocs.map(of).to_vec()
         }
         Rec::Owner(_, mac, _) => vec![Locator::new(Address::Mac(mac.octets()), 255)],
         Rec::No(..) | Rec::Gone(_) => Vec::new(),

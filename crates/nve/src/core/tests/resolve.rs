@@ -66,7 +66,7 @@ fn lc_mapping_is_installed_before_the_answer_whatever_the_order_of_records() {
             }
             let seen = w.reply(&asked, &recs);
             let [
-                Seen::Op(Op::SetLocation(v1, m, Location::Remote { rloc: r, epoch })),
+                Seen::Op(Op::SetLocation(v1, m, Location::Remote { rloc: r, epoch, .. })),
                 Seen::Op(n),
                 Seen::Inject(vap, frame),
             ] = &seen[..]

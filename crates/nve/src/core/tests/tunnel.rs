@@ -123,7 +123,7 @@ fn rlocs_are_registered_with_their_priorities() {
 /// The lowest priority of a family that this NVE has: another is of no use to it, however low.
 #[test]
 fn rlocs_are_chosen_by_family_and_priority() {
-    let at = |n, four, six| Rec::Behind(mac(n), [(rloc(V4, 9), four), (rloc(V6, 9), six)], 1);
+    let at = |n, four, six| Rec::Behind(mac(n), [(rloc(V4, 9), four, 100), (rloc(V6, 9), six, 0)], 1);
     for (own, four, six, chosen) in [
         (vec![V4], 9, 1, V4),
         (vec![V6], 1, 9, V6),
@@ -143,4 +143,95 @@ fn rlocs_are_chosen_by_family_and_priority() {
         };
         assert_eq!(*found, rloc(chosen, 9), "{own:?} {four} {six}");
     }
+}
+
+/// A change of weights is registered, too. Beside an IPv4 RLOC an IPv6 one has no part unless one is set.
+#[test]
+fn rlocs_are_registered_with_their_weights() {
+    let weights = |seen: &[Seen]| -> Vec<Vec<u8>> {
+        let of = |seen: &Seen| match seen {
+            Seen::Heard(0, Heard::Registered { weights, .. }) => Some(weights.clone()),
+            _ => None,
+        };
+        seen.iter().filter_map(of).collect()
+    };
+    let world = |families: &[Family]| {
+        let rlocs = families.iter().map(|f| rloc(*f, 1)).collect();
+        let mut w = World::with(families[0], |config| config.rlocs = rlocs);
+        w.session(0, Session::Up);
+        let call = w.attach(attach("a", 1));
+        w.seen();
+        let seen = w.granted(call, grant("a", 1));
+        (w, weights(&seen))
+    };
+    assert_eq!(world(&[V4]).1, [[100]]);
+    assert_eq!(world(&[V6]).1, [[100]]);
+    let (mut w, first) = world(&[V4, V6]);
+    assert_eq!(first, [[100, 0]]);
+    let vn = |w: &mut World, text: &str| {
+        w.core.handle_fact(Fact::Vn(VnSpec { tunnel: policy(text), ..spec() }));
+        weights(&w.seen())
+    };
+    assert_eq!(vn(&mut w, r#"{"ipv6_weight":100}"#), [[100, 100]]);
+    assert_eq!(vn(&mut w, r#"{"ipv6_weight":100,"ttl":3}"#), [[0; 0]; 0]);
+    let own = Grant { tunnel: policy(r#"{"ipv4_weight":7}"#), ..grant("a", 1) };
+    assert_eq!(weights(&w.grants(20, vec![own])), [[7, 100]]);
+}
+
+/// RFC 9301 section 5.4: of RLOCs with the lowest priority each gets its part, none for a weight of 0, and equal ones where
+/// all have 0; whether an NVE asked or was told.
+#[test]
+fn flows_are_shared_as_weights_say() {
+    let both = [V4, V6];
+    const ALL: u64 = 1 << 32;
+    for (own, four, six, chosen, other) in [
+        (&both[..], (1, 100), (1, 100), V4, ALL / 2),
+        (&both, (1, 0), (1, 0), V4, ALL / 2),
+        (&both, (1, 30), (1, 10), V4, ALL / 4),
+        (&both, (1, 1), (1, 255), V4, ALL / 256 * 255),
+        (&both, (1, 100), (1, 0), V4, 0),
+        (&both, (1, 0), (1, 1), V6, 0),
+        // Weights are about those of the lowest priority, and of a family that there is here.
+        (&both, (2, 100), (1, 100), V6, 0),
+        (&both, (1, 0), (2, 100), V4, 0),
+        (&both, (255, 100), (255, 100), V4, ALL),
+        (&both[..1], (1, 0), (1, 100), V4, 0),
+        (&both[1..], (1, 100), (1, 0), V6, 0),
+    ] {
+        let rlocs = own.iter().map(|f| rloc(*f, 1)).collect();
+        let mut w = World::with(own[0], |config| config.rlocs = rlocs);
+        w.session(0, Session::Up);
+        w.attach_all(&["a"]);
+        let asked = one_asked(&w.sends(1, mac(7)));
+        let at = [(rloc(V4, 9), four.0, four.1), (rloc(V6, 9), six.0, six.1)];
+        w.reply(&asked, &[Rec::Behind(mac(7), at, 1)]);
+        let found = w.tables.fdb.get(&(vni(), mac(7))).copied();
+        if other == ALL {
+            assert!(!matches!(found, Some(Location::Remote { .. })), "{found:?}");
+            continue;
+        }
+        let Some(Location::Remote { rloc: at, other: found, .. }) = found else { panic!("{found:?}") };
+        assert_eq!((at, u64::from(found)), (rloc(chosen, 9), other), "{own:?} {four:?} {six:?}");
+    }
+}
+
+/// The data plane knows of each RLOC of an NVE the one beside it.
+#[test]
+fn rlocs_of_an_nve_are_known_to_be_one_nves() {
+    let mut w = World::started(V4, &[]);
+    let beside = |w: &World, f| w.tables.peers.get(&rloc(f, 7).get()).map(|peer| (peer.nve, peer.other));
+    let nve = |w: &mut World, families: &[Family]| {
+        w.core.handle_fact(Fact::Nve(
+            weft_model::XtrId([7; 16]),
+            families.iter().map(|f| rloc(*f, 7)).collect(),
+        ));
+        w.seen();
+    };
+    nve(&mut w, &[V4]);
+    assert_eq!((beside(&w, V4), beside(&w, V6)), (Some((true, None)), None));
+    nve(&mut w, &[V4, V6]);
+    assert_eq!(beside(&w, V4), Some((true, Some(rloc(V6, 7)))));
+    assert_eq!(beside(&w, V6), Some((true, Some(rloc(V4, 7)))));
+    nve(&mut w, &[V6]);
+    assert_eq!((beside(&w, V4), beside(&w, V6)), (None, Some((true, None))));
 }

@@ -324,8 +324,8 @@ impl Bench {
         ips: &[Eid],
         ttl: u32,
     ) -> u32 {
-        let rlocs =
-            [lisp::Locator::new(rloc(by).get(), priority), lisp::Locator::new(rloc6(by).get(), priority)];
+        let six = lisp::Locator { weight: 0, ..lisp::Locator::new(rloc6(by).get(), priority) };
+        let rlocs = [lisp::Locator::new(rloc(by).get(), priority), six];
         let Eid::Mac(octets) = mac(n) else { unreachable!() };
         let owner = [lisp::Locator::mac(octets.octets())];
         let mut records = vec![wire_record(vn, mac(n), ttl, &rlocs)];

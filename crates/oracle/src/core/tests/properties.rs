@@ -521,7 +521,7 @@ impl World {
         if let Answer::At(found) = answer(&shard.db, &shard.nodes, vni(vn), eid) {
             let locators: Vec<Locator> = match found.source {
                 database::Source::Registration(r) => r.locators.clone(),
-                database::Source::Grant(rlocs) => rlocs.iter().copied().map(Locator::stored).collect(),
+                database::Source::Grant(rlocs) => Locator::stored(rlocs).collect(),
             };
             truths.push(Some(text(eid, found.tsi.grant.mac.get(), &locators)));
         }
