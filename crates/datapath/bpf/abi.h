@@ -35,11 +35,10 @@ struct weft_meter {
 	__u64 rate;  /* bits a second, or 0: no limit */
 	__u64 tat;   /* its state: theoretical arrival time, CLOCK_MONOTONIC ns */
 	__u32 burst; /* octets that may pass at once */
-	__u32 pad;
+	__u32 shift;
+	__u64 octet;  /* how long an octet takes, ns << shift: nothing is divided for a frame */
+	__u64 window; /* how long the burst takes, ns */
 };
-
-/* How long an octet takes at one bit a second, in ns. */
-#define WEFT_OCTET_SECOND 8000000000ULL
 
 /* Map `vaps`: ifindex -> this. */
 struct weft_vap {

@@ -37,17 +37,15 @@ static __always_inline __u32 wire_octets(struct __sk_buff *skb)
  * race lost so often means that others took tokens meanwhile. */
 static __noinline bool over_rate(struct __sk_buff *skb, struct weft_meter *m)
 {
-	__u64 rate, cost, window, slack, old, now, from;
+	__u64 cost, slack, old, now, from;
 	int i;
 
 	if (!m)
 		return false;
-	rate = m->rate;
-	if (!rate)
+	if (!m->rate)
 		return false;
-	cost = wire_octets(skb) * WEFT_OCTET_SECOND / rate;
-	window = m->burst * WEFT_OCTET_SECOND / rate;
-	slack = cost < window ? window - cost : 0;
+	cost = wire_octets(skb) * m->octet >> m->shift;
+	slack = cost < m->window ? m->window - cost : 0;
 #pragma unroll
 	for (i = 0; i < 8; i++) {
 		/* In this order: nobody's clock is ahead of what was read before. */

@@ -50,7 +50,9 @@ pub(crate) struct MeterValue {
     pub(crate) rate: u64,
     pub(crate) tat: u64,
     pub(crate) burst: u32,
-    pub(crate) pad: u32,
+    pub(crate) shift: u32,
+    pub(crate) octet: u64,
+    pub(crate) window: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -673,7 +675,7 @@ mod tests {
             AwayValue = "weft_away" { rloc, epoch }
             HeardValue = "weft_heard" { mac, pad, seen }
             VapValue = "weft_vap" { vni, mac, mtu, kind, path, flags, mode, slot, ip4, ip6, previous, pad, policy, generation, punt_interval, punt_window, punt_tat, icmp_tat, storm_tat, open_interval, open_tat, since, send, receive, ttl, dscp, port, more_ports, pad2 }
-            MeterValue = "weft_meter" { rate, tat, burst, pad }
+            MeterValue = "weft_meter" { rate, tat, burst, shift, octet, window }
             ScopedIp = "weft_scoped_ip" { scope, ip }
             VnMac = "weft_vn_mac" { vni, mac, pad }
             LocationValue = "weft_location" { kind, ifindex, rloc, epoch, other, last_used, contested, contested_last }
