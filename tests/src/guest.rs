@@ -97,7 +97,8 @@ impl<'a> Guest<'a> {
     pub fn migrate(&mut self, to: &'static str, stopped: bool) -> Result<()> {
         let from = std::mem::replace(&mut self.at, to);
         self.lab.json(&["tsi", "move", "--vn", "red", "--name", "guest", "--to", to])?;
-        self.tsi(to, "associate", &["--device", "guest"])?;
+        // Where it was not stopped it speaks there before its hypervisor says so.
+        self.tsi(to, "associate", &["--device", "guest", "--explicit"])?;
         self.links.down(from)?;
         self.links.up(to)?;
         // The kernel may take a second to say so, and its bridge forwards nothing before.
@@ -107,6 +108,20 @@ impl<'a> Guest<'a> {
         }
         self.tsi(to, "activate", &[])?;
         Ok(())
+    }
+
+    /// The same, but that nobody activates it where it goes to: it is stopped where it was, and goes on there.
+    ///
+    /// # Errors
+    /// When a step fails.
+    pub fn migrate_silently(&mut self, to: &'static str) -> Result<()> {
+        let from = std::mem::replace(&mut self.at, to);
+        self.lab.json(&["tsi", "move", "--vn", "red", "--name", "guest", "--to", to])?;
+        self.tsi(to, "associate", &["--device", "guest"])?;
+        self.links.down(from)?;
+        self.tsi(from, "deactivate", &[])?;
+        self.links.up(to)?;
+        Ok(self.links.wait_running(to)?)
     }
 
     /// The events of it at a host behind one of a number, until one that is wanted has come.

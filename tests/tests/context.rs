@@ -74,7 +74,7 @@ fn in_use(yaml: &str) -> Result<()> {
     ensure!(knows(guest.lab, "h2")? == 2);
     ensure!(knows(guest.lab, "h3")? == 0, "nobody there has asked");
     guest.lab.json(&["tsi", "move", "--vn", "red", "--name", "guest", "--to", "h3"])?;
-    guest.tsi("h3", "associate", &["--device", "guest"])?;
+    guest.tsi("h3", "associate", &["--device", "guest", "--explicit"])?;
     until_counted(guest.lab, "h3", "contexts_taken", 1)?;
     let known = clock::until(clock::CEILING, || {
         Ok::<_, anyhow::Error>((knows(guest.lab, "h3")? == 2).then_some(()))

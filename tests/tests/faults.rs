@@ -86,7 +86,7 @@ impl Scene {
     fn prepare(&self, to: &str, reached: bool) -> Result<()> {
         let before = self.contexts(to)?;
         self.lab.json(&["tsi", "move", "--vn", "red", "--name", "guest", "--to", to])?;
-        guest_tsi(&self.lab, to, "associate", &["--device", "guest"])?;
+        guest_tsi(&self.lab, to, "associate", &["--device", "guest", "--explicit"])?;
         let came = || self.contexts(to).is_ok_and(|now| now > before);
         ensure!(!reached || clock::until_true(clock::CEILING, came), "{to} is told nothing");
         Ok(())

@@ -2,7 +2,7 @@
 //! (requirements V1 to V5, H2, H3, H5).
 
 use anyhow::{Context as _, Result, ensure};
-use weft_e2e::{GUEST_IPS, Guest, HOSTS, THREE_HOSTS, TestLab};
+use weft_e2e::{GUEST_IPS, Guest, HOSTS, THREE_HOSTS, TestLab, ping};
 use weft_lab::{
     capture::{Capture, Class, Discovery},
     clock,
@@ -66,6 +66,9 @@ fn around(lab: &str) -> Result<()> {
         ensure!(format!("{error:#}").contains(why), "{error:#}");
     }
     said_and_changed(&guest)?;
+    silently(&mut guest, "h1")?;
+    let numbers = next(&streams);
+    answered_from(&numbers, "silently to h1")?;
     announced(&mut guest)?;
     lease_ends(&guest, "h3")?;
     drop(guest);
@@ -103,12 +106,24 @@ fn said_and_changed(guest: &Guest<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Nobody says that it goes on where it moved to but its own first frame (requirement V11).
+fn silently(guest: &mut Guest<'_>, to: &'static str) -> Result<()> {
+    let from = guest.at;
+    guest.migrate_silently(to)?;
+    // What says so is lost.
+    ping(guest.lab, "guest", "10.0.0.1", 2)?;
+    guest.told(to, |event| event["event"] == "activated" && event["cause"] == "silent")?;
+    guest.tsi(from, "de-associate", &[])?;
+    Ok(())
+}
+
 /// Where a VN floods, who has moved is announced to the two other hosts, once (requirement V7).
 fn announced(guest: &mut Guest<'_>) -> Result<()> {
+    let from = guest.at;
     guest.lab.weft(["vn", "set", "red", "--learning", "flood"])?;
     let capture = Capture::underlay(guest.lab, "announced")?;
     guest.migrate("h3", true)?;
-    guest.tsi("h2", "de-associate", &[])?;
+    guest.tsi(from, "de-associate", &[])?;
     let said = || {
         GUEST_IPS.map(|ip| {
             capture.count(|frame| {

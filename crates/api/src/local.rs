@@ -78,6 +78,10 @@ pub struct Attach {
     /// activation): see [`MAX_LEASE_S`]. Without one it lasts until it is detached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_s: Option<u64>,
+    /// Where it moves to, only an activation puts it in service. Without this its own first frame does as well, once it
+    /// is associated.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub explicit: bool,
     /// Once this has been done under this id, it is answered as it was and not done again: see [`RequestId`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<RequestId>,

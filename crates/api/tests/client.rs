@@ -230,6 +230,7 @@ async fn the_local_api() {
         groups: Default::default(),
         state: Default::default(),
         lease_s: None,
+        explicit: false,
         request_id: None,
     };
     let tsi = client.attach(&attach).await.unwrap();

@@ -67,6 +67,7 @@ pub(crate) fn attachment(
         groups: Default::default(),
         state,
         lease: None,
+        explicit: false,
     }
 }
 

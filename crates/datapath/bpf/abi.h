@@ -79,6 +79,7 @@ struct weft_vap {
 #define WEFT_PATH_DEVICE 1
 #define WEFT_VAP_ACTIVATED 1
 #define WEFT_VAP_LOG_REFUSED 2
+#define WEFT_VAP_WAITS 4 /* not Activated: the agent is told of a frame from its MAC */
 #define WEFT_DSCP_COPY 64 /* the inner packet's */
 
 /* Key of `vap_ips` (scope = ifindex, value __u32 1), `neighbours`, `heard` and `groups` (scope = VNI). */
@@ -382,6 +383,7 @@ struct weft_held {
 #define WEFT_PUNT_CARRIED 10 /* struct weft_held */
 #define WEFT_PUNT_ALLOWED 11
 #define WEFT_PUNT_REFUSED 12
+#define WEFT_PUNT_FIRST 13
 
 /* Map `traces`: packets that are traced, by WEFT_TRACE_ID. */
 struct weft_trace {

@@ -477,6 +477,32 @@ static __always_inline bool hides_protocol(struct __sk_buff *skb)
 	return bpf_skb_load_bytes(skb, ETH_LEN, llc, 3) || (llc[0] == 0xaa && llc[1] == 0xaa);
 }
 
+/* What comes in before it may. Where it is waited for, since its tenant system moves here, the agent is told, once a
+ * second; not of a trace, which nobody there has sent. */
+static __noinline int not_activated(struct __sk_buff *skb, struct weft_vap *vap)
+{
+	struct weft_vn_mac key;
+	struct eth *p = 0;
+	struct where w;
+
+	if (!vap)
+		return TC_ACT_SHOT;
+	w.vni = vap->vni;
+	w.path = vap->path;
+	w.direction = WEFT_OUT;
+	if (vap->flags & WEFT_VAP_WAITS && !skb->vlan_present && !is_traced(skb))
+		p = head(skb, ETH_LEN);
+	if (!p || is_vlan(p->h_proto) || !same_mac(p->h_source, vap->mac))
+		return drop(skb, w, WEFT_NOT_ACTIVATED);
+	key.vni = skb->ifindex;
+	*(__u32 *)key.mac = 0;
+	*(__u16 *)(key.mac + 4) = 0;
+	*(__u16 *)key.pad = 5;
+	if (!first_this_second(&key))
+		return drop(skb, w, WEFT_NOT_ACTIVATED);
+	return punt(skb, vap, WEFT_PUNT_FIRST);
+}
+
 static __always_inline int vap_frame(struct __sk_buff *skb, bool again)
 {
 	__u32 ifindex = skb->ifindex;
@@ -499,7 +525,7 @@ static __always_inline int vap_frame(struct __sk_buff *skb, bool again)
 	w.slot = vap->slot;
 	w.path = vap->path;
 	if (!(vap->flags & WEFT_VAP_ACTIVATED))
-		return drop(skb, w, WEFT_NOT_ACTIVATED);
+		return not_activated(skb, vap);
 	p = head(skb, ETH_LEN);
 	if (!p)
 		return drop(skb, w, WEFT_MALFORMED);

@@ -59,6 +59,8 @@ pub enum PuntReason {
     /// The first packet of a connection that this rule ([`Allow::rule`](crate::Allow)) let through and that is to be
     /// told of. It was not dropped. At most 100 a second of a VN, with [`PuntReason::Refused`].
     Allowed(u32, Toward),
+    /// A frame from the MAC of a VAP that waits for one ([`Vap::waits`](crate::Vap::waits)). Once a second of a VAP.
+    FirstFrame,
     /// A frame that no rule of its VAP's policy allows, where those are to be told of.
     Refused(Toward),
 }

@@ -46,6 +46,9 @@ pub struct Vap {
     pub mtu: u16,
     /// RFC 8394 Activated. When false every frame to and from it is dropped (`not-activated`).
     pub activated: bool,
+    /// Not Activated, but to be by its first frame: one from its MAC is told of
+    /// ([`PuntReason::FirstFrame`](crate::PuntReason::FirstFrame)), and dropped like any other.
+    pub waits: bool,
     /// The NVE that it moved here from ([`Peer::node`]), which sends on what still comes for it there: what others
     /// sent is not fenced when it comes from that one.
     pub previous: Option<NonZeroU32>,
@@ -384,6 +387,7 @@ mod tests {
                 path: Path::Direct,
                 mtu: 1450,
                 activated: true,
+                waits: false,
                 previous: None,
                 policy,
                 tunnel: Tunnel::default(),

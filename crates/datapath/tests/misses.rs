@@ -7,7 +7,7 @@ mod common;
 use common::{How, Lab, frames::*, options, rloc, ts_ips, ts_mac, vni, wait_for};
 use std::net::IpAddr;
 use weft_datapath::{
-    Datapath as _, IfIndex, Location, Neighbour, Op, Path, Punt, PuntReason, Reason, VapKind, Vn,
+    Datapath as _, IfIndex, Location, Neighbour, Op, Path, Punt, PuntReason, Reason, Vap, VapKind, Vn,
 };
 use weft_model::{Epoch, Learning, MacAddr, Miss};
 
@@ -352,5 +352,45 @@ fn nothing_is_carried_where_frames_go_to_everybody() {
         socket.send_to(&vxlan(8, 7001, &data(C, 3, false, b"once")), (here, 4789)).unwrap();
         count_to(&mut lab, 1, Reason::NoSuchTs, 1);
         assert_eq!(lab.nves[1].count(Reason::ByGateway), 0, "{}", lab.dump());
+    }
+}
+
+/// Requirement V11: a VAP that is not Activated tells of a frame of its own where it waits for one, once a second, and
+/// lets none pass.
+#[test]
+fn a_closed_vap_tells_of_its_first_frame() {
+    for (kind, path, v6) in [(VapKind::Veth, Path::Direct, false), (VapKind::Tap, Path::Device, true)] {
+        let how = How { kind, path, v6 };
+        let mut lab = Lab::of(1, &options);
+        lab.attach_quietly(0, 1, how);
+        lab.tss[0].silence();
+        let wires = [Wire::new(&lab.tss[0].ns, "eth0")];
+        let device = lab.tss[0].device;
+        let closed = |waits| Op::SetVap(device, Vap { activated: false, waits, ..Lab::vap(1, how) });
+        let rarp = eth(MacAddr::BROADCAST.octets(), A, 0x8035, &[0; 46]);
+        let own = [rarp, data(ts_mac(2).octets(), 2, v6, b"first")];
+        let tagged = eth(MacAddr::BROADCAST.octets(), A, 0x8100, &[0; 46]);
+        let foreign = eth(MacAddr::BROADCAST.octets(), C, 0x8035, &[0; 46]);
+        // Not where nobody is expected, nor of what is nobody's here.
+        lab.nves[0].apply(&[closed(false)]);
+        own.iter().for_each(|frame| wires[0].send(frame));
+        count_to(&mut lab, 0, Reason::NotActivated, 2);
+        lab.nves[0].apply(&[closed(true)]);
+        [tagged, foreign].iter().for_each(|frame| wires[0].send(frame));
+        count_to(&mut lab, 0, Reason::NotActivated, 4);
+        assert_eq!((punts(&mut lab, 0), lab.nves[0].count(Reason::Punted)), (vec![], 0));
+        for _ in 0..10 {
+            own.iter().for_each(|frame| wires[0].send(frame));
+        }
+        wait_for("20 frames", || {
+            let seen = lab.nves[0].count(Reason::NotActivated) + lab.nves[0].count(Reason::Punted);
+            (seen == 4 + 20).then_some(())
+        });
+        let told = punts(&mut lab, 0);
+        assert!((1..10).contains(&told.len()), "{} punts of 20 frames", told.len());
+        let first = &told[0];
+        assert_eq!((first.reason, first.vap, first.vni), (PuntReason::FirstFrame, device, vni(7001)));
+        assert_eq!(first.frame, own[0]);
+        assert_eq!(lab.nves[0].count(Reason::Encapsulated), 0, "{}", lab.dump());
     }
 }

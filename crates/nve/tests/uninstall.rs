@@ -44,6 +44,7 @@ fn installed(pins: &Path) -> Kernel {
         path: Tunnel::Direct,
         mtu: 1_450,
         activated: true,
+        waits: false,
         previous: None,
         policy: None,
         tunnel: Default::default(),

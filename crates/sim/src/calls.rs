@@ -67,6 +67,7 @@ impl World {
             groups: Default::default(),
             state,
             lease: None,
+            explicit: false,
         };
         self.make(nve, must, |core, call, now| core.handle_attach(now, call, attach))
     }

@@ -484,7 +484,7 @@ impl Cli {
             )
             | Command::Tsi(
                 TsiCommand::Attach(Place { output, .. })
-                | TsiCommand::Associate(Place { output, .. })
+                | TsiCommand::Associate { place: Place { output, .. }, .. }
                 | TsiCommand::Update(Change { which: Which { output, .. }, .. })
                 | TsiCommand::Activate { which: Which { output, .. }, .. }
                 | TsiCommand::Deactivate(Which { output, .. })

@@ -449,7 +449,9 @@ impl VapValue {
                 VapKind::Tap => 1,
             },
             path: path_code(vap.path),
-            flags: u8::from(vap.activated) | u8::from(vap.policy.is_some_and(|p| p.log_refused)) << 1,
+            flags: u8::from(vap.activated)
+                | u8::from(vap.policy.is_some_and(|p| p.log_refused)) << 1
+                | u8::from(vap.waits) << 2,
             mode,
             slot,
             ip4: match first(true) {
@@ -493,6 +495,7 @@ impl VapValue {
             path: path_of(self.path)?,
             mtu: self.mtu,
             activated: self.flags & 1 == 1,
+            waits: self.flags & 4 != 0,
             previous: NonZeroU32::new(self.previous),
             policy: policy_of(self.policy, self.generation, self.flags & 2 != 0),
             tunnel: Tunnel {
@@ -639,6 +642,7 @@ pub(crate) const fn punt_reason(code: u32, rule: u32, toward: u8) -> Option<Punt
         10 => Some(PuntReason::Carried),
         11 => Some(PuntReason::Allowed(rule, toward)),
         12 => Some(PuntReason::Refused(toward)),
+        13 => Some(PuntReason::FirstFrame),
         _ => None,
     }
 }

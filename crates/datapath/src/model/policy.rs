@@ -271,6 +271,7 @@ mod tests {
                 path: Path::Direct,
                 mtu: 1450,
                 activated: true,
+                waits: false,
                 previous: None,
                 policy,
                 tunnel: Default::default(),

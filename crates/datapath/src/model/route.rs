@@ -49,6 +49,7 @@ mod tests {
                 path: Path::Direct,
                 mtu: 1450,
                 activated: true,
+                waits: false,
                 previous: None,
                 policy: None,
                 tunnel: Default::default(),

@@ -130,7 +130,11 @@ fn answered(tables: &Tables, learned: &Learned, vap: &Vap, ip: IpAddr) -> Option
 fn examine(tables: &Tables, learned: &Learned, vap: &Vap, frame: &[u8]) -> Result<L4, Stop> {
     let stop = |reason| Err(Stop::Drop(reason));
     if !vap.activated {
-        return stop(Reason::NotActivated);
+        let own = mac(frame, 6) == Some(vap.mac.get()) && !ethertype(frame).is_none_or(is_vlan);
+        return match vap.waits && own {
+            true => Err(Stop::Punt(PuntReason::FirstFrame)),
+            false => stop(Reason::NotActivated),
+        };
     }
     let (Some(dst), Some(src), Some(proto)) = (mac(frame, 0), mac(frame, 6), ethertype(frame)) else {
         return stop(Reason::Malformed);

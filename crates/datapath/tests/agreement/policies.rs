@@ -135,6 +135,7 @@ fn hosts(d: &mut Dice, bench: &Bench) -> Tables {
             path: Path::Direct,
             mtu: 1450,
             activated: true,
+            waits: false,
             previous: None,
             policy: None,
             tunnel: Default::default(),

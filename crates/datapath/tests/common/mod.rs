@@ -358,6 +358,7 @@ impl Lab {
             path: how.path,
             mtu: how.mtu(),
             activated: true,
+            waits: false,
             previous: None,
             policy: None,
             tunnel: Default::default(),

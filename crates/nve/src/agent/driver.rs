@@ -663,6 +663,7 @@ impl Driver {
 pub(super) fn log(notice: &Notice) {
     match notice {
         Notice::Associated(tsi) => tracing::info!(%tsi, "associated"),
+        Notice::Woken(tsi) => tracing::info!(%tsi, "its first frame is here; activating it"),
         Notice::Deactivated(tsi) => tracing::info!(%tsi, "deactivated: the hypervisor said so"),
         Notice::Activated(tsi, epoch) => tracing::info!(%tsi, %epoch, "activated"),
         Notice::LostGrant(tsi) => tracing::warn!(%tsi, "granted elsewhere; deactivated"),

@@ -180,7 +180,7 @@ pub(super) fn away() -> Attachment {
         next: None,
     };
     let (vn, device) = ("red".parse().unwrap(), "tap1".to_owned());
-    Attachment { vn, device, tap: true, grant, activated: true, lease_s: None }
+    Attachment { vn, device, tap: true, grant, activated: true, lease_s: None, explicit: false }
 }
 
 #[test]
@@ -224,6 +224,7 @@ fn wanted(name: &str, device: Device, state: crate::core::TsiState) -> Attach {
         groups: BTreeSet::new(),
         state,
         lease: None,
+        explicit: false,
     }
 }
 
@@ -327,6 +328,7 @@ fn a_device_just_gone_does_not_keep_the_agent_from_starting() {
             path: Tunnel::Direct,
             mtu: 1_430,
             activated: true,
+            waits: false,
             previous: None,
             policy: None,
             tunnel: Default::default(),

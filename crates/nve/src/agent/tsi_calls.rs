@@ -85,7 +85,7 @@ async fn carry_out_attach(
     };
     let (vn, name) = (body.vn.clone(), body.name.clone());
     let (mac, ips, groups) = (body.mac, body.ips, body.groups);
-    let attach = Attach { vn, name, device, mac, ips, groups, state, lease };
+    let attach = Attach { vn, name, device, mac, ips, groups, state, lease, explicit: body.explicit };
     let answer = local.ask(|answer| LocalCall::Attach(attach, answer)).await?;
     // Only now: a line of the log takes as long as a system call, and somebody's first packet waits.
     let refused = answer.as_ref().err().map(ToString::to_string);

@@ -47,6 +47,7 @@ impl Core {
                 self.calls.insert(call, Call::Attach { attach, held });
             }
             Ok(Some(mut attached)) => {
+                self.set_explicit(&attached.grant.tsi, attach.explicit);
                 self.lease(now, &attached.grant.tsi, attach.lease);
                 attached.lease = self.tsis.get(&attached.grant.tsi).and_then(|tsi| tsi.lease);
                 self.outputs.push_back(Output::Attached(call, Ok(attached)));
@@ -164,8 +165,9 @@ impl Core {
         let mut tsi = Tsi::new(attach.vn, grant, revision, attach.device, true);
         tsi.wanted = attach.state;
         tsi.lease = lease;
+        tsi.explicit = attach.explicit;
         tsi.waiting = Some(Waiting {
-            call,
+            call: Some(call),
             ticket,
             applied: false,
             acknowledged: attach.state == State::Associated,
@@ -216,7 +218,7 @@ impl Core {
             self.unsaved = true;
         }
         self.timers.cancel(&Timer::Acknowledge(id.clone()));
-        self.because(id, Cause::Hypervisor);
+        self.because(id, if waiting.call.is_some() { Cause::Hypervisor } else { Cause::Silent });
         if let Some(tsi) = self.tsis.get(id) {
             let attached = self.attached(tsi, false);
             let epoch = attached.epoch;
@@ -226,7 +228,9 @@ impl Core {
             };
             self.save();
             self.notice(notice);
-            self.outputs.push_back(Output::Attached(waiting.call, Ok(attached)));
+            if let Some(call) = waiting.call {
+                self.outputs.push_back(Output::Attached(call, Ok(attached)));
+            }
         }
     }
 
@@ -253,14 +257,16 @@ impl Core {
         let released = before.is_none() && waiting.created && !tsi.lost;
         if let Some(device) = before {
             let mut again = Tsi::new(tsi.vn.clone(), tsi.grant, tsi.revision, device, false);
-            again.lease = tsi.lease;
+            (again.lease, again.explicit) = (tsi.lease, tsi.explicit);
             self.insert_tsi(again);
             self.run_lease(self.now, id);
             self.vns.extend(context.map(|vn| (vn.vni, vn)));
             self.timers.set(Timer::Grace(id.clone()), self.now + self.config.timing.grace);
         }
         self.save();
-        self.outputs.push_back(Output::Attached(waiting.call, Err(refused)));
+        if let Some(call) = waiting.call {
+            self.outputs.push_back(Output::Attached(call, Err(refused)));
+        }
         if released {
             self.release(tsi.vn, id.name.clone(), Held::Granted);
         }

@@ -47,6 +47,8 @@ pub struct Attach {
     pub state: State,
     /// How long it lasts unless it is renewed; zero: for ever. Without one it lasts as it did, or for ever.
     pub lease: Option<Duration>,
+    /// Only an Activate puts it in service where it moves to: a frame of its own does not.
+    pub explicit: bool,
 }
 
 /// What is kept across restarts, one for each tenant system.
@@ -67,6 +69,9 @@ pub struct Attachment {
     /// How many seconds it lasts unless it is renewed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_s: Option<u64>,
+    /// Whether only an Activate puts it in service.
+    #[serde(default, skip_serializing_if = "::core::ops::Not::not")]
+    pub explicit: bool,
 }
 
 /// What an earlier version kept carried traffic.
@@ -390,6 +395,8 @@ pub enum Notice {
     Associated(TsiId),
     /// An interface was Activated.
     Activated(TsiId, Epoch),
+    /// A frame of its own came from an interface that moves here, which is Activated for that.
+    Woken(TsiId),
     /// An interface was Deactivated because the hypervisor said so.
     Deactivated(TsiId),
     /// An interface lost its grant to another NVE and was Deactivated.

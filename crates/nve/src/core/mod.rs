@@ -40,6 +40,7 @@ mod release;
 mod resolver;
 mod resume;
 mod session;
+mod silent;
 mod solicit;
 mod states;
 mod subscribe;
@@ -143,6 +144,8 @@ enum Timer {
     Fetch(TsiId),
     /// An Activate has waited long enough for what comes along.
     Await(TsiId),
+    /// A frame of an interface that moves here may Activate it again.
+    Silent(TsiId),
     /// The next address that is in use where an interface comes from is asked for.
     Prefetch(TsiId),
     /// What was taken out of service a moment ago is not handed to anybody any more.
@@ -334,6 +337,8 @@ impl Core {
                 Timer::Fetch(tsi) => self.fetch_again(&tsi),
                 Timer::Await(tsi) => self.go_on(&tsi),
                 Timer::Prefetch(tsi) => self.prefetch(now, &tsi),
+                // What comes next may.
+                Timer::Silent(_) => {}
                 Timer::Left(tsi) => self.end_left(now, &tsi),
             }
         }

@@ -37,6 +37,8 @@ impl Core {
                 continue;
             }
             let claim = if vap.activated { Claim::Unknown } else { Claim::Nobody };
+            // Nobody moves here by it.
+            let vap = Vap { waits: false, ..vap.clone() };
             self.orphans.insert(*index, Orphan { device: device.clone(), vap: vap.clone(), claim });
             self.apply(Op::SetVap(*index, vap.clone()));
             if !vap.activated {
@@ -128,7 +130,8 @@ impl Core {
         self.forget_addresses(index);
         let Some(orphan) = self.orphans.get_mut(&index) else { return };
         orphan.claim = Claim::Nobody;
-        if std::mem::take(&mut orphan.vap.activated) {
+        let vap = &mut orphan.vap;
+        if std::mem::take(&mut vap.activated) | std::mem::take(&mut vap.waits) {
             let op = Op::SetVap(index, orphan.vap.clone());
             self.apply(op);
         }

@@ -93,6 +93,9 @@ impl Core {
         }
         // The VAP may be gone by now, or its interface out of service.
         let Some(id) = self.vaps.get(&punt.vap).filter(|id| id.vni == punt.vni).cloned() else { return };
+        if punt.reason == PuntReason::FirstFrame {
+            return self.first_frame(now, &id, punt);
+        }
         if self.tsis.get(&id).is_none_or(|t| t.state != State::Activated) {
             return;
         }
@@ -101,8 +104,8 @@ impl Core {
             PuntReason::UnknownMacHeld => self.unlocated(now, punt),
             PuntReason::Route | PuntReason::RouteSeen => self.unrouted(now, punt),
             PuntReason::NoSuchTs | PuntReason::Carried => {}
-            // These are for the log.
-            PuntReason::Allowed(..) | PuntReason::Refused(_) => {}
+            // These are for the log, and this was looked at.
+            PuntReason::Allowed(..) | PuntReason::Refused(_) | PuntReason::FirstFrame => {}
             PuntReason::Report => self.report(now, punt),
             PuntReason::ArpMiss | PuntReason::NdMiss | PuntReason::LinkLocalClaim => match Query::parse(punt)
             {

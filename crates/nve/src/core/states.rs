@@ -18,6 +18,9 @@ impl Core {
         lease: Option<Duration>,
     ) {
         self.now = now;
+        if self.join_silent(now, call, (&vn, &name), lease) {
+            return;
+        }
         let id = match self.attached_here(vn, name) {
             Ok(id) => id,
             Err(refused) => return self.outputs.push_back(Output::Attached(call, Err(refused))),
@@ -40,10 +43,15 @@ impl Core {
             self.outputs.push_back(Output::Attached(call, Ok(attached)));
             return;
         }
+        self.begin_activate(now, &id, Some(call));
+    }
+
+    /// Puts what is Associated in service, for a call or because of a frame of its own.
+    pub(super) fn begin_activate(&mut self, now: Time, id: &TsiId, call: Option<CallId>) {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         self.tickets.insert(ticket, id.clone());
-        if let Some(tsi) = self.tsis.get_mut(&id) {
+        if let Some(tsi) = self.tsis.get_mut(id) {
             tsi.wanted = State::Activated;
             tsi.resumes = false;
             tsi.waiting = Some(Waiting {
@@ -59,8 +67,8 @@ impl Core {
         }
         self.unsaved = true;
         self.timers.set(Timer::Acknowledge(id.clone()), now + self.config.timing.acknowledge);
-        if !self.wait_for_context(now, &id) {
-            self.activate(&id, Some(ticket));
+        if !self.wait_for_context(now, id) {
+            self.activate(id, Some(ticket));
         }
     }
 
@@ -104,7 +112,9 @@ impl Core {
         self.because(id, Cause::Refused);
         self.unsaved = true;
         self.save();
-        self.outputs.push_back(Output::Attached(waiting.call, Err(refused.clone())));
+        if let Some(call) = waiting.call {
+            self.outputs.push_back(Output::Attached(call, Err(refused.clone())));
+        }
         true
     }
 

@@ -18,6 +18,8 @@ pub enum Cause {
     Grant,
     /// A call of the hypervisor's.
     Hypervisor,
+    /// A frame of its own, where it moves to.
+    Silent,
     /// It is this NVE's now.
     Moved(XtrId),
     /// Its grant is nobody's, or another's without its having moved there.
@@ -47,6 +49,7 @@ impl Cause {
         match self {
             Self::Grant => "grant",
             Self::Hypervisor => "hypervisor",
+            Self::Silent => "silent",
             Self::Moved(_) => "moved",
             Self::GrantLost => "grant_lost",
             Self::VnDeleted => "vn_deleted",

@@ -41,6 +41,8 @@ pub struct Tsi {
     pub came: Option<Epoch>,
     /// How long it lasts unless it is renewed.
     pub lease: Option<Duration>,
+    /// Only its hypervisor puts it in service: a frame of its own does not (requirement V11).
+    pub explicit: bool,
     /// It was in service when the last agent ended, which only the data plane said: it is again once it is this NVE's.
     pub resumes: bool,
     /// The attach that waits for this one to be ready.
@@ -60,7 +62,8 @@ pub struct Tsi {
 /// What an attach still waits for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Waiting {
-    pub call: CallId,
+    /// The call that waits; none where a frame of its own puts it in service.
+    pub call: Option<CallId>,
     pub ticket: Ticket,
     pub applied: bool,
     pub acknowledged: bool,
@@ -90,6 +93,7 @@ impl Tsi {
             previous: None,
             came: None,
             lease: None,
+            explicit: false,
             resumes: false,
             waiting: None,
             claims: BTreeMap::new(),
@@ -136,6 +140,7 @@ impl Core {
             let device = found.unwrap_or(Device { name: attachment.device, index: IfIndex(0), kind });
             let mut tsi = Tsi::new(attachment.vn, attachment.grant, 0, device, present);
             tsi.lease = attachment.lease_s.map(Duration::from_secs);
+            tsi.explicit = attachment.explicit;
             if attachment.activated {
                 tsi.came = tsi.grant.epoch_of(self.config.xtr_id).ok();
             } else {
@@ -213,6 +218,7 @@ impl Core {
             Timer::Acknowledge(id.clone()),
             Timer::Register(id.clone()),
             Timer::Previous(id.clone()),
+            Timer::Silent(id.clone()),
         ] {
             self.timers.cancel(&timer);
         }
@@ -347,6 +353,7 @@ impl Core {
             },
             mtu: self.config.tenant_mtu,
             activated,
+            waits: !activated && self.tsis.get(id).is_some_and(|tsi| self.may_come(tsi)),
             previous: self.tsis.get(id).and_then(|tsi| tsi.previous).filter(|_| activated),
             policy: if activated { self.policy_of(&grant.tsi) } else { None },
             tunnel: self.tunnel_of(grant),
@@ -551,6 +558,7 @@ impl Core {
             // What is another's until an Oracle has taken its registration is not put in service without one.
             activated: t.wanted == State::Activated && !(self.is_anothers(t) && t.waiting.is_some()),
             lease_s: t.lease.map(|lease| lease.as_secs()),
+            explicit: t.explicit,
         })
         .collect()
     }

@@ -60,6 +60,7 @@ pub struct Counters {
     pub contexts_handed: u64,
     pub contexts_refused: u64,
     pub asked_ahead: u64,
+    pub silent_moves: u64,
 }
 
 /// Nothing is decided by what was counted: whoever compares cores by their hashes has one for both.
@@ -121,6 +122,7 @@ impl Counters {
             contexts_handed,
             contexts_refused,
             asked_ahead,
+            silent_moves,
         ]
     }
 }

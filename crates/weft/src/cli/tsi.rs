@@ -13,14 +13,21 @@ pub(crate) enum TsiCommand {
   weft tsi attach --vn red --name web3 --device veth8 --mac 02:00:00:00:00:08
   weft tsi attach --vn red --name web4 --device veth9 --groups web,ssh")]
     Attach(Place),
-    /// Prepare an interface without letting anything through: RFC 8394's Associate, where a tenant moves to.
+    /// Prepare an interface without letting anything through: RFC 8394's Associate, where a tenant moves to. It is in
+    /// service once it is activated, or by the tenant's own first frame.
     #[command(after_help = "Example, a move from h1 to h2:
   weft tsi move --vn red --name web1 --to h2               by an operator
   weft tsi associate --vn red --name web1 --device tap3    on h2
   weft tsi deactivate --vn red --name web1                 on h1, once the tenant is stopped there
   weft tsi activate --vn red --name web1                   on h2
   weft tsi de-associate --vn red --name web1               on h1")]
-    Associate(Place),
+    Associate {
+        #[command(flatten)]
+        place: Place,
+        /// Only `weft tsi activate` puts it in service: frames of the tenant's are dropped until then.
+        #[arg(long)]
+        explicit: bool,
+    },
     /// Put an associated interface in service.
     #[command(after_help = "Example: weft tsi activate --vn red --name web1")]
     Activate {

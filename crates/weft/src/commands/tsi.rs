@@ -67,8 +67,8 @@ pub(super) fn unreachable<'a>(socket: &'a Socket) -> impl Fn(ClientError) -> Com
 
 pub(super) async fn run(command: TsiCommand) -> Result<(), CommandError> {
     match command {
-        TsiCommand::Attach(place) => place_at(place, State::Activated).await,
-        TsiCommand::Associate(place) => place_at(place, State::Associated).await,
+        TsiCommand::Attach(place) => place_at(place, State::Activated, false).await,
+        TsiCommand::Associate { place, explicit } => place_at(place, State::Associated, explicit).await,
         TsiCommand::Update(change) => update(change).await,
         TsiCommand::Activate { which, lease } => change_state(which, State::Activated, lease).await,
         TsiCommand::Deactivate(which) => change_state(which, State::Associated, None).await,
@@ -129,7 +129,7 @@ pub(super) async fn run(command: TsiCommand) -> Result<(), CommandError> {
 }
 
 /// Attaches, in that state.
-async fn place_at(place: Place, state: State) -> Result<(), CommandError> {
+async fn place_at(place: Place, state: State, explicit: bool) -> Result<(), CommandError> {
     let Place { vn, name, device, kind, mac, ip, groups, lease, request, socket, output } = place;
     let (ips, groups) = (ip.into_iter().collect(), groups.map(|groups| groups.0).unwrap_or_default());
     let kind = kind.map(|kind| match kind {
@@ -137,7 +137,7 @@ async fn place_at(place: Place, state: State) -> Result<(), CommandError> {
         Kind::Tap => DeviceKind::Tap,
     });
     let (lease_s, request_id) = (lease, request.request_id);
-    let attach = Attach { vn, name, device, kind, mac, ips, groups, state, lease_s, request_id };
+    let attach = Attach { vn, name, device, kind, mac, ips, groups, state, lease_s, explicit, request_id };
     let tsi = nve(&socket)?.attach(&attach).await.map_err(unreachable(&socket))?;
     output::print(&output::one(output.output, &tsi, COLUMNS)?)
 }

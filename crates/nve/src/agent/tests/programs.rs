@@ -40,6 +40,7 @@ impl Driver {
             groups: BTreeSet::new(),
             state: crate::core::TsiState::Activated,
             lease: None,
+            explicit: false,
         };
         self.input(Input::Local(LocalCall::Attach(attach, answer)));
         self.outputs();

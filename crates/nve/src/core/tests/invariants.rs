@@ -247,6 +247,7 @@ fn timers(core: &Core) {
             Timer::Solicited(key) => assert!(core.solicits.all().contains(key)),
             Timer::Away(vni, mac) => assert!(core.tables.away.contains_key(&(*vni, *mac))),
             Timer::Previous(tsi) => assert!(core.tsis[tsi].previous.is_some()),
+            Timer::Silent(tsi) => assert!(core.tsis.contains_key(tsi)),
             Timer::SavePolicies => {}
             // As above.
             Timer::Fetch(..) | Timer::Await(..) | Timer::Prefetch(..) | Timer::Left(..) => {}

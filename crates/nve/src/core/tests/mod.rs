@@ -28,6 +28,7 @@ mod property;
 mod push;
 mod resolve;
 mod session;
+mod silent;
 mod solicit;
 mod states;
 mod told;

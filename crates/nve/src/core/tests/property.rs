@@ -174,7 +174,7 @@ fn input() -> impl Strategy<Value = Input> {
             .prop_map(|(device, v6, target, probe)| Asks { device, v6, target, probe }),
         2 => (1_u32..5, 1_u8..4).prop_map(|(device, target)| Claims { device, target }),
         3 => (1_u32..5, n.clone()).prop_map(|(device, to)| Sends { device, to }),
-        4 => (1_u32..5, n.clone(), 0_u8..8).prop_map(|(device, to, how)| Misses { device, to, how }),
+        4 => (1_u32..5, n.clone(), 0_u8..9).prop_map(|(device, to, how)| Misses { device, to, how }),
         8 => (any::<prop::sample::Index>(), 0_u8..6, n.clone(), 1_u8..4, v.clone())
             .prop_map(|(which, verdict, mac, node, version)| Answered { which, verdict, mac, node, version }),
         6 => (0_usize..2, 0_u8..5, any::<bool>(), n.clone(), n, 1_u8..4, v)
@@ -335,6 +335,7 @@ impl Run {
                     3 | 4 => w.punt(device, PuntReason::Route, routed),
                     5 => w.punt(device, PuntReason::RouteSeen, routed),
                     6 => w.astray(2, routed),
+                    7 => w.punt(device, PuntReason::FirstFrame, frame),
                     _ => w.astray(2, frame),
                 };
                 self.notice(seen);

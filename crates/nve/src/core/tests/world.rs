@@ -119,6 +119,7 @@ pub fn attach(text: &str, n: u32) -> Attach {
         groups: BTreeSet::new(),
         state: TsiState::Activated,
         lease: None,
+        explicit: false,
     }
 }
 
