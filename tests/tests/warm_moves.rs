@@ -69,8 +69,9 @@ fn around(lab: &str) -> Result<()> {
     silently(&mut guest, "h1")?;
     let numbers = next(&streams);
     answered_from(&numbers, "silently to h1")?;
-    announced(&mut guest)?;
-    lease_ends(&guest, "h3")?;
+    announced(&mut guest, "flood", "h3")?;
+    announced(&mut guest, "translate", "h2")?;
+    lease_ends(&guest, guest.at)?;
     drop(guest);
     lab.down()
 }
@@ -117,12 +118,12 @@ fn silently(guest: &mut Guest<'_>, to: &'static str) -> Result<()> {
     Ok(())
 }
 
-/// Where a VN floods, who has moved is announced to the two other hosts, once (requirement V7).
-fn announced(guest: &mut Guest<'_>) -> Result<()> {
+/// Where a VN floods or translates, who has moved is announced to the two other hosts, once (requirement V7).
+fn announced(guest: &mut Guest<'_>, learning: &str, to: &'static str) -> Result<()> {
     let from = guest.at;
-    guest.lab.weft(["vn", "set", "red", "--learning", "flood"])?;
-    let capture = Capture::underlay(guest.lab, "announced")?;
-    guest.migrate("h3", true)?;
+    guest.lab.weft(["vn", "set", "red", "--learning", learning])?;
+    let capture = Capture::underlay(guest.lab, learning)?;
+    guest.migrate(to, true)?;
     guest.tsi(from, "de-associate", &[])?;
     let said = || {
         GUEST_IPS.map(|ip| {
@@ -133,7 +134,8 @@ fn announced(guest: &mut Guest<'_>) -> Result<()> {
             })
         })
     };
-    ensure!(clock::until_true(clock::CEILING, || said() == [2, 2]), "announced so often: {:?}", said());
+    let once = clock::until_true(clock::CEILING, || said() == [2, 2]);
+    ensure!(once, "{learning}: announced so often: {:?}", said());
     capture.stop()?;
     Ok(())
 }

@@ -410,8 +410,11 @@ static __always_inline int overlay_frame(struct __sk_buff *skb)
 		return drop_inward(skb, w, in.reason);
 	if (in.moved)
 		count(skb, w.vni, WEFT_SRC_MOVED, w.path, w.direction);
-	if (in.asks)
-		return ask_owner(skb, w.vni, &inner);
+	if (in.asks) {
+		ret = ask_owner(skb, w.vni, &inner);
+		if (ret != GO_ON)
+			return ret;
+	}
 	if (in.group || !in.to)
 		return spread(skb, w.vni);
 	if (in.restore &&

@@ -170,6 +170,8 @@ struct where {
 #define ONWARD 107
 /* Likewise: to a VAP here, which is called from above, too. */
 #define HERE 104
+/* Likewise: what a tenant system says of its own address, in a VN that translates, for all there. */
+#define ANNOUNCE 108
 
 static __always_inline int drop(struct __sk_buff *skb, struct where w, __u32 reason)
 {

@@ -155,10 +155,17 @@ static __always_inline bool storms(struct weft_vap *vap, const struct weft_setti
 	return !take_token(&vap->storm_tat, interval, interval * how->storm_burst);
 }
 
+/* Where a frame names its sender beside the Ethernet header. Other values are the kind of option that it is in. */
+#define SENDER_NOWHERE 0
+#define SENDER_IN_NA 2
+#define SENDER_IN_ARP 3
+
 #define TO_VAPS 1
 #define TO_MEMBERS 2
 #define TO_RECEIVERS 4 /* of these only those that asked, if one has to ask for its group */
 #define TO_AGAIN 8 /* it has been held */
+#define SAYS_IN_ARP 16 /* to members the sender is this NVE in ARP, too, */
+#define SAYS_IN_NA 32  /* or in the options of a Neighbor Advertisement */
 
 #define TO_EVERYBODY 0
 #define TO_ASKERS 1
@@ -174,6 +181,8 @@ static __noinline int find_receivers(struct __sk_buff *skb, __u32 vni, struct we
 	*found = find_group(vni, &group);
 	return *found ? TO_ASKERS : TO_NOBODY;
 }
+
+static __noinline bool translate_sender(struct __sk_buff *skb, __u32 where);
 
 /* A frame out of a VAP, past every check. Counted once, however many copies there are. By the VXLAN
  * device, which takes every kind of frame and finds the next hops itself. */
@@ -222,6 +231,9 @@ static __noinline int replicate(struct __sk_buff *skb, struct weft_vap *vap, __u
 		if (cfg)
 			bpf_skb_store_bytes(skb, 6, cfg->node_mac, 6, 0);
 	}
+	if (to & (SAYS_IN_ARP | SAYS_IN_NA) &&
+	    !translate_sender(skb, to & SAYS_IN_ARP ? SENDER_IN_ARP : SENDER_IN_NA))
+		to = 0;
 	if (to & TO_MEMBERS)
 		copy_to_members(&c, how);
 	return say(skb, WEFT_DID_REPLICATE, WEFT_REPLICATED, c.done, TC_ACT_SHOT);
@@ -293,7 +305,7 @@ static __noinline int nd_type(struct __sk_buff *skb)
 #define TO_OWNER 2
 
 /* Whether a member's frame for a group may come in, and to whom. ARP and ND may where nobody answers for
- * anybody, and questions where whoever is asked answers. What is still encapsulated is looked at again when it
+ * anybody, and questions and announcements where whoever is asked answers. What is still encapsulated is looked at again when it
  * is stripped. */
 static __noinline int lets_in(struct __sk_buff *skb, __u32 vni, __u32 proto, bool stripped)
 {
@@ -309,7 +321,7 @@ static __noinline int lets_in(struct __sk_buff *skb, __u32 vni, __u32 proto, boo
 	if (ip6 && stripped && (asks || how->mode & WEFT_REPLICATES)) {
 		type = nd_type(skb);
 		if (type)
-			return asks && type == ND_NS ? TO_OWNER : STAYS_OUT;
+			return asks && (type == ND_NS || type == ND_NA) ? TO_OWNER : STAYS_OUT;
 	}
 	if (arp)
 		return asks ? TO_OWNER : STAYS_OUT;

@@ -79,10 +79,6 @@ struct inward {
 	bool restore; /* it came for this NVE's MAC address and is to have its owner's */
 };
 
-#define SENDER_NOWHERE 0
-#define SENDER_IN_ARP 3
-/* Other values are the kind of option that it is in. */
-
 /* Writes `mac` into an option of `kind`; its length in octets, 0 if it does not add up. Global, as nd_option. */
 __noinline int nd_rewrite(struct __sk_buff *skb, __u32 off, __u32 kind, __u64 mac)
 {
@@ -238,7 +234,8 @@ malformed:
 	return 0;
 }
 
-/* A member's question to all, stripped: for the one who can answer, if he is here. */
+/* A member's question to all, stripped: for the one who can answer, if he is here. GO_ON: it is an announcement, for
+ * all; of who is here another NVE announces nothing. */
 static __noinline int ask_owner(struct __sk_buff *skb, __u32 vni, const struct eth *eth)
 {
 	struct weft_ip target, sender;
@@ -246,7 +243,8 @@ static __noinline int ask_owner(struct __sk_buff *skb, __u32 vni, const struct e
 	__u32 ifindex = 0;
 	struct where w;
 	struct arp arp;
-	__u8 hops;
+	__u8 hops, type;
+	bool says;
 	__be32 v4;
 
 	w.vni = vni;
@@ -262,15 +260,24 @@ static __noinline int ask_owner(struct __sk_buff *skb, __u32 vni, const struct e
 		ip_from_v4(&sender, v4);
 		__builtin_memcpy(&v4, arp.tpa, 4);
 		ip_from_v4(&target, v4);
+		says = v4 && v4 == sender.w[3];
 	} else {
-		/* That it is a solicitation with nothing between was seen before. */
+		/* That it is a solicitation or an advertisement with nothing between was seen before. */
 		if (bpf_skb_load_bytes(skb, ETH_LEN + 7, &hops, 1) || hops != 255 ||
 		    bpf_skb_load_bytes(skb, ETH_LEN + 8, &sender, 16) ||
+		    bpf_skb_load_bytes(skb, ETH_LEN + sizeof(struct ipv6hdr), &type, 1) ||
 		    bpf_skb_load_bytes(skb, ETH_LEN + sizeof(struct ipv6hdr) + 8, &target, 16))
 			return drop_inward(skb, w, WEFT_INNER_GROUP);
+		says = type == ND_NA;
+		if (says)
+			sender = target;
 	}
-	hear(vni, &sender, eth);
 	to = find_owner(vni, &target, &ifindex);
+	if (says && to && to->flags & WEFT_VAP_ACTIVATED)
+		return drop_inward(skb, w, WEFT_FENCED);
+	hear(vni, &sender, eth);
+	if (says)
+		return GO_ON;
 	if (!to || !(to->flags & WEFT_VAP_ACTIVATED))
 		return drop_inward(skb, w, to ? WEFT_NOT_ACTIVATED : WEFT_NO_SUCH_TS);
 	count_hot(amount_of(skb, 0), to->slot, WEFT_HOT_DELIVERED + WEFT_PATH_DEVICE);

@@ -236,8 +236,12 @@ static __noinline int vap_arp(struct __sk_buff *skb, struct weft_vap *vap)
 	if (!(eth->h_dest[0] & 1) && !(arp->op == bpf_htons(1) && distributes(vap->mode) &&
 				       is_anycast(eth->h_dest, vap->vni)))
 		return TC_ACT_OK;
-	if (arp->op != bpf_htons(1) || spa.w[3] == tpa.w[3])
+	if (arp->op != bpf_htons(1) || spa.w[3] == tpa.w[3]) {
+		/* Where it was others have the MAC address of another NVE (RFC 7586). */
+		if (translates(vap->mode) && arp->op == bpf_htons(1) && !probe)
+			return ANNOUNCE;
 		return drop(skb, w, WEFT_ANNOUNCEMENT);
+	}
 	if (owns(skb->ifindex, vap, &tpa))
 		return drop(skb, w, WEFT_OWN_ADDRESS);
 	n = find_neighbour(vap->vni, &tpa);
@@ -330,6 +334,8 @@ static __noinline int vap_nd(struct __sk_buff *skb, struct weft_vap *vap, struct
 	if (!ns) {
 		if (!owns(skb->ifindex, vap, &target))
 			return drop(skb, w, WEFT_SPOOFED_ND);
+		if (group && translates(vap->mode))
+			return ANNOUNCE;
 		if (group && !floods(vap->mode))
 			return drop(skb, w, WEFT_ANNOUNCEMENT);
 		return TC_ACT_OK;
@@ -561,6 +567,9 @@ static __always_inline int vap_frame(struct __sk_buff *skb, bool again)
 		ret = ask_members(skb, vap, eth.h_proto == bpf_htons(ETH_P_ARP));
 		return ret == GO_ON ? replicate(skb, vap, again ? TO_MEMBERS | TO_AGAIN : TO_MEMBERS) : ret;
 	}
+	if (ret == ANNOUNCE)
+		return replicate(skb, vap, TO_VAPS | TO_MEMBERS | (again ? TO_AGAIN : 0) |
+						   (eth.h_proto == bpf_htons(ETH_P_ARP) ? SAYS_IN_ARP : SAYS_IN_NA));
 	if (ret != GO_ON && ret != CONFINED)
 		return ret;
 	if (eth.h_dest[0] & 1) {

@@ -188,16 +188,59 @@ fn frame_by_frame() {
         let frame = vxlan(8, 7001, &eth(node(0), node(1), 0x1234, &[0; 50]));
         socket.send_to(&frame, (rloc(0, under6).get(), 4789)).unwrap();
         wait_for("refusal", || (lab.nves[0].count(Reason::Untranslatable) == 2).then_some(()));
-        // An announcement is for nobody.
-        for frame in [arp(BROADCAST, node(1), 2, node(1), v4(3), v4(3)), {
-            let all = "ff02::1".parse().unwrap();
-            eth([0x33, 0x33, 0, 0, 0, 1], node(1), 0x86dd, &nd(136, v6(3), all, v6(3), &lla(2, node(1))))
-        }] {
-            let before = lab.nves[0].count(Reason::InnerGroup);
+        // An answer to nobody is for nobody; and of who is here nobody else announces anything.
+        let refused = [
+            (Reason::InnerGroup, arp(BROADCAST, node(1), 2, node(1), v4(3), v4(3))),
+            (Reason::Fenced, arp(BROADCAST, node(1), 1, node(1), v4(1), v4(1))),
+            (Reason::Fenced, advertisement(node(1), 1)),
+        ];
+        for (reason, frame) in refused {
+            let before = lab.nves[0].count(reason);
             socket.send_to(&vxlan(8, 7001, &frame), (rloc(0, under6).get(), 4789)).unwrap();
-            wait_for("refusal", || (lab.nves[0].count(Reason::InnerGroup) == before + 1).then_some(()));
+            wait_for("refusal", || (lab.nves[0].count(reason) == before + 1).then_some(()));
         }
     }
+}
+
+/// Unsolicited, to all nodes.
+fn advertisement(mac: Mac, from: u8) -> Vec<u8> {
+    let all = "ff02::1".parse().unwrap();
+    eth([0x33, 0x33, 0, 0, 0, 1], mac, 0x86dd, &nd(136, v6(from), all, v6(from), &lla(2, mac)))
+}
+
+/// Requirement V7: what a tenant system, or its NVE for it, says of its own address comes to all others, here as it is and
+/// elsewhere by its NVE's MAC address, and is believed there in place of what was heard before.
+#[test]
+fn announcements() {
+    let mut lab = lab(How { kind: VapKind::Veth, path: Path::Direct, v6: false }, Bum::Drop, true, &options);
+    let ends: Vec<Wire> = lab.tss.iter().map(|ts| Wire::new(&ts.ns, "eth0")).collect();
+    let said = |mac| [arp(BROADCAST, mac, 1, mac, v4(3), v4(3)), advertisement(mac, 3)];
+    // At NVE 1; then it is at NVE 2.
+    for frame in said(C) {
+        ends[2].send(&frame);
+    }
+    let told = |end: &Wire, frame: &Vec<u8>| drop(end.receive("an announcement", |f| f == frame));
+    said(node(1)).iter().for_each(|frame| [0, 1, 3].iter().for_each(|n| told(&ends[*n], frame)));
+    let device = lab.tss[3].device;
+    let mac = ts_mac(3).get();
+    let gone = ts_ips(3).map(|ip| Op::RemoveNeighbour(vni(7001), ip));
+    lab.nves[1].apply(&gone);
+    lab.nves[1].apply(&[Op::RemoveLocation(vni(7001), mac), Op::RemoveVap(lab.tss[2].device)]);
+    let how = How { kind: VapKind::Veth, path: Path::Direct, v6: false };
+    lab.nves[2].apply(&[Op::SetVap(device, Lab::vap(3, how))]);
+    lab.nves[2].apply(&[Op::SetLocation(vni(7001), mac, Location::Local(device))]);
+    lab.nves[2].apply(&ts_ips(3).map(|ip| Op::SetNeighbour(vni(7001), ip, Neighbour::At(mac))));
+    for frame in said(C) {
+        lab.nves[2].with(|k| k.resend(device, &frame).unwrap());
+    }
+    said(node(2)).iter().for_each(|frame| [0, 1].iter().for_each(|n| told(&ends[*n], frame)));
+    // Who asks now is answered with the new one.
+    ends[0].send(&arp(BROADCAST, A, 1, A, v4(1), v4(3)));
+    let answer = ends[0].receive("the answer", |f| f[12..14] == [8, 6] && f[21] == 2);
+    assert_eq!(answer[22..28], node(2));
+    ends[0].send(&solicitation(BROADCAST, A, A, 1, 3));
+    let answer = ends[0].receive("the answer", |f| f[12..14] == [0x86, 0xdd] && f[54] == 136 && f[..6] == A);
+    assert_eq!(answer[80..86], node(2));
 }
 
 /// An address that is tried out is answered for only if somebody is known to have it: the members could not answer to

@@ -45,7 +45,14 @@ pub(super) fn from_overlay(
         Ok(To::Owner) => {
             let (to, heard) = translate::asked(tables, vni, frame);
             lessons.extend(heard);
-            to.map(|device| delivered(device, frame.to_vec())).map_err(|reason| (reason, None))
+            let handed = to.and_then(|to| match to {
+                translate::For::Owner(device) => Ok(delivered(device, frame.to_vec())),
+                translate::For::All => {
+                    let spread = members::spread(tables, learned, vni, frame)?;
+                    Ok(Verdict { moved: admitted.moved, ..spread })
+                }
+            });
+            handed.map_err(|reason| (reason, None))
         }
         Ok(To::Away(away)) => redirected(tables, vni, from, away, frame),
         Ok(To::Carry) => {

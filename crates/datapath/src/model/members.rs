@@ -2,7 +2,7 @@
 
 use super::bytes::{ARP, ETH, ICMPV6, IPV4, IPV6, ethertype, ipv4, ipv6, take};
 use super::vap::skip_extensions;
-use super::{Action, Learned, Verdict, policy};
+use super::{Action, Learned, Verdict, policy, translate};
 use crate::{IfIndex, Path, Reason, Receivers, Tables, Toward};
 use weft_model::{Bum, GroupIp, Learning, MacAddr, Rloc, Vni, Wanted};
 
@@ -97,7 +97,12 @@ pub(super) fn replicate(
     vaps: bool,
     frame: &[u8],
 ) -> Verdict {
-    replicate_to(tables, learned, vni, from, vaps, None, frame)
+    replicate_to(tables, learned, vni, from, (vaps, false), None, frame)
+}
+
+/// Out of a VAP in a VN that translates, what it says of its own address: to all.
+pub(super) fn announce(tables: &Tables, learned: &Learned, vni: Vni, from: IfIndex, frame: &[u8]) -> Verdict {
+    replicate_to(tables, learned, vni, from, (true, true), None, frame)
 }
 
 /// Out of a VAP, for a group: of all these to those that asked, if one has to ask for it.
@@ -115,7 +120,7 @@ pub(super) fn multicast(
             let (reason, vni) = (Some(Reason::NoReceiver), Some(vni));
             Verdict { reason, vni, path: Path::Device, ..Verdict::new(Action::Drop) }
         }
-        whom => replicate_to(tables, learned, vni, from, true, whom.flatten(), frame),
+        whom => replicate_to(tables, learned, vni, from, (true, false), whom.flatten(), frame),
     }
 }
 
@@ -124,7 +129,7 @@ fn replicate_to(
     learned: &Learned,
     vni: Vni,
     from: IfIndex,
-    vaps: bool,
+    (vaps, says): (bool, bool),
     whom: Option<&Receivers>,
     frame: &[u8],
 ) -> Verdict {
@@ -139,7 +144,11 @@ fn replicate_to(
     let here = if vaps { to_vaps(tables, learned, vni, Some(from), whom, frame, &mut said) } else { 0 };
     let mut frame = frame.to_vec();
     if translates(tables, vni) {
-        frame[6..12].copy_from_slice(&MacAddr::of_node(tables.config.node).0);
+        let node = MacAddr::of_node(tables.config.node);
+        frame[6..12].copy_from_slice(&node.0);
+        if says {
+            frame = translate::outbound(&frame, node).unwrap_or(frame);
+        }
     }
     let (kept_out, over_rate) = (said.kept_out, said.over_rate);
     let copies = here + to_members(tables, vni, whom);
@@ -204,7 +213,7 @@ pub(super) fn lets_in(tables: &Tables, vni: Vni, frame: &[u8], stripped: bool) -
         Some(IPV6) if !stripped && asks => Lets::All,
         Some(IPV6) if stripped => match nd_type(frame) {
             None => by_bum,
-            Some(Some(135)) if asks => Lets::Owner,
+            Some(Some(135 | 136)) if asks => Lets::Owner,
             Some(_) => Lets::Nobody,
         },
         _ => by_bum,

@@ -106,8 +106,15 @@ pub(super) fn restored(frame: &[u8], owner: MacAddr) -> Vec<u8> {
     f
 }
 
-/// A member's question to all: for whoever can answer, if here.
-pub(super) fn asked(tables: &Tables, vni: Vni, frame: &[u8]) -> (Result<IfIndex, Reason>, Option<Lesson>) {
+/// Whom a member's question or announcement is for.
+pub(super) enum For {
+    Owner(IfIndex),
+    All,
+}
+
+/// A member's question to all: for whoever can answer, if here. What it announces is for all, unless that is here.
+pub(super) fn asked(tables: &Tables, vni: Vni, frame: &[u8]) -> (Result<For, Reason>, Option<Lesson>) {
+    let advertises = ethertype(frame) == Some(IPV6) && frame.get(54) == Some(&136);
     let (sender, target) = if ethertype(frame) == Some(ARP) {
         if take::<8>(frame, ETH) != Some([0, 1, 8, 0, 6, 4, 0, 1]) {
             return (Err(Reason::InnerGroup), None);
@@ -119,10 +126,15 @@ pub(super) fn asked(tables: &Tables, vni: Vni, frame: &[u8]) -> (Result<IfIndex,
         return (Err(Reason::InnerGroup), None);
     };
     let Some(target) = target else { return (Err(Reason::InnerGroup), None) };
+    let sender = if advertises { Some(target) } else { sender };
+    let gratuitous = ethertype(frame) == Some(ARP) && sender == Some(target) && !target.is_unspecified();
+    let says = advertises || gratuitous;
     let to = match owner(tables, vni, target) {
+        Some((_, vap)) if says && vap.activated => return (Err(Reason::Fenced), None),
+        _ if says => Ok(For::All),
         None => Err(Reason::NoSuchTs),
         Some((_, vap)) if !vap.activated => Err(Reason::NotActivated),
-        Some((device, _)) => Ok(device),
+        Some((device, _)) => Ok(For::Owner(device)),
     };
     (to, heard(vni, sender, frame))
 }

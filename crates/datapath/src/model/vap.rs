@@ -18,6 +18,8 @@ pub(super) enum Stop {
     Answer(Option<Vec<u8>>),
     /// To the members.
     Ask,
+    /// To all.
+    Announce,
 }
 
 /// What is behind the IP header.
@@ -85,6 +87,7 @@ pub(super) fn decide(tables: &Tables, learned: &Learned, device: IfIndex, frame:
             Ok(frame) => replicate(tables, learned, vap.vni, device, false, &frame),
             Err(reason) => verdict(Action::Drop, reason, vec![]),
         },
+        Err(Stop::Announce) => super::members::announce(tables, learned, vap.vni, device, frame),
         Err(Stop::Answer(None)) => verdict(Action::Drop, Reason::Malformed, vec![]),
         Err(Stop::Answer(Some(f))) => verdict(Action::Reply, Reason::Answered, vec![f]),
     }
@@ -287,6 +290,9 @@ fn examine_arp(tables: &Tables, learned: &Learned, vap: &Vap, frame: &[u8]) -> R
         return Ok(());
     }
     if !request || spa == tpa {
+        if request && !probe && translates(tables, vap.vni) {
+            return Err(Stop::Announce);
+        }
         return stop(Reason::Announcement);
     }
     if owns(vap, tpa) {
@@ -361,6 +367,7 @@ fn examine_nd(
     if !solicitation {
         return match (own, group) {
             (false, _) => stop(Reason::SpoofedNd),
+            (true, true) if translates(tables, vap.vni) => Err(Stop::Announce),
             (true, true) if !floods(tables, vap.vni) => stop(Reason::Announcement),
             (true, _) => Ok(false),
         };

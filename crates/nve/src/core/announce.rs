@@ -1,5 +1,7 @@
 //! Announcements on behalf of who has just come into service (requirement V7; RFC 5227 section 3, RFC 4861 section
-//! 7.2.6), where a VN floods: there other NVEs learn from frames where it is, and one that only listens sends none.
+//! 7.2.6), where a VN floods or translates: there other NVEs learn from frames where it is, and one that only listens
+//! sends none; and where it translates (RFC 7586) other tenants have the MAC address of the NVE that it has left. One
+//! without an address is announced by its MAC, as hypervisors do it (RFC 903).
 
 use super::members::Membership;
 use super::proxy::Query;
@@ -10,12 +12,12 @@ use etherparse::{ArpEthIpv4Packet, ArpOperation, PacketBuilder};
 use weft_model::{Learning, MacAddr, TsiId, Vni};
 
 impl Core {
-    /// An interface comes into service. If its hypervisor has said so, that is said into its VN where it floods, once for
-    /// each of its addresses, as soon as it is known who else is in the VN.
+    /// An interface comes into service. If its hypervisor has said so, or it itself, that is said into its VN where it
+    /// floods or translates, once for each of its addresses, as soon as it is known who else is in the VN.
     pub(super) fn announce(&mut self, id: &TsiId) {
         let asked = self.tsis.get(id).is_some_and(|tsi| tsi.waiting.is_some());
-        let floods = self.vns.get(&id.vni).is_some_and(|vn| vn.learning == Learning::Flood);
-        if asked && floods {
+        let learning = self.vns.get(&id.vni).map(|vn| vn.learning);
+        if asked && matches!(learning, Some(Learning::Flood | Learning::Translate)) {
             self.announcing.insert(id.clone());
             self.announce_all(id.vni);
         }
@@ -32,6 +34,10 @@ impl Core {
             self.announcing.remove(&id);
             let Some(tsi) = self.tsis.get(&id).filter(|tsi| tsi.state == State::Activated) else { continue };
             let (vap, mac) = (tsi.device.index, tsi.grant.mac.get());
+            if tsi.grant.ips.is_empty() && self.vns.get(&vni).is_some_and(|vn| vn.learning == Learning::Flood)
+            {
+                self.outputs.push_back(Output::Resend(vap, reverse(mac)));
+            }
             for ip in &tsi.grant.ips {
                 let frame = match ip.get() {
                     IpAddr::V4(ip) => announcement(ip, mac),
@@ -60,5 +66,16 @@ fn announcement(ip: Ipv4Addr, mac: MacAddr) -> Vec<u8> {
     let mut frame = Vec::with_capacity(builder.size());
     // Writing to a vector of the right size cannot fail; an empty frame would be refused by the device.
     let _ = builder.write_to_vec(&mut frame);
+    frame
+}
+
+/// A RARP request for one's own address, to all: ARP's form under another EtherType.
+fn reverse(mac: MacAddr) -> Vec<u8> {
+    let (all, own) = (MacAddr::BROADCAST.octets(), mac.octets());
+    // Ethernet and IPv4, six and four octets, "request reverse".
+    let fixed = [0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3];
+    let mut frame = [&all[..], &own, &fixed, &own, &[0; 4], &own, &[0; 4]].concat();
+    // As short as a frame may be.
+    frame.resize(60, 0);
     frame
 }

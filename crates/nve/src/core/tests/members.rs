@@ -281,7 +281,7 @@ fn v7_where_a_vn_floods_who_comes_into_service_is_announced_once() {
 
 #[test]
 fn v7_not_before_it_is_known_who_else_is_in_the_vn() {
-    for learning in [Learning::Flood, Learning::Oracle] {
+    for learning in [Learning::Flood, Learning::Translate, Learning::Oracle] {
         let mut w = World::started(V6, &["a"]);
         w.deactivate("a");
         w.seen();
@@ -291,7 +291,7 @@ fn v7_not_before_it_is_known_who_else_is_in_the_vn() {
         assert_eq!(announced(&seen, 1), []);
         let (_, sent) = registered(&seen)[0];
         let seen = w.ack(0, sent, mac(1));
-        if learning != Learning::Flood {
+        if learning == Learning::Oracle {
             assert_eq!(announced(&seen, 1), []);
             continue;
         }
@@ -303,4 +303,22 @@ fn v7_not_before_it_is_known_who_else_is_in_the_vn() {
         let first = position(&seen, |s| matches!(s, Seen::Op(Op::SetVn(..))));
         assert!(first < position(&seen, |s| matches!(s, Seen::Resend(..))), "to whom is known");
     }
+}
+
+#[test]
+fn v7_one_without_an_address_is_announced_by_its_mac() {
+    let (mut w, _) = flooded(V4);
+    let call = w.attach(attach("b", 2));
+    w.seen();
+    let grant = weft_model::Grant { ips: BTreeSet::new(), ..grant("b", 2) };
+    w.core.handle_granted(w.now, call, Ok(Granted { grant, vn: flooding(), revision: 10, created: true }));
+    let said: Vec<_> = w
+        .seen()
+        .into_iter()
+        .filter_map(|s| if let Seen::Resend(vap, frame) = s { Some((vap.0, frame)) } else { None })
+        .collect();
+    let [(2, frame)] = &said[..] else { panic!("{said:?}") };
+    assert_eq!((&frame[..6], &frame[6..12], frame.len()), (&[0xff; 6][..], &mac(2).octets()[..], 60));
+    assert_eq!(frame[12..22], [0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3]);
+    assert_eq!((&frame[22..28], &frame[32..38]), (&mac(2).octets()[..], &mac(2).octets()[..]));
 }
