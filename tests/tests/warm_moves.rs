@@ -4,6 +4,7 @@
 use anyhow::{Context as _, Result, ensure};
 use weft_e2e::{GUEST_IPS, Guest, HOSTS, THREE_HOSTS, TestLab, ping};
 use weft_lab::{
+    Signal,
     capture::{Capture, Class, Discovery},
     clock,
     echo::Echoes,
@@ -73,6 +74,7 @@ fn around(lab: &str) -> Result<()> {
     announced(&mut guest, "translate", "h2")?;
     lease_ends(&guest, guest.at)?;
     drop(guest);
+    connected(&mut lab)?;
     lab.down()
 }
 
@@ -105,6 +107,45 @@ fn said_and_changed(guest: &Guest<'_>) -> Result<()> {
     let taken = guest.tsi("h2", "update", &["--add-ip", "10.0.0.1"]).err().context("is not refused")?;
     ensure!(format!("{taken:#}").contains("10.0.0.1"), "{taken:#}");
     Ok(())
+}
+
+/// A host knows a VN before anything of it is there, also after its agent has died, until the VN is gone (requirements H1,
+/// H5 and H6).
+fn connected(lab: &mut TestLab) -> Result<()> {
+    lab.weft(["vn", "create", "green", "--vni", "7117", "--subnet", "10.7.0.0/24"])?;
+    for _ in 0..2 {
+        let connected = at_h3(lab, "vn-connect", &["--vn", "green", "--request-id", "green"])?;
+        ensure!(connected.contains("7117"), "{connected}");
+    }
+    let refused = at_h3(lab, "vn-connect", &["--vn", "grey"]).err().context("a VN that is not there")?;
+    ensure!(format!("{refused:#}").contains("no VN 'grey'"), "{refused:#}");
+    let refused = at_h3(lab, "vn-disconnect", &["--vn", "red"]).err().context("is not refused")?;
+    ensure!(format!("{refused:#}").contains("is not connected"), "{refused:#}");
+    lab.signal("h3", Signal::SIGKILL)?;
+    lab.restart("h3")?;
+    ensure!(at_h3(lab, "vn-list", &[])?.contains("green"), "it is forgotten");
+    lab.weft(["vn", "delete", "green"])?;
+    let mut after = 0;
+    let told = || {
+        let text = at_h3(lab, "events", &["--after", &after.to_string(), "--count", "1"])?;
+        let mut gone = None;
+        for line in text.lines() {
+            let event: serde_json::Value = serde_json::from_str(line)?;
+            after = event["number"].as_u64().context("a number")?;
+            gone = gone.or((event["event"] == "vn_disconnected" && event["vn"] == "green").then_some(()));
+        }
+        Ok::<_, anyhow::Error>(gone)
+    };
+    ensure!(clock::until(clock::CEILING, told)?.is_some(), "h3 is not told");
+    ensure!(!at_h3(lab, "vn-list", &[])?.contains("green"), "it is still connected");
+    Ok(())
+}
+
+/// `weft tsi VERB` there, as JSON.
+fn at_h3(lab: &TestLab, verb: &str, more: &[&str]) -> Result<String> {
+    let socket = lab.files().socket("h3");
+    let socket = socket.to_str().context("a path that is text")?;
+    Ok(lab.weft_at("h3", [&["tsi", verb, "--socket", socket, "-o", "json"][..], more].concat())?)
 }
 
 /// Nobody says that it goes on where it moved to but its own first frame (requirement V11).

@@ -7,6 +7,9 @@
 //! | `DELETE /v1/tsis/{vn}/{name}?force=true&request_id=ID` | | 200 [`crate::Message`] |
 //! | `PATCH /v1/tsis/{vn}/{name}` | [`Update`] | 200 [`Tsi`] |
 //! | `PUT /v1/tsis/{vn}/{name}/state` | [`ChangeState`] | 200 [`crate::Message`] |
+//! | `PUT /v1/vns/{vn}?request_id=ID` | | 200 [`Connection`] |
+//! | `DELETE /v1/vns/{vn}?request_id=ID` | | 200 [`crate::Message`] |
+//! | `GET /v1/vns` | | [`Items`]`<`[`Connection`]`>` |
 //! | `GET /v1/events?after=N` | | [`Event`]s, one a line, for as long as the connection lasts |
 //! | `GET /v1/tsis` | | [`Items`]`<`[`Tsi`]`>` |
 //! | `GET /v1/mappings` | | [`Items`]`<`[`CacheEntry`]`>` |
@@ -122,6 +125,18 @@ pub struct Update {
     /// Once this has been done under this id, it is answered as it was and not done again: see [`RequestId`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<RequestId>,
+}
+
+/// A VN that the NVE is connected to by a call of its own (RFC 8394's VN_Connect): its VN Context and its policy are
+/// there before any tenant system is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Connection {
+    /// The VN.
+    pub vn: VnName,
+    /// Its VNID, which is its tag here.
+    pub vni: Vni,
+    /// Interfaces of it that are attached here.
+    pub tsis: usize,
 }
 
 /// RFC 8394's states of a tenant system interface.

@@ -247,7 +247,10 @@ impl State {
             Output::Call(call) => {
                 let id = match &call {
                     ApiCall::Grant { call, .. } | ApiCall::Release { call, .. } => *call,
-                    ApiCall::Take { .. } | ApiCall::Addresses { .. } => return,
+                    ApiCall::Take { .. }
+                    | ApiCall::Addresses { .. }
+                    | ApiCall::Connect { .. }
+                    | ApiCall::Disconnect { .. } => return,
                 };
                 host.calls.insert(id, call);
             }

@@ -236,7 +236,10 @@ impl World {
                 self.api(Ev::Released { nve, boot, call, answer });
             }
             // Tenants here claim no link-locals, nor does anybody change their addresses.
-            ApiCall::Take { .. } | ApiCall::Addresses { .. } => {}
+            ApiCall::Take { .. }
+            | ApiCall::Addresses { .. }
+            | ApiCall::Connect { .. }
+            | ApiCall::Disconnect { .. } => {}
         }
     }
 

@@ -16,7 +16,7 @@ use std::{
     path::PathBuf,
 };
 pub(crate) use trace::TraceArgs;
-pub(crate) use tsi::{Change, Place, TsiCommand, Which};
+pub(crate) use tsi::{Change, Place, TsiCommand, Which, WhichVn};
 pub(crate) use tunnel::{TunnelArgs, TunnelSettings};
 pub(crate) use vn::{GatewayName, VnChange, VnCommand};
 use weft_api::local::RequestId;
@@ -490,6 +490,9 @@ impl Cli {
                 | TsiCommand::Deactivate(Which { output, .. })
                 | TsiCommand::Move { output, .. }
                 | TsiCommand::Detach { output, .. }
+                | TsiCommand::VnConnect(WhichVn { output, .. })
+                | TsiCommand::VnDisconnect(WhichVn { output, .. })
+                | TsiCommand::VnList { output, .. }
                 | TsiCommand::Release { output, .. }
                 | TsiCommand::SetGroups { output, .. }
                 | TsiCommand::Events { output, .. }

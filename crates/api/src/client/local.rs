@@ -7,8 +7,8 @@ use super::{
 use crate::{
     Counters, Message, TraceRequest, TraceView,
     local::{
-        Attach, CacheEntry, ChangeState, Drop, Event, Group, Items, RequestId, Shown, Status, Table, Tsi,
-        Update,
+        Attach, CacheEntry, ChangeState, Connection, Drop, Event, Group, Items, RequestId, Shown, Status,
+        Table, Tsi, Update,
     },
 };
 use core::time::Duration;
@@ -36,6 +36,32 @@ impl LocalClient {
     /// Attaches a device; repeating it gives the same answer.
     pub async fn attach(&self, attach: &Attach) -> Result<Tsi, ClientError> {
         self.transport.json(&post("/v1/tsis", attach, true)?).await
+    }
+
+    /// Connects the NVE to a VN without a tenant system; repeating it gives the same answer.
+    pub async fn connect(
+        &self,
+        vn: &VnName,
+        request_id: Option<&RequestId>,
+    ) -> Result<Connection, ClientError> {
+        let id = request_id.map_or_else(String::new, |id| format!("?request_id={id}"));
+        let path = format!("/v1/vns/{vn}{id}");
+        self.transport.json(&Ask { method: Method::PUT, path, body: None, repeatable: true }).await
+    }
+
+    /// Ends that.
+    pub async fn disconnect(
+        &self,
+        vn: &VnName,
+        request_id: Option<&RequestId>,
+    ) -> Result<Message, ClientError> {
+        let id = request_id.map_or_else(String::new, |id| format!("?request_id={id}"));
+        self.transport.json(&delete(format!("/v1/vns/{vn}{id}"))).await
+    }
+
+    /// The VNs that the NVE was connected to.
+    pub async fn connections(&self) -> Result<Items<Connection>, ClientError> {
+        self.transport.json(&get("/v1/vns")).await
     }
 
     /// Activates, or Deactivates, what is attached.

@@ -144,6 +144,17 @@ impl Client {
         self.transport.json(&delete(format!("/v1/vns/{name}"))).await
     }
 
+    /// Connects the calling NVE to a VN; repeating it gives the same answer.
+    pub async fn connect_vn(&self, name: &VnName) -> Result<Vn, ClientError> {
+        let path = format!("/v1/vns/{name}/connection");
+        self.transport.json(&Ask { method: Method::PUT, path, body: None, repeatable: true }).await
+    }
+
+    /// Ends that; one that is not connected is no error.
+    pub async fn disconnect_vn(&self, name: &VnName) -> Result<Message, ClientError> {
+        self.transport.json(&delete(format!("/v1/vns/{name}/connection"))).await
+    }
+
     /// The security groups of all VNs.
     pub async fn groups(&self) -> Result<List<GroupView>, ClientError> {
         self.transport.json(&get("/v1/groups")).await

@@ -26,6 +26,8 @@ pub enum Happened {
     DeAssociated,
     /// Its grant, its device or why policy keeps it out of service is another.
     Updated,
+    /// The NVE is no longer connected to the VN, which is deleted or not its own any more (RFC 8394's VN_Disconnect).
+    VnDisconnected,
     /// It uses `address`, which somebody else has.
     Conflict,
     /// One that this version does not know.
@@ -43,6 +45,7 @@ impl fmt::Display for Happened {
             Self::Deactivated => "deactivated",
             Self::DeAssociated => "de-associated",
             Self::Updated => "updated",
+            Self::VnDisconnected => "vn-disconnected",
             Self::Conflict => "conflict",
             Self::Unknown => "unknown",
         })

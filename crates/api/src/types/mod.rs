@@ -22,5 +22,5 @@ pub use nve::{
 };
 pub use tunnel::TunnelChange;
 pub use view::{ConversationView, Counters, DuplicateView, MappingView, Message, TsiState, TsiView, Version};
-pub use vn::{NewVn, Vn, VnChange};
+pub use vn::{NewVn, Vn, VnChange, VnConnection};
 pub use xtr::{KeyAlgorithm, NewXtr, XtrView};

@@ -4,8 +4,21 @@ use super::TunnelChange;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeSet;
 use weft_model::{
-    Bum, GroupName, Learning, Miss, NveName, Reply, Storm, Subnets, TunnelPolicy, VnName, VnSpec, Vni,
+    Bum, GroupName, Learning, Miss, NveName, Reply, Storm, Subnets, TunnelPolicy, VnName, VnSpec, Vni, XtrId,
 };
+
+/// That an NVE is connected to a virtual network (RFC 8394 section 3.1), with tenant systems in it or without.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct VnConnection {
+    /// The virtual network.
+    pub vn: VnName,
+    /// Its VNID.
+    pub vni: Vni,
+    /// The NVE.
+    pub nve: NveName,
+    /// Its xTR-ID.
+    pub xtr_id: XtrId,
+}
 
 /// A request for a virtual network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]

@@ -28,6 +28,14 @@ pub(super) async fn make(client: &Client, call: ApiCall) -> Input {
             let answer = changed.map(|reply| granted(reply, false)).map_err(|e| refused(e, ADDRESSES));
             Input::Addresses(call, answer)
         }
+        ApiCall::Connect { call, vn } => {
+            let answer = client.connect_vn(&vn).await.map(Into::into).map_err(|e| refused(e, VNS));
+            Input::Connected(call, vn, answer)
+        }
+        ApiCall::Disconnect { call, vn } => {
+            let answer = client.disconnect_vn(&vn).await.map(drop).map_err(|e| refused(e, VNS));
+            Input::Disconnected(call, answer)
+        }
         ApiCall::Take { vn, tsi, ip } => {
             let taken = client.take_address(&vn, &tsi.name, ip).await;
             Input::Taken(tsi, ip, taken.map(|reply| granted(reply, false)).map_err(|e| refused(e, GRANTS)))
@@ -37,6 +45,7 @@ pub(super) async fn make(client: &Client, call: ApiCall) -> Input {
 
 /// What to know while no Oracle answers.
 const GRANTS: &str = "new grants need an Oracle, everything attached goes on";
+const VNS: &str = "try again when one does";
 const ADDRESSES: &str = "other addresses need an Oracle; what is attached goes on with those that it has";
 
 async fn release(client: &Client, vn: &VnName, tsi: &TsiName, held: Held) -> Result<(), Refused> {

@@ -20,7 +20,7 @@ use super::{
     state,
     trace::{self, Traces},
     uplinks::Rule,
-    watch as follow,
+    vn_calls, watch as follow,
 };
 use crate::core::{
     ApiCall, Attach, Attached, CallId, Core, Device, Fact, Granted, Notice, Output, Refused, SavedPolicies,
@@ -30,7 +30,7 @@ use std::{collections::BTreeMap, collections::BTreeSet, future::Future, pin::pin
 use tokio::sync::{mpsc, oneshot};
 use weft_api::local as api;
 use weft_datapath::{IfIndex, Op, Tracked};
-use weft_model::{NveName, Rloc, TenantIp, Time, TsiId, TsiName, VnName};
+use weft_model::{NveName, Rloc, TenantIp, Time, TsiId, TsiName, VnName, VnSpec};
 
 /// Between two comparisons of what the kernel holds with what it should.
 pub(super) const RECONCILE: Duration = Duration::from_secs(30);
@@ -61,6 +61,9 @@ pub(super) enum Input {
     Granted(CallId, Result<Granted, Refused>),
     Released(CallId, Result<(), Refused>),
     Taken(TsiId, TenantIp, Result<Granted, Refused>),
+    /// An Oracle's word on a connection to a VN.
+    Connected(Option<CallId>, VnName, Result<VnSpec, Refused>),
+    Disconnected(CallId, Result<(), Refused>),
     Addresses(CallId, Result<Granted, Refused>),
     /// A program was attached to a device, or could not be.
     Attached(IfIndex, Result<(), String>),
@@ -89,6 +92,9 @@ pub(super) enum LocalCall {
     Activate((VnName, TsiName), Option<Duration>, oneshot::Sender<Result<Attached, Refused>>),
     Deactivate(VnName, TsiName, oneshot::Sender<Result<(), Refused>>),
     Update(Update, oneshot::Sender<Result<Attached, Refused>>),
+    Connect(VnName, oneshot::Sender<Result<VnSpec, Refused>>),
+    Disconnect(VnName, oneshot::Sender<Result<(), Refused>>),
+    Connections(oneshot::Sender<Vec<api::Connection>>),
     /// What happened behind the event of this number.
     Events(Option<u64>, oneshot::Sender<events::Page>),
     /// A request with an id has come,
@@ -139,6 +145,7 @@ pub(super) struct Driver {
     pub(super) detaching: BTreeMap<CallId, Detaching>,
     pub(super) activating: BTreeMap<CallId, oneshot::Sender<Result<Attached, Refused>>>,
     pub(super) deactivating: BTreeMap<CallId, oneshot::Sender<Result<(), Refused>>>,
+    pub(super) connecting: vn_calls::Connecting,
     pub(super) next_call: u64,
     pub(super) saver: Saver,
     pub(super) policies: Saver<SavedPolicies>,
@@ -314,6 +321,8 @@ impl Driver {
             Input::Counted(tracked) => self.tracked = tracked,
             Input::Granted(call, answer) => self.granted(call, answer),
             Input::Released(call, answer) => self.core.handle_released(call, answer),
+            Input::Connected(call, vn, answer) => self.core.handle_connected(now, call, &vn, answer),
+            Input::Disconnected(call, answer) => self.core.handle_disconnected(call, answer),
             Input::Taken(tsi, ip, answer) => self.core.handle_taken(now, &tsi, ip, answer),
             Input::Addresses(call, answer) => self.core.handle_addresses(now, call, answer),
             Input::Attached(device, result) => self.attached(device, result),
@@ -460,6 +469,9 @@ impl Driver {
                         let _ = answer.send(result.map_err(|refused| self.named(refused)));
                     }
                 }
+                Output::Connected(call, result) => self.connecting.connected(call, result),
+                Output::Disconnected(call, result) => self.connecting.disconnected(call, result),
+                Output::VnDisconnected(vn) => self.vn_disconnected(vn),
                 Output::Fetch(fetch) => self.fetch(fetch),
                 Output::EndFetch(transfer) => self.end_fetch(transfer),
                 Output::Hand(request, handed) => self.hand(request, handed),
@@ -498,7 +510,8 @@ impl Driver {
     fn persist(&self, attachments: Option<Vec<crate::core::Attachment>>) {
         let attachments = attachments.unwrap_or_else(|| self.core.attachments());
         let (vns, requests) = (self.core.vns().cloned().collect(), self.requests.saved());
-        self.saver.save(state::Saved { attachments, vns, requests });
+        let connected = self.core.vn_connections().clone();
+        self.saver.save(state::Saved { attachments, vns, connected, requests });
     }
 
     fn call(&mut self, call: ApiCall) {
@@ -544,6 +557,9 @@ impl Driver {
                 self.deactivating.insert(call, answer);
                 self.core.handle_deactivate(call, vn, name);
             }
+            LocalCall::Connect(vn, answer) => self.connect(vn, answer),
+            LocalCall::Disconnect(vn, answer) => self.disconnect(vn, answer),
+            LocalCall::Connections(answer) => drop(answer.send(self.connected_vns())),
             LocalCall::Update(update, answer) => self.update(update, answer),
             LocalCall::Events(after, answer) => drop(answer.send(self.events.page(after))),
             LocalCall::Begin(id, asked, answer) => drop(answer.send(self.requests.begin(id, asked))),

@@ -2,7 +2,7 @@
 //! HTTP/JSON on a unix socket of mode 0600 whose peers are root or the agent's own user.
 
 use super::driver::{Input, LocalCall};
-use super::{NveError, devices::Links, events, handover::Refusal as NotTold, trace, tsi_calls};
+use super::{NveError, devices::Links, events, handover::Refusal as NotTold, trace, tsi_calls, vn_calls};
 use crate::core::{Device, Refused};
 use axum::{
     Json, Router,
@@ -103,7 +103,8 @@ impl From<Refused> for Refusal {
             Refused::DeviceTaken { .. } => Code::DeviceTaken,
             Refused::AlreadyAttached { .. } => Code::AlreadyAttached,
             Refused::Busy { .. } | Refused::TooManyCalls { .. } => Code::TooManyRequests,
-            Refused::NotAttached { .. } => Code::NotFound,
+            Refused::NotAttached { .. } | Refused::NotConnected { .. } => Code::NotFound,
+            Refused::VnInUse { .. } => Code::VnInUse,
             Refused::AddedAndRemoved { .. } => Code::BadRequest,
             Refused::Oracle { code, .. } => {
                 serde_json::from_value(serde_json::Value::String(code.clone())).unwrap_or(Code::Unknown)
@@ -202,6 +203,8 @@ pub(super) fn router(local: Local) -> Router {
         .route("/v1/tsis", get(tsis).post(tsi_calls::attach))
         .route("/v1/tsis/{vn}/{name}", delete(tsi_calls::detach).patch(tsi_calls::update))
         .route("/v1/tsis/{vn}/{name}/state", put(tsi_calls::change_state))
+        .route("/v1/vns", get(vn_calls::list))
+        .route("/v1/vns/{vn}", put(vn_calls::connect).delete(vn_calls::disconnect))
         .route("/v1/events", get(events::follow))
         .route("/v1/mappings", get(mappings))
         .route("/v1/groups", get(groups))

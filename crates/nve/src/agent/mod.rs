@@ -45,6 +45,7 @@ mod tsi_calls;
 mod uninstall;
 mod uplinks;
 mod views;
+mod vn_calls;
 mod watch;
 
 pub use error::NveError;

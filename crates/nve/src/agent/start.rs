@@ -102,6 +102,7 @@ pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>)
     let policy_saver = Saver::start(policies_file, policies.clone());
     core.remember(saved.vns.clone(), policies, &observed);
     core.restore(clock.now(), saved.attachments, &devices);
+    core.reconnect(saved.connected);
     core.adopt(clock.now(), saved.vns, &observed);
     core.keep_orphans(&devices, &observed);
     // What the outputs so far would change is exactly this, less what is right already.
@@ -168,6 +169,7 @@ pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>)
         detaching: BTreeMap::new(),
         activating: BTreeMap::new(),
         deactivating: BTreeMap::new(),
+        connecting: Default::default(),
         next_call: 0,
         saver,
         policies: policy_saver,

@@ -5,13 +5,14 @@ use crate::core::Attachment;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
+    collections::BTreeMap,
     fs::{self, File, OpenOptions},
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
-use weft_model::VnSpec;
+use weft_model::{VnName, VnSpec, Vni};
 
 /// How the names of files that are being written end, with a number behind.
 const NEW: &str = "new-";
@@ -29,6 +30,9 @@ pub(super) struct DataDir {
 pub(super) struct Saved {
     pub(super) attachments: Vec<Attachment>,
     pub(super) vns: Vec<VnSpec>,
+    /// The VNs that it was connected to.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) connected: BTreeMap<Vni, VnName>,
     /// Requests that were carried out.
     #[serde(default, skip_serializing_if = "Kept::is_empty")]
     pub(super) requests: Kept,

@@ -97,6 +97,7 @@ fn driver(dir: &Path, pins: &Path, grace: Duration) -> (Driver, mpsc::Receiver<I
         detaching: BTreeMap::new(),
         activating: BTreeMap::new(),
         deactivating: BTreeMap::new(),
+        connecting: Default::default(),
         next_call: 0,
         saver: Saver::start(dir.join("state.json"), Saved::default()),
         tracked: Default::default(),

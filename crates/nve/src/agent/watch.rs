@@ -88,7 +88,9 @@ struct Vns;
 
 impl Vns {
     fn listed(&mut self, _: u64, items: Vec<Vn>) -> Vec<Fact> {
-        items.into_iter().map(|vn| Fact::Vn(vn.into())).collect()
+        let listed = items.iter().map(|vn| vn.vni).collect();
+        let named = items.into_iter().map(|vn| Fact::Vn(vn.into()));
+        named.chain([Fact::VnsListed(listed)]).collect()
     }
 
     fn event(&mut self, event: Event<Vn>) -> Vec<Fact> {

@@ -15,8 +15,8 @@ impl Core {
         for vn in vns {
             self.vns.insert(vn.vni, vn);
         }
-        let members = &self.members;
-        self.vns.retain(|vni, _| members.contains_key(vni));
+        let (members, connected) = (&self.members, &self.connected);
+        self.vns.retain(|vni, _| members.contains_key(vni) || connected.contains_key(vni));
         for (vni, vn) in &observed.vns {
             if self.wants_members(*vni) {
                 self.memberships.entry(*vni).or_default().adopted.clone_from(&vn.members);

@@ -86,6 +86,8 @@ pub enum Fact {
     Vn(VnSpec),
     /// It no longer does.
     VnGone(weft_model::Vni),
+    /// These VNs, each of which was named, are all that an Oracle tells of.
+    VnsListed(BTreeSet<Vni>),
     /// An NVE exists.
     Nve(XtrId, BTreeSet<Rloc>),
     /// It has this name, by which a VN may have it as its gateway. This NVE has one, too.
@@ -171,6 +173,20 @@ pub enum ApiCall {
         /// Those that it is to have no more.
         remove: BTreeSet<TenantIp>,
     },
+    /// Be told of a VN without a grant in it.
+    Connect {
+        /// Whose call this is for; none where an earlier one is confirmed.
+        call: Option<CallId>,
+        /// The VN.
+        vn: VnName,
+    },
+    /// Be told of it no more.
+    Disconnect {
+        /// Whose call this is for.
+        call: CallId,
+        /// The VN.
+        vn: VnName,
+    },
     /// Take one more address (a link-local).
     Take {
         /// The VN.
@@ -234,6 +250,22 @@ pub enum Refused {
         /// The interface.
         name: TsiName,
     },
+    /// Not connected to it.
+    #[error(
+        "this NVE is not connected to VN '{vn}' by a call of its own; `weft tsi vn-list` shows to which it is"
+    )]
+    NotConnected {
+        /// The VN.
+        vn: VnName,
+    },
+    /// Tenant systems of the VN are attached here.
+    #[error("VN '{vn}' has interfaces here: {}; detach them first", names(tsis))]
+    VnInUse {
+        /// The VN.
+        vn: VnName,
+        /// Which.
+        tsis: Vec<TsiName>,
+    },
     /// Not attached here.
     #[error("{vn}/{name} is not attached to this NVE; `weft tsi list` shows what is")]
     NotAttached {
@@ -288,6 +320,13 @@ pub enum Refused {
         /// What it said.
         reason: String,
     },
+}
+
+/// Names with commas between, not all of very many.
+fn names(all: &[TsiName]) -> String {
+    let first: Vec<&str> = all.iter().take(5).map(TsiName::as_str).collect();
+    let more = if all.len() > first.len() { ", ..." } else { "" };
+    format!("{}{more}", first.join(", "))
 }
 
 /// The result of an attach.
@@ -374,6 +413,12 @@ pub enum Output {
     Detached(CallId, Result<(), Refused>),
     /// Answer a local Deactivate.
     Deactivated(CallId, Result<(), Refused>),
+    /// Answer a local VN_Connect.
+    Connected(CallId, Result<VnSpec, Refused>),
+    /// Answer a local VN_Disconnect.
+    Disconnected(CallId, Result<(), Refused>),
+    /// Tell hypervisors that a VN that they have connected to is gone.
+    VnDisconnected(VnName),
     /// Write these to disk in place of what was there.
     Persist(Vec<Attachment>),
     /// The same of access policy.

@@ -20,6 +20,7 @@ mod away;
 mod cache;
 mod claim;
 mod config;
+mod connect;
 mod context;
 mod event;
 mod flows;
@@ -186,6 +187,10 @@ pub struct Core {
     /// Those Activated by address: what is here is never asked for.
     local_macs: BTreeMap<(Vni, MacAddr), TsiId>,
     local_ips: BTreeMap<(Vni, TenantIp), TsiId>,
+    /// The VNs that hypervisors have connected this NVE to.
+    connected: BTreeMap<Vni, VnName>,
+    /// Calls under way to begin that, or to end it.
+    connecting: BTreeMap<CallId, VnName>,
     calls: BTreeMap<CallId, Call>,
     releases: Releases,
     arrivals: arriving::Arrivals,
@@ -248,6 +253,8 @@ impl Core {
             members: BTreeMap::new(),
             local_macs: BTreeMap::new(),
             local_ips: BTreeMap::new(),
+            connected: BTreeMap::new(),
+            connecting: BTreeMap::new(),
             calls: BTreeMap::new(),
             releases: Releases::default(),
             arrivals: arriving::Arrivals::default(),
@@ -351,7 +358,8 @@ impl Core {
                 let vni = vn.vni;
                 let old = self.vns.insert(vni, vn);
                 // After a restart without an Oracle it is treated as it last was.
-                self.unsaved |= self.members.contains_key(&vni) && old.as_ref() != self.vns.get(&vni);
+                let kept = self.members.contains_key(&vni) || self.connected.contains_key(&vni);
+                self.unsaved |= kept && old.as_ref() != self.vns.get(&vni);
                 let governs = |vn: &VnSpec| (vn.default_groups.clone(), vn.log_refused);
                 let governed = old.as_ref().map(governs) == self.vns.get(&vni).map(governs);
                 self.adopt_orphans();
@@ -364,9 +372,11 @@ impl Core {
             }
             Fact::VnGone(vni) => {
                 self.vns.remove(&vni);
+                self.end_connection(vni);
                 self.forget_vn(vni);
                 self.review_vn(vni);
             }
+            Fact::VnsListed(listed) => self.confirm_connections(|vni| !listed.contains(&vni)),
             Fact::Nve(xtr, rlocs) => self.set_nve(xtr, rlocs),
             Fact::NveName(xtr, name) => self.name_nve(xtr, name),
             Fact::NveGone(xtr) => {

@@ -228,7 +228,10 @@ impl Core {
         self.leave(id);
         self.policies_stale.insert(id.vni);
         // What is lost and may be granted again still needs the VN Context. Looked for only when nothing else does.
-        if !self.members.contains_key(&id.vni) && !self.tsis.keys().any(|other| other.vni == id.vni) {
+        if !self.members.contains_key(&id.vni)
+            && !self.connected.contains_key(&id.vni)
+            && !self.tsis.keys().any(|other| other.vni == id.vni)
+        {
             self.vns.remove(&id.vni);
         }
         self.unsaved = true;

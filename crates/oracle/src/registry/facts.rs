@@ -25,8 +25,8 @@ pub fn fact(change: &Change) -> Result<Option<Fact>, StoreError> {
                 let NveRecord { name, xtr_id, rlocs, .. } = decode(key, now)?;
                 Fact::Nve(NveFact { xtr_id, name, rlocs: rlocs.into_iter().collect() })
             }
-            // Access policy is the NVEs'; no answer depends on it.
-            Kind::Group => return Ok(None),
+            // What NVEs are told of depends on these; no answer does.
+            Kind::Group | Kind::Connection => return Ok(None),
             Kind::Xtr => {
                 let record: XtrRecord = decode(key, now)?;
                 let XtrRecord { xtr_id, site_id, rlocs, key_id, algorithm, .. } = record;
@@ -54,7 +54,7 @@ pub fn fact(change: &Change) -> Result<Option<Fact>, StoreError> {
             Kind::Grant => Fact::GrantGone(decode::<GrantView>(key, was)?.grant.tsi),
             Kind::Nve => Fact::NveGone(decode::<NveRecord>(key, was)?.xtr_id),
             Kind::Xtr => Fact::NveGone(decode::<XtrRecord>(key, was)?.xtr_id),
-            Kind::Group => return Ok(None),
+            Kind::Group | Kind::Connection => return Ok(None),
         },
         (None, None) => return Ok(None),
     };

@@ -11,6 +11,7 @@ pub(crate) enum Kind {
     Nve,
     Xtr,
     Group,
+    Connection,
 }
 
 impl Kind {
@@ -22,12 +23,13 @@ impl Kind {
             Self::Nve => b"nve/",
             Self::Xtr => b"xtr/",
             Self::Group => b"group/",
+            Self::Connection => b"connection/",
         }
     }
 
     /// The kind a key is of.
     pub(crate) fn of(key: &[u8]) -> Option<Self> {
-        let all = [Self::Vn, Self::Grant, Self::Nve, Self::Xtr, Self::Group];
+        let all = [Self::Vn, Self::Grant, Self::Nve, Self::Xtr, Self::Group, Self::Connection];
         all.into_iter().find(|kind| key.starts_with(kind.prefix()))
     }
 }
@@ -65,6 +67,14 @@ pub(crate) fn groups(vni: Vni) -> Vec<u8> {
 
 pub(crate) fn group(vni: Vni, name: &GroupName) -> Vec<u8> {
     format!("group/{:06x}/{name}", vni.get()).into_bytes()
+}
+
+pub(super) fn connections(vni: Vni) -> Vec<u8> {
+    format!("connection/{:06x}/", vni.get()).into_bytes()
+}
+
+pub(super) fn connection(vni: Vni, nve: XtrId) -> Vec<u8> {
+    format!("connection/{:06x}/{nve}", vni.get()).into_bytes()
 }
 
 /// The lowest epoch a new grant of the VNID may have. Outlives the VN.
@@ -124,7 +134,7 @@ pub(super) fn rloc(rloc: IpAddr) -> Vec<u8> {
     format!("rloc/{rloc}").into_bytes()
 }
 
-/// Every grant of an NVE, as owner or successor.
+/// Every grant of an NVE, as owner or successor; and, with an empty name, each VN that it is connected to.
 pub(crate) fn held(nve: XtrId) -> Vec<u8> {
     format!("held/{nve}/").into_bytes()
 }
@@ -135,6 +145,11 @@ pub(super) fn held_in(nve: XtrId, vni: Vni) -> Vec<u8> {
 
 pub(super) fn held_one(nve: XtrId, vni: Vni, tsi: &TsiName) -> Vec<u8> {
     format!("held/{nve}/{:06x}/{tsi}", vni.get()).into_bytes()
+}
+
+/// That an NVE is connected to a VN, where its grants are looked for.
+pub(super) fn held_connection(nve: XtrId, vni: Vni) -> Vec<u8> {
+    held_in(nve, vni)
 }
 
 /// The latest start of an NVE's agent that has asked for something.

@@ -5,6 +5,7 @@
 
 mod access;
 mod addresses;
+mod connections;
 mod directory;
 mod error;
 mod facts;

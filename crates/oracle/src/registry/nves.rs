@@ -1,8 +1,8 @@
 //! NVEs, and the tokens by which they become known.
 
 use super::{
-    NveRecord, Registry, RegistryError, TokenRecord, decode, grants, keys, moves, pool::Pools, read, vns,
-    write, xtrs,
+    NveRecord, Registry, RegistryError, TokenRecord, connections, decode, grants, keys, moves, pool::Pools,
+    read, vns, write, xtrs,
 };
 use crate::store::{Revision, StoreError, Transaction};
 use sha2::{Digest, Sha256};
@@ -95,6 +95,7 @@ impl Registry {
             let record = find(tx, id)?.ok_or_else(none)?;
             vns::let_gateway_go(tx, &name, release)?;
             let count = let_go(tx, &pools, id, release)?;
+            connections::forget_nve(tx, id)?;
             tx.delete(keys::nve(id));
             tx.delete(keys::nve_name(&name));
             tx.delete(keys::start(id));
@@ -113,14 +114,12 @@ impl Registry {
         held(tx, nve)
     }
 
-    /// The VNs in which a grant names the NVE.
+    /// The VNs in which a grant names the NVE, or that it is connected to.
     pub(crate) fn vnis_of(&self, tx: &dyn Transaction, nve: XtrId) -> Result<Vec<Vni>, StoreError> {
-        let mut vnis: Vec<Vni> = held(tx, nve)?.into_iter().map(|view| view.grant.tsi.vni).collect();
-        vnis.dedup();
-        Ok(vnis)
+        vnis_of(tx, nve)
     }
 
-    /// Whether a grant in the VN names the NVE.
+    /// Whether a grant in the VN names the NVE, or it is connected to it.
     pub(crate) fn holds_in(&self, tx: &dyn Transaction, nve: XtrId, vni: Vni) -> Result<bool, StoreError> {
         let mut any = false;
         tx.scan(&keys::held_in(nve, vni), &mut |_, _| {
@@ -129,6 +128,19 @@ impl Registry {
         })?;
         Ok(any)
     }
+}
+
+/// The VNs in which a grant names the NVE, or that it is connected to.
+pub(super) fn vnis_of(tx: &dyn Transaction, nve: XtrId) -> Result<Vec<Vni>, StoreError> {
+    let prefix = keys::held(nve);
+    let mut vnis = Vec::new();
+    tx.scan(&prefix, &mut |key, _| {
+        let hex = key.get(prefix.len()..prefix.len() + 6).and_then(|hex| core::str::from_utf8(hex).ok());
+        vnis.extend(hex.and_then(|hex| u32::from_str_radix(hex, 16).ok()).and_then(|vni| Vni::new(vni).ok()));
+        true
+    })?;
+    vnis.dedup();
+    Ok(vnis)
 }
 
 /// Every grant that names `id`.

@@ -1,6 +1,7 @@
 //! Operations one by one, by concern, and any sequence of them.
 
 mod addresses;
+mod connections;
 mod grants;
 mod groups;
 mod history;

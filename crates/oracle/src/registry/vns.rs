@@ -85,6 +85,7 @@ impl Registry {
             }
             super::xtrs::forget_vn(tx, vn.vni)?;
             groups::forget_vn(tx, vn.vni)?;
+            super::connections::forget_vn(tx, vn.vni)?;
             tx.delete(keys::vn(&name));
             tx.delete(keys::vni(vn.vni));
             pool::lock(&pools).remove(&vn.vni);

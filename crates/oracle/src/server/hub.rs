@@ -9,7 +9,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 use tokio::sync::watch::{Receiver, Sender};
-use weft_api::GrantView;
+use weft_api::{GrantView, VnConnection};
 use weft_model::{Vni, XtrId};
 
 /// What changes are about.
@@ -18,7 +18,7 @@ pub(super) enum Topic {
     Vns,
     Nves,
     Grants,
-    /// Grants that name, or named, this NVE.
+    /// Grants that name, or named, this NVE, and its connections to VNs.
     GrantsOf(XtrId),
     /// Grants of this VN.
     GrantsIn(Vni),
@@ -57,6 +57,11 @@ impl Hub {
             Some(Kind::Vn) => wake(Topic::Vns),
             Some(Kind::Nve | Kind::Xtr) => wake(Topic::Nves),
             Some(Kind::Group) => wake(Topic::Groups),
+            Some(Kind::Connection) => {
+                let value = change.after.as_ref().or(change.before.as_ref());
+                let nve = value.map(|value| decode::<VnConnection>(&change.key, value)).transpose()?;
+                nve.into_iter().for_each(|one| wake(Topic::GrantsOf(one.xtr_id)));
+            }
             Some(Kind::Grant) => {
                 wake(Topic::Grants);
                 if let Some((vni, _)) = keys::in_vn(&change.key) {

@@ -165,6 +165,21 @@ pub(crate) enum TsiCommand {
         #[command(flatten)]
         output: Output,
     },
+    /// Connect this host to a virtual network before any tenant of it is here: RFC 8394's VN_Connect. Without it the first
+    /// interface does.
+    #[command(after_help = "Example: weft tsi vn-connect --vn red       its VNID is printed")]
+    VnConnect(WhichVn),
+    /// End that, once no interface of it is attached here.
+    #[command(after_help = "Example: weft tsi vn-disconnect --vn red")]
+    VnDisconnect(WhichVn),
+    /// List the virtual networks that this host was connected to.
+    #[command(after_help = "Example: weft tsi vn-list -o json")]
+    VnList {
+        #[command(flatten)]
+        socket: Socket,
+        #[command(flatten)]
+        output: Output,
+    },
     /// List what is attached to this host.
     #[command(after_help = "Example: weft tsi list -o yaml")]
     List {
@@ -231,6 +246,20 @@ pub(crate) struct Change {
     /// Renew the lease that it has.
     #[arg(long)]
     pub(crate) renew: bool,
+}
+
+/// A virtual network.
+#[derive(Debug, Args)]
+pub(crate) struct WhichVn {
+    /// The virtual network.
+    #[arg(long)]
+    pub(crate) vn: VnName,
+    #[command(flatten)]
+    pub(crate) request: Request,
+    #[command(flatten)]
+    pub(crate) socket: Socket,
+    #[command(flatten)]
+    pub(crate) output: Output,
 }
 
 /// An interface that is attached to this host.

@@ -3,7 +3,7 @@
 mod events;
 
 use super::client;
-use crate::cli::{Change, Kind, Place, Socket, TsiCommand, Which};
+use crate::cli::{Change, Kind, Place, Socket, TsiCommand, Which, WhichVn};
 use crate::error::CommandError;
 use crate::output::{self, Column, Format};
 use weft_api::{
@@ -26,6 +26,9 @@ pub(super) const COLUMNS: &[Column] = &[
     ("lease s", "/lease_s"),
     ("closed because", "/closed"),
 ];
+
+/// How connections to VNs are shown.
+const VN_COLUMNS: &[Column] = &[("vn", "/vn"), ("vni", "/vni"), ("interfaces", "/tsis")];
 
 /// How a move is shown.
 const MOVE_COLUMNS: &[Column] = &[("vn", "/vn"), ("name", "/grant/tsi/name"), ("nve", "/nve")];
@@ -120,6 +123,20 @@ pub(super) async fn run(command: TsiCommand) -> Result<(), CommandError> {
             let change = settings.tunnel.into();
             let view = client(&access)?.change_tunnel(&vn, &name, &change).await?;
             output::print(&output::one(output.output, &view, TUNNEL_COLUMNS)?)
+        }
+        TsiCommand::VnConnect(WhichVn { vn, request, socket, output }) => {
+            let connected = nve(&socket)?.connect(&vn, request.request_id.as_ref()).await;
+            let connection = connected.map_err(unreachable(&socket))?;
+            output::print(&output::one(output.output, &connection, VN_COLUMNS)?)
+        }
+        TsiCommand::VnDisconnect(WhichVn { vn, request, socket, output }) => {
+            let ended = nve(&socket)?.disconnect(&vn, request.request_id.as_ref()).await;
+            let message = ended.map_err(unreachable(&socket))?;
+            output::print(&output::done(output.output, &message)?)
+        }
+        TsiCommand::VnList { socket, output } => {
+            let vns = nve(&socket)?.connections().await.map_err(unreachable(&socket))?;
+            output::print(&output::list(output.output, &vns.items, VN_COLUMNS)?)
         }
         TsiCommand::List { socket, output } => {
             let tsis = nve(&socket)?.tsis().await.map_err(unreachable(&socket))?;

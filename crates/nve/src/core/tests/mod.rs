@@ -6,6 +6,7 @@ mod anycast;
 mod attach;
 mod away;
 mod claim;
+mod connect;
 mod context;
 mod detach;
 mod grants;

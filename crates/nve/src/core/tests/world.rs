@@ -154,6 +154,9 @@ pub enum Seen {
     Attached(CallId, Result<Attached, Refused>),
     Detached(CallId, Result<(), Refused>),
     Deactivated(CallId, Result<(), Refused>),
+    Connected(CallId, Result<Vni, Refused>),
+    Disconnected(CallId, Result<(), Refused>),
+    VnDisconnected(VnName),
     Persist(Vec<Attachment>),
     ForgetConnections(BTreeSet<TenantIp>),
     Notice(Notice),
@@ -405,6 +408,9 @@ impl World {
                     self.events.push(event);
                     continue;
                 }
+                Output::Connected(call, result) => Seen::Connected(call, result.map(|vn| vn.vni)),
+                Output::Disconnected(call, result) => Seen::Disconnected(call, result),
+                Output::VnDisconnected(vn) => Seen::VnDisconnected(vn),
                 Output::Notice(notice) => Seen::Notice(notice),
                 Output::Fetch(Fetch { transfer, .. }) if !self.peers => {
                     self.core.handle_context_end(self.now, transfer, false);

@@ -78,6 +78,7 @@ fn need(method: &Method, path: &str) -> Need {
             | "/v1/mappings"
             | "/v1/conversations"
             | "/v1/duplicates"
+            | "/v1/connections"
             | "/v1/counters"
             | "/v1/nves/{name}/{what}"
             | "/v1/groups"
@@ -88,6 +89,7 @@ fn need(method: &Method, path: &str) -> Need {
         | (&Method::PUT, "/v1/grants/{vn}/{tsi}/next")
         | (&Method::DELETE, "/v1/grants/{vn}/{tsi}" | "/v1/grants/{vn}/{tsi}/next") => Need::Holder,
         (&Method::POST, "/v1/renew" | "/v1/grants/{vn}/{tsi}/ticket" | "/v1/grants/{vn}/{tsi}/trace")
+        | (&Method::PUT | &Method::DELETE, "/v1/vns/{name}/connection")
         | (&Method::GET, "/v1/policy") => Need::Nve,
         _ => Need::Operator,
     }
@@ -226,8 +228,10 @@ mod tests {
                 "DELETE /v1/groups/{vn}/{name} o",
                 "DELETE /v1/nves/{name} o",
                 "DELETE /v1/vns/{name} o",
+                "DELETE /v1/vns/{name}/connection n",
                 "DELETE /v1/xtrs/{name} o",
                 "GET /v1/backup o",
+                "GET /v1/connections vo",
                 "GET /v1/conversations vo",
                 "GET /v1/counters vo",
                 "GET /v1/duplicates vo",
@@ -261,6 +265,7 @@ mod tests {
                 "PUT /v1/grants/{vn}/{tsi}/next no",
                 "PUT /v1/grants/{vn}/{tsi}/owner o",
                 "PUT /v1/groups/{vn}/{name} o",
+                "PUT /v1/vns/{name}/connection n",
             ]
         );
     }

@@ -58,6 +58,8 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(views::openapi))
         .routes(routes!(vns::list, vns::create))
         .routes(routes!(vns::get, vns::change, vns::remove))
+        .routes(routes!(vns::connect, vns::disconnect))
+        .routes(routes!(vns::connections))
         .routes(routes!(nves::list))
         .routes(routes!(nves::remove))
         .routes(routes!(nves::shown))

@@ -1,6 +1,6 @@
 //! `/v1/policy`: what NVEs have to know of access policy, listed and watched.
 //!
-//! An NVE is told of the VNs in which it has a grant and that have security groups; of a VN without any it needs to know
+//! An NVE is told of the VNs in which it has a grant, or that it is connected to, and that have security groups; of a VN without any it needs to know
 //! nothing, however many tenant systems there are. Each round of a watch tells the state of one moment of the store, with
 //! a bookmark behind it, so that nobody sees a group's new rules with its old members; what changes together is told
 //! together, and one change costs one event.
@@ -25,7 +25,7 @@ use std::{
     sync::Arc,
 };
 use tokio::{sync::watch::Receiver, time::timeout};
-use weft_api::{Code, ErrorBody, Event, GrantView, GroupView, List, PolicyItem, Role};
+use weft_api::{Code, ErrorBody, Event, GrantView, GroupView, List, PolicyItem, Role, VnConnection};
 use weft_model::{GroupName, VnSpec, Vni, XtrId};
 
 /// Changes looked at in one go.
@@ -64,7 +64,7 @@ pub(super) async fn list(
     Ok(Json(list).into_response())
 }
 
-/// The VNs in which a grant names the NVE.
+/// The VNs in which a grant names the NVE, or that it is connected to.
 fn held_in(tx: &dyn Transaction, nve: XtrId) -> Result<BTreeSet<Vni>, StoreError> {
     let prefix = keys::held(nve);
     let mut vnis = BTreeSet::new();
@@ -170,6 +170,11 @@ impl Changed {
                     self.anew.insert(vni);
                 }
                 self.objects.entry(vni).or_default().insert(key.clone());
+            }
+            Some(Kind::Connection) if place.first => {
+                let value = change.after.as_ref().or(change.before.as_ref());
+                let one = value.map(|value| decode::<VnConnection>(key, value)).transpose()?;
+                self.anew.extend(one.filter(|one| one.xtr_id == place.nve).map(|one| one.vni));
             }
             Some(Kind::Vn) => {
                 let read = |value: &Option<Vec<u8>>| {

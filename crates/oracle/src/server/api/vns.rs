@@ -18,7 +18,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use std::sync::Arc;
-use weft_api::{Code, ErrorBody, Event, List, Message, NewVn, Vn, VnChange};
+use weft_api::{Code, ErrorBody, Event, List, Message, NewVn, Vn, VnChange, VnConnection};
 use weft_model::{VnName, VnSpec, XtrId};
 
 /// The VN called `name`.
@@ -28,7 +28,7 @@ fn read(tx: &dyn Transaction, name: &VnName) -> Result<Option<VnSpec>, Failure> 
     Ok(tx.get(&key)?.map(|value| decode(&key, &value)).transpose()?)
 }
 
-/// List the VNs: an NVE sees those in which it has a grant.
+/// List the VNs: an NVE sees those in which it has a grant, or that it is connected to.
 #[utoipa::path(
     get, path = "/v1/vns", tag = "vns",
     params(("watch" = Option<bool>, Query), ("resource_version" = Option<u64>, Query)),
@@ -140,4 +140,52 @@ pub(super) async fn remove(
     let (spec, _) = app.registry.delete_vn(name).await?;
     tracing::info!(vn = %spec.name, vni = %spec.vni, "VN deleted");
     Ok(Json(Message { message: format!("VN '{}' (VNID {}) is deleted", spec.name, spec.vni) }))
+}
+
+/// Connect the calling NVE to a VN of its scope (RFC 8394's VN_Connect): it is told of it as if it had a grant there.
+#[utoipa::path(
+    put, path = "/v1/vns/{name}/connection", tag = "vns", params(("name" = String, Path)),
+    responses((status = 200, body = Vn), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody))
+)]
+pub(super) async fn connect(
+    State(app): State<Arc<App>>,
+    Extension(identity): Extension<Identity>,
+    Names([name]): Names<1>,
+    query: Query,
+) -> Answer<Vn> {
+    query.only(&[])?;
+    let (spec, _) = app.registry.connect(name, identity.caller()?).await?;
+    tracing::debug!(vn = %spec.name, nve = ?identity.nve(), "connected");
+    Ok(Json(spec.into()))
+}
+
+/// End that; one that is not connected is no error.
+#[utoipa::path(
+    delete, path = "/v1/vns/{name}/connection", tag = "vns", params(("name" = String, Path)),
+    responses((status = 200, body = Message), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody))
+)]
+pub(super) async fn disconnect(
+    State(app): State<Arc<App>>,
+    Extension(identity): Extension<Identity>,
+    Names([name]): Names<1>,
+    query: Query,
+) -> Answer<Message> {
+    query.only(&[])?;
+    let (spec, _) = app.registry.disconnect(name, identity.caller()?).await?;
+    tracing::debug!(vn = %spec.name, nve = ?identity.nve(), "disconnected");
+    Ok(Json(Message { message: format!("not connected to VN '{}'", spec.name) }))
+}
+
+/// List which NVEs are connected to which VNs by their own word.
+#[utoipa::path(
+    get, path = "/v1/connections", tag = "vns", responses((status = 200, body = List<VnConnection>))
+)]
+pub(super) async fn connections(State(app): State<Arc<App>>, query: Query) -> Answer<List<VnConnection>> {
+    query.only(&[])?;
+    blocking(move || {
+        let tx = app.registry.snapshot()?;
+        let items = watch::all(&*tx, Kind::Connection)?;
+        Ok(Json(List { resource_version: tx.revision(), items }))
+    })
+    .await?
 }

@@ -19,8 +19,8 @@ use futures_util::{future::select_all, stream};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::{sync::watch::Receiver, time::timeout};
-use weft_api::{Code, Event, GrantView, GroupView, NveView, Role, Vn};
-use weft_model::{VnSpec, XtrId};
+use weft_api::{Code, Event, GrantView, GroupView, NveView, Role, Vn, VnConnection};
+use weft_model::{VnName, VnSpec, Vni, XtrId};
 
 /// A bookmark is sent after this long without anything else.
 pub(super) const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -88,6 +88,8 @@ fn topics(kind: Kind, nve: Option<XtrId>) -> Vec<Topic> {
         (Kind::Nve | Kind::Xtr, _) => vec![Topic::Nves],
         (Kind::Vn, None) => vec![Topic::Vns],
         (Kind::Group, _) => vec![Topic::Groups],
+        // Nobody watches these by themselves.
+        (Kind::Connection, _) => Vec::new(),
         (Kind::Grant, None) => vec![Topic::Grants],
         (Kind::Vn, Some(nve)) => vec![Topic::Vns, Topic::GrantsOf(nve), Topic::Nves],
         (Kind::Grant, Some(nve)) => vec![Topic::GrantsOf(nve), Topic::Nves],
@@ -222,6 +224,14 @@ impl Watch {
                 Ok(())
             }
             (Kind::Vn, Some(Kind::Grant), Some(nve)) => self.vn_of_grant(change, out, nve),
+            (Kind::Vn, Some(Kind::Connection), Some(nve)) => {
+                let Some(value) = change.after.as_ref().or(change.before.as_ref()) else { return Ok(()) };
+                let one: VnConnection = decode(&change.key, value)?;
+                match one.xtr_id == nve {
+                    true => self.sight(change, out, nve, (&one.vn, one.vni, change.after.is_some())),
+                    false => Ok(()),
+                }
+            }
             _ => Ok(()),
         }
     }
@@ -233,14 +243,25 @@ impl Watch {
             return Ok(());
         }
         let Some(view) = before.as_ref().or(after.as_ref()) else { return Ok(()) };
+        self.sight(change, out, nve, (&view.vn, view.grant.tsi.vni, concerns(&after)))
+    }
+
+    /// A VN comes into the NVE's sight, or goes out of it, unless it is there by something else.
+    fn sight(
+        &self,
+        change: &Change,
+        out: &mut Vec<u8>,
+        nve: XtrId,
+        (name, vni, comes): (&VnName, Vni, bool),
+    ) -> Result<(), StoreError> {
         let tx = self.app.registry.store().snapshot()?;
-        let holds = self.app.registry.holds_in(&*tx, nve, view.grant.tsi.vni)?;
+        let holds = self.app.registry.holds_in(&*tx, nve, vni)?;
         let mut key = Kind::Vn.prefix().to_vec();
-        key.extend_from_slice(view.vn.as_str().as_bytes());
+        key.extend_from_slice(name.as_str().as_bytes());
         let spec = tx.get(&key)?.map(|value| decode::<VnSpec>(&key, &value)).transpose()?;
         let resource_version = change.revision;
         match (spec, holds) {
-            (Some(spec), true) if concerns(&after) => {
+            (Some(spec), true) if comes => {
                 line(out, &Event::Added { resource_version, object: Vn::from(spec) });
             }
             (Some(spec), false) => line(out, &Event::Deleted { resource_version, object: Vn::from(spec) }),
@@ -248,9 +269,8 @@ impl Watch {
             // interest in it but the name.
             (Some(_), true) => {}
             (None, _) => {
-                let vni = view.grant.tsi.vni;
                 let spec = VnSpec {
-                    name: view.vn.clone(),
+                    name: name.clone(),
                     vni,
                     subnets: Default::default(),
                     learning: Default::default(),

@@ -1,0 +1,147 @@
+//! VN_Connect and VN_Disconnect as calls of their own (RFC 8394 section 3.1; requirements H1, H5, N6): a VN is known here,
+//! with its policy, before any tenant system of it is.
+//!
+//! Who is a member of a VN is who has something in service, so nothing is joined by it: that comes with the first Activate.
+//! An Oracle keeps the connection, and is asked anew with each session, as it is the Oracle's to end.
+
+use super::{ApiCall, CallId, Core, Output, Refused};
+use std::collections::BTreeMap;
+use weft_model::{Time, TsiName, VnName, VnSpec, Vni};
+
+impl Core {
+    /// A local call to connect to a VN; answered by [`Output::Connected`].
+    pub fn handle_connect(&mut self, call: CallId, vn: VnName) {
+        let known =
+            self.connected.iter().find(|(_, name)| **name == vn).and_then(|(vni, _)| self.vns.get(vni));
+        if let Some(spec) = known.cloned() {
+            return self.outputs.push_back(Output::Connected(call, Ok(spec)));
+        }
+        match self.begin_connecting(call, &vn) {
+            Ok(()) => self.outputs.push_back(Output::Call(ApiCall::Connect { call: Some(call), vn })),
+            Err(refused) => self.outputs.push_back(Output::Connected(call, Err(refused))),
+        }
+    }
+
+    /// A local call to end that; answered by [`Output::Disconnected`]. Not while tenant systems of the VN are here.
+    pub fn handle_disconnect(&mut self, call: CallId, vn: VnName) {
+        match self.may_disconnect(&vn).and_then(|()| self.begin_connecting(call, &vn)) {
+            Ok(()) => self.outputs.push_back(Output::Call(ApiCall::Disconnect { call, vn })),
+            Err(refused) => self.outputs.push_back(Output::Disconnected(call, Err(refused))),
+        }
+    }
+
+    fn may_disconnect(&self, vn: &VnName) -> Result<(), Refused> {
+        if !self.connected.values().any(|name| name == vn) {
+            return Err(Refused::NotConnected { vn: vn.clone() });
+        }
+        let here = self.tsis.values().filter(|tsi| tsi.vn == *vn && !tsi.lost);
+        let tsis: Vec<TsiName> = here.map(|tsi| tsi.grant.tsi.name.clone()).collect();
+        if tsis.is_empty() { Ok(()) } else { Err(Refused::VnInUse { vn: vn.clone(), tsis }) }
+    }
+
+    fn begin_connecting(&mut self, call: CallId, vn: &VnName) -> Result<(), Refused> {
+        let limit = self.config.limits.calls;
+        if self.connecting.len() >= limit.max(1) {
+            return Err(Refused::TooManyCalls { limit });
+        }
+        self.connecting.insert(call, vn.clone());
+        Ok(())
+    }
+
+    /// An Oracle's answer to [`ApiCall::Connect`].
+    pub fn handle_connected(
+        &mut self,
+        now: Time,
+        call: Option<CallId>,
+        vn: &VnName,
+        answer: Result<VnSpec, Refused>,
+    ) {
+        self.now = now;
+        let asked = call.is_none_or(|call| self.connecting.remove(&call).is_some());
+        if !asked {
+            return;
+        }
+        let known = self.connected.iter().find(|(_, name)| *name == vn).map(|(vni, _)| *vni);
+        match (&answer, call) {
+            (Ok(spec), call) if call.is_some() || known == Some(spec.vni) => {
+                self.connected.insert(spec.vni, spec.name.clone());
+                self.unsaved = true;
+                self.handle_fact(super::Fact::Vn(spec.clone()));
+            }
+            // It was ended here in the meantime.
+            (Ok(_), None)
+                if known.is_none() && !self.connecting.values().any(|under_way| under_way == vn) =>
+            {
+                let call = CallId(u64::MAX);
+                self.outputs.push_back(Output::Call(ApiCall::Disconnect { call, vn: vn.clone() }));
+            }
+            // Another VN has that name by now, or none, or it is not for this NVE.
+            (Ok(_) | Err(Refused::Oracle { .. }), None) => {
+                if let Some(vni) = known {
+                    self.end_connection(vni);
+                    self.leave_vn(vni);
+                }
+            }
+            _ => {}
+        }
+        if let Some(call) = call {
+            self.outputs.push_back(Output::Connected(call, answer));
+        }
+    }
+
+    /// An Oracle's answer to [`ApiCall::Disconnect`].
+    pub fn handle_disconnected(&mut self, call: CallId, answer: Result<(), Refused>) {
+        let Some(vn) = self.connecting.remove(&call) else { return };
+        // What the Oracle does not know is what was asked for.
+        let answer = match answer {
+            Err(Refused::Oracle { code, .. }) if super::release::GONE.contains(&code.as_str()) => Ok(()),
+            other => other,
+        };
+        let known = self.connected.iter().find(|(_, name)| **name == vn).map(|(vni, _)| *vni);
+        if let Some(vni) = known.filter(|_| answer.is_ok()) {
+            self.connected.remove(&vni);
+            self.unsaved = true;
+            self.leave_vn(vni);
+        }
+        self.outputs.push_back(Output::Disconnected(call, answer));
+    }
+
+    /// A VN is gone, or out of sight: hypervisors that have connected to it are told.
+    pub(super) fn end_connection(&mut self, vni: Vni) {
+        if let Some(vn) = self.connected.remove(&vni) {
+            self.unsaved = true;
+            self.outputs.push_back(Output::VnDisconnected(vn));
+        }
+    }
+
+    fn leave_vn(&mut self, vni: Vni) {
+        if !self.tsis.keys().any(|id| id.vni == vni) {
+            self.vns.remove(&vni);
+            self.forget_vn(vni);
+        }
+    }
+
+    /// What was connected before may have ended since: with a session, or where a list does not name it.
+    pub(super) fn confirm_connections(&mut self, doubtful: impl Fn(Vni) -> bool) {
+        for (_, vn) in self.connected.iter().filter(|(vni, _)| doubtful(**vni)) {
+            self.outputs.push_back(Output::Call(ApiCall::Connect { call: None, vn: vn.clone() }));
+        }
+    }
+
+    /// Takes over the connections that an earlier run kept. Call before [`Core::adopt`].
+    pub fn reconnect(&mut self, connected: BTreeMap<Vni, VnName>) {
+        self.connected = connected;
+    }
+
+    /// The VNs that hypervisors have connected this NVE to.
+    #[must_use]
+    pub const fn vn_connections(&self) -> &BTreeMap<Vni, VnName> {
+        &self.connected
+    }
+
+    /// How many interfaces of a VN are attached here.
+    #[must_use]
+    pub fn attached_in(&self, vni: Vni) -> usize {
+        self.tsis.values().filter(|tsi| tsi.grant.tsi.vni == vni && !tsi.lost).count()
+    }
+}
