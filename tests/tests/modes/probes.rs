@@ -188,7 +188,7 @@ pub fn all(lab: &TestLab) -> Result<()> {
                     && frame.macs.is_some_and(|(_, to)| to.is_group())
             };
             let seen = at_b.frames.iter().filter(announced).count();
-            let wanted = usize::from(mode == Mode::Flood);
+            let wanted = usize::from(matches!(mode, Mode::Flood | Mode::Translate));
             ensure!(seen == wanted, "{mode:?}: b saw {seen} announcements of {own}");
         }
     }
