@@ -243,7 +243,7 @@ static __noinline int ask_owner(struct __sk_buff *skb, __u32 vni, const struct e
 	__u32 ifindex = 0;
 	struct where w;
 	struct arp arp;
-	__u8 hops, type;
+	__u8 hops, type, link[8];
 	bool says;
 	__be32 v4;
 
@@ -261,6 +261,8 @@ static __noinline int ask_owner(struct __sk_buff *skb, __u32 vni, const struct e
 		__builtin_memcpy(&v4, arp.tpa, 4);
 		ip_from_v4(&target, v4);
 		says = v4 && v4 == sender.w[3];
+		if (says && !(is_node(eth->h_source) && same_mac(eth->h_source, arp.sha)))
+			return drop_inward(skb, w, WEFT_INNER_GROUP);
 	} else {
 		/* That it is a solicitation or an advertisement with nothing between was seen before. */
 		if (bpf_skb_load_bytes(skb, ETH_LEN + 7, &hops, 1) || hops != 255 ||
@@ -269,8 +271,13 @@ static __noinline int ask_owner(struct __sk_buff *skb, __u32 vni, const struct e
 		    bpf_skb_load_bytes(skb, ETH_LEN + sizeof(struct ipv6hdr) + 8, &target, 16))
 			return drop_inward(skb, w, WEFT_INNER_GROUP);
 		says = type == ND_NA;
-		if (says)
+		if (says) {
+			/* Its first option: nobody is to take it for another's. */
+			if (!is_node(eth->h_source) || bpf_skb_load_bytes(skb, ETH_LEN + 40 + NS_LEN, link, 8) ||
+			    link[0] != SENDER_IN_NA || link[1] != 1 || !same_mac(eth->h_source, link + 2))
+				return drop_inward(skb, w, WEFT_INNER_GROUP);
 			sender = target;
+		}
 	}
 	to = find_owner(vni, &target, &ifindex);
 	if (says && to && to->flags & WEFT_VAP_ACTIVATED)

@@ -567,9 +567,12 @@ static __always_inline int vap_frame(struct __sk_buff *skb, bool again)
 		ret = ask_members(skb, vap, eth.h_proto == bpf_htons(ETH_P_ARP));
 		return ret == GO_ON ? replicate(skb, vap, again ? TO_MEMBERS | TO_AGAIN : TO_MEMBERS) : ret;
 	}
-	if (ret == ANNOUNCE)
+	if (ret == ANNOUNCE) {
+		if (too_big(skb, vap, &l4))
+			return drop(skb, w, WEFT_TOO_BIG);
 		return replicate(skb, vap, TO_VAPS | TO_MEMBERS | (again ? TO_AGAIN : 0) |
 						   (eth.h_proto == bpf_htons(ETH_P_ARP) ? SAYS_IN_ARP : SAYS_IN_NA));
+	}
 	if (ret != GO_ON && ret != CONFINED)
 		return ret;
 	if (eth.h_dest[0] & 1) {

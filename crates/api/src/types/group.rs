@@ -39,7 +39,7 @@ pub struct SetGroups {
     pub groups: BTreeSet<GroupName>,
 }
 
-/// What an NVE is told of access policy, of VNs with security groups in which it has a grant.
+/// What an NVE is told of access policy, of VNs with security groups in which it has a grant or to which it is connected.
 ///
 /// A `vn` says that what follows up to the next bookmark, or in the same list, is all there is of that VN; deleted, that
 /// nothing applies there any more.

@@ -129,6 +129,15 @@ pub(super) fn asked(tables: &Tables, vni: Vni, frame: &[u8]) -> (Result<For, Rea
     let sender = if advertises { Some(target) } else { sender };
     let gratuitous = ethertype(frame) == Some(ARP) && sender == Some(target) && !target.is_unspecified();
     let says = advertises || gratuitous;
+    // Nobody is to take what it says for another's.
+    let own = mac(frame, 6).filter(|own| is_node(*own));
+    let link = match gratuitous {
+        true => mac(frame, 22),
+        false => mac(frame, 80).filter(|_| frame.get(78..80) == Some(&[2, 1])),
+    };
+    if says && (own.is_none() || own != link) {
+        return (Err(Reason::InnerGroup), None);
+    }
     let to = match owner(tables, vni, target) {
         Some((_, vap)) if says && vap.activated => return (Err(Reason::Fenced), None),
         _ if says => Ok(For::All),

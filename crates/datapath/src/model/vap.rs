@@ -87,6 +87,9 @@ pub(super) fn decide(tables: &Tables, learned: &Learned, device: IfIndex, frame:
             Ok(frame) => replicate(tables, learned, vap.vni, device, false, &frame),
             Err(reason) => verdict(Action::Drop, reason, vec![]),
         },
+        Err(Stop::Announce) if frame.len() - ETH > usize::from(vap.mtu) => {
+            verdict(Action::Drop, Reason::TooBig, vec![])
+        }
         Err(Stop::Announce) => super::members::announce(tables, learned, vap.vni, device, frame),
         Err(Stop::Answer(None)) => verdict(Action::Drop, Reason::Malformed, vec![]),
         Err(Stop::Answer(Some(f))) => verdict(Action::Reply, Reason::Answered, vec![f]),

@@ -102,7 +102,9 @@ impl From<Refused> for Refusal {
         let code = match &refused {
             Refused::DeviceTaken { .. } => Code::DeviceTaken,
             Refused::AlreadyAttached { .. } => Code::AlreadyAttached,
-            Refused::Busy { .. } | Refused::TooManyCalls { .. } => Code::TooManyRequests,
+            Refused::Busy { .. } | Refused::VnBusy { .. } | Refused::TooManyCalls { .. } => {
+                Code::TooManyRequests
+            }
             Refused::NotAttached { .. } | Refused::NotConnected { .. } => Code::NotFound,
             Refused::VnInUse { .. } => Code::VnInUse,
             Refused::AddedAndRemoved { .. } => Code::BadRequest,

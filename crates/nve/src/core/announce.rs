@@ -12,12 +12,11 @@ use etherparse::{ArpEthIpv4Packet, ArpOperation, PacketBuilder};
 use weft_model::{Learning, MacAddr, TsiId, Vni};
 
 impl Core {
-    /// An interface comes into service. If its hypervisor has said so, or it itself, that is said into its VN where it
+    /// An interface has come into service because its hypervisor has said so, or it itself: that is said into its VN where it
     /// floods or translates, once for each of its addresses, as soon as it is known who else is in the VN.
     pub(super) fn announce(&mut self, id: &TsiId) {
-        let asked = self.tsis.get(id).is_some_and(|tsi| tsi.waiting.is_some());
         let learning = self.vns.get(&id.vni).map(|vn| vn.learning);
-        if asked && matches!(learning, Some(Learning::Flood | Learning::Translate)) {
+        if matches!(learning, Some(Learning::Flood | Learning::Translate)) {
             self.announcing.insert(id.clone());
             self.announce_all(id.vni);
         }

@@ -360,6 +360,16 @@ impl Core {
         self.put_held_in_place(id);
     }
 
+    /// Whether one that moves here has stopped where it was, as far as that can be known.
+    pub(super) fn has_stopped_there(&self, id: &TsiId) -> bool {
+        self.arrivals.by_tsi.get(id).is_some_and(|arrival| match arrival.phase {
+            Phase::Stopping | Phase::Settled | Phase::Waiting => true,
+            // It could not be had before.
+            Phase::Asked => !arrival.first,
+            Phase::Handed => false,
+        })
+    }
+
     /// A call that waits has failed.
     pub(super) fn end_hold_of(&mut self, id: &TsiId) {
         self.timers.cancel(&Timer::Await(id.clone()));

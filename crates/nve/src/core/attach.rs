@@ -232,6 +232,10 @@ impl Core {
                 self.outputs.push_back(Output::Attached(call, Ok(attached)));
             }
         }
+        // Not before: what is not its own after all is not announced.
+        if self.tsis.get(id).is_some_and(|tsi| tsi.state == State::Activated) {
+            self.announce(id);
+        }
     }
 
     /// An Oracle acknowledged the registration of `id`, or none did in time: the grant is durable and

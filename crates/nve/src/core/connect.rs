@@ -8,12 +8,15 @@ use super::{ApiCall, CallId, Core, Output, Refused};
 use std::collections::BTreeMap;
 use weft_model::{Time, TsiName, VnName, VnSpec, Vni};
 
+/// What an Oracle says when there is no connection, nor may be.
+const ENDS: [&str; 3] = ["not_found", "forbidden", "revoked"];
+
 impl Core {
     /// A local call to connect to a VN; answered by [`Output::Connected`].
     pub fn handle_connect(&mut self, call: CallId, vn: VnName) {
         let known =
             self.connected.iter().find(|(_, name)| **name == vn).and_then(|(vni, _)| self.vns.get(vni));
-        if let Some(spec) = known.cloned() {
+        if let Some(spec) = known.cloned().filter(|_| !self.is_connecting(&vn)) {
             return self.outputs.push_back(Output::Connected(call, Ok(spec)));
         }
         match self.begin_connecting(call, &vn) {
@@ -41,11 +44,18 @@ impl Core {
 
     fn begin_connecting(&mut self, call: CallId, vn: &VnName) -> Result<(), Refused> {
         let limit = self.config.limits.calls;
+        if self.is_connecting(vn) {
+            return Err(Refused::VnBusy { vn: vn.clone() });
+        }
         if self.connecting.len() >= limit.max(1) {
             return Err(Refused::TooManyCalls { limit });
         }
         self.connecting.insert(call, vn.clone());
         Ok(())
+    }
+
+    fn is_connecting(&self, vn: &VnName) -> bool {
+        self.connecting.values().any(|under_way| under_way == vn)
     }
 
     /// An Oracle's answer to [`ApiCall::Connect`].
@@ -67,14 +77,16 @@ impl Core {
                 self.connected.insert(spec.vni, spec.name.clone());
                 self.unsaved = true;
                 self.handle_fact(super::Fact::Vn(spec.clone()));
+                // Who is told that it is has it after a restart.
+                self.save();
             }
             // It was ended here in the meantime.
-            (Ok(_), None)
-                if known.is_none() && !self.connecting.values().any(|under_way| under_way == vn) =>
-            {
+            (Ok(_), None) if known.is_none() && !self.is_connecting(vn) => {
                 let call = CallId(u64::MAX);
                 self.outputs.push_back(Output::Call(ApiCall::Disconnect { call, vn: vn.clone() }));
             }
+            // One that cannot say now is asked again with its next session.
+            (Err(Refused::Oracle { code, .. }), None) if !ENDS.contains(&code.as_str()) => {}
             // Another VN has that name by now, or none, or it is not for this NVE.
             (Ok(_) | Err(Refused::Oracle { .. }), None) => {
                 if let Some(vni) = known {
@@ -102,6 +114,7 @@ impl Core {
             self.connected.remove(&vni);
             self.unsaved = true;
             self.leave_vn(vni);
+            self.save();
         }
         self.outputs.push_back(Output::Disconnected(call, answer));
     }
@@ -110,7 +123,10 @@ impl Core {
     pub(super) fn end_connection(&mut self, vni: Vni) {
         if let Some(vn) = self.connected.remove(&vni) {
             self.unsaved = true;
-            self.outputs.push_back(Output::VnDisconnected(vn));
+            // Who has asked for its end has the answer.
+            if !self.is_connecting(&vn) {
+                self.outputs.push_back(Output::VnDisconnected(vn));
+            }
         }
     }
 

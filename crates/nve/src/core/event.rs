@@ -258,6 +258,12 @@ pub enum Refused {
         /// The VN.
         vn: VnName,
     },
+    /// It is being connected or disconnected.
+    #[error("VN '{vn}' is being connected or disconnected; try again")]
+    VnBusy {
+        /// The VN.
+        vn: VnName,
+    },
     /// Tenant systems of the VN are attached here.
     #[error("VN '{vn}' has interfaces here: {}; detach them first", names(tsis))]
     VnInUse {

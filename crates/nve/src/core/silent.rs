@@ -1,7 +1,8 @@
 //! Silent moves (requirement V11): a tenant system that moves here is put in service by its own first frame, a gratuitous
 //! ARP or a RARP among them, as by an Activate, unless its hypervisor has said that it Activates it itself.
 //!
-//! Only where it is Associated, moves here by its grant and has the MAC that the frame comes from. Where else such a
+//! Only where it is Associated, moves here by its grant, has the MAC that the frame comes from, and has stopped where it
+//! was, or cannot be heard of there. Where else such a
 //! frame comes in it is dropped as any other.
 
 use super::tsi::{State, Tsi};
@@ -25,8 +26,10 @@ impl Core {
     pub(super) fn first_frame(&mut self, now: Time, id: &TsiId, punt: &Punt) {
         let timer = Timer::Silent(id.clone());
         let Some(tsi) = self.tsis.get(id).filter(|tsi| self.may_come(tsi)) else { return };
-        // Fail-static is for owners, and whatever call is under way decides.
-        if proxy::source_mac(&punt.frame) != Some(tsi.grant.mac.get())
+        // Fail-static is for owners, and whatever call is under way decides. What runs where it was is not taken from
+        // there by whatever is at a device here.
+        if !self.has_stopped_there(id)
+            || proxy::source_mac(&punt.frame) != Some(tsi.grant.mac.get())
             || !self.oracles.iter().any(|oracle| oracle.up)
             || self.is_busy(&tsi.vn, &id.name)
             || self.timers.is_set(&timer)

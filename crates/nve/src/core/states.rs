@@ -110,6 +110,8 @@ impl Core {
         self.end_hold_of(id);
         self.deactivate(id);
         self.because(id, Cause::Refused);
+        // What came along may be in the past by the next try.
+        self.review_arrival(id);
         self.unsaved = true;
         self.save();
         if let Some(call) = waiting.call {

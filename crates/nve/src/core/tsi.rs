@@ -275,7 +275,7 @@ impl Core {
         }
         self.came_from(id);
         let Some(tsi) = self.tsis.get_mut(id).filter(|t| !t.lost) else { return };
-        let comes = std::mem::replace(&mut tsi.state, State::Activated) != State::Activated;
+        tsi.state = State::Activated;
         self.stopped.remove(id);
         self.touch(id);
         self.forget_left(id);
@@ -310,9 +310,6 @@ impl Core {
             self.heal_stand_ins(self.now, id.vni, eid);
         }
         self.arrive(id);
-        if comes {
-            self.announce(id);
-        }
     }
 
     /// The store gives an address to one interface only. Where two here claim one, what is known of the

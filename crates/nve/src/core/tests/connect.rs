@@ -82,6 +82,9 @@ fn h6_what_is_deleted_is_told() {
     // Also what was deleted while nobody listened; not because an Oracle does not answer, and only once.
     for (answer, ends) in [
         (Err(refused("not_found")), true),
+        (Err(refused("revoked")), true),
+        (Err(refused("store_failed")), false),
+        (Err(refused("internal")), false),
         (Ok(VnSpec { vni: weft_model::Vni::new(8).unwrap(), ..spec() }), true),
         (Err(Refused::Unanswered { message: "nobody".to_owned() }), false),
         (Ok(spec()), false),
@@ -99,6 +102,22 @@ fn h6_what_is_deleted_is_told() {
         assert_eq!(w.seen().contains(&Seen::VnDisconnected(red())), ends);
         assert_eq!(w.core.vn_connections().is_empty(), ends);
     }
+}
+
+/// What one client ends another one is not told to be there.
+#[test]
+fn h5_one_at_a_time_of_a_vn() {
+    let mut w = connected();
+    let (end, again) = (w.call(), w.call());
+    w.core.handle_disconnect(end, red());
+    w.seen();
+    w.core.handle_connect(again, red());
+    assert_eq!(w.seen(), [Seen::Connected(again, Err(Refused::VnBusy { vn: red() }))]);
+    // The watch may say so before the answer is there: that is no news to anybody.
+    w.core.handle_fact(Fact::VnGone(vni()));
+    assert!(!w.seen().contains(&Seen::VnDisconnected(red())));
+    w.core.handle_disconnected(end, Ok(()));
+    assert_eq!(w.seen(), [Seen::Disconnected(end, Ok(()))]);
 }
 
 #[test]

@@ -349,8 +349,9 @@ fn v2_what_cannot_be_had_is_asked_for_again_with_patience() {
     let refused = w.core.handle_context(w.now, first, context(V4));
     assert_eq!(refused, Err(NotTaken::Unasked(first)));
     w.activate("web");
-    w.seen();
+    let seen = w.seen();
     assert!(open(&w), "nothing is waited for");
+    w.ack(0, registered(&seen)[0].1, mac(1));
     assert!(
         w.passes(Duration::from_secs(60)).iter().all(|(_, s)| fetched(std::slice::from_ref(s)).is_none())
     );

@@ -1,6 +1,6 @@
 //! Silent moves: requirement V11.
 
-use super::super::{Attach, Cause, Happened, Notice, Refused, Session, TsiState};
+use super::super::{Attach, Cause, Context, Happened, Live, Notice, Refused, Session, TsiState};
 use super::oracle::{self, Heard};
 use super::world::*;
 use ::core::time::Duration;
@@ -61,6 +61,28 @@ fn v11_the_first_frame_where_it_is_next_activates() {
             assert!(w.core.attachments().iter().all(|a| a.activated));
         }
     }
+}
+
+/// Where its hypervisor has plugged it in here already it may be heard here too.
+#[test]
+fn v11_what_runs_where_it_was_is_not_taken_from_there() {
+    let mut w = World::started(V4, &[]);
+    w.peers = true;
+    let call = w.attach(Attach { state: TsiState::Associated, ..attach("web", 1) });
+    w.seen();
+    let seen = w.granted(call, moving(ME));
+    let asked = |s: &Seen| if let Seen::Fetch(fetch) = s { Some(fetch.transfer) } else { None };
+    let transfer = seen.iter().find_map(asked).unwrap();
+    assert_eq!(speaks(&mut w, mac(1)), [], "whether it has stopped there is still asked");
+    let grant = Grant { owner: OTHER, next: None, ..grant("web", 1) };
+    let (epoch, vn) = (grant.epoch, spec());
+    let context = Context { revision: 10, grant, epoch, vn, activated: true, live: Live::default() };
+    w.core.handle_context(w.now, transfer, context).unwrap();
+    w.seen();
+    assert_eq!((state(&w), speaks(&mut w, mac(1))), ((false, true), vec![]));
+    w.core.handle_stopping(w.now, transfer);
+    let seen = speaks(&mut w, mac(1));
+    assert!(seen.contains(&Seen::Notice(Notice::Woken(id("web")))), "{seen:?}");
 }
 
 #[test]
