@@ -1,7 +1,7 @@
 //! Echo requests at a pace, each known by its number: which of them were answered. With it a test
 //! can say that a request which was sent after something happened was answered.
 
-use crate::{clock, error::LabError, netns::NetNs, priority};
+use crate::{clock, error::LabError, netns::NetNs};
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 use std::{
     collections::BTreeMap,
@@ -10,7 +10,6 @@ use std::{
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering},
-        mpsc,
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -59,19 +58,6 @@ impl Echoes {
     /// # Errors
     /// When no raw socket can be made there.
     pub fn start(from: &NetNs, target: IpAddr, rate: u32) -> Result<Self, LabError> {
-        Self::run(from, target, rate, || Ok(()))
-    }
-
-    /// The same, at a priority above all others, for benches: that a request was sent late is no gap.
-    ///
-    /// # Errors
-    /// Likewise, and without `CAP_SYS_NICE`.
-    pub fn start_first(from: &NetNs, target: IpAddr, rate: u32) -> Result<Self, LabError> {
-        Self::run(from, target, rate, priority::before_others)
-    }
-
-    /// `begin` is what each thread does first.
-    fn run(from: &NetNs, target: IpAddr, rate: u32, begin: fn() -> io::Result<()>) -> Result<Self, LabError> {
         let failed = || LabError::io(format!("ping {target} from {}", from.name()));
         let socket = from.run(|| open(target))?.map_err(failed())?;
         let receiving = socket.try_clone().map_err(failed())?;
@@ -81,26 +67,11 @@ impl Echoes {
         static COUNT: AtomicU16 = AtomicU16::new(0);
         let process = u16::try_from(std::process::id() & 0xffff).unwrap_or_default();
         let id = process.wrapping_add(COUNT.fetch_add(1, Ordering::Relaxed));
-        let (begun, beginnings) = mpsc::channel();
-        let also_begun = begun.clone();
         let threads = vec![
-            std::thread::spawn(move || {
-                if begun.send(begin()).is_ok() {
-                    send(&socket, target, id, rate, &ours);
-                }
-            }),
-            std::thread::spawn(move || {
-                if also_begun.send(begin()).is_ok() {
-                    receive(&receiving, target.is_ipv4(), id, &theirs);
-                }
-            }),
+            std::thread::spawn(move || send(&socket, target, id, rate, &ours)),
+            std::thread::spawn(move || receive(&receiving, target.is_ipv4(), id, &theirs)),
         ];
-        // Ends them if one of them cannot.
-        let echoes = Self { shared, threads };
-        for begun in beginnings.iter().take(echoes.threads.len()) {
-            begun.map_err(failed())?;
-        }
-        Ok(echoes)
+        Ok(Self { shared, threads })
     }
 
     /// The number of the request that is sent next: every request with this number or a higher one

@@ -32,7 +32,6 @@ mod links;
 pub mod lossy;
 mod netns;
 pub mod ping;
-mod priority;
 pub mod probe;
 mod process;
 pub mod raw;

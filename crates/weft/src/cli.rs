@@ -313,9 +313,6 @@ pub(crate) struct NveRun {
     /// Largest IP packet of tenants [default: the underlay's MTU less 50 (IPv4) or 70 (IPv6)].
     #[arg(long)]
     pub(crate) tenant_mtu: Option<u16>,
-    /// Nice value of the agent, -20 to 19: what moves, and first packets, wait for it.
-    #[arg(long, default_value_t = -10, allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-20..=19))]
-    pub(crate) nice: i32,
     /// Append TLS secrets to this file, to decode captures. Never in production.
     #[arg(long, hide = true)]
     pub(crate) tls_key_log: Option<PathBuf>,

@@ -172,7 +172,7 @@ fn measure(lab: &mut Lab, moves: u32) -> Result<Samples> {
 /// One move.
 fn once(lab: &mut Lab, to: &str, samples: &mut Samples) -> Result<()> {
     let start = |(from, to): (&str, &str)| -> Result<Echoes> {
-        Ok(Echoes::start_first(&lab.node(from)?, to.parse()?, RATE)?)
+        Ok(Echoes::start(&lab.node(from)?, to.parse()?, RATE)?)
     };
     let streams: Vec<Echoes> = TALK.into_iter().map(start).collect::<Result<_>>()?;
     for stream in &streams {

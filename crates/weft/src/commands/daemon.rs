@@ -16,13 +16,6 @@ pub(super) fn log(log: &Log) {
     }
 }
 
-/// Takes this nice value, for every thread that is started from now on too.
-pub(super) fn be_nice(nice: i32) {
-    if let Err(error) = rustix::process::setpriority_process(None, nice) {
-        tracing::warn!(%error, nice, "cannot take this nice value; CAP_SYS_NICE allows it");
-    }
-}
-
 /// Ends on SIGINT or SIGTERM.
 pub(super) async fn stopped() {
     let (Ok(mut interrupt), Ok(mut terminate)) =

@@ -34,7 +34,6 @@ fn options(installed: Installed, purge: bool) -> UninstallOptions {
 
 fn serve(run: NveRun) -> Result<(), CommandError> {
     daemon::log(&run.log);
-    daemon::be_nice(run.nice);
     let path = |tunnel| match tunnel {
         Tunnel::Direct => Path::Direct,
         Tunnel::Device => Path::Device,

@@ -39,7 +39,7 @@ impl Watch {
         let mut streams = Vec::new();
         for tenant in TENANTS {
             for address in ADDRESSES {
-                streams.push(Echoes::start_first(&lab.node(tenant)?, address, RATE)?);
+                streams.push(Echoes::start(&lab.node(tenant)?, address, RATE)?);
             }
         }
         let watch = Self(streams);

@@ -178,10 +178,6 @@ pub(super) fn wait_remote(lab: &Lab, host: &str, mac: MacAddr, there: bool) -> R
 fn line(dir: &Path, daemon: &str) -> Vec<OsString> {
     let path = |name: &str| -> OsString { dir.join(name).into_os_string() };
     vec![
-        // As Weft's agents run by themselves; FRR's own unit says -5.
-        "nice".into(),
-        "-n".into(),
-        "-10".into(),
         PathBuf::from(DIR).join(daemon).into_os_string(),
         "-f".into(),
         path(&format!("{daemon}.conf")),
