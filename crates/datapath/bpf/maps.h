@@ -161,17 +161,18 @@ struct where {
 #define ASK 102
 /* Likewise: to the VN's gateway, whatever the tables say. */
 #define CARRY 103
-/* Likewise: it is answered; all of these are done further up, too. */
+/* Likewise: to a VAP here; this and what follows is done further up, too. */
+#define HERE 104
+/* Likewise: it is answered. */
 #define ANSWER 105
-/* Likewise: the agent is told of a link-local address, and the frame goes on; or it gets the frame instead. */
+/* Likewise: the agent is told of a link-local address, and the frame goes on. */
 #define TELL 106
-#define PUNTS 128 /* and WEFT_PUNT_* */
 /* Likewise: it is traced, and goes on to another NVE. */
 #define ONWARD 107
-/* Likewise: to a VAP here, which is called from above, too. */
-#define HERE 104
 /* Likewise: what a tenant system says of its own address, in a VN that translates, for all there. */
 #define ANNOUNCE 108
+/* Likewise: the agent gets the frame instead, for the WEFT_PUNT_* that is added. */
+#define PUNTS 128
 
 static __always_inline int drop(struct __sk_buff *skb, struct where w, __u32 reason)
 {

@@ -273,7 +273,7 @@ static __noinline int ask_owner(struct __sk_buff *skb, __u32 vni, const struct e
 		says = type == ND_NA;
 		if (says) {
 			/* Its first option: nobody is to take it for another's. */
-			if (!is_node(eth->h_source) || bpf_skb_load_bytes(skb, ETH_LEN + 40 + NS_LEN, link, 8) ||
+			if (!is_node(eth->h_source) || bpf_skb_load_bytes(skb, ETH_LEN + sizeof(struct ipv6hdr) + NS_LEN, link, 8) ||
 			    link[0] != SENDER_IN_NA || link[1] != 1 || !same_mac(eth->h_source, link + 2))
 				return drop_inward(skb, w, WEFT_INNER_GROUP);
 			sender = target;

@@ -1,4 +1,4 @@
-//! Who this NVE is: its key, its certificate, and how it got and renews them (blueprint of trust:
+//! Who this NVE is: its key, its certificate, and how it got and renews them (what it trusts:
 //! the CA's fingerprint is pinned before the secret is sent, the key never leaves the host).
 
 use super::{NveError, clock, state};

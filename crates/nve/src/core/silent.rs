@@ -2,11 +2,10 @@
 //! ARP or a RARP among them, as by an Activate, unless its hypervisor has said that it Activates it itself.
 //!
 //! Only where it is Associated, moves here by its grant, has the MAC that the frame comes from, and has stopped where it
-//! was, or cannot be heard of there. Where else such a
-//! frame comes in it is dropped as any other.
+//! was, or cannot be heard of there. Where else such a frame comes in it is dropped as any other.
 
 use super::tsi::{State, Tsi};
-use super::{CallId, Core, LEAST_WAIT, Notice, Timer, proxy};
+use super::{CallId, Core, Notice, Timer, proxy};
 use ::core::time::Duration;
 use weft_datapath::Punt;
 use weft_model::{Time, TsiId, TsiName, VnName};
@@ -36,7 +35,7 @@ impl Core {
         {
             return;
         }
-        self.timers.set(timer, now + AGAIN.max(LEAST_WAIT));
+        self.timers.set(timer, now + AGAIN);
         self.counters.silent_moves += 1;
         self.notice(Notice::Woken(id.clone()));
         self.begin_activate(now, id, None);

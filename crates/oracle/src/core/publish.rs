@@ -1,4 +1,4 @@
-//! Whoever asked is told: what changed, and to whom it goes (blueprint of N8).
+//! Whoever asked is told: what changed, and to whom it goes.
 
 use weft_lisp as lisp;
 use weft_lisp::tcp::{Body, EidPrefix, ErrorNotification, Membership, MembershipEvent, RefreshScope, Signal};
