@@ -3,17 +3,13 @@
 
 use anyhow::{Context as _, Result, ensure};
 use std::{
-    io::{Read as _, Write as _},
-    net::{IpAddr, SocketAddr, TcpStream},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    thread::JoinHandle,
+    net::{IpAddr, SocketAddr},
     time::Duration,
 };
 use weft_e2e::TestLab;
-use weft_lab::{LabError, MigrationLimits, ProcessId, Signal, capture::Capture, clock, echo::Echoes};
+use weft_lab::{
+    LabError, MigrationLimits, ProcessId, Signal, capture::Capture, clock, echo::Echoes, numbers::Numbers,
+};
 
 /// The machine echoes here.
 const ECHO: u16 = 7;
@@ -34,62 +30,10 @@ tenants:
   red-vm: { host: h1, vn: red, ips: [10.0.0.9, 'fd00::9'], device: vm }
 ";
 
-/// A connection to the machine on which numbers go there and come back, one by one.
-struct Open {
-    back: Arc<AtomicU64>,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<Result<()>>>,
-}
-
-impl Open {
-    fn to(lab: &TestLab, from: &str, target: IpAddr) -> Result<Self> {
-        let target = SocketAddr::new(target, ECHO);
-        let mut stream = lab.node(from)?.run(|| TcpStream::connect_timeout(&target, clock::CEILING))??;
-        stream.set_read_timeout(Some(clock::CEILING))?;
-        stream.set_nodelay(true)?;
-        let (back, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-        let (ours, end) = (Arc::clone(&back), Arc::clone(&stop));
-        let thread = std::thread::spawn(move || {
-            for number in 1.. {
-                if end.load(Ordering::Acquire) {
-                    break;
-                }
-                stream.write_all(&u64::to_be_bytes(number))?;
-                let mut answer = [0; 8];
-                stream.read_exact(&mut answer).with_context(|| format!("{target}: after number {number}"))?;
-                ensure!(u64::from_be_bytes(answer) == number, "{target}: {answer:?} is not {number}");
-                ours.store(number, Ordering::Release);
-            }
-            Ok(())
-        });
-        Ok(Self { back, stop, thread: Some(thread) })
-    }
-
-    /// Waits until another number has come back.
-    fn goes_on(&self) -> bool {
-        let before = self.back.load(Ordering::Acquire);
-        // The one under way may have been answered before.
-        clock::until_true(clock::CEILING, || self.back.load(Ordering::Acquire) > before + 1)
-    }
-
-    fn end(mut self) -> Result<u64> {
-        self.stop.store(true, Ordering::Release);
-        let thread = self.thread.take().context("it runs")?;
-        thread.join().unwrap_or_else(|_| anyhow::bail!("its thread ended early"))?;
-        Ok(self.back.load(Ordering::Acquire))
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
-    }
-}
-
 /// What two tenant systems on other hosts have going on with the machine.
 struct Talk {
     echoes: Vec<Echoes>,
-    open: Vec<Open>,
+    open: Vec<Numbers>,
 }
 
 impl Talk {
@@ -99,7 +43,7 @@ impl Talk {
             for target in TARGETS {
                 let target: IpAddr = target.parse()?;
                 echoes.push(Echoes::start(&lab.node(from)?, target, RATE)?);
-                open.push(Open::to(lab, from, target)?);
+                open.push(Numbers::open(&lab.node(from)?, SocketAddr::new(target, ECHO), Duration::ZERO)?);
             }
         }
         ensure!(clock::until_true(clock::CEILING, || echoes.iter().all(|echoes| echoes.answers() > 0)));
@@ -117,7 +61,7 @@ impl Talk {
             let first = echoes.first_answered(*number, MORE)?;
             ensure!(first == *number, "{what}: of requests from {number} on the first answered is {first}");
         }
-        ensure!(self.open.iter().all(Open::goes_on), "{what}: a connection has stalled");
+        ensure!(self.open.iter().all(Numbers::goes_on), "{what}: a connection has stalled");
         Ok(())
     }
 

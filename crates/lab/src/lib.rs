@@ -31,6 +31,7 @@ mod lab;
 mod links;
 pub mod lossy;
 mod netns;
+pub mod numbers;
 pub mod ping;
 pub mod probe;
 mod process;

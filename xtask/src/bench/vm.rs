@@ -11,19 +11,8 @@ use super::{
 };
 use crate::{build, interrupt, machine, packages, say};
 use anyhow::{Context as _, Result, ensure};
-use std::{
-    io::{self, Read as _, Write as _},
-    net::{IpAddr, SocketAddr, TcpStream},
-    path::Path,
-    process::ExitCode,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    thread::JoinHandle,
-    time::Duration,
-};
-use weft_lab::{Lab, LabSpec, MigrationLimits, Options, clock, echo::Echoes};
+use std::{net::SocketAddr, path::Path, process::ExitCode, time::Duration};
+use weft_lab::{Lab, LabSpec, MigrationLimits, Options, clock, echo::Echoes, numbers::Numbers};
 
 /// How many moves there are unless somebody says otherwise.
 const MOVES: u32 = 30;
@@ -63,54 +52,6 @@ const METRICS: [(&str, &str, &str, f64); 11] = [
     ("broken_tcp", "1", "broken", 0.5),
 ];
 
-/// A connection on which numbers go to the machine and come back.
-struct Held {
-    back: Arc<AtomicU64>,
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<io::Result<()>>,
-}
-
-impl Held {
-    fn open(lab: &Lab, from: &str, to: IpAddr) -> Result<Self> {
-        let to = SocketAddr::new(to, ECHO);
-        let mut stream = lab.node(from)?.run(|| TcpStream::connect_timeout(&to, clock::CEILING))??;
-        stream.set_read_timeout(Some(clock::CEILING))?;
-        stream.set_nodelay(true)?;
-        let (back, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-        let (ours, end) = (Arc::clone(&back), Arc::clone(&stop));
-        let thread = std::thread::spawn(move || {
-            let mut answer = [0; 8];
-            for number in 1_u64.. {
-                if end.load(Ordering::Acquire) {
-                    break;
-                }
-                stream.write_all(&number.to_be_bytes())?;
-                stream.read_exact(&mut answer)?;
-                if answer != number.to_be_bytes() {
-                    return Err(io::ErrorKind::InvalidData.into());
-                }
-                ours.store(number, Ordering::Release);
-                clock::pace_until(clock::now() + PACE);
-            }
-            Ok(())
-        });
-        Ok(Self { back, stop, thread })
-    }
-
-    /// Whether another number comes back.
-    fn goes_on(&self) -> bool {
-        let before = self.back.load(Ordering::Acquire);
-        clock::until_true(clock::CEILING, || {
-            self.thread.is_finished() || self.back.load(Ordering::Acquire) > before + 1
-        }) && !self.thread.is_finished()
-    }
-
-    fn end(self) {
-        self.stop.store(true, Ordering::Release);
-        let _ = self.thread.join();
-    }
-}
-
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     machine::check()?;
     let moves = args.moves(MOVES)?;
@@ -147,24 +88,23 @@ fn up(weft: &Path) -> Result<Lab> {
 fn measure(lab: &mut Lab, moves: u32) -> Result<Samples> {
     lab.settle()?;
     let mut samples = Samples::default();
-    let mut held: Vec<Option<Held>> = TALK.iter().map(|_| None).collect();
+    let mut held: Vec<Option<Numbers>> = TALK.iter().map(|_| None).collect();
     let mut broken = 0;
     for (number, to) in (1..=moves).zip(HOSTS.into_iter().cycle().skip(1)) {
         say::step(&format!("move {number} of {moves}"));
         for (held, (from, to)) in held.iter_mut().zip(TALK) {
             if held.is_none() {
-                *held = Some(Held::open(lab, from, to.parse()?)?);
+                *held = Some(Numbers::open(&lab.node(from)?, SocketAddr::new(to.parse()?, ECHO), PACE)?);
             }
         }
         once(lab, to, &mut samples).with_context(|| format!("move {number}"))?;
         for held in &mut held {
-            if !held.as_ref().is_some_and(Held::goes_on) {
+            if !held.as_ref().is_some_and(Numbers::goes_on) {
                 broken += 1;
-                held.take().into_iter().for_each(Held::end);
+                *held = None;
             }
         }
     }
-    held.into_iter().flatten().for_each(Held::end);
     samples.add("broken", WEFT, f64::from(broken));
     Ok(samples)
 }
