@@ -3,6 +3,7 @@
 use super::{ClientError, Endpoint, ORACLE_SERVER_NAME, Server, TlsError, Trust, tls_config};
 use bytes::Bytes;
 use core::{
+    net::SocketAddr,
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
@@ -17,7 +18,7 @@ use rustls::pki_types::ServerName;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpStream, UnixStream},
+    net::{TcpStream, UnixStream, lookup_host},
     time::timeout,
 };
 use tokio_rustls::TlsConnector;
@@ -26,6 +27,12 @@ use tokio_rustls::TlsConnector;
 const ANSWER_LIMIT: usize = 1 << 30;
 /// Idle connections kept; each costs a socket at both ends.
 const IDLE_LIMIT: usize = 8;
+
+/// The longest that a connection may take to be there.
+const CONNECTED: Duration = Duration::from_secs(8);
+/// After this time another SYN is sent, and [`SYNS`] of them before it is twice as long.
+const SYN_AGAIN: Duration = Duration::from_millis(500);
+const SYNS: usize = 4;
 
 type Sender = SendRequest<Full<Bytes>>;
 
@@ -196,7 +203,10 @@ impl Transport {
                 Err((reason, _)) => return Err(ClientError::Broken { address, reason }),
             }
         }
-        let connected = timeout(self.timeout.min(Duration::from_secs(5)), self.connect(server)).await;
+        // Some time is left for another server, or for the answer.
+        let share = if self.servers.len() > 1 { self.timeout / 2 } else { self.timeout / 5 * 4 };
+        let patience = share.min(CONNECTED);
+        let connected = timeout(patience, self.connect(server)).await;
         let mut sender = match connected {
             Ok(Ok(sender)) => sender,
             Ok(Err(reason)) => return Err(ClientError::Unreachable { address, reason }),
@@ -218,7 +228,7 @@ impl Transport {
                 handshake(stream).await
             }
             (Server::Tls { host, port }, Some(tls)) => {
-                let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(|e| e.to_string())?;
+                let stream = connect(host, *port).await.map_err(|e| e.to_string())?;
                 stream.set_nodelay(true).map_err(|e| e.to_string())?;
                 let name = ServerName::try_from(ORACLE_SERVER_NAME).map_err(|e| e.to_string())?;
                 let stream = tls.connect(name, stream).await.map_err(|e| e.to_string())?;
@@ -233,6 +243,31 @@ impl Answer {
     /// The body, and the connection to hold while it comes.
     pub(super) fn into_parts(self) -> (String, Incoming, Sender) {
         (self.address, self.response.into_body(), self.sender)
+    }
+}
+
+/// Connects to the first address that takes it, trying again for as long as it is let: TCP repeats a SYN that is lost
+/// after 1, 3 and 7 s only (RFC 6298 section 2), which is most of a call's time.
+async fn connect(host: &str, port: u16) -> std::io::Result<TcpStream> {
+    let addresses: Vec<SocketAddr> = lookup_host((host, port)).await?.collect();
+    let (mut patience, mut refused) = (SYN_AGAIN, None);
+    loop {
+        for _ in 0..SYNS {
+            let mut waited = false;
+            for address in &addresses {
+                match timeout(patience, TcpStream::connect(address)).await {
+                    Ok(Ok(stream)) => return Ok(stream),
+                    Ok(Err(error)) => refused = Some(error),
+                    Err(_) => waited = true,
+                }
+            }
+            if !waited {
+                let nobody =
+                    || std::io::Error::new(std::io::ErrorKind::NotFound, format!("{host} has no address"));
+                return Err(refused.take().unwrap_or_else(nobody));
+            }
+        }
+        patience = patience.saturating_mul(2);
     }
 }
 

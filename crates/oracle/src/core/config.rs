@@ -85,8 +85,10 @@ pub struct Limits {
 pub struct Timing {
     /// A session must have been down this long before its NVE can be called dead.
     pub grace: Duration,
-    /// From then on the NVE's RLOCs get an echo this often.
+    /// From then on the NVE's RLOCs get an echo this often, while they answer.
     pub echo_interval: Duration,
+    /// And this often while they do not.
+    pub echo_again: Duration,
     /// Echoes in a row without an answer that mean the host is dead.
     pub echo_misses: u32,
     /// A session down this long means the same, whatever the echo says.
@@ -191,7 +193,8 @@ impl Default for Timing {
         Self {
             grace: Duration::from_secs(3),
             echo_interval: Duration::from_millis(150),
-            echo_misses: 5,
+            echo_again: Duration::from_millis(40),
+            echo_misses: 20,
             give_up: Duration::from_secs(180),
             vanish_window: Duration::from_secs(60),
             vanish_min: 2,

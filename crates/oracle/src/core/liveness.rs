@@ -11,11 +11,16 @@ use super::{Shard, Timer};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Lost {
     pub(crate) since: Time,
-    /// The echo that was sent and is not answered yet.
+    /// The echo that is not answered yet. Sent again it is the same one: an answer to any copy counts, however long
+    /// its way is.
     outstanding: Option<u64>,
+    /// It was sent last time: there was room for it.
+    sent: bool,
     /// Echoes in a row without an answer.
     misses: u32,
-    /// The last echo was answered: the host lives, only the agent does not.
+    /// When it is looked at next: one that is looked at by two timers would miss twice as fast.
+    next: Option<Time>,
+    /// One was, and it has not been silent since: the host lives, only the agent does not.
     answered: bool,
     /// What it had registered is withdrawn; when.
     pub(crate) withdrawn: Option<Time>,
@@ -23,7 +28,15 @@ pub(crate) struct Lost {
 
 impl Lost {
     pub(crate) const fn new(since: Time) -> Self {
-        Self { since, outstanding: None, misses: 0, answered: false, withdrawn: None }
+        Self {
+            since,
+            outstanding: None,
+            sent: false,
+            misses: 0,
+            next: None,
+            answered: false,
+            withdrawn: None,
+        }
     }
 }
 
@@ -32,15 +45,16 @@ impl Shard {
     pub(crate) fn review_lost(&mut self, now: Time, nve: XtrId) {
         let timing = self.config.timing.clone();
         let Some(node) = self.nodes.get_mut(nve) else { return };
-        let Some(lost) = node.lost.as_mut().filter(|lost| lost.withdrawn.is_none()) else { return };
+        let due = |lost: &&mut Lost| lost.withdrawn.is_none() && lost.next.is_none_or(|at| at <= now);
+        let Some(lost) = node.lost.as_mut().filter(due) else { return };
         let since = lost.since;
         let down = now.since(since);
-        if lost.outstanding.is_some() {
+        if lost.outstanding.is_some() && lost.sent {
             lost.misses = lost.misses.saturating_add(1);
-            lost.answered = false;
         }
-        let answered = lost.answered;
         let silent = lost.misses >= timing.echo_misses.max(1);
+        lost.answered &= !silent;
+        let heard = lost.answered && lost.misses == 0;
         let dead = (silent && down >= timing.grace) || down >= timing.give_up;
         if dead && self.db.registered_by(nve).next().is_none() {
             return self.forget_lost(now, nve, silent);
@@ -49,10 +63,21 @@ impl Shard {
             return self.withdraw_node(now, nve, down);
         }
         self.echo(nve);
-        if !answered || self.alarmed.is_some() {
+        if !heard || self.alarmed.is_some() {
             self.ask_witnesses(now);
         }
-        self.arm(now + timing.echo_interval, Timer::Liveness(nve));
+        // One that is silent is asked more often, so that many may be lost on the way before it is given up; not where
+        // the fault is on this side.
+        let hurry = !heard && self.alarmed.is_none();
+        let next = if hurry { timing.echo_again } else { timing.echo_interval };
+        self.review_at(now + next, nve);
+    }
+
+    fn review_at(&mut self, at: Time, nve: XtrId) {
+        if let Some(lost) = self.nodes.get_mut(nve).and_then(|node| node.lost.as_mut()) {
+            lost.next = Some(at);
+        }
+        self.arm(at, Timer::Liveness(nve));
     }
 
     /// An NVE that has nothing registered here has nothing that could be withdrawn, so its loss needs no
@@ -68,18 +93,20 @@ impl Shard {
     }
 
     fn echo(&mut self, nve: XtrId) {
-        let outstanding = self.send_echo(nve);
+        let before = self.nodes.get(nve).and_then(|node| node.lost.as_ref()?.outstanding);
+        let sent = self.send_echo(nve, before);
         if let Some(lost) = self.nodes.get_mut(nve).and_then(|node| node.lost.as_mut()) {
-            lost.outstanding = outstanding;
+            lost.sent = sent.is_some();
+            lost.outstanding = sent.or(before);
         }
     }
 
-    /// Sends an echo to each RLOC of an NVE; its nonce. None that there is no room for: that proves nothing by going
-    /// unanswered.
-    pub(crate) fn send_echo(&mut self, nve: XtrId) -> Option<u64> {
+    /// Sends an echo to each RLOC of an NVE, or one that was sent `before` again; its nonce. None that there is no
+    /// room for: that proves nothing by going unanswered.
+    pub(crate) fn send_echo(&mut self, nve: XtrId, before: Option<u64>) -> Option<u64> {
         let room = self.out.echoes.len() < self.config.limits.echoes;
         let node = self.nodes.get(nve).filter(|node| room && !node.rlocs.is_empty())?;
-        let nonce = self.nonces.draw();
+        let nonce = before.unwrap_or_else(|| self.nonces.draw());
         for rloc in &node.rlocs {
             self.out.echoes.push_back((*rloc, nonce));
             self.counters.echoes += 1;
@@ -154,7 +181,7 @@ impl Shard {
             let lost = self.nodes.get_mut(nve).and_then(|node| node.lost.as_mut());
             if let Some(lost) = lost.filter(|lost| lost.withdrawn.is_none()) {
                 *lost = Lost::new(now);
-                self.arm(now, Timer::Liveness(nve));
+                self.review_at(now, nve);
             }
         }
     }
@@ -174,11 +201,13 @@ impl Shard {
 
     fn count_lost(&mut self, now: Time) -> (usize, usize) {
         let window = self.config.timing.vanish_window;
+        // Those half-way to being silent count as lost, so that many are seen to be before the first of them is given up.
+        let few = self.config.timing.echo_misses.max(1).div_ceil(2);
         let (mut lost, mut alive, mut long_gone) = (0, 0, Vec::new());
         for nve in &self.nodes.lost {
             match self.nodes.get(*nve).and_then(|node| node.lost.as_ref()) {
                 Some(Lost { withdrawn: Some(at), .. }) if now.since(*at) > window => long_gone.push(*nve),
-                Some(Lost { withdrawn: None, answered: true, .. }) => alive += 1,
+                Some(Lost { withdrawn: None, answered: true, misses, .. }) if *misses < few => alive += 1,
                 Some(_) => lost += 1,
                 None => long_gone.push(*nve),
             }

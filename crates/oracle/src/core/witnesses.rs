@@ -46,7 +46,8 @@ impl Shard {
         self.draw_witnesses();
         let all: Vec<XtrId> = self.witnesses.all.keys().copied().collect();
         for nve in all {
-            let Some(nonce) = self.send_echo(nve) else { continue };
+            let before = self.witnesses.all.get(&nve).and_then(|witness| witness.outstanding);
+            let Some(nonce) = self.send_echo(nve, before) else { continue };
             if let Some(witness) = self.witnesses.all.get_mut(&nve) {
                 witness.outstanding = Some(nonce);
                 witness.since.get_or_insert(now);
@@ -60,7 +61,7 @@ impl Shard {
         if self.nodes.get(nve).is_none_or(|node| node.echoes) {
             return;
         }
-        let nonce = self.send_echo(nve);
+        let nonce = self.send_echo(nve, None);
         if let Some(node) = self.nodes.get_mut(nve) {
             node.greeting = nonce;
         }
