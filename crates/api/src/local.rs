@@ -218,8 +218,8 @@ pub struct Tsi {
     pub closed: Option<String>,
 }
 
-/// A rule of a security group, and what it let through here. Of several rules that allow a packet the one for the
-/// fewest ports counts it.
+/// A rule of a security group, and what it let through here. Of several rules that allow a packet one
+/// counts it: those that name a peer first, then those for its protocol, then the one for the fewest ports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct RuleCount {
     /// The VN.

@@ -8,7 +8,7 @@
 
 #include <linux/types.h>
 
-#define WEFT_ABI_VERSION 10
+#define WEFT_ABI_VERSION 11
 
 struct weft_ip {
 	__u32 w[4];
@@ -53,7 +53,7 @@ struct weft_vap {
 	__be32 ip4; /* one each of its addresses, or zero: those that most frames come from */
 	struct weft_ip ip6;
 	__u32 previous; /* the NVE, as in `peers`, that it moved here from and that sends its frames on, or 0 */
-	__u32 pad;
+	__u32 ifindex; /* its own key */
 	__u32 policy;	  /* what its rules are found by, or 0: everything may pass */
 	__u32 generation; /* what was let through under another one is looked up again */
 	__u64 punt_interval; /* ns between two punts */
@@ -62,7 +62,8 @@ struct weft_vap {
 	__u64 icmp_tat;	     /* the same for generated ICMP errors */
 	__u64 storm_tat;     /* the same for frames that are replicated */
 	__u64 open_interval; /* what a connection that nobody has answered takes of WEFT_OPEN_WINDOW, in ns */
-	__u64 open_tat;	     /* state of the bucket that they are taken from */
+	__u64 open_tat;	     /* state of the bucket that those that it opens are taken from */
+	__u64 opened_tat;    /* and those that others open to it */
 	__u64 since;	     /* CLOCK_MONOTONIC ns: connections born up to then are another tenant system's */
 	struct weft_meter send;	   /* what it sends */
 	struct weft_meter receive; /* what it is sent */

@@ -155,7 +155,7 @@ static __noinline int carry_here(struct __sk_buff *skb, __u32 vni, const struct 
 		return drop_inward(skb, w, WEFT_NO_SUCH_TS);
 	if (!(to->flags & WEFT_VAP_ACTIVATED))
 		return drop_inward(skb, w, WEFT_NOT_ACTIVATED);
-	if (to->policy && refuses(skb, to, ifindex, WEFT_IN))
+	if (is_refused(skb, to, ifindex, WEFT_IN))
 		return drop_inward(skb, w, WEFT_DENIED);
 	if (gets_too_much(skb, to))
 		return drop_inward(skb, w, WEFT_RATE_LIMITED);

@@ -202,19 +202,20 @@ static __always_inline void count_conn(__u32 what)
 
 /* Somebody has answered a connection: it does not count as one that nobody does. Of what was taken so long ago that it
  * is there again already nothing is given back. */
-static __noinline int give_back(struct weft_vap *vap)
+static __noinline int give_back(struct weft_vap *vap, __u32 opened)
 {
-	__u64 now = bpf_ktime_get_ns(), old;
+	__u64 now = bpf_ktime_get_ns(), old, *tat;
 	int i;
 
 	if (!vap)
 		return 0;
+	tat = opened == WEFT_IN ? &vap->opened_tat : &vap->open_tat;
 #pragma unroll
 	for (i = 0; i < 4; i++) {
-		old = *(volatile __u64 *)&vap->open_tat;
+		old = *(volatile __u64 *)tat;
 		if (old <= now || old < vap->open_interval)
 			return 0;
-		if (__sync_val_compare_and_swap(&vap->open_tat, old, old - vap->open_interval) == old)
+		if (__sync_val_compare_and_swap(tat, old, old - vap->open_interval) == old)
 			return 0;
 	}
 	return 0;
@@ -238,7 +239,7 @@ static __noinline int go_on(struct weft_vap *vap, const struct weft_conn_key *ke
 	if (!vap || !key || !is)
 		return 0;
 	if (is->state < WEFT_CONN_ESTABLISHED && state >= WEFT_CONN_ESTABLISHED && state != WEFT_CONN_CLOSING)
-		give_back(vap);
+		give_back(vap, is->opened);
 	is->state = state;
 	is->seen = now;
 	bpf_map_update_elem(&conns, key, is, BPF_EXIST);

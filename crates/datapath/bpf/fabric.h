@@ -309,7 +309,7 @@ static __always_inline int tunnelled(struct __sk_buff *skb, struct weft_config *
 		learn(vni, &inner, from);
 	if (in.moved)
 		count(skb, vni, WEFT_SRC_MOVED, w.path, w.direction);
-	if (in.to->policy && refuses(skb, in.to, in.ifindex, WEFT_IN))
+	if (is_refused(skb, in.to, in.ifindex, WEFT_IN))
 		return drop(skb, w, WEFT_DENIED);
 	if (gets_too_much(skb, in.to))
 		return drop(skb, w, WEFT_RATE_LIMITED);
@@ -421,7 +421,7 @@ static __always_inline int overlay_frame(struct __sk_buff *skb)
 	    (bpf_skb_store_bytes(skb, 0, in.to->mac, 6, 0) ||
 	     (inner.h_proto == bpf_htons(ETH_P_ARP) && bpf_skb_store_bytes(skb, ETH_LEN + 18, in.to->mac, 6, 0))))
 		return drop(skb, w, WEFT_KERNEL);
-	if (in.to->policy && refuses(skb, in.to, in.ifindex, WEFT_IN))
+	if (is_refused(skb, in.to, in.ifindex, WEFT_IN))
 		return drop(skb, w, WEFT_DENIED);
 	if (gets_too_much(skb, in.to))
 		return drop(skb, w, WEFT_RATE_LIMITED);

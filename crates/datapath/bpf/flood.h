@@ -14,7 +14,7 @@ static __always_inline struct weft_learned *find_learned(const struct weft_confi
 }
 
 /* The source of a frame that an NVE sent and that passed every check: the first from elsewhere moves it. */
-static __noinline int learn(__u32 vni, const struct eth *eth, const struct weft_ip *from)
+__noinline int learn(__u32 vni, const struct eth *eth, const struct weft_ip *from)
 {
 	struct weft_vn_mac key;
 	struct weft_learned *at, is;

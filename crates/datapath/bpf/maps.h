@@ -84,7 +84,7 @@ static __always_inline struct weft_count amount_of(struct __sk_buff *skb, __u32 
 }
 
 /* Counts the frame as it is now. Before a frame is grown or shrunk, so that bytes are the tenant's. */
-static __noinline int count(struct __sk_buff *skb, __u32 vni, __u32 reason, __u32 path, __u32 direction)
+__noinline int count(struct __sk_buff *skb, __u32 vni, __u32 reason, __u32 path, __u32 direction)
 {
 	struct weft_count_key key;
 	struct weft_count *c, amount;
@@ -127,7 +127,7 @@ static __always_inline bool is_traced(const struct __sk_buff *skb)
 	return skb->mark >> 24 == WEFT_TRACE >> 24;
 }
 
-static __noinline int trace_end(struct __sk_buff *skb, __u32 did, __u32 reason, __u32 target); /* trace.h */
+__noinline int trace_end(struct __sk_buff *skb, __u32 did, __u32 reason, __u32 target); /* trace.h */
 
 static __always_inline int say(struct __sk_buff *skb, __u32 did, __u32 reason, __u32 target, int ret)
 {

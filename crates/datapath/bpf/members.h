@@ -55,6 +55,8 @@ static __always_inline void copy_to(struct copies *c, __u32 to)
 			return;
 		}
 	}
+	if (!is_vap_of(vap, to))
+		return;
 	if (gets_too_much(c->skb, vap)) {
 		count(c->skb, c->vni, WEFT_RATE_LIMITED, WEFT_PATH_DEVICE, WEFT_IN);
 		c->refused = WEFT_RATE_LIMITED;
@@ -186,7 +188,7 @@ static __noinline bool translate_sender(struct __sk_buff *skb, __u32 where);
 
 /* A frame out of a VAP, past every check. Counted once, however many copies there are. By the VXLAN
  * device, which takes every kind of frame and finds the next hops itself. */
-static __noinline int replicate(struct __sk_buff *skb, struct weft_vap *vap, __u32 to)
+__noinline int replicate(struct __sk_buff *skb, struct weft_vap *vap, __u32 to)
 {
 	struct weft_settings *how;
 	struct weft_config *cfg;
@@ -209,6 +211,8 @@ static __noinline int replicate(struct __sk_buff *skb, struct weft_vap *vap, __u
 		    (c.group && is_alone(c.group, skb->ifindex)))
 			return drop(skb, w, WEFT_NO_RECEIVER);
 	}
+	if (is_traced(skb) && trace_stops(skb))
+		return say(skb, WEFT_DID_STOP, WEFT_REPLICATED, 0, TC_ACT_SHOT);
 	if (storms(vap, how))
 		return drop(skb, w, WEFT_STORM);
 	if (sends_too_much(skb, vap))
@@ -240,7 +244,7 @@ static __noinline int replicate(struct __sk_buff *skb, struct weft_vap *vap, __u
 }
 
 /* A member's, stripped. */
-static __noinline int spread(struct __sk_buff *skb, __u32 vni)
+__noinline int spread(struct __sk_buff *skb, __u32 vni)
 {
 	struct weft_vn *vn = bpf_map_lookup_elem(&vns, &vni);
 	struct weft_settings *how = bpf_map_lookup_elem(&settings, &vni);
@@ -277,7 +281,7 @@ static __noinline int spread(struct __sk_buff *skb, __u32 vni)
 #define ND_HIDDEN 255
 
 /* Which message of Router or Neighbor Discovery it is, 0 if none, ND_HIDDEN if it may be one. */
-static __noinline int nd_type(struct __sk_buff *skb)
+__noinline int nd_type(struct __sk_buff *skb)
 {
 	struct eth *eth = head(skb, ETH_LEN + sizeof(struct ipv6hdr));
 	struct ipv6hdr *ip;
@@ -307,7 +311,7 @@ static __noinline int nd_type(struct __sk_buff *skb)
 /* Whether a member's frame for a group may come in, and to whom. ARP and ND may where nobody answers for
  * anybody, and questions and announcements where whoever is asked answers. What is still encapsulated is looked at again when it
  * is stripped. */
-static __noinline int lets_in(struct __sk_buff *skb, __u32 vni, __u32 proto, bool stripped)
+__noinline int lets_in(struct __sk_buff *skb, __u32 vni, __u32 proto, bool stripped)
 {
 	struct weft_settings *how = bpf_map_lookup_elem(&settings, &vni);
 	bool arp = proto == bpf_htons(ETH_P_ARP), ip6 = proto == bpf_htons(ETH_P_IPV6), asks;

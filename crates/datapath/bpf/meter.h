@@ -35,7 +35,7 @@ static __always_inline __u32 wire_octets(struct __sk_buff *skb)
 /* Whether a frame is more than may pass, and has to be dropped. The generic cell rate algorithm: one word of state, so
  * no lock. A frame that is larger than the burst waits for a full bucket and owes the rest, or it would never pass. A
  * race lost so often means that others took tokens meanwhile. */
-static __noinline bool over_rate(struct __sk_buff *skb, struct weft_meter *m)
+__noinline bool over_rate(struct __sk_buff *skb, struct weft_meter *m)
 {
 	__u64 cost, slack, old, now, from;
 	int i;

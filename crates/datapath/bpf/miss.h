@@ -79,7 +79,7 @@ static __noinline int missed(struct __sk_buff *skb, struct weft_vap *vap, const 
 #define BUCKET_LOGGED 2
 
 /* Takes a token of a bucket of a VN, 0: of all, that holds as many as it gets in a second. */
-static __noinline bool may_report(__u32 vni, __u32 bucket, __u32 a_second)
+__noinline bool may_report(__u32 vni, __u32 bucket, __u32 a_second)
 {
 	__u64 zero = 0, interval, *tat;
 	struct weft_vn_mac key;
@@ -100,7 +100,7 @@ static __noinline bool may_report(__u32 vni, __u32 bucket, __u32 a_second)
 /* Tells the agent of a frame at `off`, for a tenant system that is not here, from the NVE at `from`: of each such
  * pair once a second, not so many of one VN that others go short, and not more of all together than it can see to.
  * Not where frames for anybody come to everybody. */
-static __noinline int report(struct __sk_buff *skb, __u32 vni, const struct weft_ip *from, __u32 off)
+__noinline int report(struct __sk_buff *skb, __u32 vni, const struct weft_ip *from, __u32 off)
 {
 	struct weft_settings *how = bpf_map_lookup_elem(&settings, &vni);
 	struct weft_vn_mac key;

@@ -148,6 +148,9 @@ static __noinline __u32 find_related(struct __sk_buff *skb, const struct weft_va
 	}
 	if (!same_ip(&key->local, &at->key.local))
 		return 0;
+	/* What a tenant system sends goes to the other end of that connection; to it any router may send. */
+	if (!out && !same_ip(&key->remote, &at->key.remote))
+		return 0;
 	/* Of TCP its ports alone. */
 	ports = read_ports(skb, off, proto, v4, 8);
 	if (ports_kind(ports) > KIND_ANSWER)
@@ -267,8 +270,8 @@ static __always_inline void let(const struct weft_vap *vap, const struct weft_co
 static __noinline __u32 let_first(struct weft_vap *vap, const struct weft_conn_key *key, struct weft_conn *is,
 				  __u64 ports, __u32 toward)
 {
+	__u64 now, *tat;
 	__u32 found;
-	__u64 now;
 
 	if (!vap || !key || !is)
 		return 0;
@@ -277,7 +280,9 @@ static __noinline __u32 let_first(struct weft_vap *vap, const struct weft_conn_k
 	/* An answer to nothing, and what nothing can answer, begins nothing. */
 	if (!found || ports_kind(ports) > KIND_QUESTION)
 		return found;
-	if (!take_token(&vap->open_tat, vap->open_interval, WEFT_OPEN_WINDOW)) {
+	/* What others open takes nothing of what it may open itself. */
+	tat = toward == WEFT_IN ? &vap->opened_tat : &vap->open_tat;
+	if (!take_token(tat, vap->open_interval, WEFT_OPEN_WINDOW)) {
 		count_conn(CONN_UNFOLLOWED);
 		return found;
 	}
@@ -390,7 +395,8 @@ __noinline int refuses(struct __sk_buff *skb, struct weft_vap *vap, __u32 ifinde
 			is_alive(&at->conn, at->key.protocol, now) && !begins(&at->conn, ports, toward);
 		if (known)
 			was = at->conn.to;
-		else
+		/* Whose the address is is asked again from time to time, and when policy has changed. */
+		if (!known || !is_current(&at->conn, vap) || (__s64)(now - at->conn.seen) >= (__s64)SECOND)
 			at->conn.to = 0;
 		if (out && goes_astray(skb, vap, at))
 			goto astray;
@@ -442,6 +448,21 @@ refused:
 	if (vap->flags & WEFT_VAP_LOG_REFUSED)
 		log_policy(skb, vap->vni, ifindex, 0, toward);
 	return reason;
+}
+
+/* Whether a VAP is still this device's: the memory of one that was written anew may be another one's at once. Asked after
+ * everything else was read of it. */
+static __always_inline bool is_vap_of(const struct weft_vap *vap, __u32 ifindex)
+{
+	return *(volatile const __u32 *)&vap->ifindex == ifindex;
+}
+
+/* As `refuses`, where there may be no policy. */
+static __always_inline int is_refused(struct __sk_buff *skb, struct weft_vap *vap, __u32 ifindex, __u32 toward)
+{
+	int reason = vap->policy ? refuses(skb, vap, ifindex, toward) : 0;
+
+	return reason || is_vap_of(vap, ifindex) ? reason : WEFT_DENIED;
 }
 
 /* Of a frame of which many get a copy, what the policies of those who do look at: read once. `again`: which look. */

@@ -11,11 +11,13 @@
 /* The generic cell rate algorithm: one word of state, so no lock. Losing the race four times over
  * refuses, which is right: somebody else took tokens meanwhile. What runs ahead further than the window allows is
  * from before the limit was changed, and counts as a full window; one interval more may be another CPU's clock. */
-static __always_inline bool take_token(__u64 *tat, __u64 interval, __u64 window)
+__noinline bool take_token(__u64 *tat, __u64 interval, __u64 window)
 {
 	__u64 now = bpf_ktime_get_ns();
 	int i;
 
+	if (!tat)
+		return false;
 #pragma unroll
 	for (i = 0; i < 4; i++) {
 		__u64 old = *(volatile __u64 *)tat;
@@ -102,13 +104,13 @@ out:
 }
 
 /* The beginning of a frame. */
-static __noinline int punt(struct __sk_buff *skb, struct weft_vap *vap, __u32 reason)
+__noinline int punt(struct __sk_buff *skb, struct weft_vap *vap, __u32 reason)
 {
 	return to_agent(skb, vap, reason, sizeof(struct weft_punt), WEFT_PUNT_BYTES);
 }
 
 /* The whole of it. Of what is longer than that (segmentation offload, mostly) the beginning. */
-static __noinline int punt_whole(struct __sk_buff *skb, struct weft_vap *vap, __u32 reason)
+__noinline int punt_whole(struct __sk_buff *skb, struct weft_vap *vap, __u32 reason)
 {
 	return to_agent(skb, vap, reason, sizeof(struct weft_held), WEFT_HELD_BYTES);
 }

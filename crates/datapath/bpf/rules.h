@@ -77,7 +77,7 @@ static __always_inline void hit(struct __sk_buff *skb, __u32 rule)
 #define LOGGED_OF_ALL 1000
 
 /* Tells the agent of what was let through by the rule `found`, or of what was refused: 0. */
-static __noinline int log_policy(struct __sk_buff *skb, __u32 vni, __u32 ifindex, __u32 found, __u32 toward)
+__noinline int log_policy(struct __sk_buff *skb, __u32 vni, __u32 ifindex, __u32 found, __u32 toward)
 {
 	struct weft_punt *p;
 

@@ -7,7 +7,7 @@
 #ifndef WEFT_TRACE_H
 #define WEFT_TRACE_H
 
-static __noinline int trace_tell(struct __sk_buff *skb, __u32 kind, __u32 a, __u32 b, const struct weft_ip *ip)
+__noinline int trace_tell(struct __sk_buff *skb, __u32 kind, __u32 a, __u32 b, const struct weft_ip *ip)
 {
 	struct weft_step *s = bpf_ringbuf_reserve(&steps, sizeof(*s), 0);
 
@@ -29,7 +29,7 @@ static __noinline int trace_tell(struct __sk_buff *skb, __u32 kind, __u32 a, __u
 
 /* What became of it. Where it goes on to somebody else the mark is nobody's business any more; whoever is handed a frame
  * beside (a punt) does not end it. */
-static __noinline int trace_end(struct __sk_buff *skb, __u32 did, __u32 reason, __u32 target)
+__noinline int trace_end(struct __sk_buff *skb, __u32 did, __u32 reason, __u32 target)
 {
 	trace_tell(skb, WEFT_STEP_END, did << 16 | (reason & 0xffff), target, 0);
 	if (did != WEFT_DID_PASS && did != WEFT_DID_PUNT)

@@ -3,17 +3,6 @@
 #ifndef WEFT_VAP_H
 #define WEFT_VAP_H
 
-static __always_inline bool owns(__u32 ifindex, const struct weft_vap *vap, const struct weft_ip *ip)
-{
-	struct weft_scoped_ip key;
-
-	if (is_v4(ip) ? ip->w[3] && ip->w[3] == vap->ip4 : !is_unspecified(ip) && same_ip(ip, &vap->ip6))
-		return true;
-	key.scope = ifindex;
-	key.ip = *ip;
-	return bpf_map_lookup_elem(&vap_ips, &key) != 0;
-}
-
 /* Larger than the tenant MTU, as IP packet; for a GSO frame the packets it will become. */
 static __always_inline bool too_big(struct __sk_buff *skb, const struct weft_vap *vap, const struct l4 *l4)
 {
@@ -76,7 +65,7 @@ static __always_inline int forward(struct __sk_buff *skb, struct weft_vap *vap, 
 	struct weft_settings *how;
 	struct weft_away *gone;
 	bool everywhere = false, learns;
-	struct weft_learned *seen;
+	struct weft_learned *seen = 0;
 	struct weft_location *at;
 	struct weft_count amount;
 	struct weft_vap *to = 0;
@@ -154,7 +143,7 @@ static __always_inline int forward(struct __sk_buff *skb, struct weft_vap *vap, 
 		return drop(skb, *w, WEFT_NOWHERE);
 	}
 	if (is_traced(skb))
-		trace_tell(skb, WEFT_STEP_LOCATION, ret == CARRY ? WEFT_STEP_BY_GATEWAY : at != 0, ifindex, rloc);
+		trace_tell(skb, WEFT_STEP_LOCATION, ret == CARRY ? WEFT_STEP_BY_GATEWAY : at && !seen, ifindex, rloc);
 	if (too_big(skb, vap, l4)) {
 		if (is_traced(skb) || !ip || !may_answer(skb, v4, l4))
 			return drop(skb, *w, WEFT_TOO_BIG);
@@ -162,7 +151,7 @@ static __always_inline int forward(struct __sk_buff *skb, struct weft_vap *vap, 
 	}
 	if (everywhere)
 		return replicate(skb, vap, again ? TO_VAPS | TO_MEMBERS | TO_AGAIN : TO_VAPS | TO_MEMBERS);
-	if (to && to->policy && refuses(skb, to, ifindex, WEFT_IN))
+	if (to && is_refused(skb, to, ifindex, WEFT_IN))
 		return drop_for(skb, w, WEFT_DENIED);
 	if (rloc && translates(vap->mode)) {
 		ret = translate_out(skb, w, eth, l4);
@@ -197,290 +186,6 @@ static __always_inline int forward(struct __sk_buff *skb, struct weft_vap *vap, 
 	if (is_v4(rloc))
 		return encap_direct4(skb, w, cfg, rloc, eth, l4->ecn, now, &amount);
 	return encap_direct6(skb, w, cfg, rloc, eth, l4->ecn, now, &amount);
-}
-
-/* RFC 826, RFC 5227. Returns true when the frame is unicast and goes on to its owner. */
-static __noinline int vap_arp(struct __sk_buff *skb, struct weft_vap *vap)
-{
-	struct eth *eth = head(skb, ETH_LEN + sizeof(struct arp));
-	struct weft_ip spa, tpa;
-	struct weft_heard *heard;
-	struct weft_neighbour *n;
-	struct where w;
-	struct arp *arp;
-	__u32 raw;
-	bool probe;
-
-	if (!vap)
-		return TC_ACT_SHOT;
-	w.vni = vap->vni;
-	w.path = vap->path;
-	w.direction = WEFT_OUT;
-	if (!eth)
-		return drop(skb, w, WEFT_MALFORMED);
-	arp = (void *)(eth + 1);
-	if (!is_arp(arp))
-		return drop(skb, w, WEFT_MALFORMED);
-	if (!same_mac(arp->sha, vap->mac))
-		return drop(skb, w, WEFT_SPOOFED_ARP);
-	__builtin_memcpy(&raw, arp->spa, 4);
-	probe = !raw && arp->op == bpf_htons(1);
-	ip_from_v4(&spa, raw);
-	__builtin_memcpy(&raw, arp->tpa, 4);
-	ip_from_v4(&tpa, raw);
-	if (!probe && !owns(skb->ifindex, vap, &spa))
-		return drop(skb, w, WEFT_SPOOFED_ARP);
-	if (floods(vap->mode))
-		return TC_ACT_OK;
-	/* Whoever was answered with the MAC address of all NVEs asks that again when its entry grows old. */
-	if (!(eth->h_dest[0] & 1) && !(arp->op == bpf_htons(1) && distributes(vap->mode) &&
-				       is_anycast(eth->h_dest, vap->vni)))
-		return TC_ACT_OK;
-	if (arp->op != bpf_htons(1) || spa.w[3] == tpa.w[3]) {
-		/* Where it was others have the MAC address of another NVE (RFC 7586). */
-		if (translates(vap->mode) && arp->op == bpf_htons(1) && !probe)
-			return ANNOUNCE;
-		return drop(skb, w, WEFT_ANNOUNCEMENT);
-	}
-	if (owns(skb->ifindex, vap, &tpa))
-		return drop(skb, w, WEFT_OWN_ADDRESS);
-	n = find_neighbour(vap->vni, &tpa);
-	if (!n && translates(vap->mode)) {
-		heard = find_heard(vap->vni, &tpa);
-		if (heard)
-			return answer_arp(skb, w, heard->mac);
-		/* What answers a probe names nobody it is for, and no NVE sends that on. */
-		if (!probe)
-			return ASK;
-	}
-	if (!n)
-		return punt(skb, vap, WEFT_PUNT_ARP);
-	if (!n->known)
-		return drop(skb, w, WEFT_NOBODY);
-	if (same_mac(n->mac, vap->mac))
-		return drop(skb, w, WEFT_OWN_ADDRESS);
-	return answer_arp(skb, w, n->mac);
-}
-
-/* One option: its length in octets, 0 if it does not add up, and what it says. Global, so that the
- * verifier looks at it once and takes its result for any number: its branches in a loop are too many. */
-__noinline int nd_option(struct __sk_buff *skb, __u32 off, __u32 kind, __u64 mac)
-{
-	__u8 o[8];
-
-	if (bpf_skb_load_bytes(skb, off, o, 8))
-		return 0;
-	if (o[0] != kind)
-		return o[1] * 8;
-	if (o[1] != 1)
-		return 0;
-	return 8 | OPTION_OF_KIND | (mac_number(o + 2) == mac ? 0 : OPTION_FOREIGN);
-}
-
-/* Whether every link-layer address option of `kind` names `mac`; -1 for options that do not add up
- * (RFC 4861 section 4.6) or an option that may not be there. */
-static __always_inline int check_options(struct __sk_buff *skb, __u32 end, __u8 kind, const __u8 *mac, bool dad)
-{
-	__u32 off = ETH_LEN + sizeof(struct ipv6hdr) + NS_LEN, option;
-	__u64 own = mac_number(mac);
-	int i;
-
-	for (i = 0; i < 8; i++) {
-		if (off == end)
-			return 0;
-		option = off + 8 > end ? 0 : nd_option(skb, off, kind, own);
-		if (!(option & OPTION_LEN) || (dad && option & OPTION_OF_KIND))
-			return -1;
-		if (option & OPTION_FOREIGN)
-			return 1;
-		off += option & OPTION_LEN;
-	}
-	return off == end ? 0 : -1;
-}
-
-/* RFC 4861. As vap_arp; ANSWER: that the address has the MAC address which is in `found` then. */
-static __noinline int vap_nd(struct __sk_buff *skb, struct weft_vap *vap, struct eth *found)
-{
-	struct nd *nd = head(skb, sizeof(*nd));
-	struct weft_heard *heard;
-	struct weft_neighbour *n;
-	struct weft_ip src, target;
-	struct where w;
-	bool dad, link_local, ns, group;
-	__u32 end;
-	int bad;
-
-	if (!vap || !found)
-		return TC_ACT_SHOT;
-	w.vni = vap->vni;
-	w.path = vap->path;
-	w.direction = WEFT_OUT;
-	if (!nd)
-		return drop(skb, w, WEFT_MALFORMED);
-	ns = nd->type == ND_NS;
-	group = nd->eth.h_dest[0] & 1;
-	ip_from_v6(&src, &nd->ip.saddr);
-	ip_from_v6(&target, &nd->target);
-	dad = is_unspecified(&src);
-	end = ETH_LEN + sizeof(struct ipv6hdr) + bpf_ntohs(nd->ip.payload_len);
-	if (nd->ip.hop_limit != 255 || nd->code || (target.w[0] & bpf_htonl(0xff000000)) == bpf_htonl(0xff000000) ||
-	    end < sizeof(*nd) || end > skb->len || (dad && !group))
-		return drop(skb, w, WEFT_MALFORMED);
-	bad = check_options(skb, end, ns ? 1 : 2, vap->mac, dad);
-	if (bad < 0)
-		return drop(skb, w, WEFT_MALFORMED);
-	if (bad)
-		return drop(skb, w, WEFT_SPOOFED_ND);
-	if (!ns) {
-		if (!owns(skb->ifindex, vap, &target))
-			return drop(skb, w, WEFT_SPOOFED_ND);
-		if (group && translates(vap->mode))
-			return ANNOUNCE;
-		if (group && !floods(vap->mode))
-			return drop(skb, w, WEFT_ANNOUNCEMENT);
-		return TC_ACT_OK;
-	}
-	link_local = (target.w[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
-	if (floods(vap->mode)) {
-		/* Others may object, and the agent takes the address for it. */
-		return dad && link_local && !owns(skb->ifindex, vap, &target) ? TELL : GO_ON;
-	}
-	if (!group && !(distributes(vap->mode) && is_anycast(nd->eth.h_dest, vap->vni)))
-		return TC_ACT_OK;
-	if (owns(skb->ifindex, vap, &target))
-		return drop(skb, w, WEFT_OWN_ADDRESS);
-	n = find_neighbour(vap->vni, &target);
-	if (n && n->known) {
-		if (same_mac(n->mac, vap->mac))
-			return drop(skb, w, WEFT_OWN_ADDRESS);
-		copy_mac(found->h_dest, n->mac);
-		return ANSWER;
-	}
-	if (!n && translates(vap->mode)) {
-		heard = find_heard(vap->vni, &target);
-		if (heard) {
-			copy_mac(found->h_dest, heard->mac);
-			return ANSWER;
-		}
-		/* What answers an unspecified source is for all, and no NVE sends that on. */
-		if (!dad)
-			return ASK;
-	}
-	if (dad && link_local)
-		return PUNTS | WEFT_PUNT_LINK_LOCAL;
-	if (n)
-		return drop(skb, w, WEFT_NOBODY);
-	return PUNTS | WEFT_PUNT_ND;
-}
-
-static __noinline int vap_ip4(struct __sk_buff *skb, struct weft_vap *vap, struct l4 *l4)
-{
-	struct eth *eth = head(skb, ETH_LEN + sizeof(struct iphdr));
-	struct weft_ip src;
-	struct iphdr *ip;
-	__be16 ports[2];
-	struct where w;
-	__u32 end;
-
-	if (!vap || !l4)
-		return TC_ACT_SHOT;
-	w.vni = vap->vni;
-	w.path = vap->path;
-	w.direction = WEFT_OUT;
-	if (!eth)
-		return drop(skb, w, WEFT_MALFORMED);
-	ip = (void *)(eth + 1);
-	if (ip->version != 4 || ip->ihl < 5)
-		return drop(skb, w, WEFT_MALFORMED);
-	l4->off = ETH_LEN + ip->ihl * 4;
-	l4->proto = ip->protocol;
-	l4->later = (ip->frag_off & bpf_htons(0x1fff)) != 0;
-	l4->direct = 1;
-	l4->ecn = ip->tos & 3;
-	/* What is beyond the packet's own length is padding, whatever it looks like. */
-	end = packet_end(skb, bpf_ntohs(ip->tot_len), 0);
-	if (end < l4->off || end > skb->len)
-		return drop(skb, w, WEFT_MALFORMED);
-	ip_from_v4(&src, ip->saddr);
-	ports[0] = 0;
-	ports[1] = 0;
-	if (l4->proto == IPPROTO_UDP && !l4->later &&
-	    (l4->off + 4 > end || bpf_skb_load_bytes(skb, l4->off, ports, 4)))
-		return drop(skb, w, WEFT_MALFORMED);
-	/* A DHCP client that has no address yet (RFC 2131 section 4.1). */
-	if (!owns(skb->ifindex, vap, &src) &&
-	    (src.w[3] || ports[0] != bpf_htons(68) || ports[1] != bpf_htons(67)))
-		return drop(skb, w, WEFT_SPOOFED_IP);
-	/* A server's, by either port: clients look at one, relays may use another for the other. */
-	if (ports[0] == bpf_htons(67) || ports[1] == bpf_htons(68))
-		return drop(skb, w, WEFT_ROGUE_DHCP);
-	return ports[1] == bpf_htons(67) ? CONFINED : GO_ON;
-}
-
-static __noinline int vap_ip6(struct __sk_buff *skb, struct weft_vap *vap, struct l4 *l4)
-{
-	struct eth *eth = head(skb, ETH_LEN + sizeof(struct ipv6hdr));
-	struct ipv6hdr *ip;
-	struct weft_ip src;
-	__be16 ports[2];
-	__u8 type = 0;
-	struct where w;
-	bool seen;
-	__u32 end;
-
-	if (!vap || !l4)
-		return TC_ACT_SHOT;
-	w.vni = vap->vni;
-	w.path = vap->path;
-	w.direction = WEFT_OUT;
-	if (!eth)
-		return drop(skb, w, WEFT_MALFORMED);
-	ip = (void *)(eth + 1);
-	if (ip->version != 6)
-		return drop(skb, w, WEFT_MALFORMED);
-	l4->ecn = ((__u8 *)ip)[1] >> 4 & 3;
-	end = packet_end(skb, bpf_ntohs(ip->payload_len), sizeof(*ip));
-	if (end > skb->len)
-		return drop(skb, w, WEFT_MALFORMED);
-	ip_from_v6(&src, &ip->saddr);
-	if (!skip_extensions(skb, ip->nexthdr, end, l4))
-		return drop(skb, w, WEFT_HIDDEN_L4);
-	seen = !l4->later;
-	ports[0] = 0;
-	ports[1] = 0;
-	if (seen && l4->proto == IPPROTO_ICMPV6 &&
-	    (l4->off + 4 > end || bpf_skb_load_bytes(skb, l4->off, &type, 1)))
-		return drop(skb, w, WEFT_HIDDEN_L4);
-	if (seen && l4->proto == IPPROTO_UDP && (l4->off + 4 > end || bpf_skb_load_bytes(skb, l4->off, ports, 4)))
-		return drop(skb, w, WEFT_HIDDEN_L4);
-	/* An IPv4 address in that dress is nobody's here (RFC 4291 section 2.5.5.2). */
-	if (is_v4(&src))
-		return drop(skb, w, WEFT_SPOOFED_IP);
-	if (!owns(skb->ifindex, vap, &src)) {
-		/* `::` is for duplicate address detection and for MLD before it (RFC 3590). */
-		bool mld = (type >= 130 && type <= 132) || type == 143;
-
-		if (!is_unspecified(&src) || !(mld || (type == ND_NS && l4->direct)))
-			return drop(skb, w, WEFT_SPOOFED_IP);
-	}
-	/* Neighbor Discovery has no business behind extension headers (RFC 6980). */
-	if (type >= 133 && type <= 137 && !l4->direct)
-		return drop(skb, w, WEFT_HIDDEN_L4);
-	if (type == 134 || type == 137)
-		return drop(skb, w, WEFT_ROGUE_ROUTER);
-	if (ports[0] == bpf_htons(547) || ports[1] == bpf_htons(546))
-		return drop(skb, w, WEFT_ROGUE_DHCP);
-	if (type == ND_NS || type == ND_NA)
-		return IS_ND;
-	return type == 133 || ports[1] == bpf_htons(547) ? CONFINED : GO_ON;
-}
-
-/* An 802.3 frame with a SNAP header (RFC 1042): ARP or IP in another dress, which some stacks take. */
-static __always_inline bool hides_protocol(struct __sk_buff *skb)
-{
-	__u8 llc[3];
-
-	return bpf_skb_load_bytes(skb, ETH_LEN, llc, 3) || (llc[0] == 0xaa && llc[1] == 0xaa);
 }
 
 /* What comes in before it may. Where it is waited for, since its tenant system moves here, the agent is told, once a
@@ -583,7 +288,7 @@ static __always_inline int vap_frame(struct __sk_buff *skb, bool again)
 			if (ret != GO_ON)
 				return ret;
 		}
-		if (vap->policy && refuses(skb, vap, ifindex, WEFT_OUT))
+		if (is_refused(skb, vap, ifindex, WEFT_OUT))
 			return drop(skb, w, WEFT_DENIED);
 		if (too_big(skb, vap, &l4))
 			return drop(skb, w, WEFT_TOO_BIG);
@@ -592,7 +297,7 @@ static __always_inline int vap_frame(struct __sk_buff *skb, bool again)
 	}
 	if (is_traced(skb))
 		trace_tell(skb, WEFT_STEP_CHECKED, 0, 0, 0);
-	ret = vap->policy ? refuses(skb, vap, ifindex, again ? WEFT_OUT | POLICY_AGAIN : WEFT_OUT) : 0;
+	ret = is_refused(skb, vap, ifindex, again ? WEFT_OUT | POLICY_AGAIN : WEFT_OUT);
 	if (ret)
 		return drop(skb, w, ret);
 	return forward(skb, vap, &w, &eth, &l4, again);

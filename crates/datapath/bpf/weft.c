@@ -41,6 +41,8 @@
 #include "knock.h"
 #include "onward.h"
 #include "away.h"
+#include "source.h"
+#include "resolve.h"
 #include "vap.h"
 #include "carry.h"
 #include "fabric.h"

@@ -81,8 +81,8 @@ pub use datapath::Datapath;
 pub use error::DatapathError;
 pub use event::{Heard, Punt, PuntReason, Seen};
 pub use kernel::{
-    Attachment, ConnectionCounter, ConnectionReader, Did, DryRun, Kernel, Limits, OpenOptions, Progress,
-    Punts, Steps, TableSize, table_sizes,
+    Attachment, ConnectionCounter, ConnectionReader, Did, DryRun, Kernel, Limits, OpenOptions, Part, Patrol,
+    Progress, Punts, Steps, TableSize, table_sizes,
 };
 pub use model::{Action, Ingress, Learned, Lesson, Model, Packet, Verdict, decide};
 pub use policy::{

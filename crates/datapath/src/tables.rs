@@ -287,6 +287,15 @@ impl Tables {
     /// goes before its VAPs' generation changes, or connections would be found allowed under that once and for all.
     #[must_use]
     pub fn diff(&self, observed: &Self) -> Vec<Op> {
+        self.changes(observed, true)
+    }
+
+    /// The same of all but [`Self::fdb`] and [`Self::neighbours`].
+    pub(crate) fn diff_few(&self, observed: &Self) -> Vec<Op> {
+        self.changes(observed, false)
+    }
+
+    fn changes(&self, observed: &Self, everything: bool) -> Vec<Op> {
         let mut ops = Vec::new();
         if self.config != observed.config {
             ops.push(Op::Config(self.config.clone()));
@@ -338,12 +347,16 @@ impl Tables {
         ops.extend(of_kept.into_iter().map(|key| Op::RemoveRule(*key)));
         let changed = self.vaps.iter().filter(|(k, v)| observed.vaps.get(*k) != Some(*v));
         ops.extend(changed.map(|(k, v)| Op::SetVap(*k, v.clone())));
-        let changed = self.fdb.iter().filter(|(k, v)| observed.fdb.get(*k) != Some(*v));
-        ops.extend(changed.map(|((v, m), l)| Op::SetLocation(*v, *m, *l)));
+        if everything {
+            let changed = self.fdb.iter().filter(|(k, v)| observed.fdb.get(*k) != Some(*v));
+            ops.extend(changed.map(|((v, m), l)| Op::SetLocation(*v, *m, *l)));
+        }
         let changed = self.away.iter().filter(|(k, v)| observed.away.get(*k) != Some(*v));
         ops.extend(changed.map(|((v, m), a)| Op::SetAway(*v, *m, *a)));
-        let changed = self.neighbours.iter().filter(|(k, v)| observed.neighbours.get(*k) != Some(*v));
-        ops.extend(changed.map(|((v, i), n)| Op::SetNeighbour(*v, *i, *n)));
+        if everything {
+            let changed = self.neighbours.iter().filter(|(k, v)| observed.neighbours.get(*k) != Some(*v));
+            ops.extend(changed.map(|((v, i), n)| Op::SetNeighbour(*v, *i, *n)));
+        }
         ops.extend(of_others.into_iter().map(|key| Op::RemoveRule(*key)));
         ops
     }

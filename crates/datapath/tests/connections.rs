@@ -7,15 +7,15 @@ use common::{
     How, Lab,
     frames::*,
     pair::{
-        ACK, End, FIN, MACS, Pair, RST, SYN, VETH, allow, between, datagram_of, echo, error_about, ip, key,
-        let_names_through, packet, policy, segment,
+        ACK, End, FIN, FIRST, MACS, Pair, RST, SYN, VETH, allow, between, datagram_of, echo, error_about, ip,
+        key, let_names_through, packet, policy, segment,
     },
     vni, wait_for,
 };
 use std::{collections::BTreeSet, net::IpAddr};
 use weft_datapath::{
     Allow, Connection, ConnectionState, Datapath as _, Neighbour, Op, OpenOptions, Path, Ports, Reason,
-    Toward,
+    RuleKey, Toward,
 };
 use weft_model::{MacAddr, TenantIp};
 
@@ -339,6 +339,31 @@ fn who_floods_takes_no_room_of_others() {
     assert_eq!((tracked.entries, tracked.unfollowed), (200, 0), "of what was refused nothing is known");
 }
 
+/// What others open to it and it answers nothing to takes nothing of what it opens itself.
+#[test]
+fn who_is_flooded_opens_what_it_likes() {
+    let few = || OpenOptions { unanswered: 64, ..common::options() };
+    let mut pair = Pair::of(VETH, Lab::of(2, &few));
+    let everything = Op::SetRule(key(2, Toward::In, 17, Ports::ALL), Allow { rule: 6, log: false });
+    pair.set(1, policy(2, 1), &[everything, allow(2, Toward::Out, 17, 53, 7)]);
+    for port in 1..=300 {
+        let v6 = port % 2 == 0;
+        assert_eq!(pair.send(0, &datagram_of(0, v6, 1_000 + port, 9)), End::Arrived);
+    }
+    let tracked = pair.lab.nves[1].with(|k| k.tracked().unwrap());
+    assert!(tracked.unfollowed > 100, "{tracked:?}");
+    // What it is answered no rule of its own lets in: those that do are for nobody.
+    let from_nobody = RuleKey { class: FIRST, ..key(2, Toward::In, 17, Ports::ALL) };
+    let rules = [Op::RemoveRule(key(2, Toward::In, 17, Ports::ALL))];
+    let rules = [&rules[..], &[Op::SetRule(from_nobody, Allow { rule: 6, log: false })]].concat();
+    pair.set(1, policy(2, 2), &rules);
+    for port in 1..=30 {
+        let v6 = port % 2 == 0;
+        assert_eq!(pair.send(1, &datagram_of(1, v6, 2_000 + port, 53)), End::Arrived);
+        assert_eq!(pair.send(0, &datagram_of(0, v6, 53, 2_000 + port)), End::Arrived);
+    }
+}
+
 /// What was let through for a tenant system is not for whoever has its address next, however soon that is.
 #[test]
 fn connections_end_with_their_tenant_system() {
@@ -425,6 +450,29 @@ fn a_packet_for_one_does_not_go_to_another(pair: &mut Pair) {
         assert_eq!(pair.send(0, &astray), End::Out);
         assert_eq!(pair.lab.nves[0].count(Reason::WrongMac), wrong + 1);
         assert_eq!(pair.send(0, &datagram_of(0, v6, 1000, 53)), End::Arrived);
+        // Whose the address is is asked again when policy has changed.
+        pair.lab.nves[0].apply(&[Op::SetNeighbour(vni(7001), second, others)]);
+        pair.set(0, policy(1, 2), &[]);
+        assert_eq!(pair.send(0, &datagram_of(0, v6, 1000, 53)), End::Out);
+        assert_eq!(pair.lab.nves[0].count(Reason::WrongMac), wrong + 2);
+        pair.lab.nves[0].apply(&[Op::SetNeighbour(vni(7001), second, its)]);
+        pair.set(0, policy(1, 1), &[]);
+        pair.forget(v6);
+    }
+}
+
+/// An ICMP error goes to the other end of the connection that it is about: it is no way to anybody else.
+fn errors_go_to_the_other_end_alone(pair: &mut Pair) {
+    let_names_through(pair);
+    pair.set(1, None, &[]);
+    for v6 in [false, true] {
+        assert_eq!(pair.send(0, &datagram_of(0, v6, 1000, 53)), End::Arrived);
+        let answer = datagram_of(1, v6, 53, 1000);
+        let (kind, protocol, header) = if v6 { ([1, 4], 58, 40) } else { ([3, 3], 1, 20) };
+        let message = [&kind[..], &[0; 6], &answer[14..14 + header + 8]].concat();
+        assert_eq!(pair.send(0, &packet(0, v6, protocol, &message)), End::Arrived);
+        let third = common::ts_ips(3)[usize::from(v6)].get();
+        assert_eq!(pair.send(0, &between(0, ip(0, v6), third, protocol, &message)), End::Out);
         pair.forget(v6);
     }
 }
@@ -472,4 +520,5 @@ fn one_after_the_other() {
     what_had_to_wait_is_counted_once(&mut pair);
     errors_about_packets_with_extension_headers_belong_to_them(&mut pair);
     a_packet_for_one_does_not_go_to_another(&mut pair);
+    errors_go_to_the_other_end_alone(&mut pair);
 }

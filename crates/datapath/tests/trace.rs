@@ -12,9 +12,9 @@ use common::{
 use std::{net::UdpSocket, os::fd::AsRawFd as _, time::Duration};
 use weft_datapath::{
     Away, By, ConnectionState, Ended, Location, Neighbour, Op, Path, Reason, Step, Steps, Toward, Trace,
-    TraceId, Traced, Vap, VapKind, Way,
+    TraceId, Traced, Vap, VapKind, Vn, Way,
 };
-use weft_model::{Epoch, Rloc};
+use weft_model::{Epoch, Learning, Rloc};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -211,6 +211,25 @@ fn why_it_does_not_arrive() {
         let ts = traces.pair.lab.tss[0].device;
         traces.pair.lab.nves[0].apply(&[Op::SetVap(ts, closed(1))]);
         assert_eq!(ended(&mut traces, &frame), end(Ended::Dropped, Reason::NotActivated));
+    }
+}
+
+/// Where frames for nobody known go to everybody, it ends before anybody has it.
+#[test]
+fn it_is_not_flooded() {
+    let mut traces = Traces::new(VETH);
+    let flooding = Vn { learning: Learning::Flood, members: [rloc(1, false)].into(), ..Vn::default() };
+    traces.pair.lab.nves[0].apply(&[Op::SetVn(vni(7001), flooding)]);
+    for v6 in [false, true] {
+        let mut frame = datagram_of(0, v6, 1000, 53);
+        frame[5] = 0x44;
+        let before = traces.pair.lab.nves[0].count(Reason::Replicated);
+        let id = traces.send(&frame, false);
+        assert_eq!(*traces.ended(0, id).last().unwrap(), end(Ended::Stopped, Reason::Replicated));
+        assert_eq!(traces.pair.lab.nves[0].count(Reason::Replicated), before);
+        let id = traces.send(&frame, true);
+        assert_eq!(*traces.ended(0, id).last().unwrap(), end(Ended::Replicated, Reason::Replicated));
+        assert_eq!(traces.pair.lab.nves[0].count(Reason::Replicated), before + 1);
     }
 }
 

@@ -15,7 +15,7 @@ use core::{
 use std::collections::BTreeSet;
 use weft_model::{Bum, Epoch, Learning, MacAddr, Miss, Rloc, SourcePorts, TenantIp, TsMac, Ttl, Vni};
 
-pub(crate) const ABI_VERSION: u32 = 10;
+pub(crate) const ABI_VERSION: u32 = 11;
 
 /// An address, IPv4 as IPv4-mapped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,7 +69,7 @@ pub(crate) struct VapValue {
     pub(crate) ip4: [u8; 4],
     pub(crate) ip6: Ip,
     pub(crate) previous: u32,
-    pub(crate) pad: u32,
+    pub(crate) ifindex: u32,
     pub(crate) policy: u32,
     pub(crate) generation: u32,
     pub(crate) punt_interval: u64,
@@ -79,6 +79,7 @@ pub(crate) struct VapValue {
     pub(crate) storm_tat: u64,
     pub(crate) open_interval: u64,
     pub(crate) open_tat: u64,
+    pub(crate) opened_tat: u64,
     pub(crate) since: u64,
     pub(crate) send: MeterValue,
     pub(crate) receive: MeterValue,
@@ -460,7 +461,7 @@ impl VapValue {
             },
             ip6: first(false).map_or_else(Ip::default, Ip::from),
             previous: vap.previous.map_or(0, NonZeroU32::get),
-            pad: 0,
+            ifindex: 0,
             policy: vap.policy.map_or(0, |policy| policy.id.get()),
             generation: vap.policy.map_or(0, |policy| policy.generation),
             punt_interval,
@@ -470,6 +471,7 @@ impl VapValue {
             storm_tat: old.map_or(0, |old| old.storm_tat),
             open_interval: 0,
             open_tat: old.map_or(0, |old| old.open_tat),
+            opened_tat: old.map_or(0, |old| old.opened_tat),
             since: old.map_or(0, |old| old.since),
             send: MeterValue::new(vap.tunnel.send, old.map(|old| &old.send)),
             receive: MeterValue::new(vap.tunnel.receive, old.map(|old| &old.receive)),
@@ -678,7 +680,7 @@ mod tests {
             LearnedValue = "weft_learned" { rloc, seen }
             AwayValue = "weft_away" { rloc, epoch }
             HeardValue = "weft_heard" { mac, pad, seen }
-            VapValue = "weft_vap" { vni, mac, mtu, kind, path, flags, mode, slot, ip4, ip6, previous, pad, policy, generation, punt_interval, punt_window, punt_tat, icmp_tat, storm_tat, open_interval, open_tat, since, send, receive, ttl, dscp, port, more_ports, pad2 }
+            VapValue = "weft_vap" { vni, mac, mtu, kind, path, flags, mode, slot, ip4, ip6, previous, ifindex, policy, generation, punt_interval, punt_window, punt_tat, icmp_tat, storm_tat, open_interval, open_tat, opened_tat, since, send, receive, ttl, dscp, port, more_ports, pad2 }
             MeterValue = "weft_meter" { rate, tat, burst, shift, octet, window }
             ScopedIp = "weft_scoped_ip" { scope, ip }
             VnMac = "weft_vn_mac" { vni, mac, pad }

@@ -201,25 +201,30 @@ pub(super) struct Walker<K, V> {
 impl<K: aya::Pod, V: aya::Pod> Walker<K, V> {
     /// Every entry, read many at a call: for tables that are large and change all the time.
     pub(super) fn walk(&self, mut each: impl FnMut(K, V)) -> Result<(), DatapathError> {
+        let mut walk = sys::Walk::default();
+        while self.part(&mut walk, &mut each)? {}
+        Ok(())
+    }
+
+    /// The next of them, some 1,024; whether there are more.
+    pub(super) fn part(
+        &self,
+        walk: &mut sys::Walk,
+        mut each: impl FnMut(K, V),
+    ) -> Result<bool, DatapathError> {
         let room = AT_ONCE as usize;
         let (mut keys, mut values) = (vec![0; size_of::<K>() * room], vec![0; size_of::<V>() * room]);
-        let mut walk = sys::Walk::default();
-        loop {
-            let fd = self.fd.as_fd();
-            let (read, more) = sys::next_entries(fd, &mut walk, &mut keys, &mut values, AT_ONCE)
-                .map_err(|e| sys::refused(format!("read map {}", self.name), e))?;
-            let read = usize::try_from(read).unwrap_or(0);
-            let entries = keys.chunks_exact(size_of::<K>()).zip(values.chunks_exact(size_of::<V>()));
-            for (key, value) in entries.take(read) {
-                let (key, value) = (key.as_ptr().cast::<K>(), value.as_ptr().cast::<V>());
-                // SAFETY: as many octets as the types have, and Pod: every bit pattern is legal.
-                let (key, value) = unsafe { (key.read_unaligned(), value.read_unaligned()) };
-                each(key, value);
-            }
-            if !more {
-                return Ok(());
-            }
+        let (read, more) = sys::next_entries(self.fd.as_fd(), walk, &mut keys, &mut values, AT_ONCE)
+            .map_err(|e| sys::refused(format!("read map {}", self.name), e))?;
+        let read = usize::try_from(read).unwrap_or(0);
+        let entries = keys.chunks_exact(size_of::<K>()).zip(values.chunks_exact(size_of::<V>()));
+        for (key, value) in entries.take(read) {
+            let (key, value) = (key.as_ptr().cast::<K>(), value.as_ptr().cast::<V>());
+            // SAFETY: as many octets as the types have, and Pod: every bit pattern is legal.
+            let (key, value) = unsafe { (key.read_unaligned(), value.read_unaligned()) };
+            each(key, value);
         }
+        Ok(more)
     }
 }
 

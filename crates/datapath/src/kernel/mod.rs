@@ -9,7 +9,9 @@ mod knock;
 mod load;
 mod maps;
 mod netlink;
+mod observed;
 mod options;
+mod patrol;
 mod pins;
 mod policy;
 mod punts;
@@ -21,14 +23,15 @@ mod trie;
 mod tunnel;
 mod uninstall;
 mod unsummed;
+mod vaps;
 mod vns;
 mod vxlan;
 
 use crate::{
     Config, Connection, Counter, Datapath, DatapathError, Direction, Heard, Idle, IfIndex, Levels, Location,
-    Op, Path, RULE_COUNTERS, Reason, Seen, Tables, Tracked, Vap,
+    Op, Path, RULE_COUNTERS, Reason, Seen, Tables, Tracked,
 };
-use abi::{ConfigValue, Ip, LocationValue, ScopedIp, VapValue, VnMac, VnValue};
+use abi::{ConfigValue, Ip, LocationValue, ScopedIp, VapValue, VnMac};
 pub use connections::{ConnectionCounter, ConnectionReader};
 use core::{fmt, net::IpAddr, time::Duration};
 pub use dry_run::{Did, DryRun};
@@ -38,6 +41,7 @@ use maps::Maps;
 use netlink::Netlink;
 pub use options::{Limits, OpenOptions};
 use options::{bucket, nanoseconds, open_interval};
+pub use patrol::{Part, Patrol};
 use pins::{Pins, Role};
 pub use punts::Punts;
 pub use sizes::{TableSize, table_sizes};
@@ -301,50 +305,6 @@ impl Kernel {
         self.attachment_of(role, device).run()
     }
 
-    /// The quick half of [`Op::SetVap`]: from now on frames are delivered to the VAP, and those from it taken
-    /// where its program runs, so attach that first: what it answers would be lost.
-    ///
-    /// # Errors
-    /// [`DatapathError::Full`], or what the kernel says.
-    pub fn set_vap(&mut self, device: IfIndex, vap: &Vap) -> Result<(), DatapathError> {
-        let is_new = !self.vaps.contains_key(&device);
-        let written = self.write_vap(device, vap);
-        if written.is_err() && is_new {
-            self.remove_vap(device)?;
-        }
-        written
-    }
-
-    fn write_vap(&mut self, device: IfIndex, vap: &Vap) -> Result<(), DatapathError> {
-        let old = self.maps.vaps.get(&device.0)?;
-        let key = |ip: TenantIp| ScopedIp { scope: device.0, ip: Ip::from(ip.get()) };
-        let slot = self.slot(vap.vni)?;
-        // Noted before it is written, so that what a failure leaves behind is known.
-        let (old_vni, had) = self.vaps.entry(device).or_insert((vap.vni, BTreeSet::new()));
-        let (old_vni, before) = (*old_vni, had.clone());
-        had.extend(&vap.ips);
-        for ip in vap.ips.difference(&before) {
-            self.maps.vap_ips.set(&key(*ip), &1)?;
-        }
-        let mode = self.lists.mode(vap.vni);
-        let since = self.stay(vap, old.as_ref(), (old_vni, &before));
-        let open_interval = self.open_interval;
-        let value = VapValue::new(vap, slot, mode, self.bucket, old.as_ref());
-        self.maps.vaps.set(&device.0, &VapValue { open_interval, since, ..value })?;
-        for ip in before.difference(&vap.ips) {
-            self.maps.vap_ips.remove(&key(*ip))?;
-        }
-        self.vaps.insert(device, (vap.vni, vap.ips.clone()));
-        if old_vni != vap.vni {
-            self.lists.vaps.remove(&mut self.maps.vn_vaps, old_vni, device.0)?;
-        }
-        self.lists.vaps.insert(&mut self.maps.vn_vaps, vap.vni, device.0)?;
-        for vni in BTreeSet::from([old_vni, vap.vni]) {
-            self.count_vn(vni)?;
-        }
-        Ok(())
-    }
-
     /// Takes the punt ring; none if it was taken already.
     pub fn punts(&mut self) -> Option<Punts> {
         self.punts.take()
@@ -382,51 +342,6 @@ impl Kernel {
         }
         note(self.pins.remove());
         first
-    }
-
-    /// Where this VN's frequent counts are; a free place, zeroed, if it has none.
-    fn slot(&mut self, vni: Vni) -> Result<u32, DatapathError> {
-        if let Some(slot) = self.slots.get(&vni) {
-            return Ok(*slot);
-        }
-        let taken: BTreeSet<u32> = self.slots.values().copied().collect();
-        let limit = self.limits.vaps;
-        let slot =
-            (0..limit).find(|s| !taken.contains(s)).ok_or(DatapathError::Full { map: "vns", limit })?;
-        self.maps.reset_hot(slot)?;
-        self.maps.vns.set(&vni.get(), &VnValue { vaps: 0, slot })?;
-        self.slots.insert(vni, slot);
-        Ok(slot)
-    }
-
-    /// Writes how many VAPs a VN has here; none, and the VN is unknown and its counters are gone.
-    fn count_vn(&mut self, vni: Vni) -> Result<(), DatapathError> {
-        let vaps = self.vaps.values().filter(|(v, _)| *v == vni).count();
-        match u32::try_from(vaps).unwrap_or(u32::MAX) {
-            0 => {
-                self.maps.vns.remove(&vni.get())?;
-                self.slots.remove(&vni);
-                self.maps.forget_counts(vni.get())
-            }
-            vaps => {
-                let slot = self.slot(vni)?;
-                self.maps.vns.set(&vni.get(), &VnValue { vaps, slot })
-            }
-        }
-    }
-
-    fn remove_vap(&mut self, device: IfIndex) -> Result<(), DatapathError> {
-        self.end_stay(device)?;
-        self.maps.vaps.remove(&device.0)?;
-        if let Some((vni, ips)) = self.vaps.get(&device).cloned() {
-            for ip in ips {
-                self.maps.vap_ips.remove(&ScopedIp { scope: device.0, ip: ip.get().into() })?;
-            }
-            self.lists.vaps.remove(&mut self.maps.vn_vaps, vni, device.0)?;
-            self.vaps.remove(&device);
-            self.count_vn(vni)?;
-        }
-        self.pins.unlink(Role::Vap, device)
     }
 
     fn set_config(&mut self, config: &Config) -> Result<(), DatapathError> {
@@ -509,54 +424,7 @@ impl Datapath for Kernel {
     }
 
     fn observed(&self) -> Result<Tables, DatapathError> {
-        let mut tables = Tables::default();
-        let mut attached = BTreeSet::new();
-        for link in self.pins.list()?.into_iter().filter(|link| link.alive.is_some()) {
-            match link.role {
-                Role::Uplink => {
-                    tables.config.uplinks.insert(link.device);
-                }
-                Role::Vap => {
-                    attached.insert(link.device);
-                }
-                Role::Overlay => {}
-            }
-        }
-        let config = self.maps.config()?;
-        let [_, _, node @ ..] = config.node_mac;
-        tables.config.node = u32::from_be_bytes(node);
-        for (family, rloc) in [(1, config.rloc4), (2, config.rloc6)] {
-            if config.families & family != 0 {
-                tables.config.rlocs.extend(Rloc::new(rloc.into()).ok());
-            }
-        }
-        let mut ips = BTreeMap::<IfIndex, BTreeSet<TenantIp>>::new();
-        for (key, _) in self.maps.vap_ips.all()? {
-            ips.entry(IfIndex(key.scope)).or_default().extend(TenantIp::new(key.ip.into()).ok());
-        }
-        for (index, value) in self.maps.vaps.all()? {
-            let device = IfIndex(index);
-            let vap = value.meaning(ips.remove(&device).unwrap_or_default());
-            tables.vaps.extend(vap.filter(|_| attached.contains(&device)).map(|vap| (device, vap)));
-        }
-        for (key, value) in self.maps.fdb.all()? {
-            let known = Vni::new(key.vni).ok().zip(value.meaning());
-            tables.fdb.extend(known.map(|(vni, at)| ((vni, MacAddr(key.mac)), at)));
-        }
-        for (key, value) in self.maps.away.all()? {
-            let known = Vni::new(key.vni).ok().zip(value.meaning());
-            tables.away.extend(known.map(|(vni, to)| ((vni, MacAddr(key.mac)), to)));
-        }
-        for (key, value) in self.maps.neighbours.all()? {
-            let known = Vni::new(key.scope).ok().zip(TenantIp::new(key.ip.into()).ok());
-            tables.neighbours.extend(known.map(|key| (key, value.into())));
-        }
-        let peers = self.maps.peers.all()?.into_iter();
-        tables.peers.extend(peers.map(|(ip, value)| (IpAddr::from(ip), value.into())));
-        tables.vns = self.observed_vns()?;
-        tables.groups = self.observed_groups(&tables)?;
-        self.observe_policies(&mut tables)?;
-        Ok(tables)
+        self.observe_all()
     }
 
     fn counters(&self) -> Result<Vec<Counter>, DatapathError> {

@@ -96,7 +96,7 @@ struct Batch {
 }
 
 /// Where a walk over a map is.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Walk {
     /// Of a hash map a bucket, of another the last key.
     position: [u32; 16],

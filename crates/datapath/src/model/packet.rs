@@ -183,6 +183,7 @@ pub(super) fn read(vni: Vni, frame: &[u8], toward: Toward) -> Result<Read, bool>
 /// The ends of the packet that an ICMP error quotes, if that is of the same tenant system.
 pub(super) fn quoted(read: &Read, frame: &[u8], at: usize, toward: Toward) -> Option<Ends> {
     // It went the other way.
+    let out = toward == Toward::Out;
     let toward = if toward == Toward::Out { Toward::In } else { Toward::Out };
     let (addresses, protocol, off) = if read.v4 {
         let header: [u8; 20] = take(frame, at)?;
@@ -208,5 +209,7 @@ pub(super) fn quoted(read: &Read, frame: &[u8], at: usize, toward: Toward) -> Op
         return None;
     }
     let ends = ends(read.ends.vni, addresses, protocol, &ports, toward);
-    (ends.local == read.ends.local).then_some(ends)
+    // What a tenant system sends goes to the other end; to it any router may send.
+    let between = ends.local == read.ends.local && (!out || ends.remote == read.ends.remote);
+    between.then_some(ends)
 }

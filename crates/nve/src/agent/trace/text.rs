@@ -55,7 +55,7 @@ impl Driver {
                     let text = format!("{nve}, VNI {vni}, outer TTL {ttl}, trace {id}");
                     all.push(TraceStep { rloc: *from, ..self.step("arrival", text) });
                     if passed_fence(&steps[n + 1..]) {
-                        all.push(self.step("fence", "passed: nobody else holds the sender by a newer word"));
+                        all.push(self.step("fence", "passed"));
                     }
                     let to = steps.iter().find_map(|s| match s.step {
                         Step::End(Ended::Delivered(vap), _) => Some(vap),
@@ -187,6 +187,10 @@ impl Driver {
             Ended::Stopped if reason == Some(Reason::Encapsulated) => {
                 let text = format!("would go to {}; it ends here, as nobody there was told of it", to());
                 TraceStep { rloc, ..self.step("tunnel", text) }
+            }
+            Ended::Stopped if reason == Some(Reason::Replicated) => {
+                let text = "would go to everybody in the VN; it ends here, as it is not to be handed over";
+                TraceStep { reason: word(reason), ..self.step("tunnel", text) }
             }
             Ended::Stopped => {
                 let text =
