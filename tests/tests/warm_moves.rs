@@ -159,7 +159,7 @@ fn silently(guest: &mut Guest<'_>, to: &'static str) -> Result<()> {
     Ok(())
 }
 
-/// Where a VN floods or translates, who has moved is announced to the two other hosts, once (requirement V7).
+/// Where a VN floods or translates, who has moved is announced to the two other hosts, twice (requirement V7).
 fn announced(guest: &mut Guest<'_>, learning: &str, to: &'static str) -> Result<()> {
     let from = guest.at;
     guest.lab.weft(["vn", "set", "red", "--learning", learning])?;
@@ -175,8 +175,8 @@ fn announced(guest: &mut Guest<'_>, learning: &str, to: &'static str) -> Result<
             })
         })
     };
-    let once = clock::until_true(clock::CEILING, || said() == [2, 2]);
-    ensure!(once, "{learning}: announced so often: {:?}", said());
+    let twice = clock::until_true(clock::CEILING, || said() == [4, 4]);
+    ensure!(twice, "{learning}: announced so often: {:?}", said());
     capture.stop()?;
     Ok(())
 }

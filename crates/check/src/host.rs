@@ -249,6 +249,7 @@ impl State {
                     ApiCall::Grant { call, .. } | ApiCall::Release { call, .. } => *call,
                     ApiCall::Take { .. }
                     | ApiCall::Addresses { .. }
+                    | ApiCall::Connections
                     | ApiCall::Connect { .. }
                     | ApiCall::Disconnect { .. } => return,
                 };

@@ -24,6 +24,7 @@ pub mod clock;
 pub mod commands;
 mod down;
 pub mod echo;
+mod entries;
 mod error;
 mod http;
 mod interrupt;

@@ -238,6 +238,7 @@ impl World {
             // Tenants here claim no link-locals, nor does anybody change their addresses.
             ApiCall::Take { .. }
             | ApiCall::Addresses { .. }
+            | ApiCall::Connections
             | ApiCall::Connect { .. }
             | ApiCall::Disconnect { .. } => {}
         }

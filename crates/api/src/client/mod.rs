@@ -17,7 +17,8 @@ use crate::{
     ChangeAddresses, ConversationView, Counters, DuplicateView, GrantReply, GrantRequest, GrantView,
     GroupView, JoinReply, JoinRequest, List, MappingView, Message, NameNext, NewToken, NewVn, NewXtr,
     NveView, PolicyItem, PutGroup, RenewReply, RenewRequest, SetGroups, TakeAddress, TicketReply, TokenReply,
-    TokenView, TraceAt, TraceTicketReply, TsiView, TunnelChange, Version, Vn, VnChange, XtrView,
+    TokenView, TraceAt, TraceTicketReply, TsiView, TunnelChange, Version, Vn, VnChange, VnConnection,
+    XtrView,
     local::{Items, Shown},
 };
 use bytes::Bytes;
@@ -142,6 +143,11 @@ impl Client {
     /// Deletes a VN without tenant systems.
     pub async fn delete_vn(&self, name: &VnName) -> Result<Message, ClientError> {
         self.transport.json(&delete(format!("/v1/vns/{name}"))).await
+    }
+
+    /// Which NVEs are connected to which VNs; of an NVE, to which it is.
+    pub async fn connections(&self) -> Result<List<VnConnection>, ClientError> {
+        self.transport.json(&get("/v1/connections")).await
     }
 
     /// Connects the calling NVE to a VN; repeating it gives the same answer.

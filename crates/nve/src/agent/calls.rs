@@ -28,6 +28,10 @@ pub(super) async fn make(client: &Client, call: ApiCall) -> Input {
             let answer = changed.map(|reply| granted(reply, false)).map_err(|e| refused(e, ADDRESSES));
             Input::Addresses(call, answer)
         }
+        ApiCall::Connections => {
+            let all = client.connections().await.map_err(|e| refused(e, VNS));
+            Input::Connections(all.map(|list| list.items.into_iter().map(|one| (one.vni, one.vn)).collect()))
+        }
         ApiCall::Connect { call, vn } => {
             let answer = client.connect_vn(&vn).await.map(Into::into).map_err(|e| refused(e, VNS));
             Input::Connected(call, vn, answer)

@@ -3,7 +3,7 @@
 
 use super::session::Heard;
 use super::{
-    NveError, calls,
+    NveError,
     clock::Clock,
     devices::{self, Links},
     events,
@@ -17,23 +17,22 @@ use super::{
     programs::{Attaching, Parked},
     requests::{Answer, Asked, Begun, Requests},
     saver::Saver,
-    state,
     trace::{self, Traces},
     uplinks::Rule,
     vn_calls, watch as follow,
 };
 use crate::core::{
-    ApiCall, Attach, Attached, CallId, Core, Device, Fact, Granted, Notice, Output, Refused, SavedPolicies,
-    Session, Update,
+    Attach, Attached, CallId, Core, Device, Fact, Granted, Refused, SavedPolicies, Unreleased, Update,
 };
 use std::{collections::BTreeMap, collections::BTreeSet, future::Future, pin::pin, time::Duration};
 use tokio::sync::{mpsc, oneshot};
 use weft_api::local as api;
 use weft_datapath::{IfIndex, Op, Tracked};
-use weft_model::{NveName, Rloc, TenantIp, Time, TsiId, TsiName, VnName, VnSpec};
+use weft_model::{NveName, Rloc, TenantIp, Time, TsiId, TsiName, VnName, VnSpec, Vni};
 
-/// Between two comparisons of what the kernel holds with what it should.
+/// Between two comparisons of what the kernel holds with what it should, and between two parts of one.
 pub(super) const RECONCILE: Duration = Duration::from_secs(30);
+const NEXT_PART: Duration = Duration::from_millis(5);
 /// Datagrams taken from one socket at once.
 const DATAGRAMS: usize = 64;
 /// Inputs, frames counted one by one, taken between two looks at punts and datagrams.
@@ -41,8 +40,8 @@ const INPUTS: usize = 64;
 /// Between two snapshots for scrapes.
 const PUBLISH: Duration = Duration::from_millis(500);
 /// From a change of links until they are listed, and from a list without an uplink until the next.
-const LIST_SOON: Duration = Duration::from_millis(100);
-const LIST_AGAIN: Duration = Duration::from_secs(1);
+pub(super) const LIST_SOON: Duration = Duration::from_millis(100);
+pub(super) const LIST_AGAIN: Duration = Duration::from_secs(1);
 /// How long the tables count as current after a look that found a session up.
 const VOUCHED: Duration = Duration::from_secs(3);
 
@@ -64,6 +63,8 @@ pub(super) enum Input {
     /// An Oracle's word on a connection to a VN.
     Connected(Option<CallId>, VnName, Result<VnSpec, Refused>),
     Disconnected(CallId, Result<(), Refused>),
+    /// All that an Oracle knows of.
+    Connections(Result<BTreeMap<Vni, VnName>, Refused>),
     Addresses(CallId, Result<Granted, Refused>),
     /// A program was attached to a device, or could not be.
     Attached(IfIndex, Result<(), String>),
@@ -114,10 +115,10 @@ pub(super) enum LocalCall {
 
 /// A detach under way.
 pub(super) struct Detaching {
-    vn: VnName,
-    name: TsiName,
-    device: Option<String>,
-    answer: oneshot::Sender<Result<(), Refused>>,
+    pub(super) vn: VnName,
+    pub(super) name: TsiName,
+    pub(super) device: Option<String>,
+    pub(super) answer: oneshot::Sender<Result<(), Refused>>,
 }
 
 /// The session with one Oracle, as the driver sees it.
@@ -157,6 +158,8 @@ pub(super) struct Driver {
     pub(super) shared: metrics::Shared,
     pub(super) heard_facts: bool,
     pub(super) publish_at: Time,
+    /// The grants to be given back that were last handed to the disk.
+    pub(super) unreleased: Vec<Unreleased>,
     pub(super) reconcile_at: Time,
     pub(super) list_at: Time,
     pub(super) uplinks: Rule,
@@ -249,8 +252,8 @@ impl Driver {
         let now = self.clock.now();
         // First, while everything the core wants is carried out.
         if self.reconcile_at <= now {
-            self.reconcile_at = now + RECONCILE;
-            self.reconcile();
+            let (_, last) = self.compare();
+            self.reconcile_at = now + if last { RECONCILE } else { NEXT_PART };
         }
         if self.list_at <= now {
             self.list_at = now + RECONCILE;
@@ -302,310 +305,6 @@ impl Driver {
         }
     }
 
-    pub(super) fn input(&mut self, input: Input) {
-        let now = self.clock.now();
-        match input {
-            Input::Session(oracle, heard) => self.heard(oracle, heard),
-            Input::Fact(fact) => {
-                self.heard_facts = true;
-                self.core.handle_fact(fact);
-                self.persist(None);
-            }
-            Input::Device(device) => self.device(device),
-            Input::Links(all) => self.links(&all),
-            Input::LinksChanged => self.list_soon(),
-            Input::DeviceGone(index) if self.plane.is_vxlan(index) => self.mend(),
-            Input::DeviceGone(index) if self.core.uplinks().contains(&index) => self.list_soon(),
-            Input::DeviceGone(index) => self.device_gone(index),
-            Input::Local(call) => self.local(call),
-            Input::Counted(tracked) => self.tracked = tracked,
-            Input::Granted(call, answer) => self.granted(call, answer),
-            Input::Released(call, answer) => self.core.handle_released(call, answer),
-            Input::Connected(call, vn, answer) => self.core.handle_connected(now, call, &vn, answer),
-            Input::Disconnected(call, answer) => self.core.handle_disconnected(call, answer),
-            Input::Taken(tsi, ip, answer) => self.core.handle_taken(now, &tsi, ip, answer),
-            Input::Addresses(call, answer) => self.core.handle_addresses(now, call, answer),
-            Input::Attached(device, result) => self.attached(device, result),
-            Input::Handover(event) => self.handover(event),
-            Input::Trace(event) => self.trace(event),
-        }
-    }
-
-    /// Without the VXLAN device there is no device path and the direct one finds no routes.
-    fn mend(&mut self) {
-        match self.plane.mend() {
-            Ok(false) => {}
-            Ok(true) => tracing::warn!("the VXLAN device was not as it should be; mended"),
-            Err(error) => tracing::error!(%error, "cannot mend the VXLAN device"),
-        }
-    }
-
-    /// Has the links listed, once for changes that come together.
-    fn list_soon(&mut self) {
-        self.list_at = self.list_at.min(self.clock.now() + LIST_SOON);
-    }
-
-    /// Makes good for changes of links that were not heard of, and follows uplinks that are made anew.
-    fn links(&mut self, all: &[devices::Link]) {
-        match self.uplinks.find(all) {
-            Ok(found) => self.core.handle_uplinks(found.iter().map(|link| link.index).collect()),
-            Err(error) => {
-                tracing::warn!(%error, "an uplink is missing: nothing arrives over it");
-                self.list_at = self.list_at.min(self.clock.now() + LIST_AGAIN);
-            }
-        }
-        let there: BTreeSet<IfIndex> = all.iter().map(|link| link.index).collect();
-        for device in all.iter().filter_map(devices::Link::device) {
-            self.device(device);
-        }
-        for index in self.core.vap_devices().filter(|index| !there.contains(index)) {
-            // It may be younger than the list.
-            let (links, inputs) = (self.links.clone(), self.inputs.clone());
-            tokio::spawn(async move {
-                if links.is_gone(index).await {
-                    let _ = inputs.send(Input::DeviceGone(index)).await;
-                }
-            });
-        }
-    }
-
-    fn heard(&mut self, oracle: usize, heard: Heard) {
-        let now = self.clock.now();
-        let Some(Link { addr, frames, up, error }) = self.sessions.get_mut(oracle) else { return };
-        match heard {
-            Heard::Up(sender) => {
-                *frames = Some(sender);
-                self.core.handle_session(now, oracle, Session::Up);
-            }
-            Heard::Down(why) => {
-                *frames = None;
-                // Each reason once, not once an attempt.
-                if std::mem::take(up) || error.as_ref() != Some(&why) {
-                    tracing::warn!(oracle = %addr, %why, "session down; known destinations keep working");
-                }
-                *error = Some(why);
-                self.core.handle_session(now, oracle, Session::Down);
-            }
-            Heard::Frames(frames) => {
-                // Only now: one that refuses us hangs up without a word.
-                if !std::mem::replace(up, true) {
-                    tracing::info!(oracle = %addr, "session up");
-                    *error = None;
-                }
-                for frame in frames.iter() {
-                    self.core.handle_session(now, oracle, Session::Frame(frame));
-                }
-            }
-        }
-    }
-
-    /// Carries out everything the core wants done; whether an Oracle was asked something.
-    pub(super) fn outputs(&mut self) -> bool {
-        let mut asked = false;
-        while let Some(output) = self.core.poll_output() {
-            match output {
-                Output::Apply(op, ticket) => {
-                    let done = self.plane.apply_beside(&op, ticket);
-                    if let Some(result) = done {
-                        match (ticket, result) {
-                            (Some(ticket), result) => {
-                                self.core.handle_applied(ticket, result.map_err(|e| e.to_string()));
-                            }
-                            (None, Err(error)) => {
-                                tracing::error!(%error, ?op, "the data plane refused a change");
-                            }
-                            (None, Ok(())) => {}
-                        }
-                    }
-                }
-                Output::Inject(vap, frame) => {
-                    if let Err(error) = self.plane.inject(vap, &frame) {
-                        tracing::debug!(%error, vap = vap.0, "cannot answer a tenant");
-                    }
-                }
-                Output::Datagram { to, octets } => match self.sockets.send(to, &octets) {
-                    Ok(()) => asked = true,
-                    Err(error) => {
-                        tracing::debug!(%error, %to, "cannot send a Map-Request; trying again");
-                    }
-                },
-                Output::Resend(vap, frame) => {
-                    if let Err(error) = self.plane.resend(vap, &frame) {
-                        tracing::debug!(%error, vap = vap.0, "a frame that had to wait is lost");
-                    }
-                }
-                Output::Carry(vni, from, frame) => {
-                    if let Err(error) = self.plane.carry(vni, from, &frame) {
-                        tracing::debug!(%error, %vni, %from, "a frame that had to wait here is lost");
-                    }
-                }
-                Output::LastUse { vni, eid, mac } => {
-                    let idle = self.plane.last_used(vni, mac);
-                    self.core.handle_last_use(self.clock.now(), vni, eid, idle);
-                }
-                Output::Answer { to, octets } => {
-                    if let Err(error) = self.sockets.send(to, &octets) {
-                        tracing::debug!(%error, %to, "cannot send a Map-Reply");
-                    }
-                }
-                Output::Frame { oracle, octets } => {
-                    if let Some(Link { addr, frames, .. }) = self.sessions.get_mut(oracle)
-                        && let Some(sender) = frames
-                        && sender.try_send(octets).is_err()
-                    {
-                        tracing::warn!(oracle = %addr, "the session is stuck; cutting it");
-                        *frames = None;
-                    }
-                }
-                Output::Call(call) => self.call(call),
-                Output::Attached(call, result) => self.answer_attach(call, result),
-                Output::Detached(call, result) => {
-                    if let Some(detaching) = self.detaching.remove(&call) {
-                        self.detached(detaching, result);
-                    }
-                }
-                Output::Deactivated(call, result) => {
-                    if let Some(answer) = self.deactivating.remove(&call) {
-                        let _ = answer.send(result.map_err(|refused| self.named(refused)));
-                    }
-                }
-                Output::Connected(call, result) => self.connecting.connected(call, result),
-                Output::Disconnected(call, result) => self.connecting.disconnected(call, result),
-                Output::VnDisconnected(vn) => self.vn_disconnected(vn),
-                Output::Fetch(fetch) => self.fetch(fetch),
-                Output::EndFetch(transfer) => self.end_fetch(transfer),
-                Output::Hand(request, handed) => self.hand(request, handed),
-                Output::Connections(moved) => self.take_over_connections(&moved),
-                Output::Lower(device, levels, ago) => {
-                    if let Err(error) = self.plane.lower(device, levels, ago) {
-                        tracing::error!(%error, vap = device.0, "who moved here may send more than its rate");
-                    }
-                }
-                Output::Persist(attachments) => self.persist(Some(attachments)),
-                Output::ForgetConnections(vni, ips) => {
-                    if let Err(error) = self.plane.end_connections(vni, &ips) {
-                        tracing::error!(%error, %vni, "connections of who is gone stay until they end");
-                    }
-                }
-                Output::PersistPolicies(saved) => self.policies.save(saved),
-                Output::ClearRule(rule) => {
-                    if let Err(error) = self.plane.clear_rule(rule) {
-                        tracing::warn!(%error, rule, "a rule counts what another one let through before");
-                    }
-                }
-                // The Oracle's list may tell of a release before its answer does.
-                Output::Notice(Notice::LostGrant(tsi)) if self.is_detaching(&tsi) => {}
-                Output::Notice(notice) => log(&notice),
-                Output::Event(event) => {
-                    let now = event.now.clone().map(|now| self.tsi(now));
-                    self.events.push(events::view(&self.core, event, now));
-                }
-            }
-        }
-        self.plane.attach(&self.inputs);
-        asked
-    }
-
-    /// Hands the state to the saver; only a change reaches the disk.
-    fn persist(&self, attachments: Option<Vec<crate::core::Attachment>>) {
-        let attachments = attachments.unwrap_or_else(|| self.core.attachments());
-        let (vns, requests) = (self.core.vns().cloned().collect(), self.requests.saved());
-        let connected = self.core.vn_connections().clone();
-        self.saver.save(state::Saved { attachments, vns, connected, requests });
-    }
-
-    fn call(&mut self, call: ApiCall) {
-        if let ApiCall::Grant { call, .. } = &call
-            && let Some(reason) = self.saver.failed()
-        {
-            self.core.handle_granted(self.clock.now(), *call, Err(Refused::NotSaved { reason }));
-            return;
-        }
-        if let ApiCall::Grant { call, .. } = &call {
-            self.begin(*call);
-        }
-        let client = self.client.borrow().clone();
-        let inputs = self.inputs.clone();
-        tokio::spawn(async move {
-            let input = calls::make(&client, call).await;
-            let _ = inputs.send(input).await;
-        });
-    }
-
-    fn local(&mut self, call: LocalCall) {
-        match call {
-            LocalCall::Attach(attach, answer) => {
-                let call = self.call_id();
-                let device = attach.device.index;
-                self.attaching.insert(call, Attaching { device, answer, begun: false });
-                self.core.handle_attach(self.clock.now(), call, attach);
-            }
-            LocalCall::Detach(vn, name, force, answer) => {
-                let call = self.call_id();
-                let device = self.core.device_of(&vn, &name).map(|device| device.name.clone());
-                let detaching = Detaching { vn: vn.clone(), name: name.clone(), device, answer };
-                self.detaching.insert(call, detaching);
-                self.core.handle_detach(call, vn, name, force);
-            }
-            LocalCall::Activate(which, lease, answer) => {
-                let call = self.call_id();
-                self.activating.insert(call, answer);
-                self.core.handle_activate(self.clock.now(), call, which, lease);
-            }
-            LocalCall::Deactivate(vn, name, answer) => {
-                let call = self.call_id();
-                self.deactivating.insert(call, answer);
-                self.core.handle_deactivate(call, vn, name);
-            }
-            LocalCall::Connect(vn, answer) => self.connect(vn, answer),
-            LocalCall::Disconnect(vn, answer) => self.disconnect(vn, answer),
-            LocalCall::Connections(answer) => drop(answer.send(self.connected_vns())),
-            LocalCall::Update(update, answer) => self.update(update, answer),
-            LocalCall::Events(after, answer) => drop(answer.send(self.events.page(after))),
-            LocalCall::Begin(id, asked, answer) => drop(answer.send(self.requests.begin(id, asked))),
-            LocalCall::End(id, answer) => {
-                if self.requests.end(id, answer) {
-                    self.persist(None);
-                }
-            }
-            LocalCall::Tsis(answer) => drop(answer.send(self.tsis())),
-            LocalCall::Mappings(answer) => drop(answer.send(self.mappings())),
-            LocalCall::Drops(answer) => drop(answer.send(self.drops())),
-            LocalCall::Rules(answer) => drop(answer.send(self.rules())),
-            LocalCall::Groups(answer) => drop(answer.send(self.groups())),
-            LocalCall::Counters(answer) => {
-                let named = self.core.counters().named().into_iter();
-                drop(answer.send(named.map(|(name, count)| (name.to_owned(), count)).collect()));
-            }
-            LocalCall::Status(answer) => drop(answer.send(self.status())),
-        }
-    }
-
-    /// Answers a detach. The tenant system is nobody's now: its device goes down first, or it would be
-    /// left to talk to the host itself.
-    fn detached(&self, detaching: Detaching, result: Result<(), Refused>) {
-        let Detaching { vn, name, device, answer } = detaching;
-        if result.is_ok() {
-            tracing::info!(%vn, tsi = %name, "detached");
-        }
-        let links = self.links.clone();
-        tokio::spawn(async move {
-            if result.is_ok()
-                && let Some(device) = device
-                && let Some(link) = links.by_name(&device).await
-                && let Err(error) = links.set(link.index, false).await
-            {
-                tracing::warn!(%error, %device, "cannot set down; what is behind it reaches this host");
-            }
-            let _ = answer.send(result);
-        });
-    }
-
-    fn is_detaching(&self, tsi: &TsiId) -> bool {
-        let vn = self.core.vn_name(tsi.vni);
-        self.detaching.values().any(|d| d.name == tsi.name && vn.is_none_or(|vn| d.vn == *vn))
-    }
-
     /// A refusal with the name of the VN, which users know, for its number.
     pub(super) fn named(&self, refused: Refused) -> Refused {
         match &refused {
@@ -648,20 +347,23 @@ impl Driver {
         }
     }
 
-    /// Puts right what somebody else changed in the kernel; gives how much. Read and compared at once: a
-    /// change of ours in between would look like somebody else's.
-    pub(super) fn reconcile(&mut self) -> usize {
-        self.mend();
-        self.count_connections();
-        let observed = match self.plane.observed() {
-            Ok(observed) => observed,
+    /// Puts right what somebody else changed in the kernel, a part at a time, so that what tenant systems wait for does
+    /// not wait for that; how much, and whether it was the last part. Read and compared at once: a change of ours in
+    /// between would look like somebody else's.
+    pub(super) fn compare(&mut self) -> (usize, bool) {
+        if self.plane.begins_to_compare() {
+            self.mend();
+            self.count_connections();
+        }
+        let part = match self.plane.compare(self.core.tables()) {
+            Ok(part) => part,
             Err(error) => {
                 tracing::warn!(%error, "cannot read the data plane");
-                return 0;
+                return (0, true);
             }
         };
         let mut mended = 0;
-        for op in self.core.tables().diff(&observed) {
+        for op in part.ops {
             if matches!(&op, Op::SetVap(device, _) if self.plane.is_attaching(*device)) {
                 continue;
             }
@@ -672,31 +374,6 @@ impl Driver {
             }
         }
         self.plane.attach(&self.inputs);
-        mended
-    }
-}
-
-pub(super) fn log(notice: &Notice) {
-    match notice {
-        Notice::Associated(tsi) => tracing::info!(%tsi, "associated"),
-        Notice::Woken(tsi) => tracing::info!(%tsi, "its first frame is here; activating it"),
-        Notice::Deactivated(tsi) => tracing::info!(%tsi, "deactivated: the hypervisor said so"),
-        Notice::Activated(tsi, epoch) => tracing::info!(%tsi, %epoch, "activated"),
-        Notice::LostGrant(tsi) => tracing::warn!(%tsi, "granted elsewhere; deactivated"),
-        Notice::DeviceGone(tsi, device) => tracing::warn!(%tsi, %device, "device went away; deactivated"),
-        Notice::Rejected(tsi) => tracing::warn!(%tsi, "an Oracle refused the registration"),
-        Notice::LeaseExpired(tsi) => tracing::warn!(%tsi, "released: nobody renewed its lease"),
-        Notice::Released(tsi) => tracing::info!(%tsi, "released: its device stayed away"),
-        Notice::Closed(tsi, why) => tracing::warn!(%tsi, %why, "kept out of service"),
-        Notice::ClaimRefused(tsi, ip, why) => tracing::warn!(%tsi, %ip, %why, "link-local claim refused"),
-        Notice::Version { oracle, theirs, ours } => {
-            tracing::error!(
-                oracle,
-                theirs,
-                ours,
-                "the Oracle's session version is too far from ours; update one of them"
-            );
-        }
-        Notice::Datapath(reason) => tracing::error!(%reason, "the data plane refused a change"),
+        (mended, part.last)
     }
 }

@@ -16,8 +16,8 @@ use tokio::{
 };
 use weft_datapath::{
     Attachment, Connection, ConnectionCounter, ConnectionReader, Counter, Datapath, DatapathError, Heard,
-    IfIndex, Kernel, Levels, Op, OpenOptions, Progress, Punt, Punts, Seen, Steps, Tables, Trace, TraceId,
-    Vap,
+    IfIndex, Kernel, Levels, Op, OpenOptions, Part, Patrol, Progress, Punt, Punts, Seen, Steps, Tables,
+    Trace, TraceId, Vap,
 };
 use weft_model::{MacAddr, Rloc, TenantIp, Vni};
 
@@ -27,6 +27,8 @@ const BATCH: usize = 64;
 /// The kernel's data plane.
 pub(super) struct Plane {
     kernel: Kernel,
+    /// How far the comparison is.
+    patrol: Patrol,
     punts: Option<AsyncFd<Punts>>,
     /// Programs to be attached.
     attachments: Vec<(IfIndex, Attachment)>,
@@ -60,6 +62,7 @@ impl Plane {
         let kernel = Kernel::open(&OpenOptions { pin_dir, vxlan_device, ..OpenOptions::default() })?;
         Ok(Self {
             kernel,
+            patrol: Patrol::default(),
             punts: None,
             attachments: Vec::new(),
             running: BTreeMap::new(),
@@ -220,6 +223,16 @@ impl Plane {
     /// Whether a device is the VXLAN device.
     pub(super) fn is_vxlan(&self, index: IfIndex) -> bool {
         self.kernel.vxlan_device() == index
+    }
+
+    /// Whether the next part of a comparison is the first.
+    pub(super) fn begins_to_compare(&self) -> bool {
+        self.patrol.begins()
+    }
+
+    /// The next part of a comparison with what the kernel should hold.
+    pub(super) fn compare(&mut self, wanted: &Tables) -> Result<Part, DatapathError> {
+        self.patrol.step(&self.kernel, wanted)
     }
 
     /// What the kernel holds.

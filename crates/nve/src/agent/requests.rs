@@ -171,40 +171,49 @@ impl Requests {
     }
 }
 
-/// Carries a request out, once for an id.
-pub(super) async fn once<T: Serialize>(
+/// Carries a request out, once for an id. Apart from the connection, from its first step to its last: who has hung up
+/// changes nothing of it, and may ask again what became of it.
+pub(super) async fn once<T: Serialize + Send + 'static>(
     local: &Local,
     id: Option<RequestId>,
     asked: Asked,
     act: impl Future<Output = Result<(StatusCode, T), Refusal>> + Send + 'static,
 ) -> Result<Response, Refusal> {
-    let Some(id) = id else {
-        let (status, body) = act.await?;
-        return Ok((status, Json(body)).into_response());
-    };
+    let local = local.clone();
+    let task = tokio::spawn(async move {
+        let Some(id) = id else {
+            let (status, body) = act.await?;
+            return Ok((status, Json(body)).into_response());
+        };
+        carry_out(&local, id, asked, act).await.map(response)
+    });
+    match task.await {
+        Ok(done) => done,
+        Err(error) => Err(Refusal::internal(error.to_string())),
+    }
+}
+
+async fn carry_out<T: Serialize>(
+    local: &Local,
+    id: RequestId,
+    asked: Asked,
+    act: impl Future<Output = Result<(StatusCode, T), Refusal>>,
+) -> Result<Answer, Refusal> {
     let what = asked.what.clone();
     match local.ask(|answer| LocalCall::Begin(id.clone(), asked, answer)).await? {
         Begun::New => {}
-        Begun::Before(answer) => return Ok(response(answer)),
+        Begun::Before(answer) => return Ok(answer),
         Begun::UnderWay => return Err(Refusal::request_busy(&id)),
         Begun::Taken(first) => return Err(Refusal::request_taken(&id, &first, &what)),
         Begun::TooMany(limit) => return Err(Refusal::requests(limit)),
     }
-    let local = local.clone();
-    // Apart from the connection: who has hung up may ask again what became of it.
-    let task = tokio::spawn(async move {
-        let done = act.await.and_then(|(status, body)| {
-            let body = serde_json::to_value(body).map_err(|e| Refusal::internal(e.to_string()))?;
-            Ok(Answer { status: status.as_u16(), body })
-        });
-        let answer = done.as_ref().ok().cloned();
-        local.tell(LocalCall::End(id, answer)).await;
-        done
+    let done = act.await.and_then(|(status, body)| {
+        let body = serde_json::to_value(body).map_err(|e| Refusal::internal(e.to_string()))?;
+        Ok(Answer { status: status.as_u16(), body })
     });
-    match task.await {
-        Ok(done) => done.map(response),
-        Err(error) => Err(Refusal::internal(error.to_string())),
-    }
+    let answer = done.as_ref().ok().cloned();
+    local.tell(LocalCall::End(id, answer)).await;
+    done
 }
 
 fn response(answer: Answer) -> Response {

@@ -11,7 +11,7 @@ use super::{
     identity::{self, Identity},
     local::{self, Local},
     look::Look,
-    metrics,
+    metrics, outputs,
     requests::Requests,
     saver::Saver,
     session, state,
@@ -102,13 +102,14 @@ pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>)
     let policy_saver = Saver::start(policies_file, policies.clone());
     core.remember(saved.vns.clone(), policies, &observed);
     core.restore(clock.now(), saved.attachments, &devices);
+    core.give_back(clock.now(), saved.unreleased.clone());
     core.reconnect(saved.connected);
     core.adopt(clock.now(), saved.vns, &observed);
     core.keep_orphans(&devices, &observed);
     // What the outputs so far would change is exactly this, less what is right already.
     while let Some(output) = core.poll_output() {
         match output {
-            Output::Notice(notice) => driver::log(&notice),
+            Output::Notice(notice) => outputs::log(&notice),
             Output::PersistPolicies(saved) => policy_saver.save(saved),
             Output::ClearRule(rule) => drop(plane.clear_rule(rule)),
             _ => {}
@@ -180,6 +181,7 @@ pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>)
         shared,
         heard_facts: false,
         publish_at: clock.now(),
+        unreleased: saved.unreleased,
         reconcile_at: clock.now() + driver::RECONCILE,
         list_at: clock.now() + driver::RECONCILE,
         uplinks: rule,

@@ -1,7 +1,7 @@
 //! Files that outlive the agent: written whole or not at all.
 
 use super::{NveError, requests::Kept};
-use crate::core::Attachment;
+use crate::core::{Attachment, Unreleased};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
@@ -33,6 +33,9 @@ pub(super) struct Saved {
     /// The VNs that it was connected to.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) connected: BTreeMap<Vni, VnName>,
+    /// Grants that are to be given back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) unreleased: Vec<Unreleased>,
     /// Requests that were carried out.
     #[serde(default, skip_serializing_if = "Kept::is_empty")]
     pub(super) requests: Kept,

@@ -1,23 +1,41 @@
 //! Announcements on behalf of who has just come into service (requirement V7; RFC 5227 section 3, RFC 4861 section
 //! 7.2.6), where a VN floods or translates: there other NVEs learn from frames where it is, and one that only listens
 //! sends none; and where it translates (RFC 7586) other tenants have the MAC address of the NVE that it has left. One
-//! without an address is announced by its MAC, as hypervisors do it (RFC 903).
+//! without an address is announced by its MAC, as hypervisors do it (RFC 903). Each is said twice, as RFC 5227 section
+//! 2.3 has it: what says it may be lost, or come before the NVE that it has left knows that it has.
 
 use super::members::Membership;
 use super::proxy::Query;
-use super::tsi::State;
-use super::{Core, Output};
+use super::tsi::{State, Tsi};
+use super::{Core, Output, Timer};
 use ::core::net::{IpAddr, Ipv4Addr};
 use etherparse::{ArpEthIpv4Packet, ArpOperation, PacketBuilder};
 use weft_model::{Learning, MacAddr, TsiId, Vni};
 
+/// How often it is still to be said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Times {
+    Once,
+    Twice,
+}
+
 impl Core {
     /// An interface has come into service because its hypervisor has said so, or it itself: that is said into its VN where it
-    /// floods or translates, once for each of its addresses, as soon as it is known who else is in the VN.
+    /// floods or translates, for each of its addresses, as soon as it is known who else is in the VN, and once more after a while.
     pub(super) fn announce(&mut self, id: &TsiId) {
+        self.timers.cancel(&Timer::Announce(id.clone()));
+        self.say_where(id, Times::Twice);
+    }
+
+    /// It has been announced, a while ago.
+    pub(super) fn announce_again(&mut self, id: &TsiId) {
+        self.say_where(id, Times::Once);
+    }
+
+    fn say_where(&mut self, id: &TsiId, times: Times) {
         let learning = self.vns.get(&id.vni).map(|vn| vn.learning);
         if matches!(learning, Some(Learning::Flood | Learning::Translate)) {
-            self.announcing.insert(id.clone());
+            self.announcing.insert(id.clone(), times);
             self.announce_all(id.vni);
         }
     }
@@ -28,10 +46,12 @@ impl Core {
         if !self.memberships.get(&vni).is_some_and(known) {
             return;
         }
-        let ready: Vec<TsiId> = self.announcing.iter().filter(|id| id.vni == vni).cloned().collect();
+        let ready: Vec<TsiId> = self.announcing.keys().filter(|id| id.vni == vni).cloned().collect();
         for id in ready {
-            self.announcing.remove(&id);
-            let Some(tsi) = self.tsis.get(&id).filter(|tsi| tsi.state == State::Activated) else { continue };
+            let times = self.announcing.remove(&id);
+            // What waits for an Oracle's word may not be its own.
+            let own = |tsi: &&Tsi| tsi.state == State::Activated && tsi.waiting.is_none();
+            let Some(tsi) = self.tsis.get(&id).filter(own) else { continue };
             let (vap, mac) = (tsi.device.index, tsi.grant.mac.get());
             if tsi.grant.ips.is_empty() && self.vns.get(&vni).is_some_and(|vn| vn.learning == Learning::Flood)
             {
@@ -47,6 +67,10 @@ impl Core {
                     }
                 };
                 self.outputs.push_back(Output::Resend(vap, frame));
+            }
+            if times == Some(Times::Twice) {
+                let again = self.now + self.config.timing.announce_again;
+                self.timers.set(Timer::Announce(id), again);
             }
         }
     }

@@ -150,8 +150,8 @@ impl Core {
             }
             if old == id && !tsi.lost {
                 associated = tsi.present && tsi.wanted == State::Associated;
-                before = Some(tsi.device).filter(|_| !tsi.present);
                 lease = tsi.lease;
+                before = tsi.waits_for_its_device();
             }
         }
         self.cancel_release(&attach.vn, &attach.name);
@@ -257,12 +257,11 @@ impl Core {
         let Some(tsi) = self.remove_tsi(id) else { return };
         self.because(id, Cause::Refused);
         let Some(waiting) = tsi.waiting else { return };
-        let before = waiting.before.filter(|device| !tsi.lost && !self.by_device.contains_key(&device.name));
+        let before =
+            waiting.before.filter(|before| !tsi.lost && !self.by_device.contains_key(&before.device.name));
         let released = before.is_none() && waiting.created && !tsi.lost;
-        if let Some(device) = before {
-            let mut again = Tsi::new(tsi.vn.clone(), tsi.grant, tsi.revision, device, false);
-            (again.lease, again.explicit) = (tsi.lease, tsi.explicit);
-            self.insert_tsi(again);
+        if let Some(before) = before {
+            self.insert_tsi(before.again(tsi.vn.clone(), tsi.grant, tsi.revision));
             self.run_lease(self.now, id);
             self.vns.extend(context.map(|vn| (vn.vni, vn)));
             self.timers.set(Timer::Grace(id.clone()), self.now + self.config.timing.grace);

@@ -139,6 +139,8 @@ pub struct Timing {
     pub last_member: Duration,
     /// How long an Activate waits for what comes along from the NVE that its tenant system moves from.
     pub context: Duration,
+    /// From an announcement of who has come into service to the second one (RFC 5227 section 1.1, ANNOUNCE_INTERVAL).
+    pub announce_again: Duration,
     /// How long after it was taken out of service here a tenant system is still handed over.
     pub left: Duration,
 }
@@ -198,6 +200,7 @@ impl Default for Timing {
             membership: Duration::from_secs(260),
             last_member: Duration::from_secs(1),
             context: Duration::from_millis(100),
+            announce_again: Duration::from_secs(2),
             left: Duration::from_secs(10),
         }
     }

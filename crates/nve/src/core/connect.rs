@@ -2,7 +2,7 @@
 //! with its policy, before any tenant system of it is.
 //!
 //! Who is a member of a VN is who has something in service, so nothing is joined by it: that comes with the first Activate.
-//! An Oracle keeps the connection, and is asked anew with each session, as it is the Oracle's to end.
+//! An Oracle keeps the connection, and is asked for all that it has with each session, as it is the Oracle's to end.
 
 use super::{ApiCall, CallId, Core, Output, Refused};
 use std::collections::BTreeMap;
@@ -137,10 +137,53 @@ impl Core {
         }
     }
 
-    /// What was connected before may have ended since: with a session, or where a list does not name it.
+    /// With a session an Oracle is asked which connections it has: some may have ended meanwhile, and an answer may have
+    /// been lost.
+    pub(super) fn compare_connections(&mut self) {
+        if !std::mem::replace(&mut self.comparing, true) {
+            self.outputs.push_back(Output::Call(ApiCall::Connections));
+        }
+    }
+
+    /// An Oracle's answer to [`ApiCall::Connections`].
+    pub fn handle_connections(&mut self, answer: Result<BTreeMap<Vni, VnName>, Refused>) {
+        self.comparing = false;
+        match answer {
+            Ok(theirs) => {
+                self.confirm_connections(|vni| !theirs.contains_key(&vni));
+                self.end_unknown(&theirs);
+            }
+            // Each is asked about, and ends.
+            Err(Refused::Oracle { code, .. }) if ENDS.contains(&code.as_str()) => {
+                self.confirm_connections(|_| true);
+            }
+            // With the next session.
+            Err(_) => {}
+        }
+    }
+
+    /// Of those nobody here knows: whoever asked for them was told that no Oracle has answered, or has ended them.
+    fn end_unknown(&mut self, theirs: &BTreeMap<Vni, VnName>) {
+        let unknown =
+            theirs.iter().filter(|(vni, vn)| !self.connected.contains_key(vni) && !self.is_connecting(vn));
+        let unknown: Vec<(Vni, VnName)> = unknown.map(|(vni, vn)| (*vni, vn.clone())).collect();
+        for (vni, vn) in unknown {
+            let call = CallId(u64::MAX - u64::from(vni.get()));
+            if self.begin_connecting(call, &vn).is_ok() {
+                self.outputs.push_back(Output::Call(ApiCall::Disconnect { call, vn: vn.clone() }));
+                // Its answer may have been the last that was heard of an agent that could not note it down.
+                self.outputs.push_back(Output::VnDisconnected(vn));
+            }
+        }
+    }
+
+    /// What was connected before may have ended since, where a list does not name it.
     pub(super) fn confirm_connections(&mut self, doubtful: impl Fn(Vni) -> bool) {
-        for (_, vn) in self.connected.iter().filter(|(vni, _)| doubtful(**vni)) {
-            self.outputs.push_back(Output::Call(ApiCall::Connect { call: None, vn: vn.clone() }));
+        let doubtful = |(vni, vn): &(&Vni, &VnName)| doubtful(**vni) && !self.is_connecting(vn);
+        let confirmed: Vec<VnName> =
+            self.connected.iter().filter(doubtful).map(|(_, vn)| vn.clone()).collect();
+        for vn in confirmed {
+            self.outputs.push_back(Output::Call(ApiCall::Connect { call: None, vn }));
         }
     }
 

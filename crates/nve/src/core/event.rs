@@ -119,7 +119,8 @@ pub enum Session<'a> {
 }
 
 /// What an NVE has of a grant that it gives back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Held {
     /// What the store says: what merely moves here is called off by it.
     Granted,
@@ -127,6 +128,18 @@ pub enum Held {
     Activated(Epoch),
     /// It may have been granted without this NVE's knowing: only if it is this NVE's is it given back.
     Unknown,
+}
+
+/// A grant that is still to be given back, as it is kept across restarts.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unreleased {
+    /// The VN's name.
+    pub vn: VnName,
+    /// The interface's.
+    pub tsi: TsiName,
+    /// What this NVE has of it.
+    pub held: Held,
 }
 
 /// What the core asks of an Oracle's /v1.
@@ -173,6 +186,8 @@ pub enum ApiCall {
         /// Those that it is to have no more.
         remove: BTreeSet<TenantIp>,
     },
+    /// Which VNs an Oracle has this NVE connected to.
+    Connections,
     /// Be told of a VN without a grant in it.
     Connect {
         /// Whose call this is for; none where an earlier one is confirmed.

@@ -63,7 +63,7 @@ pub use context::{
 };
 pub use event::{
     ApiCall, Attach, Attached, Attachment, CallId, Device, Fact, Granted, Held, Notice, Output, Refused,
-    Session, Ticket,
+    Session, Ticket, Unreleased,
 };
 pub use flows::{Ends, Flows, ends, newest};
 pub use policy::{PolicyFact, SavedPolicies};
@@ -151,6 +151,8 @@ enum Timer {
     Prefetch(TsiId),
     /// What was taken out of service a moment ago is not handed to anybody any more.
     Left(TsiId),
+    /// It is announced once more.
+    Announce(TsiId),
 }
 
 /// The core of one NVE.
@@ -181,7 +183,7 @@ pub struct Core {
     /// Deactivated here, on their way elsewhere, and registered until they are there.
     stopped: BTreeSet<TsiId>,
     /// Activated, and to be announced into their VN.
-    announcing: BTreeSet<TsiId>,
+    announcing: BTreeMap<TsiId, announce::Times>,
     /// By VN, those that have a part in it: all that are not lost.
     members: BTreeMap<Vni, BTreeSet<TsiId>>,
     /// Those Activated by address: what is here is never asked for.
@@ -189,6 +191,8 @@ pub struct Core {
     local_ips: BTreeMap<(Vni, TenantIp), TsiId>,
     /// The VNs that hypervisors have connected this NVE to.
     connected: BTreeMap<Vni, VnName>,
+    /// An Oracle has been asked which those are.
+    comparing: bool,
     /// Calls under way to begin that, or to end it.
     connecting: BTreeMap<CallId, VnName>,
     calls: BTreeMap<CallId, Call>,
@@ -249,11 +253,12 @@ impl Core {
             vaps: BTreeMap::new(),
             orphans: BTreeMap::new(),
             stopped: BTreeSet::new(),
-            announcing: BTreeSet::new(),
+            announcing: BTreeMap::new(),
             members: BTreeMap::new(),
             local_macs: BTreeMap::new(),
             local_ips: BTreeMap::new(),
             connected: BTreeMap::new(),
+            comparing: false,
             connecting: BTreeMap::new(),
             calls: BTreeMap::new(),
             releases: Releases::default(),
@@ -347,6 +352,7 @@ impl Core {
                 // What comes next may.
                 Timer::Silent(_) => {}
                 Timer::Left(tsi) => self.end_left(now, &tsi),
+                Timer::Announce(tsi) => self.announce_again(&tsi),
             }
         }
     }

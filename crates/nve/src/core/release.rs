@@ -2,7 +2,7 @@
 //! the store says of those that are.
 
 use super::tsi::{State, Tsi};
-use super::{ApiCall, CallId, Cause, Core, Held, Notice, Output, Refused, Timer};
+use super::{ApiCall, CallId, Cause, Core, Held, Notice, Output, Refused, Timer, Unreleased};
 use ::core::time::Duration;
 use std::collections::BTreeMap;
 use weft_model::{Grant, Time, TsiId, TsiName, VnName, XtrId};
@@ -41,6 +41,27 @@ impl Core {
         let name = (vn, name);
         self.releases.by_name.insert(name.clone(), Release { call: None, held, wait: RETRY });
         self.call_release(name);
+    }
+
+    /// Those that no Oracle has taken yet: they must outlive the agent.
+    #[must_use]
+    pub fn unreleased(&self) -> Vec<Unreleased> {
+        let all = self.releases.by_name.iter();
+        all.map(|((vn, tsi), release)| Unreleased { vn: vn.clone(), tsi: tsi.clone(), held: release.held })
+            .collect()
+    }
+
+    /// Goes on giving back what an earlier run was to. Call after [`Core::restore`].
+    pub fn give_back(&mut self, now: Time, unreleased: Vec<Unreleased>) {
+        self.now = now;
+        for Unreleased { vn, tsi, held } in unreleased {
+            if self.find(&vn, &tsi).is_none() {
+                self.releases
+                    .by_name
+                    .insert((vn.clone(), tsi.clone()), Release { call: None, held, wait: RETRY });
+                self.timers.set(Timer::Release(vn, tsi), now + RETRY);
+            }
+        }
     }
 
     /// Gives a grant back that may have been made by a call nobody answered, unless it is asked for again

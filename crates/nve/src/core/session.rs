@@ -45,7 +45,7 @@ impl Core {
                 }
                 self.send(oracle, &Body::Signal(Signal::NamesGroups));
                 self.register_all(oracle);
-                self.confirm_connections(|_| true);
+                self.compare_connections();
                 self.refresh_all(now);
                 self.timers.set(Timer::Digest(oracle), now + self.config.timing.digest);
             }

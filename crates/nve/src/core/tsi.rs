@@ -69,15 +69,44 @@ pub struct Waiting {
     pub acknowledged: bool,
     /// The call made the grant: if it fails nothing of it stays.
     pub created: bool,
-    /// The device it was at before, whose grace time was not over.
-    pub before: Option<Device>,
+    /// What it was before, at a device whose grace time was not over.
+    pub before: Option<Before>,
     /// It was Associated before and is again if the call fails.
     pub associated: bool,
     /// The Oracles that refused the registration.
     pub rejected: BTreeSet<usize>,
 }
 
+/// What an interface is again if the call that takes it to another device fails.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Before {
+    pub device: Device,
+    pub wanted: State,
+    pub came: Option<Epoch>,
+    pub resumes: bool,
+    pub lease: Option<Duration>,
+    pub explicit: bool,
+}
+
+impl Before {
+    fn of(tsi: Tsi) -> Self {
+        let Tsi { device, wanted, came, resumes, lease, explicit, .. } = tsi;
+        Self { device, wanted, came, resumes, lease, explicit }
+    }
+
+    /// The same under the grant as it is now; its device is still gone.
+    pub fn again(self, vn: VnName, grant: Grant, revision: u64) -> Tsi {
+        let Self { device, wanted, came, resumes, lease, explicit } = self;
+        Tsi { wanted, came, resumes, lease, explicit, ..Tsi::new(vn, grant, revision, device, false) }
+    }
+}
+
 impl Tsi {
+    /// What it is, if its device is gone.
+    pub fn waits_for_its_device(self) -> Option<Before> {
+        (!self.present).then(|| Before::of(self))
+    }
+
     /// One that was just granted, or found on disk.
     pub fn new(vn: VnName, grant: Grant, revision: u64, device: Device, present: bool) -> Self {
         Self {
@@ -403,6 +432,7 @@ impl Core {
         let Some(tsi) = self.tsis.get_mut(id).filter(|t| t.state == State::Activated) else { return };
         tsi.state = State::Associated;
         self.announcing.remove(id);
+        self.timers.cancel(&Timer::Announce(id.clone()));
         let (grant, device) = (tsi.grant.clone(), tsi.device.index);
         self.touch(id);
         if moves {

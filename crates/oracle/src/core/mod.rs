@@ -33,6 +33,7 @@
 //! # Ok::<(), std::net::AddrParseError>(())
 //! ```
 
+mod claims;
 mod config;
 mod conversations;
 mod counters;

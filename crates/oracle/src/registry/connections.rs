@@ -9,6 +9,16 @@ use weft_api::VnConnection;
 use weft_model::{VnName, VnSpec, Vni, XtrId};
 
 impl Registry {
+    /// The VNs that an NVE is connected to.
+    pub(crate) fn connections_of(
+        &self,
+        tx: &dyn Transaction,
+        nve: XtrId,
+    ) -> Result<Vec<VnConnection>, StoreError> {
+        let all = nves::vnis_of(tx, nve)?.into_iter();
+        all.filter_map(|vni| read(tx, &keys::connection(vni, nve)).transpose()).collect()
+    }
+
     /// Connects an NVE to a VN of its scope; once more is no change.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use super::{
     door::{Door, Place},
-    driver::{Event, Said},
+    driver::{Answer, Event, Said},
     error::Refusal,
     listen::Listeners,
     wire::{Line, QUESTION, Question},
@@ -145,21 +145,32 @@ async fn hand(
     let question = Question::read(&body(door, request).await?)?;
     let ticket = door.tickets.accept(&question.ticket, peer, clock::date())?;
     let claim = Claim { tsi: ticket.tsi, to: ticket.to, epoch: ticket.epoch };
-    let (answer, wait) = oneshot::channel();
-    if !door.tell(Event::Asked(claim, answer)).await {
-        return Err(Refusal::Stopping);
-    }
-    let (request, context, said) = wait.await.map_err(|_| Refusal::Stopping)??;
     let (lines, body) = mpsc::channel(LINES);
-    let told = Told { door: door.clone(), request, lines };
+    let (begun, begins) = oneshot::channel();
+    let door = door.clone();
+    // Apart from the connection: whoever has gone, at whatever moment, is said to have left.
     tokio::spawn(async move {
-        if told.tell(Line::context(*context).octets(), said).await.is_err() {
+        let (request, context, said) = match ask(&door, claim).await {
+            Ok(answer) => answer,
+            Err(refusal) => return drop(begun.send(Err(refusal))),
+        };
+        let told = Told { door, request, lines };
+        if begun.send(Ok(())).is_ok() && told.tell(Line::context(*context).octets(), said).await.is_err() {
             stuck.notify_one();
         }
         told.door.tell(Event::Left(told.request)).await;
     });
+    begins.await.map_err(|_| Refusal::Stopping)??;
     let body = stream::unfold(body, |mut body| async { Some((body.recv().await?, body)) });
     Ok(Body::from_stream(body.map(Ok::<Bytes, io::Error>)))
+}
+
+async fn ask(door: &Door, claim: Claim) -> Result<Answer, Refusal> {
+    let (answer, wait) = oneshot::channel();
+    if !door.tell(Event::Asked(claim, answer)).await {
+        return Err(Refusal::Stopping);
+    }
+    wait.await.map_err(|_| Refusal::Stopping)?
 }
 
 /// Who asked, and is told.

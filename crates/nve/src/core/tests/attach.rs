@@ -1,13 +1,13 @@
 //! Attaching: requirements H1 to H3, H8 and A1.
 
-use super::super::{Granted, Notice, Refused, Session, TsiState};
+use super::super::{Attach, Granted, Held, Notice, Refused, Session, TsiState, Unreleased};
 use super::oracle::{self, Heard};
 use super::world::*;
 use ::core::time::Duration;
 use std::collections::BTreeSet;
 use weft_datapath::{IfIndex, Op};
 use weft_lisp::tcp::RejectReason;
-use weft_model::{Epoch, TsMac, digest::Digest};
+use weft_model::{Epoch, TsMac, TsiName, digest::Digest};
 
 fn attached(seen: &[Seen]) -> Option<&Result<super::super::Attached, Refused>> {
     seen.iter().find_map(|s| if let Seen::Attached(_, result) = s { Some(result) } else { None })
@@ -196,6 +196,30 @@ fn h3_failed_releases_what_it_made_and_nothing_else() {
     }
 }
 
+/// Nothing puts it in service then but its hypervisor.
+#[test]
+fn h3_failed_leaves_what_was_only_associated_so() {
+    for f in BOTH {
+        let mut w = World::started(f, &["a"]);
+        w.deactivate("a");
+        w.seen();
+        w.core.handle_device_gone(w.now, device(1).index);
+        w.seen();
+        let before = w.core.attachments();
+        w.verdict = Some(Err("no such device".to_owned()));
+        let call = w.attach(Attach { explicit: true, ..attach("a", 9) });
+        w.seen();
+        let answer = Granted { grant: grant("a", 1), vn: spec(), revision: 10, created: false };
+        w.core.handle_granted(w.now, call, Ok(answer));
+        assert!(matches!(attached(&w.seen()), Some(Err(Refused::Datapath { .. }))));
+        w.verdict = Some(Ok(()));
+        assert_eq!(w.core.attachments(), before);
+        w.core.handle_device(&device(1));
+        assert_eq!(registered(&w.seen()), [], "it is Associated");
+        assert_eq!(w.core.attachments(), before);
+    }
+}
+
 #[test]
 fn h3_failed_leaves_what_waited_out_its_grace_time() {
     let mut w = World::started(V4, &["web"]);
@@ -214,6 +238,34 @@ fn h3_failed_leaves_what_waited_out_its_grace_time() {
     w.core.handle_device(&device(1));
     w.seen();
     assert_eq!(w.core.tsis().map(|t| t.state).collect::<Vec<_>>(), [TsiState::Activated], "it comes back");
+}
+
+/// Also by an agent that was started again meanwhile.
+#[test]
+fn h3_what_is_let_go_without_an_oracle_is_given_back_in_the_end() {
+    let mut w = World::started(V6, &["a", "b"]);
+    for name in ["a", "b"] {
+        let call = w.call();
+        w.core.handle_detach(call, red(), TsiName::new(name).unwrap(), true);
+        let [(release, _)] = releases(&w.seen())[..] else { panic!("{name}") };
+        w.core.handle_released(release, Err(unanswered()));
+    }
+    let call = w.attach(attach("b", 2));
+    w.seen();
+    let answer = Granted { grant: grant("b", 2), vn: spec(), revision: 10, created: false };
+    w.core.handle_granted(w.now, call, Ok(answer));
+    w.seen();
+    let unreleased = w.core.unreleased();
+    assert_eq!(unreleased, [Unreleased { vn: red(), tsi: TsiName::new("a").unwrap(), held: Held::Granted }]);
+    let (attachments, mut again) = (w.core.attachments(), World::new(V6));
+    again.core.restore(again.now, attachments, &[device(2)]);
+    again.core.give_back(again.now, unreleased.clone());
+    again.seen();
+    assert_eq!(again.core.unreleased(), unreleased);
+    let later: Vec<_> = again.passes(Duration::from_secs(1)).into_iter().map(|(_, s)| s).collect();
+    let [(release, _)] = releases(&later)[..] else { panic!("{later:?}") };
+    again.core.handle_released(release, Ok(()));
+    assert_eq!(again.core.unreleased(), []);
 }
 
 #[test]

@@ -97,7 +97,9 @@ fn h6_what_is_deleted_is_told() {
         w.seen();
         assert_eq!(w.core.vn_name(vni()), Some(&red()));
         let seen = w.session(0, Session::Up);
-        assert!(seen.contains(&Seen::Call(ApiCall::Connect { call: None, vn: red() })), "{seen:?}");
+        assert!(seen.contains(&Seen::Call(ApiCall::Connections)), "{seen:?}");
+        w.core.handle_connections(Ok(BTreeMap::new()));
+        assert_eq!(w.seen(), [Seen::Call(ApiCall::Connect { call: None, vn: red() })]);
         w.core.handle_connected(w.now, None, &red(), answer);
         assert_eq!(w.seen().contains(&Seen::VnDisconnected(red())), ends);
         assert_eq!(w.core.vn_connections().is_empty(), ends);
@@ -118,6 +120,43 @@ fn h5_one_at_a_time_of_a_vn() {
     assert!(!w.seen().contains(&Seen::VnDisconnected(red())));
     w.core.handle_disconnected(end, Ok(()));
     assert_eq!(w.seen(), [Seen::Disconnected(end, Ok(()))]);
+}
+
+/// With each session it is asked once which connections there are, whatever there is here.
+#[test]
+fn h5_what_only_the_oracle_knows_is_ended() {
+    let mut w = World::started(V6, &[]);
+    w.core.handle_connections(Ok(BTreeMap::new()));
+    w.session(0, Session::Down);
+    let asks = |seen: &[Seen]| seen.iter().filter(|s| **s == Seen::Call(ApiCall::Connections)).count();
+    assert_eq!(asks(&w.session(0, Session::Up)), 1);
+    w.session(0, Session::Down);
+    assert_eq!(asks(&w.session(0, Session::Up)), 0, "it is under way");
+    w.core.handle_connections(Ok([(vni(), red())].into()));
+    let seen = w.seen();
+    let [Seen::Call(ApiCall::Disconnect { call: end, vn }), Seen::VnDisconnected(told)] = &seen[..] else {
+        panic!("{seen:?}")
+    };
+    assert_eq!((vn, told), (&red(), &red()));
+    // Who asks for it at this moment is not answered by what that does.
+    let call = w.call();
+    w.core.handle_connect(call, red());
+    assert_eq!(w.seen(), [Seen::Connected(call, Err(Refused::VnBusy { vn: red() }))]);
+    w.core.handle_disconnected(*end, Ok(()));
+    w.seen();
+    // Who asks for it now has it; what is under way is not touched.
+    let (call, _) = connect(&mut w);
+    w.core.handle_connections(Ok([(vni(), red())].into()));
+    assert_eq!(w.seen(), []);
+    w.core.handle_connected(w.now, Some(call), &red(), Ok(spec()));
+    w.seen();
+    w.core.handle_connections(Ok([(vni(), red())].into()));
+    assert_eq!(w.seen(), []);
+    // An NVE that is removed has none any more.
+    w.core.handle_connections(Err(refused("revoked")));
+    assert_eq!(w.seen(), [Seen::Call(ApiCall::Connect { call: None, vn: red() })]);
+    w.core.handle_connections(Err(Refused::Unanswered { message: "nobody".to_owned() }));
+    assert_eq!(w.seen(), []);
 }
 
 #[test]

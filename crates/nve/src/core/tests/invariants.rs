@@ -47,7 +47,7 @@ fn interfaces(core: &Core) {
             "stopped and goes nowhere"
         );
     }
-    for id in &core.announcing {
+    for id in core.announcing.keys() {
         assert_eq!(core.tsis[id].state, State::Activated);
     }
     let mut macs = BTreeMap::new();
@@ -248,6 +248,7 @@ fn timers(core: &Core) {
             Timer::Away(vni, mac) => assert!(core.tables.away.contains_key(&(*vni, *mac))),
             Timer::Previous(tsi) => assert!(core.tsis[tsi].previous.is_some()),
             Timer::Silent(tsi) => assert!(core.tsis.contains_key(tsi)),
+            Timer::Announce(tsi) => assert_eq!(core.tsis[tsi].state, State::Activated),
             Timer::SavePolicies => {}
             // As above.
             Timer::Fetch(..) | Timer::Await(..) | Timer::Prefetch(..) | Timer::Left(..) => {}

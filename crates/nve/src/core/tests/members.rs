@@ -1,6 +1,7 @@
 //! Requirement N9: the members of a VN as an Oracle tells them, and what the data plane is told of the VN.
 
 use super::super::{Fact, Granted, Session};
+use super::groups::pass;
 use super::oracle::{self, Heard};
 use super::world::*;
 use ::core::net::IpAddr;
@@ -251,7 +252,7 @@ fn announced(seen: &[Seen], vap: u32) -> Vec<(IpAddr, weft_model::MacAddr)> {
 }
 
 #[test]
-fn v7_where_a_vn_floods_who_comes_into_service_is_announced_once() {
+fn v7_where_a_vn_floods_who_comes_into_service_is_announced_twice() {
     for f in BOTH {
         let (mut w, _) = flooded(f);
         let call = w.attach(attach("b", 2));
@@ -265,6 +266,13 @@ fn v7_where_a_vn_floods_who_comes_into_service_is_announced_once() {
         let heard =
             registered(&seen).into_iter().map(|(oracle, sent)| announced(&w.ack(oracle, sent, mac(2)), 2));
         assert_eq!(heard.flatten().collect::<Vec<_>>(), each);
+        assert_eq!(announced(&pass(&mut w, Duration::from_millis(1_999)), 2), []);
+        assert_eq!(
+            announced(&pass(&mut w, Duration::from_millis(1)), 2),
+            each,
+            "once more (RFC 5227 section 2.3)"
+        );
+        assert_eq!(announced(&pass(&mut w, Duration::from_secs(9)), 2), []);
         // Another grant, a device that is back, a new session are no Activate.
         let mut more = grant("b", 2);
         more.ips.insert(ip(f, 77));
@@ -279,6 +287,9 @@ fn v7_where_a_vn_floods_who_comes_into_service_is_announced_once() {
         let heard =
             registered(&seen).into_iter().map(|(oracle, sent)| announced(&w.ack(oracle, sent, mac(2)), 2));
         assert_eq!(heard.flatten().count(), 3, "it is one, and has one address more");
+        pass(&mut w, Duration::from_secs(1));
+        w.deactivate("b");
+        assert_eq!(announced(&pass(&mut w, Duration::from_secs(9)), 2), [], "it is not there any more");
     }
 }
 

@@ -567,7 +567,7 @@ impl Run {
                 let answer = granted(some_grant(n, n, 5), add.first().copied());
                 w.core.handle_addresses(w.now, call, if verdict < 2 { Err(error()) } else { Ok(answer) });
             }
-            ApiCall::Connect { .. } | ApiCall::Disconnect { .. } => {}
+            ApiCall::Connections | ApiCall::Connect { .. } | ApiCall::Disconnect { .. } => {}
             ApiCall::Take { tsi, ip, .. } => {
                 let n = number(&tsi);
                 let answer = granted(some_grant(n, n, 5), Some(ip));

@@ -67,9 +67,10 @@ enum Need {
 fn need(method: &Method, path: &str) -> Need {
     match (method, path) {
         (&Method::GET, "/v1/version") | (&Method::POST, "/v1/join") => Need::Nothing,
-        (&Method::GET, "/v1/vns" | "/v1/vns/{name}" | "/v1/nves" | "/v1/grants" | "/v1/openapi.json") => {
-            Need::AnyRole
-        }
+        (
+            &Method::GET,
+            "/v1/vns" | "/v1/vns/{name}" | "/v1/connections" | "/v1/nves" | "/v1/grants" | "/v1/openapi.json",
+        ) => Need::AnyRole,
         (
             &Method::GET,
             "/v1/tokens"
@@ -78,7 +79,6 @@ fn need(method: &Method, path: &str) -> Need {
             | "/v1/mappings"
             | "/v1/conversations"
             | "/v1/duplicates"
-            | "/v1/connections"
             | "/v1/counters"
             | "/v1/nves/{name}/{what}"
             | "/v1/groups"
@@ -231,7 +231,7 @@ mod tests {
                 "DELETE /v1/vns/{name}/connection n",
                 "DELETE /v1/xtrs/{name} o",
                 "GET /v1/backup o",
-                "GET /v1/connections vo",
+                "GET /v1/connections vno",
                 "GET /v1/conversations vo",
                 "GET /v1/counters vo",
                 "GET /v1/duplicates vo",

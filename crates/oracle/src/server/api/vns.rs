@@ -176,15 +176,22 @@ pub(super) async fn disconnect(
     Ok(Json(Message { message: format!("not connected to VN '{}'", spec.name) }))
 }
 
-/// List which NVEs are connected to which VNs by their own word.
+/// List which NVEs are connected to which VNs by their own word; an NVE, to which it is.
 #[utoipa::path(
     get, path = "/v1/connections", tag = "vns", responses((status = 200, body = List<VnConnection>))
 )]
-pub(super) async fn connections(State(app): State<Arc<App>>, query: Query) -> Answer<List<VnConnection>> {
+pub(super) async fn connections(
+    State(app): State<Arc<App>>,
+    Extension(identity): Extension<Identity>,
+    query: Query,
+) -> Answer<List<VnConnection>> {
     query.only(&[])?;
     blocking(move || {
         let tx = app.registry.snapshot()?;
-        let items = watch::all(&*tx, Kind::Connection)?;
+        let items = match identity.nve() {
+            Some(nve) => app.registry.connections_of(&*tx, nve)?,
+            None => watch::all(&*tx, Kind::Connection)?,
+        };
         Ok(Json(List { resource_version: tx.revision(), items }))
     })
     .await?
