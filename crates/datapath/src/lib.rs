@@ -82,7 +82,7 @@ pub use error::DatapathError;
 pub use event::{Heard, Punt, PuntReason, Seen};
 pub use kernel::{
     Attachment, ConnectionCounter, ConnectionReader, Did, DryRun, Kernel, Limits, OpenOptions, Part, Patrol,
-    Progress, Punts, Steps, TableSize, table_sizes,
+    Progress, Punts, Steps, TableSize, run_promptly, table_sizes,
 };
 pub use model::{Action, Ingress, Learned, Lesson, Model, Packet, Verdict, decide};
 pub use policy::{

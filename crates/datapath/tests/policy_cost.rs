@@ -167,3 +167,40 @@ fn traces_of_others() {
         println!("IPv6 {v6}: no trace {without} ns, {} known {with} ns", ids.len());
     }
 }
+
+/// ms that it takes to find the connections of one tenant system, which has 100, among those of a whole host.
+#[test]
+#[ignore = "measures"]
+#[allow(clippy::disallowed_methods, reason = "it is timed")]
+fn those_of_one() {
+    let mut lab = Lab::of(1, &|| OpenOptions {
+        limits: Limits { connections: Limits::default().connections, ..options().limits },
+        ..options()
+    });
+    let connection = |n: u32, of: u8| Connection {
+        vni: vni(7001),
+        local: ts_ips(of)[0].get(),
+        remote: IpAddr::from((0x0a01_0000 + n / 50_000).to_be_bytes()),
+        protocol: 17,
+        local_port: 1,
+        remote_port: u16::try_from(n % 50_000).unwrap(),
+        opened: Toward::Out,
+        state: ConnectionState::Established,
+        rule: 1,
+        idle: Duration::ZERO,
+    };
+    for (others, ours) in [(0, 0), (0, 100), (100_000, 100)] {
+        let all: Vec<Connection> =
+            (0..ours).map(|n| connection(n, 1)).chain((0..others).map(|n| connection(n, 2))).collect();
+        lab.nves[0].with(|k| k.set_connections(&all).unwrap());
+        let of = [ts_ips(1)[0]].into();
+        let took = (0..21).map(|_| {
+            let reader = lab.nves[0].with(|k| k.connection_reader(vni(7001), Some(&of)).unwrap());
+            let begin = std::time::Instant::now();
+            let found = reader.read().unwrap();
+            assert_eq!(found.len(), usize::try_from(ours).unwrap());
+            begin.elapsed().as_secs_f64() * 1e3
+        });
+        println!("{others} of others, {ours} its own: {:.2} ms", median(took.collect()));
+    }
+}

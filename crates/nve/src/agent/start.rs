@@ -34,6 +34,9 @@ use weft_model::{BootId, NveName, Rloc};
 const INPUTS: usize = 4_096;
 pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>) -> Result<(), NveError> {
     let data = state::DataDir::open(&options.data_dir)?;
+    if let Err(error) = weft_datapath::run_promptly() {
+        tracing::debug!(%error, "takes its turns as everybody does");
+    }
     let boot = BootId(getrandom::u64().map_err(NveError::Random)?);
     let start_number = state::next_start(&data.file("start.json"), clock::date_ms());
     let identity_file = data.file("identity.json");
