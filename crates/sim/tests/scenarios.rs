@@ -248,6 +248,8 @@ fn an_oracle_cut_off_for_long_catches_up() {
         for nve in 0..2 {
             world.cut(nve, 0, false);
         }
+        // Who had it on the same host asked nobody before.
+        world.ask_again();
         settled(&mut world, S(60), &format!("seed {seed}"));
     }
 }

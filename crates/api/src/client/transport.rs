@@ -7,6 +7,7 @@ use core::{
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
@@ -32,7 +33,7 @@ const IDLE_LIMIT: usize = 8;
 const CONNECTED: Duration = Duration::from_secs(8);
 /// After this time another SYN is sent, and [`SYNS`] of them before it is twice as long.
 const SYN_AGAIN: Duration = Duration::from_millis(500);
-const SYNS: usize = 4;
+const SYNS: u32 = 4;
 
 type Sender = SendRequest<Full<Bytes>>;
 
@@ -247,28 +248,33 @@ impl Answer {
 }
 
 /// Connects to the first address that takes it, trying again for as long as it is let: TCP repeats a SYN that is lost
-/// after 1, 3 and 7 s only (RFC 6298 section 2), which is most of a call's time.
+/// after 1, 3 and 7 s only (RFC 6298 section 2), which is most of a call's time. Earlier tries go on beside the latest:
+/// their way may be long.
 async fn connect(host: &str, port: u16) -> std::io::Result<TcpStream> {
     let addresses: Vec<SocketAddr> = lookup_host((host, port)).await?.collect();
-    let (mut patience, mut refused) = (SYN_AGAIN, None);
-    loop {
-        for _ in 0..SYNS {
-            let mut waited = false;
-            for address in &addresses {
-                match timeout(patience, TcpStream::connect(address)).await {
-                    Ok(Ok(stream)) => return Ok(stream),
-                    Ok(Err(error)) => refused = Some(error),
-                    Err(_) => waited = true,
-                }
-            }
-            if !waited {
-                let nobody =
-                    || std::io::Error::new(std::io::ErrorKind::NotFound, format!("{host} has no address"));
-                return Err(refused.take().unwrap_or_else(nobody));
+    let mut refused = std::io::Error::new(std::io::ErrorKind::NotFound, format!("{host} has no address"));
+    let (mut tries, mut failed) = (FuturesUnordered::new(), 0);
+    for (turn, address) in (0_u32..).zip(addresses.iter().cycle()) {
+        tries.push(TcpStream::connect(*address));
+        let patience = SYN_AGAIN.saturating_mul(1 << (turn / SYNS).min(8));
+        let mut over = core::pin::pin!(tokio::time::sleep(patience));
+        loop {
+            tokio::select! {
+                done = tries.next() => match done {
+                    Some(Ok(stream)) => return Ok(stream),
+                    Some(Err(error)) => {
+                        refused = error;
+                        failed += 1;
+                    }
+                    // None is left: another address is tried at once, if there is one.
+                    None if failed >= addresses.len() => return Err(refused),
+                    None => break,
+                },
+                () = &mut over => break,
             }
         }
-        patience = patience.saturating_mul(2);
     }
+    Err(refused)
 }
 
 async fn handshake<S>(stream: S) -> Result<Sender, String>

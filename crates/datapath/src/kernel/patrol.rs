@@ -1,5 +1,5 @@
 //! What the kernel holds compared with what it should, a part at a time: whoever does both that and something else is not
-//! kept from it for longer the more tenant systems there are.
+//! kept from it for longer the more tenant systems there are elsewhere.
 
 use super::{
     Kernel,
@@ -26,7 +26,7 @@ pub struct Patrol {
 /// What is compared next.
 #[derive(Debug, Default)]
 enum Stage {
-    /// All but the tables that grow with the virtual networks.
+    /// All but where tenant systems are and what is answered for them: of a large policy that is much, too.
     #[default]
     Few,
     /// Locations that are there.

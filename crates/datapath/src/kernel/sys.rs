@@ -370,6 +370,9 @@ pub(super) fn lock(fd: BorrowedFd<'_>) -> io::Result<bool> {
     if error.raw_os_error() == Some(libc::EWOULDBLOCK) { Ok(false) } else { Err(error) }
 }
 
+/// Whatever the policy is, it stays.
+const SCHED_FLAG_KEEP_POLICY: u64 = 8;
+
 #[repr(C)]
 #[derive(Default)]
 struct SchedAttr {
@@ -390,6 +393,7 @@ pub(super) fn set_slice(slice: core::time::Duration) -> io::Result<()> {
     let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
     let attr = SchedAttr {
         size: 48,
+        flags: SCHED_FLAG_KEEP_POLICY,
         nice,
         runtime: u64::try_from(slice.as_nanos()).unwrap_or(u64::MAX),
         ..SchedAttr::default()

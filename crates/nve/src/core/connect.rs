@@ -8,6 +8,14 @@ use super::{ApiCall, CallId, Core, Output, Refused};
 use std::collections::BTreeMap;
 use weft_model::{Time, TsiName, VnName, VnSpec, Vni};
 
+/// A question to an Oracle which connections it has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Comparing {
+    under_way: bool,
+    /// Its answer will say nothing.
+    again: bool,
+}
+
 /// What an Oracle says when there is no connection, nor may be.
 const ENDS: [&str; 3] = ["not_found", "forbidden", "revoked"];
 
@@ -51,6 +59,7 @@ impl Core {
             return Err(Refused::TooManyCalls { limit });
         }
         self.connecting.insert(call, vn.clone());
+        self.comparing.again |= self.comparing.under_way;
         Ok(())
     }
 
@@ -140,14 +149,19 @@ impl Core {
     /// With a session an Oracle is asked which connections it has: some may have ended meanwhile, and an answer may have
     /// been lost.
     pub(super) fn compare_connections(&mut self) {
-        if !std::mem::replace(&mut self.comparing, true) {
+        if std::mem::replace(&mut self.comparing.under_way, true) {
+            self.comparing.again = true;
+        } else {
             self.outputs.push_back(Output::Call(ApiCall::Connections));
         }
     }
 
-    /// An Oracle's answer to [`ApiCall::Connections`].
+    /// An Oracle's answer to [`ApiCall::Connections`]. One that was on its way while something changed here says nothing,
+    /// nor one that a session has come after: it is asked for again.
     pub fn handle_connections(&mut self, answer: Result<BTreeMap<Vni, VnName>, Refused>) {
-        self.comparing = false;
+        if std::mem::take(&mut self.comparing).again {
+            return self.compare_connections();
+        }
         match answer {
             Ok(theirs) => {
                 self.confirm_connections(|vni| !theirs.contains_key(&vni));
@@ -162,7 +176,7 @@ impl Core {
         }
     }
 
-    /// Of those nobody here knows: whoever asked for them was told that no Oracle has answered, or has ended them.
+    /// Of those nobody here knows: whoever asked for them was told that no Oracle has answered.
     fn end_unknown(&mut self, theirs: &BTreeMap<Vni, VnName>) {
         let unknown =
             theirs.iter().filter(|(vni, vn)| !self.connected.contains_key(vni) && !self.is_connecting(vn));
@@ -170,9 +184,7 @@ impl Core {
         for (vni, vn) in unknown {
             let call = CallId(u64::MAX - u64::from(vni.get()));
             if self.begin_connecting(call, &vn).is_ok() {
-                self.outputs.push_back(Output::Call(ApiCall::Disconnect { call, vn: vn.clone() }));
-                // Its answer may have been the last that was heard of an agent that could not note it down.
-                self.outputs.push_back(Output::VnDisconnected(vn));
+                self.outputs.push_back(Output::Call(ApiCall::Disconnect { call, vn }));
             }
         }
     }

@@ -191,8 +191,8 @@ pub struct Core {
     local_ips: BTreeMap<(Vni, TenantIp), TsiId>,
     /// The VNs that hypervisors have connected this NVE to.
     connected: BTreeMap<Vni, VnName>,
-    /// An Oracle has been asked which those are.
-    comparing: bool,
+    /// Whether an Oracle has been asked which those are.
+    comparing: connect::Comparing,
     /// Calls under way to begin that, or to end it.
     connecting: BTreeMap<CallId, VnName>,
     calls: BTreeMap<CallId, Call>,
@@ -258,7 +258,7 @@ impl Core {
             local_macs: BTreeMap::new(),
             local_ips: BTreeMap::new(),
             connected: BTreeMap::new(),
-            comparing: false,
+            comparing: connect::Comparing::default(),
             connecting: BTreeMap::new(),
             calls: BTreeMap::new(),
             releases: Releases::default(),

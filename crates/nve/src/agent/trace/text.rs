@@ -128,7 +128,9 @@ impl Driver {
             return TraceStep { device: self.device_name(vap), ..self.step("mapping", text) };
         }
         let Some(rloc) = rloc else {
-            return self.step("mapping", "known to be nowhere");
+            let everywhere = more.iter().any(|s| matches!(s.step, Step::End(_, Some(Reason::Replicated))));
+            let text = if everywhere { "not known; the VN floods" } else { "known to be nowhere" };
+            return self.step("mapping", text);
         };
         let sent_on = more.iter().any(|s| matches!(s.step, Step::End(_, Some(Reason::Redirected))));
         let away = to.and_then(|to| self.core.tables().away.get(&to));
