@@ -215,9 +215,12 @@ pub fn of_vn(captured: &Captured, mode: Mode) -> impl Iterator<Item = &Frame> {
 }
 
 /// Group frames of ARP and Neighbor Discovery of `mode`'s VN on the underlay: Router Solicitations too, except where
-/// everything is flooded.
+/// everything is flooded. Not announcements, of which the second may come at any time.
 pub fn asked_of_everybody(captured: &Captured, mode: Mode) -> usize {
+    let announced =
+        |frame: &Frame| frame.discovery.is_some_and(|said| said.answer || said.from == said.about);
     of_vn(captured, mode)
+        .filter(|frame| !announced(frame))
         .filter(|frame| match frame.class {
             Class::Vxlan { group: true, inner: Kind::Arp | Kind::NeighbourSolicitation, .. } => true,
             Class::Vxlan { group: true, inner, .. } => mode != Mode::Flood && inner.is_discovery(),
