@@ -16,7 +16,11 @@ use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::Duration,
 };
-use weft_datapath::{Datapath as _, DatapathError, IfIndex, Kernel, Op, OpenOptions, Path, Reason, VapKind};
+use weft_datapath::{
+    Datapath as _, DatapathError, IfIndex, Kernel, Limits, Location, Neighbour, Op, OpenOptions, Path,
+    Patrol, Reason, Tables, VapKind,
+};
+use weft_model::{MacAddr, TenantIp};
 
 /// Run by [`agent_process`] as a process of its own: adopts the data plane, says so, waits for its end.
 /// Without its environment it has nothing to do.
@@ -507,4 +511,65 @@ fn a_device_taken_again_at_once() {
         lab.nves[0].apply(&[Op::RemoveVap(device), Op::SetVap(device, vap.clone())]);
     }
     assert_eq!(lab.nves[0].with(|k| k.observed().unwrap()).vaps.len(), 1);
+}
+
+/// In parts, and as much as there is: what is not there, what says something else, and what should not be there.
+#[test]
+fn what_differs_is_found_in_parts() {
+    let mut lab = Lab::of(1, &|| {
+        let limits = Limits { locations: 4_096, neighbours: 4_096, ..options().limits };
+        OpenOptions { limits, ..options() }
+    });
+    let mac = |n: u16| {
+        let [a, b] = n.to_be_bytes();
+        MacAddr([2, 0, 0, 9, a, b])
+    };
+    let ip = |n: u16| TenantIp::new(std::net::Ipv4Addr::from(0x0a09_0000 | u32::from(n)).into()).unwrap();
+    let entry = |n| {
+        [
+            Op::SetLocation(vni(7001), mac(n), Location::Nowhere),
+            Op::SetNeighbour(vni(7001), ip(n), Neighbour::Nobody),
+        ]
+    };
+    let mut wanted: Tables = lab.nves[0].with(|k| k.observed().unwrap());
+    for op in (0..1_500).flat_map(entry) {
+        wanted.apply(&op);
+        lab.nves[0].apply(&[op]);
+    }
+    let at = Neighbour::At(mac(7));
+    let damage = [
+        Op::RemoveLocation(vni(7001), mac(1_400)),
+        Op::RemoveNeighbour(vni(7001), ip(1_400)),
+        Op::SetNeighbour(vni(7001), ip(3), at),
+        Op::SetLocation(vni(7001), mac(2_000), Location::Nowhere),
+        Op::SetNeighbour(vni(7001), ip(2_000), at),
+    ];
+    lab.nves[0].apply(&damage);
+    let mut patrol = Patrol::default();
+    let mut compare = |lab: &mut Lab| {
+        let (mut found, mut parts) = (Vec::new(), 0);
+        loop {
+            let part = lab.nves[0].with(|k| patrol.step(k, &wanted).unwrap());
+            lab.nves[0].apply(&part.ops);
+            found.extend(part.ops);
+            parts += 1;
+            if part.last {
+                found.sort();
+                return (found, parts);
+            }
+        }
+    };
+    let [location, neighbour] = entry(1_400);
+    let mut mends = vec![
+        location,
+        neighbour,
+        Op::SetNeighbour(vni(7001), ip(3), Neighbour::Nobody),
+        Op::RemoveLocation(vni(7001), mac(2_000)),
+        Op::RemoveNeighbour(vni(7001), ip(2_000)),
+    ];
+    mends.sort();
+    let (found, parts) = compare(&mut lab);
+    assert_eq!(found, mends);
+    assert!(parts > 10, "{parts}");
+    assert_eq!(compare(&mut lab).0, []);
 }

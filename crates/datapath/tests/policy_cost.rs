@@ -24,6 +24,22 @@ fn rule(toward: Toward, protocol: Option<u8>, ports: Ports, rule: u32) -> Op {
     Op::SetRule(key, Allow { rule, log: false })
 }
 
+/// The `n`-th connection of tenant system `of`.
+fn connection(n: u32, of: u8) -> Connection {
+    Connection {
+        vni: vni(7001),
+        local: ts_ips(of)[0].get(),
+        remote: IpAddr::from((0x0a01_0000 + n / 50_000).to_be_bytes()),
+        protocol: 17,
+        local_port: 1,
+        remote_port: u16::try_from(n % 50_000).unwrap(),
+        opened: Toward::Out,
+        state: ConnectionState::Established,
+        rule: 1,
+        idle: Duration::ZERO,
+    }
+}
+
 fn median(mut all: Vec<f64>) -> f64 {
     all.sort_by(f64::total_cmp);
     all[all.len() / 2]
@@ -48,19 +64,7 @@ fn a_frame() {
     for port in 0..10_000_u16 {
         lab.nves[0].apply(&[rule(Toward::Out, Some(6), Ports::one(port), port.into())]);
     }
-    let connection = |n: u32| Connection {
-        vni: vni(7001),
-        local: ts_ips(1)[0].get(),
-        remote: IpAddr::from((0x0a01_0000 + n / 50_000).to_be_bytes()),
-        protocol: 17,
-        local_port: 1,
-        remote_port: u16::try_from(n % 50_000).unwrap(),
-        opened: Toward::Out,
-        state: ConnectionState::Established,
-        rule: 1,
-        idle: Duration::ZERO,
-    };
-    let all: Vec<Connection> = (0..100_000).map(connection).collect();
+    let all: Vec<Connection> = (0..100_000).map(|n| connection(n, 1)).collect();
     lab.nves[0].with(|k| k.set_connections(&all).unwrap());
     let [a, b] = [1, 2].map(ts_ips);
     for v6 in [false, true] {
@@ -177,18 +181,6 @@ fn those_of_one() {
         limits: Limits { connections: Limits::default().connections, ..options().limits },
         ..options()
     });
-    let connection = |n: u32, of: u8| Connection {
-        vni: vni(7001),
-        local: ts_ips(of)[0].get(),
-        remote: IpAddr::from((0x0a01_0000 + n / 50_000).to_be_bytes()),
-        protocol: 17,
-        local_port: 1,
-        remote_port: u16::try_from(n % 50_000).unwrap(),
-        opened: Toward::Out,
-        state: ConnectionState::Established,
-        rule: 1,
-        idle: Duration::ZERO,
-    };
     for (others, ours) in [(0, 0), (0, 100), (100_000, 100)] {
         let all: Vec<Connection> =
             (0..ours).map(|n| connection(n, 1)).chain((0..others).map(|n| connection(n, 2))).collect();

@@ -332,3 +332,19 @@ fn request(server: &Server, ask: &Ask, start: Option<u64>) -> Request<Full<Bytes
     }
     request
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_refuses_is_not_waited_for() {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let stream = connect("127.0.0.1", port).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap().port(), port);
+        drop((stream, listener));
+        let refused = connect("127.0.0.1", port).await.unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    }
+}

@@ -65,14 +65,9 @@ impl Patrol {
         let (ops, next) = match core::mem::take(&mut self.at) {
             Stage::Few => (wanted.diff_few(&kernel.observe_few()?), Some(Stage::Locations(Walk::default()))),
             Stage::Locations(mut walk) => {
-                let (ops, more) = held(
-                    &maps.fdb.walker()?,
-                    &mut walk,
-                    &wanted.fdb,
-                    observed::location,
-                    set_location,
-                    |(v, m)| Op::RemoveLocation(v, m),
-                )?;
+                let remove = |(vni, mac)| Op::RemoveLocation(vni, mac);
+                let (ops, more) =
+                    beyond(&maps.fdb.walker()?, &mut walk, &wanted.fdb, observed::location, remove)?;
                 (ops, Some(if more { Stage::Locations(walk) } else { Stage::WantedLocations(None) }))
             }
             Stage::WantedLocations(after) => {
@@ -83,15 +78,9 @@ impl Patrol {
                 (ops, more.or_else(|| Some(Stage::Neighbours(Walk::default()))))
             }
             Stage::Neighbours(mut walk) => {
-                let table = maps.neighbours.walker()?;
-                let (ops, more) = held(
-                    &table,
-                    &mut walk,
-                    &wanted.neighbours,
-                    observed::neighbour,
-                    set_neighbour,
-                    |(v, i)| Op::RemoveNeighbour(v, i),
-                )?;
+                let remove = |(vni, ip)| Op::RemoveNeighbour(vni, ip);
+                let (table, wanted) = (maps.neighbours.walker()?, &wanted.neighbours);
+                let (ops, more) = beyond(&table, &mut walk, wanted, observed::neighbour, remove)?;
                 (ops, Some(if more { Stage::Neighbours(walk) } else { Stage::WantedNeighbours(None) }))
             }
             Stage::WantedNeighbours(after) => {
@@ -116,28 +105,25 @@ fn set_neighbour((vni, ip): (Vni, TenantIp), neighbour: Neighbour) -> Op {
     Op::SetNeighbour(vni, ip, neighbour)
 }
 
-/// What is wrong of the next entries that a table holds, and whether there are more.
-fn held<K: aya::Pod, V: aya::Pod, Id: Ord + Copy, Is: PartialEq + Copy>(
+/// Takes away what should not be there at all of the next entries that a table holds; and whether there are more. What says
+/// something wrong [`missing`] finds.
+fn beyond<K: aya::Pod, V: aya::Pod, Id: Ord, Is>(
     table: &Walker<K, V>,
     walk: &mut Walk,
     wanted: &BTreeMap<Id, Is>,
     meaning: fn(K, V) -> Option<(Id, Is)>,
-    set: fn(Id, Is) -> Op,
     remove: fn(Id) -> Op,
 ) -> Result<(Vec<Op>, bool), DatapathError> {
     let mut ops = Vec::new();
     let more = table.part(walk, |key, value| {
-        let Some((id, is)) = meaning(key, value) else { return };
-        match wanted.get(&id) {
-            None => ops.push(remove(id)),
-            Some(should) if *should != is => ops.push(set(id, *should)),
-            Some(_) => {}
-        }
+        let found = meaning(key, value).filter(|(id, _)| !wanted.contains_key(id));
+        ops.extend(found.map(|(id, _)| remove(id)));
     })?;
     Ok((ops, more))
 }
 
-/// What is wrong of the next entries that a table should hold, and the last of them; none: there are no more.
+/// Sets what is not there, or says something else, of the next entries that a table should hold; and the last of them: none,
+/// there are no more.
 fn missing<K: aya::Pod, V: aya::Pod, Id: Ord + Copy, Is: PartialEq + Copy>(
     table: &Table<K, V>,
     after: Option<Id>,

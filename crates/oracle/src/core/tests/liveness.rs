@@ -112,8 +112,11 @@ fn n10_more_than_a_third_at_once_is_our_own_fault() {
     bench.up(102, 2);
     bench.up(103, 3);
     assert_eq!(bench.events(), [Event::NvesBack]);
+    bench.sent();
     bench.pass(Duration::from_millis(2_900));
     assert_eq!(bench.events(), []);
+    let asked = echoes(&mut bench).iter().filter(|(rloc, _)| rloc == "192.0.2.1").count();
+    assert!((72..=74).contains(&asked), "each 40 ms, and by one timer: {asked}");
     // It is dead after all.
     bench.pass(Duration::from_secs(3));
     assert!(matches!(bench.events()[..], [Event::Withdrawn { nve: gone, .. }] if gone == nve(1)));
