@@ -13,7 +13,8 @@ lines of JSON, in order. Commands (`do`), with what belongs to them:
     ask          iid, eid, mask_len?
     subscribe    iid, eid, mask_len?, and to be wrong: nonce?, xtr_id?, site_id?, itr_rlocs?
     unsubscribe  iid, eid, mask_len?
-    acknowledge  yes: whether Map-Notifies are acknowledged from now on; an honest xTR does
+    acknowledge  yes: whether Map-Notifies are acknowledged from now on, which an honest xTR does; said with
+                 `acknowledges`, behind what was heard before
     again        how often the last Map-Notify-Ack is sent once more; forged?: with another key
     end
 
@@ -321,6 +322,7 @@ class Peer:
 
     def do_acknowledge(self, yes):
         self.acknowledge = yes
+        self.say(acknowledges=yes)
 
     def do_again(self, times, forged=False):
         octets = self.last_ack

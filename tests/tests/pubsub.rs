@@ -90,6 +90,19 @@ impl Scene {
         }
     }
 
+    /// Has Map-Notifies acknowledged from now on, or not. What came before, as a link-local address of a tenant system
+    /// that came a moment ago, is taken in.
+    fn acknowledge(&mut self, yes: bool) -> Result<()> {
+        self.peer.tell(json!({ "do": "acknowledge", "yes": yes }))?;
+        let before = self.peer.heard.len();
+        self.peer.expect("it will", |line| line["acknowledges"] == yes)?;
+        let since = self.peer.heard.get(before..).unwrap_or_default();
+        for notify in since.iter().filter(|line| line["of"] == "publication") {
+            learn(&mut self.table, notify);
+        }
+        Ok(())
+    }
+
     /// Takes publications in until the table is what is `wanted` of it.
     fn until(&mut self, what: &str, wanted: impl Fn(&Table) -> bool) -> Result<()> {
         while !wanted(&self.table) {
@@ -296,7 +309,7 @@ fn address(net: &weft_model::IpNet) -> String {
 /// too often, or are forged, change nothing.
 fn withheld_and_doubled(scene: &mut Scene) -> Result<()> {
     let sent_again = scene.counter("pubsub_retransmitted")?;
-    scene.peer.tell(json!({ "do": "acknowledge", "yes": false }))?;
+    scene.acknowledge(false)?;
     let tenant = scene.lab.attach("red-f", &new_tenant("h1", 78)?)?;
     let first = scene.notify("publication")?;
     ensure!(first["acked"] == false, "{first}");
@@ -304,7 +317,7 @@ fn withheld_and_doubled(scene: &mut Scene) -> Result<()> {
     let again = scene.peer.expect("it comes again", |line| line["digest"] == first["digest"])?;
     ensure!(again["nonce"] == first["nonce"] && again["of"] == "publication", "{again}");
     ensure!(scene.counter("pubsub_retransmitted")? > sent_again);
-    scene.peer.tell(json!({ "do": "acknowledge", "yes": true }))?;
+    scene.acknowledge(true)?;
     let mut left: BTreeSet<String> = tenant.ips.iter().map(address).chain([tenant.mac.to_string()]).collect();
     while !left.is_empty() {
         let notify = scene.notify("publication")?;
