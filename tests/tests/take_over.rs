@@ -58,7 +58,40 @@ fn taken_over(yaml: &str) -> Result<()> {
     })?;
     ensure!(one.is_some(), "{:?}", guest.states()?);
     ensure!(claims(guest.lab)?.contains(&named), "{:?}", claims(guest.lab)?);
+    // Who tries it there is told where it is.
+    let wanted = "red/guest is out of service here: granted to NVE 'h3' (epoch 2); use it there";
+    for call in ["activate", "deactivate"] {
+        let refused = guest.tsi("h2", call, &[]).err().context("h2 does without a grant")?;
+        ensure!(format!("{refused:#}").contains(wanted), "{refused:#}");
+    }
+    let listed = guest.lab.weft_at("h2", ["tsi", "list"])?;
+    ensure!(listed.contains("granted to NVE 'h3' (epoch 2)"), "{listed}");
     drop(guest);
+    lab.down()
+}
+
+/// What a host that is connected has is not freed under it but by force. Then it says so, until it is attached anew.
+#[test]
+fn v10_what_is_in_service_is_released_by_force_only() -> Result<()> {
+    let lab = TestLab::up(THREE_HOSTS)?;
+    lab.settle()?;
+    let release = ["tsi", "release", "--vn", "red", "--name", "red-a"];
+    let refused = lab.weft(release).err().context("it is in service")?;
+    ensure!(format!("{refused:#}").contains("granted to NVE 'h1', which is connected"), "{refused:#}");
+    ensure!(lab.weft_at("h1", ["tsi", "list"])?.contains("activated"));
+    lab.weft([&release[..], &["--force"]].concat())?;
+    let which = ["--vn", "red", "--name", "red-a"];
+    let told =
+        || lab.weft_at("h1", ["tsi", "list"]).is_ok_and(|list| list.contains("released: nobody holds it"));
+    ensure!(clock::until_true(clock::CEILING, told), "{}", lab.weft_at("h1", ["tsi", "list"])?);
+    let refused =
+        lab.weft_at("h1", [&["tsi", "activate"][..], &which].concat()).err().context("nobody holds it")?;
+    let wanted =
+        "red/red-a is out of service here: released: nobody holds it; attach it anew, or detach it here";
+    ensure!(format!("{refused:#}").contains(wanted), "{refused:#}");
+    lab.weft_at("h1", [&["tsi", "attach"][..], &which, &["--device", "red-a"]].concat())?;
+    let list = lab.weft_at("h1", ["tsi", "list"])?;
+    ensure!(list.contains("activated") && !list.contains("released"), "{list}");
     lab.down()
 }
 

@@ -213,7 +213,8 @@ pub struct Tsi {
     /// How many seconds it lasts unless it is renewed; none: until it is detached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_s: Option<u64>,
-    /// Why access policy keeps it from carrying traffic, in words; none when it does not.
+    /// Why it is kept from carrying traffic, in words: access policy, or that it is not granted to this NVE; none when it
+    /// is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closed: Option<String>,
 }

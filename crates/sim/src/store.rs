@@ -259,7 +259,7 @@ impl Store {
         let (registry, caller) = (self.registry.clone(), self.caller(nve, start));
         let (answer, commit) = self.run(async move {
             match held {
-                Held::Granted => registry.release(vn, tsi, caller, false).await,
+                Held::Granted => registry.release(vn, tsi, caller, |_| false).await,
                 Held::Activated(epoch) => registry.release_activated(vn, tsi, caller, epoch).await,
                 Held::Unknown => registry.release_owned(vn, tsi, caller).await,
             }

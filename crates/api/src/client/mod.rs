@@ -362,7 +362,7 @@ impl Client {
         self.transport.json(&post(&path, &TraceAt { nve, trace }, true)?).await
     }
 
-    /// Gives a tenant system back; `by_force` (operators) whoever holds it.
+    /// Gives a tenant system back; `by_force` (operators) also when the NVE that holds it is connected.
     pub async fn release(&self, vn: &VnName, tsi: &TsiName, by_force: bool) -> Result<Message, ClientError> {
         self.transport.json(&delete(format!("/v1/grants/{vn}/{tsi}{}", force(by_force)))).await
     }

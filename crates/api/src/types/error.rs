@@ -38,7 +38,8 @@ pub enum Code {
     NveTaken,
     /// An enrolled NVE has that RLOC: 409.
     RlocTaken,
-    /// The NVE still holds grants, or is the gateway of a VN: 409.
+    /// The NVE still holds grants, or is the gateway of a VN, or is connected and may have in service what is to be freed:
+    /// 409.
     NveInUse,
     /// Another tenant system of the VN holds the IP address: 409.
     AddressTaken,

@@ -36,7 +36,7 @@ pub enum Event<T> {
     Deleted {
         /// When.
         resource_version: u64,
-        /// The object as it last was.
+        /// The object as it last was; of one out of sight as it is.
         object: T,
     },
     /// Everything up to here has been sent: comes once the history is replayed, then as heartbeat.

@@ -3,7 +3,7 @@
 
 use super::driver::{Input, LocalCall};
 use super::{NveError, devices::Links, events, handover::Refusal as NotTold, trace, tsi_calls, vn_calls};
-use crate::core::{Device, Refused};
+use crate::core::{Device, Refused, Went};
 use axum::{
     Json, Router,
     extract::{
@@ -101,6 +101,8 @@ impl From<Refused> for Refusal {
     fn from(refused: Refused) -> Self {
         let code = match &refused {
             Refused::DeviceTaken { .. } => Code::DeviceTaken,
+            Refused::Lost { went: Went::To { .. } | Went::Unknown, .. } => Code::GrantedElsewhere,
+            Refused::Lost { .. } => Code::NotFound,
             Refused::AlreadyAttached { .. } => Code::AlreadyAttached,
             Refused::Busy { .. } | Refused::VnBusy { .. } | Refused::TooManyCalls { .. } => {
                 Code::TooManyRequests

@@ -101,7 +101,7 @@ impl Driver {
                     }
                 }
                 // The Oracle's list may tell of a release before its answer does.
-                Output::Notice(Notice::LostGrant(tsi)) if self.is_detaching(&tsi) => {}
+                Output::Notice(Notice::LostGrant(tsi, _)) if self.is_detaching(&tsi) => {}
                 Output::Notice(notice) => log(&notice),
                 Output::Event(event) => {
                     let now = event.now.clone().map(|now| self.tsi(now));
@@ -177,7 +177,7 @@ pub(super) fn log(notice: &Notice) {
         Notice::Woken(tsi) => tracing::info!(%tsi, "its first frame is here; activating it"),
         Notice::Deactivated(tsi) => tracing::info!(%tsi, "deactivated: the hypervisor said so"),
         Notice::Activated(tsi, epoch) => tracing::info!(%tsi, %epoch, "activated"),
-        Notice::LostGrant(tsi) => tracing::warn!(%tsi, "granted elsewhere; deactivated"),
+        Notice::LostGrant(tsi, went) => tracing::warn!(%tsi, "{went}; deactivated"),
         Notice::DeviceGone(tsi, device) => tracing::warn!(%tsi, %device, "device went away; deactivated"),
         Notice::Rejected(tsi) => tracing::warn!(%tsi, "an Oracle refused the registration"),
         Notice::LeaseExpired(tsi) => tracing::warn!(%tsi, "released: nobody renewed its lease"),

@@ -152,6 +152,8 @@ impl Grants {
             }
             Event::Deleted { object, .. } => {
                 self.held.remove(&object.grant.tsi);
+                let went = Fact::GrantWent { revision, grant: object.grant, holder: object.nve };
+                return [went].into_iter().chain(self.all(revision)).collect();
             }
             Event::Bookmark { .. } => return Vec::new(),
         }

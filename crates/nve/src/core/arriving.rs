@@ -77,7 +77,7 @@ impl Core {
         let epoch = self.epoch_of(tsi);
         match self.arrivals.by_tsi.get(id) {
             // Also when it is the owner by now: what it was at the end may be under way.
-            Some(arrival) if !tsi.lost && arrival.epoch == epoch => return,
+            Some(arrival) if !tsi.is_lost() && arrival.epoch == epoch => return,
             Some(arrival) => {
                 let held = arrival.holds;
                 self.end_arrival(id);
@@ -87,7 +87,7 @@ impl Core {
             }
             None => {}
         }
-        let wanted = |tsi: &Tsi| !tsi.lost && tsi.state == State::Associated && comes(&tsi.grant);
+        let wanted = |tsi: &Tsi| !tsi.is_lost() && tsi.state == State::Associated && comes(&tsi.grant);
         if self.tsis.get(id).is_some_and(wanted) {
             let arrival = Arrival {
                 transfer: TransferId(0),
@@ -321,7 +321,7 @@ impl Core {
 
     /// Time to ask again, if there is still anything to be had.
     pub(super) fn fetch_again(&mut self, id: &TsiId) {
-        if self.tsis.get(id).is_some_and(|tsi| tsi.state == State::Associated && !tsi.lost) {
+        if self.tsis.get(id).is_some_and(|tsi| tsi.state == State::Associated && !tsi.is_lost()) {
             self.fetch(id);
         }
     }
@@ -379,7 +379,7 @@ impl Core {
     }
 
     fn put_held_in_place(&mut self, id: &TsiId) {
-        let waits = self.tsis.get(id).filter(|tsi| tsi.present && !tsi.lost);
+        let waits = self.tsis.get(id).filter(|tsi| tsi.present && !tsi.is_lost());
         let ticket = waits.and_then(|tsi| tsi.waiting.as_ref()).map(|waiting| waiting.ticket);
         if let Some(ticket) = ticket {
             self.put_in_place(id, Some(ticket));
@@ -426,7 +426,7 @@ impl Core {
     pub(super) fn check_arrivals(&self) {
         for (id, arrival) in &self.arrivals.by_tsi {
             let tsi = &self.tsis[id];
-            assert!(!tsi.lost);
+            assert!(!tsi.is_lost());
             assert!(arrival.flows.len() <= self.config.limits.moved_connections.max(1));
             assert!(arrival.flows.is_empty() || tsi.state == State::Associated);
             assert_eq!(arrival.holds, self.timers.is_set(&Timer::Await(id.clone())));

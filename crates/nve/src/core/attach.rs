@@ -63,7 +63,7 @@ impl Core {
             return Err(Refused::Busy { vn: attach.vn.clone(), name: attach.name.clone() });
         }
         self.check_device(device, &attach.vn, &attach.name)?;
-        if let Some(tsi) = self.find(&attach.vn, &attach.name).filter(|t| t.present && !t.lost) {
+        if let Some(tsi) = self.find(&attach.vn, &attach.name).filter(|t| t.present && !t.is_lost()) {
             let same = tsi.device == *device
                 && attach.mac.is_none_or(|m| m == tsi.grant.mac)
                 && attach.ips.is_subset(&tsi.grant.ips)
@@ -100,7 +100,7 @@ impl Core {
         let holder = [self.by_device.get(&device.name), self.vaps.get(&device.index)];
         for id in holder.into_iter().flatten() {
             let other =
-                self.tsis.get(id).is_some_and(|t| !t.lost && (t.vn != *vn || t.grant.tsi.name != *name));
+                self.tsis.get(id).is_some_and(|t| !t.is_lost() && (t.vn != *vn || t.grant.tsi.name != *name));
             if other {
                 return Err(Refused::DeviceTaken { device: device.name.clone(), tsi: id.clone() });
             }
@@ -148,7 +148,7 @@ impl Core {
             if tsi.present && tsi.device.index != attach.device.index {
                 self.orphan(&tsi);
             }
-            if old == id && !tsi.lost {
+            if old == id && !tsi.is_lost() {
                 associated = tsi.present && tsi.wanted == State::Associated;
                 lease = tsi.lease;
                 before = tsi.waits_for_its_device();
@@ -256,10 +256,11 @@ impl Core {
         let context = self.vns.get(&id.vni).cloned();
         let Some(tsi) = self.remove_tsi(id) else { return };
         self.because(id, Cause::Refused);
+        let lost = tsi.is_lost();
         let Some(waiting) = tsi.waiting else { return };
         let before =
-            waiting.before.filter(|before| !tsi.lost && !self.by_device.contains_key(&before.device.name));
-        let released = before.is_none() && waiting.created && !tsi.lost;
+            waiting.before.filter(|before| !lost && !self.by_device.contains_key(&before.device.name));
+        let released = before.is_none() && waiting.created && !lost;
         if let Some(before) = before {
             self.insert_tsi(before.again(tsi.vn.clone(), tsi.grant, tsi.revision));
             self.run_lease(self.now, id);
@@ -281,7 +282,7 @@ impl Core {
         // A call to detach that hangs is overtaken by force.
         let detaching = self.is_detaching(&vn, &name);
         let busy = self.is_busy(&vn, &name) && !(force && detaching);
-        let found = self.find(&vn, &name).map(|t| (t.grant.tsi.clone(), t.lost, self.held(t)));
+        let found = self.find(&vn, &name).map(|t| (t.grant.tsi.clone(), t.is_lost(), self.held(t)));
         let (id, lost, held) = match found {
             Some(found) if !busy => found,
             Some(_) => {
@@ -392,7 +393,7 @@ impl Core {
         let Some(tsi) = self.tsis.get_mut(&id) else { return };
         tsi.device = device.clone();
         tsi.present = true;
-        let lost = tsi.lost;
+        let lost = tsi.is_lost();
         self.because(&id, Cause::DeviceBack);
         self.vaps.insert(device.index, id.clone());
         self.timers.cancel(&Timer::Grace(id.clone()));
@@ -417,7 +418,7 @@ impl Core {
         let Some(tsi) = self.remove_tsi(id) else { return };
         self.because(id, Cause::DeviceStayedAway);
         self.notice(Notice::Released(id.clone()));
-        if !tsi.lost {
+        if !tsi.is_lost() {
             self.release(tsi.vn, id.name.clone(), held);
         }
     }

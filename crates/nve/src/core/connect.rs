@@ -45,7 +45,7 @@ impl Core {
         if !self.connected.values().any(|name| name == vn) {
             return Err(Refused::NotConnected { vn: vn.clone() });
         }
-        let here = self.tsis.values().filter(|tsi| tsi.vn == *vn && !tsi.lost);
+        let here = self.tsis.values().filter(|tsi| tsi.vn == *vn && !tsi.is_lost());
         let tsis: Vec<TsiName> = here.map(|tsi| tsi.grant.tsi.name.clone()).collect();
         if tsis.is_empty() { Ok(()) } else { Err(Refused::VnInUse { vn: vn.clone(), tsis }) }
     }
@@ -213,6 +213,6 @@ impl Core {
     /// How many interfaces of a VN are attached here.
     #[must_use]
     pub fn attached_in(&self, vni: Vni) -> usize {
-        self.tsis.values().filter(|tsi| tsi.grant.tsi.vni == vni && !tsi.lost).count()
+        self.tsis.values().filter(|tsi| tsi.grant.tsi.vni == vni && !tsi.is_lost()).count()
     }
 }

@@ -4,6 +4,7 @@ use super::context::{Fetch, Handed, Moved, RequestId, TransferId};
 use super::policy::{PolicyFact, SavedPolicies};
 use super::told::Event;
 use super::tsi::State;
+use super::went::Went;
 use ::core::{net::SocketAddr, time::Duration};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -96,6 +97,15 @@ pub enum Fact {
     NveGone(XtrId),
     /// The list of NVEs is complete: those not named since the last time are gone.
     NvesListed(BTreeSet<XtrId>),
+    /// A grant that was this NVE's, or was to be, is not any more: what comes before the list without it.
+    GrantWent {
+        /// The store's revision.
+        revision: u64,
+        /// It as it is now, or as it last was if nobody has it.
+        grant: Grant,
+        /// The name of its owner.
+        holder: NveName,
+    },
     /// All grants of this NVE, as the store had them at this revision.
     Grants(u64, Vec<Grant>),
     /// What applies to whom, of one moment of the store.
@@ -295,6 +305,16 @@ pub enum Refused {
         /// The interface.
         name: TsiName,
     },
+    /// Attached here, and not granted to this NVE any more.
+    #[error("{vn}/{name} is out of service here: {went}; {}", went.remedy())]
+    Lost {
+        /// The VN.
+        vn: VnName,
+        /// The interface.
+        name: TsiName,
+        /// Where its grant went.
+        went: Went,
+    },
     /// Too many calls at once.
     #[error("{limit} attach and detach calls are under way; try again when some have ended")]
     TooManyCalls {
@@ -465,8 +485,8 @@ pub enum Notice {
     Woken(TsiId),
     /// An interface was Deactivated because the hypervisor said so.
     Deactivated(TsiId),
-    /// An interface lost its grant to another NVE and was Deactivated.
-    LostGrant(TsiId),
+    /// An interface lost its grant, to another NVE or to nobody, and was Deactivated.
+    LostGrant(TsiId, Went),
     /// An interface's device went away.
     DeviceGone(TsiId, String),
     /// An Oracle refused a registration.

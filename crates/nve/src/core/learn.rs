@@ -163,9 +163,10 @@ impl Core {
         let was_here = self.is_local_tsi(id) || self.stopped.contains(id);
         let (mac, known) = (tsi.grant.mac.get(), mine.unwrap_or(tsi.grant.epoch));
         let to = self.nves.iter().find(|(_, rlocs)| rlocs.contains(&rloc)).map(|(nve, _)| *nve);
-        self.lose_grant(id, to);
         // The version is the epoch's last 12 bits, and that is later than the one known here.
-        if let Some(epoch) = known.at_version(version).filter(|_| was_here) {
+        let epoch = known.at_version(version);
+        self.lose_grant(id, to.map_or_else(|| self.went(id), |to| self.went_to(to, epoch)));
+        if let Some(epoch) = epoch.filter(|_| was_here) {
             self.redirect_to(id.vni, mac, rloc, epoch);
         }
         !self.is_local_tsi(id)

@@ -49,7 +49,7 @@ impl Core {
         }
         self.because(id, Cause::LeaseExpired);
         self.notice(Notice::LeaseExpired(id.clone()));
-        if !tsi.lost {
+        if !tsi.is_lost() {
             self.release(tsi.vn, id.name.clone(), held);
         }
     }

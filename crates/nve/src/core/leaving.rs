@@ -79,7 +79,7 @@ impl Core {
 
     /// The epoch at which it is, or was, in service here.
     fn held_at(&self, tsi: &Tsi) -> Epoch {
-        if tsi.lost { tsi.lost_with } else { self.epoch_of(tsi) }
+        tsi.lost.as_ref().map_or_else(|| self.epoch_of(tsi), |lost| lost.with)
     }
 
     /// Who has asked does not listen any more.

@@ -55,6 +55,7 @@ mod tsi;
 mod tunnel;
 mod update;
 mod views;
+mod went;
 
 pub use config::{Config, Limits, OracleAddr, Timing};
 pub use context::{
@@ -70,6 +71,7 @@ pub use policy::{PolicyFact, SavedPolicies};
 pub use told::{Cause, Event, Happened};
 pub use update::Update;
 pub use views::{CacheEntry, Counters, TsiState, TsiView};
+pub use went::Went;
 
 use ::core::net::IpAddr;
 use ::core::time::Duration;
@@ -397,6 +399,7 @@ impl Core {
                 }
                 self.drop_adopted_peers();
             }
+            Fact::GrantWent { revision, grant, holder } => self.grant_went(revision, grant, holder),
             Fact::Grants(revision, grants) => self.reconcile_grants(revision, grants),
             Fact::Policy { listed, facts } => self.policy_facts(listed, facts),
         }

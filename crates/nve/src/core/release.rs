@@ -2,10 +2,11 @@
 //! the store says of those that are.
 
 use super::tsi::{State, Tsi};
+use super::went::{Lost, Went};
 use super::{ApiCall, CallId, Cause, Core, Held, Notice, Output, Refused, Timer, Unreleased};
 use ::core::time::Duration;
 use std::collections::BTreeMap;
-use weft_model::{Grant, Time, TsiId, TsiName, VnName, XtrId};
+use weft_model::{Grant, Time, TsiId, TsiName, VnName};
 
 /// The first wait before a grant is given back again; each later one is twice as long.
 const RETRY: Duration = Duration::from_millis(500);
@@ -69,7 +70,7 @@ impl Core {
     pub(super) fn release_soon(&mut self, vn: VnName, name: TsiName) {
         let key = (vn.clone(), name.clone());
         // It may have been granted again by a list that came before the answer.
-        let here = self.find(&vn, &name).is_some_and(|tsi| !tsi.lost);
+        let here = self.find(&vn, &name).is_some_and(|tsi| !tsi.is_lost());
         if here || self.releases.by_name.contains_key(&key) {
             return;
         }
@@ -112,7 +113,7 @@ impl Core {
     }
 
     pub(super) fn retry_release(&mut self, now: Time, vn: VnName, name: TsiName) {
-        if self.find(&vn, &name).is_some_and(|tsi| !tsi.lost) {
+        if self.find(&vn, &name).is_some_and(|tsi| !tsi.is_lost()) {
             // A list has granted it again, and it is here.
             self.releases.by_name.remove(&(vn, name));
         } else if self.is_busy(&vn, &name) {
@@ -140,7 +141,7 @@ impl Core {
     pub(super) fn may_hold(&self, vn: &VnName, name: &TsiName) -> bool {
         let named =
             |id: &TsiId| id.name == *name && self.vns.get(&id.vni).is_none_or(|known| known.name == *vn);
-        self.find(vn, name).is_some_and(|tsi| !tsi.lost)
+        self.find(vn, name).is_some_and(|tsi| !tsi.is_lost())
             || self.listed.as_ref().is_none_or(|listed| listed.iter().any(named))
     }
 
@@ -168,19 +169,19 @@ impl Core {
                     self.update_grant(&id, grant.clone(), revision);
                     self.review_arrival(&id);
                 }
-                None => self.lose_grant(&id, None),
+                None => self.lose_grant(&id, self.went(&id)),
             }
         }
         self.claim_orphans(revision, &ours);
     }
 
-    /// The grant of `id` is somebody else's now, of `to` where that is known, or nobody's.
-    pub(super) fn lose_grant(&mut self, id: &TsiId, to: Option<XtrId>) {
+    /// The grant of `id` is somebody else's now, or nobody's.
+    pub(super) fn lose_grant(&mut self, id: &TsiId, went: Went) {
         let me = self.config.xtr_id;
-        let cause = self.cause_of_loss(id, to);
-        let Some(tsi) = self.tsis.get_mut(id).filter(|t| !t.lost) else { return };
-        tsi.lost = true;
-        tsi.lost_with = tsi.grant.epoch_of(me).unwrap_or(tsi.grant.epoch);
+        let cause = self.cause_of_loss(id, &went);
+        let Some(tsi) = self.tsis.get_mut(id).filter(|t| !t.is_lost()) else { return };
+        let with = tsi.grant.epoch_of(me).unwrap_or(tsi.grant.epoch);
+        tsi.lost = Some(Lost { with, went: went.clone() });
         tsi.claims.clear();
         tsi.resumes = false;
         let activated = tsi.state == State::Activated;
@@ -206,25 +207,32 @@ impl Core {
         self.leave(id);
         self.policies_stale.insert(id.vni);
         if activated {
-            self.notice(Notice::LostGrant(id.clone()));
+            self.notice(Notice::LostGrant(id.clone(), went));
         }
     }
 
-    fn cause_of_loss(&self, id: &TsiId, to: Option<XtrId>) -> Cause {
+    /// Where a grant went that a list does not have.
+    pub(super) fn went(&self, id: &TsiId) -> Went {
         let me = self.config.xtr_id;
-        let Some(tsi) = self.tsis.get(id) else { return Cause::GrantLost };
+        let next = self.tsis.get(id).and_then(|tsi| tsi.grant.next).filter(|next| next.nve != me);
+        match next {
+            Some(next) => self.went_to(next.nve, Some(next.epoch)),
+            None if !self.vns.contains_key(&id.vni) => Went::VnDeleted,
+            None => Went::Unknown,
+        }
+    }
+
+    fn cause_of_loss(&self, id: &TsiId, went: &Went) -> Cause {
         if self.is_asked_for(id) {
             // The list tells of a release before its answer does.
             return Cause::Hypervisor;
         }
-        // Where it was to go to, or who came to be asked about it: a list says only that it is not here.
-        let next = tsi.grant.next.map(|next| next.nve).filter(|next| *next != me);
-        match to.or(next) {
-            Some(to) => Cause::Moved(to),
-            // It was to come here, and does not.
-            None if self.is_anothers(tsi) => Cause::GrantLost,
-            None if !self.vns.contains_key(&id.vni) => Cause::VnDeleted,
-            None => Cause::GrantLost,
+        match (self.tsis.get(id), went) {
+            // It was to come from there, and stays.
+            (Some(tsi), Went::To { nve, .. }) if tsi.grant.owner != *nve => Cause::Moved(*nve),
+            (_, Went::VnDeleted) => Cause::VnDeleted,
+            (_, Went::Released) if !self.vns.contains_key(&id.vni) => Cause::VnDeleted,
+            _ => Cause::GrantLost,
         }
     }
 }

@@ -17,7 +17,7 @@ impl Core {
     /// Whether a frame of its own may put an interface in service.
     pub(super) fn may_come(&self, tsi: &Tsi) -> bool {
         let next = tsi.grant.next.is_some_and(|next| next.nve == self.config.xtr_id);
-        let prepared = tsi.wanted == State::Associated && tsi.present && !tsi.lost;
+        let prepared = tsi.wanted == State::Associated && tsi.present && !tsi.is_lost();
         prepared && !tsi.explicit && next && self.is_anothers(tsi)
     }
 

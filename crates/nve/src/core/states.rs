@@ -158,9 +158,18 @@ impl Core {
         if self.is_busy(&vn, &name) {
             return Err(Refused::Busy { vn, name });
         }
-        match self.find(&vn, &name).filter(|tsi| !tsi.lost) {
-            Some(tsi) => Ok(tsi.grant.tsi.clone()),
-            None => Err(Refused::NotAttached { vn, name }),
+        self.granted_here(&vn, &name).map(|tsi| tsi.grant.tsi.clone())
+    }
+
+    /// The interface of this name, unless its grant is not this NVE's.
+    pub(super) fn granted_here(&self, vn: &VnName, name: &TsiName) -> Result<&Tsi, Refused> {
+        let tsi = self.find(vn, name);
+        match tsi.map(|tsi| (tsi, &tsi.lost)) {
+            Some((tsi, None)) => Ok(tsi),
+            Some((_, Some(lost))) => {
+                Err(Refused::Lost { vn: vn.clone(), name: name.clone(), went: lost.went.clone() })
+            }
+            None => Err(Refused::NotAttached { vn: vn.clone(), name: name.clone() }),
         }
     }
 }

@@ -148,7 +148,7 @@ impl Core {
                 self.told.touched.insert(id, cause);
                 continue;
             }
-            let now = tsi.filter(|tsi| !tsi.lost).map(|tsi| self.view(tsi));
+            let now = tsi.filter(|tsi| !tsi.is_lost()).map(|tsi| self.view(tsi));
             let was = match &now {
                 Some(now) => self.told.known.insert(id.clone(), now.clone()),
                 None => self.told.known.remove(&id),
@@ -171,7 +171,7 @@ impl Core {
     /// What is held here and no call is under way for.
     #[cfg(test)]
     pub(super) fn settled(&self) -> Vec<TsiView> {
-        let settled = self.tsis.values().filter(|tsi| tsi.waiting.is_none() && !tsi.lost);
+        let settled = self.tsis.values().filter(|tsi| tsi.waiting.is_none() && !tsi.is_lost());
         settled.map(|tsi| self.view(tsi)).collect()
     }
 
@@ -179,7 +179,7 @@ impl Core {
     pub(super) fn check_told(&self) {
         assert!(self.told.touched.keys().all(|id| self.tsis[id].waiting.is_some()));
         for (id, tsi) in self.tsis.iter().filter(|(_, tsi)| tsi.waiting.is_none()) {
-            let is = (!tsi.lost).then(|| self.view(tsi));
+            let is = (!tsi.is_lost()).then(|| self.view(tsi));
             assert_eq!(self.told.known.get(id), is.as_ref(), "{id}");
         }
         assert!(self.told.known.keys().all(|id| self.tsis.contains_key(id)));

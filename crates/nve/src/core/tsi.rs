@@ -3,6 +3,7 @@
 
 use super::messages::Registering;
 use super::policy::Closed;
+use super::went::{Lost, Went};
 use super::{Attached, Attachment, CallId, Cause, Core, Device, Output, Ticket, Timer};
 use ::core::{num::NonZeroU32, time::Duration};
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,9 +33,7 @@ pub struct Tsi {
     /// What the hypervisor wants it to be.
     pub wanted: State,
     /// Granted to somebody else or nobody: not to be Activated until that changes.
-    pub lost: bool,
-    /// The highest epoch at which it was this NVE's when it was lost.
-    pub lost_with: Epoch,
+    pub lost: Option<Lost>,
     /// The NVE that it moved here from and that sends on what comes for it there.
     pub previous: Option<NonZeroU32>,
     /// An Oracle has said that it is this NVE's at this epoch, which the store may say a little later.
@@ -117,8 +116,7 @@ impl Tsi {
             present,
             state: State::Associated,
             wanted: State::Activated,
-            lost: false,
-            lost_with: Epoch::FIRST,
+            lost: None,
             previous: None,
             came: None,
             lease: None,
@@ -131,6 +129,11 @@ impl Tsi {
             governed: None,
             closed: None,
         }
+    }
+
+    /// Whether its grant is somebody else's, or nobody's.
+    pub const fn is_lost(&self) -> bool {
+        self.lost.is_some()
     }
 
     /// Its addresses, the MAC first.
@@ -231,7 +234,7 @@ impl Core {
         // What moves on is redirected still, whoever is told of its end here first.
         let stays = |tsi: &Tsi| tsi.grant.next.is_none_or(|next| next.nve == self.config.xtr_id);
         if let Some(mac) =
-            self.tsis.get(id).filter(|tsi| !tsi.lost && stays(tsi)).map(|tsi| tsi.grant.mac.get())
+            self.tsis.get(id).filter(|tsi| !tsi.is_lost() && stays(tsi)).map(|tsi| tsi.grant.mac.get())
         {
             self.end_redirect(id.vni, mac);
         }
@@ -303,7 +306,7 @@ impl Core {
             return;
         }
         self.came_from(id);
-        let Some(tsi) = self.tsis.get_mut(id).filter(|t| !t.lost) else { return };
+        let Some(tsi) = self.tsis.get_mut(id).filter(|t| !t.is_lost()) else { return };
         tsi.state = State::Activated;
         self.stopped.remove(id);
         self.touch(id);
@@ -355,7 +358,7 @@ impl Core {
             let newer = self.tsis.get(&other).is_some_and(|t| t.revision > revision);
             let outdated = if newer { id.clone() } else { other.clone() };
             match eid {
-                Eid::Mac(_) => self.lose_grant(&outdated, None),
+                Eid::Mac(_) => self.lose_grant(&outdated, Went::Unknown),
                 Eid::Ip(ip) => {
                     if let Some(tsi) = self.tsis.get_mut(&outdated) {
                         tsi.grant.ips.remove(&ip);
@@ -493,20 +496,20 @@ impl Core {
     /// A newer version of a grant this NVE holds, or held: other addresses, another epoch.
     pub(super) fn update_grant(&mut self, id: &TsiId, grant: Grant, revision: u64) {
         if grant.epoch_of(self.config.xtr_id).is_err() {
-            self.lose_grant(id, Some(grant.owner));
+            self.lose_grant(id, self.went_with(&grant));
             return;
         }
         let me = self.config.xtr_id;
         let elsewhere = |tsi: &Tsi| grant.owner != me && grant.epoch > self.epoch_of(tsi);
         if self.tsis.get(id).is_some_and(elsewhere) {
             // It has moved away and is to come back: the lists between were not read.
-            self.lose_grant(id, Some(grant.owner));
+            self.lose_grant(id, self.went_with(&grant));
         }
         let Some(tsi) = self.tsis.get_mut(id) else { return };
         tsi.revision = tsi.revision.max(revision);
         // Only by a later epoch than it was lost with: what was written before that may be read after it.
-        let regained = tsi.lost && grant.epoch_of(me).is_ok_and(|epoch| epoch > tsi.lost_with);
-        tsi.lost &= !regained;
+        let later = |lost: &Lost| grant.epoch_of(me).is_ok_and(|epoch| epoch > lost.with);
+        let regained = tsi.lost.take_if(|lost| later(lost)).is_some();
         if tsi.grant == grant && !regained {
             return;
         }
@@ -544,7 +547,7 @@ impl Core {
         } else if self.stopped.contains(id) {
             self.redirect(id);
         }
-        if present && self.tsis.get(id).is_some_and(|tsi| !tsi.lost) {
+        if present && self.tsis.get(id).is_some_and(|tsi| !tsi.is_lost()) {
             self.resumes_as_owner(id);
             self.put_in_place(id, None);
         }
@@ -579,7 +582,7 @@ impl Core {
     /// What must outlive the agent: everything attached and not lost.
     #[must_use]
     pub fn attachments(&self) -> Vec<Attachment> {
-        let kept = self.tsis.values().filter(|t| !t.lost);
+        let kept = self.tsis.values().filter(|t| !t.is_lost());
         kept.map(|t| Attachment {
             vn: t.vn.clone(),
             device: t.device.name.clone(),

@@ -52,9 +52,7 @@ impl Core {
         if let Some(ip) = add.intersection(remove).next() {
             return Err(Refused::AddedAndRemoved { ip: *ip });
         }
-        let Some(tsi) = self.tsis.get(&id) else {
-            return Err(Refused::NotAttached { vn: vn.clone(), name: name.clone() });
-        };
+        let tsi = self.granted_here(vn, name)?;
         let has = &tsi.grant.ips;
         let add: BTreeSet<TenantIp> = add.difference(has).copied().collect();
         let remove: BTreeSet<TenantIp> = remove.intersection(has).copied().collect();
@@ -75,8 +73,7 @@ impl Core {
         let Some(Call::Update { update }) = self.calls.remove(&call) else { return };
         let done = answer.and_then(|Granted { grant, revision, .. }| {
             let Update { vn, name, .. } = &update;
-            let gone = || Refused::NotAttached { vn: vn.clone(), name: name.clone() };
-            let tsi = self.find(vn, name).filter(|tsi| !tsi.lost).ok_or_else(gone)?;
+            let tsi = self.granted_here(vn, name)?;
             let (id, known) = (tsi.grant.tsi.clone(), tsi.revision);
             // A list may have said the same already, or something newer.
             if revision >= known {
@@ -102,10 +99,7 @@ impl Core {
         }
         self.lease(self.now, id, update.lease);
         self.save();
-        let answer = match self.tsis.get(id).filter(|tsi| !tsi.lost) {
-            Some(tsi) => Ok(self.attached(tsi, true)),
-            None => Err(Refused::NotAttached { vn: update.vn, name: update.name }),
-        };
+        let answer = self.granted_here(&update.vn, &update.name).map(|tsi| self.attached(tsi, true));
         self.outputs.push_back(Output::Attached(call, answer));
     }
 

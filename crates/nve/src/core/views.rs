@@ -143,7 +143,7 @@ pub struct TsiView {
     pub state: TsiState,
     /// Largest IP packet, octets.
     pub mtu: u16,
-    /// Why access policy keeps it out of service.
+    /// Why it is kept out of service: access policy, or that it is not granted to this NVE.
     pub closed: Option<String>,
     /// How long it lasts unless it is renewed.
     pub lease: Option<Duration>,
@@ -183,7 +183,10 @@ impl Core {
             device: if t.present { t.device.name.clone() } else { String::new() },
             state: t.state,
             mtu: self.config.tenant_mtu,
-            closed: t.closed.as_ref().map(ToString::to_string),
+            closed: match &t.lost {
+                Some(lost) => Some(lost.went.to_string()),
+                None => t.closed.as_ref().map(ToString::to_string),
+            },
             lease: t.lease,
         }
     }

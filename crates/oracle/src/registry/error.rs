@@ -15,6 +15,18 @@ pub enum RegistryError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// An operator would free what an NVE that is connected may have in service.
+    #[error(
+        "'{tsi}' in VN '{vn}' is granted to NVE '{nve}', which is connected: `weft tsi detach` there, or take it away with --force (?force=true)"
+    )]
+    HolderConnected {
+        /// The VN.
+        vn: VnName,
+        /// The tenant system.
+        tsi: TsiName,
+        /// Its owner, or who is to be.
+        nve: NveName,
+    },
     /// No such VN.
     #[error("there is no VN '{0}'; `weft get vns` lists them")]
     NoVn(VnName),
@@ -425,7 +437,7 @@ impl RegistryError {
             Self::VnTaken { .. } => Code::VnTaken,
             Self::VniTaken { .. } | Self::NoVniLeft => Code::VniTaken,
             Self::PushForward | Self::NothingToCarry(_) => Code::NotSupported,
-            Self::IsGateway { .. } => Code::NveInUse,
+            Self::IsGateway { .. } | Self::HolderConnected { .. } => Code::NveInUse,
             Self::VnInUse { .. } => Code::VnInUse,
             Self::OutOfScope { .. } | Self::Forbidden(_) => Code::Forbidden,
             Self::GrantedElsewhere { .. } | Self::NotNext { .. } => Code::GrantedElsewhere,

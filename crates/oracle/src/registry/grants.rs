@@ -109,19 +109,20 @@ impl Registry {
         .await
     }
 
-    /// Gives a tenant system back: by its owner, or by an operator who says `force`. An owner that gives back what
-    /// moves gives it to where it moves; who was to be its next owner calls the move off by this.
+    /// Gives a tenant system back: by its owner, or by an operator, unless an NVE that `is_connected` may have it in
+    /// service. An owner that gives back what moves gives it to where it moves; who was to be its next owner calls the
+    /// move off by this.
     ///
     /// # Errors
-    /// [`RegistryError::NoTsi`], [`RegistryError::GrantedElsewhere`] or [`RegistryError::Forbidden`].
+    /// [`RegistryError::NoTsi`], [`RegistryError::GrantedElsewhere`] or [`RegistryError::HolderConnected`].
     pub async fn release(
         &self,
         vn: VnName,
         tsi: TsiName,
         caller: Caller,
-        force: bool,
+        is_connected: impl Fn(XtrId) -> bool + Send + 'static,
     ) -> Result<(Released, Revision), RegistryError> {
-        self.give_back(vn, tsi, caller, (force, None), named_by).await
+        self.give_back(vn, tsi, caller, None, named_by, is_connected).await
     }
 
     /// The same by its owner only: who is merely next calls no move off by it.
@@ -134,7 +135,7 @@ impl Registry {
         tsi: TsiName,
         caller: Caller,
     ) -> Result<(Released, Revision), RegistryError> {
-        self.give_back(vn, tsi, caller, (false, None), held_by).await
+        self.give_back(vn, tsi, caller, None, held_by, |_| false).await
     }
 
     /// The same by an NVE at which it is Activated, at `epoch`. Who is next may hold it as soon as an Oracle says so,
@@ -150,7 +151,7 @@ impl Registry {
         caller: Caller,
         epoch: Epoch,
     ) -> Result<(Released, Revision), RegistryError> {
-        self.give_back(vn, tsi, caller, (false, Some(epoch)), named_by).await
+        self.give_back(vn, tsi, caller, Some(epoch), named_by, |_| false).await
     }
 
     async fn give_back(
@@ -158,21 +159,25 @@ impl Registry {
         vn: VnName,
         tsi: TsiName,
         caller: Caller,
-        (force, activated): (bool, Option<Epoch>),
+        activated: Option<Epoch>,
         find: Find,
+        is_connected: impl Fn(XtrId) -> bool + Send + 'static,
     ) -> Result<(Released, Revision), RegistryError> {
         let pools = self.pools.clone();
         self.run(move |tx| {
-            if caller == Caller::Operator && !force {
-                return Err(RegistryError::Forbidden(format!(
-                    "'{tsi}' in VN '{vn}' is its NVE's to release; an operator must say ?force=true"
-                )));
-            }
             if let Caller::Nve { xtr_id, start, .. } = &caller {
                 starts::check(tx, *xtr_id, *start)?;
             }
             let vn = vns::find(tx, &vn)?;
             let mut view = find(tx, &vn, &tsi, &caller)?;
+            if caller == Caller::Operator {
+                let next = view.grant.next.map(|next| next.nve);
+                let holders = [Some(view.grant.owner), next].into_iter().flatten();
+                if let Some(nve) = holders.into_iter().find(|nve| is_connected(*nve)) {
+                    let nve = nves::holder(tx, nve)?.map_or(view.nve, |(name, _)| name);
+                    return Err(RegistryError::HolderConnected { vn: vn.name, tsi: tsi.clone(), nve });
+                }
+            }
             let came = view.grant.next.filter(|next| activated == Some(next.epoch)).map(|next| next.nve);
             match caller.nve() {
                 Some(nve) if came == Some(nve) => {

@@ -150,7 +150,7 @@ fn grants_are_taken_found_refused_and_released() {
         given.dedup();
         assert_eq!((count, given.len()), (8, 8), "4 of 6 addresses were free, each with one of IPv6");
 
-        assert_eq!(refusal(f.operator.release(&name("red"), &name("web1"), false).await).0, Code::Forbidden);
+        assert_eq!(refusal(f.operator.release(&name("red"), &name("none"), false).await).0, Code::NotFound);
         one.client.release(&name("red"), &name("web1"), false).await.unwrap();
         assert_eq!(refusal(one.client.release(&name("red"), &name("web1"), false).await).0, Code::NotFound);
         assert_eq!(two.grant("red", "web1").await.unwrap().grant.epoch, Epoch::FIRST.next());

@@ -97,7 +97,9 @@ pub(crate) enum TsiCommand {
         output: Output,
     },
     /// As an operator, free what was granted to an interface whose host is gone.
-    #[command(after_help = "Example: weft tsi release --vn red --name web1")]
+    #[command(after_help = "Examples:
+  weft tsi release --vn red --name web1
+  weft tsi release --vn red --name web1 --force    also while its host is connected, which takes it out of service")]
     Release {
         /// The virtual network.
         #[arg(long)]
@@ -105,6 +107,9 @@ pub(crate) enum TsiCommand {
         /// The interface.
         #[arg(long)]
         name: TsiName,
+        /// Also while its host is connected: it is taken out of service there.
+        #[arg(long)]
+        force: bool,
         #[command(flatten)]
         access: Access,
         #[command(flatten)]

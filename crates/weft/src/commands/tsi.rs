@@ -108,8 +108,8 @@ pub(super) async fn run(command: TsiCommand) -> Result<(), CommandError> {
             let message = detached.map_err(unreachable(&socket))?;
             output::print(&output::done(output.output, &message)?)
         }
-        TsiCommand::Release { vn, name, access, output } => {
-            let message = client(&access)?.release(&vn, &name, true).await?;
+        TsiCommand::Release { vn, name, force, access, output } => {
+            let message = client(&access)?.release(&vn, &name, force).await?;
             output::print(&output::done(output.output, &message)?)
         }
         TsiCommand::SetGroups { vn, name, groups, access, output } => {

@@ -100,7 +100,7 @@ impl Core {
 
     fn tsis_in(&self, vni: Vni) -> impl Iterator<Item = (&TsiId, &Tsi)> {
         let all = self.members.get(&vni).into_iter().flatten();
-        all.filter_map(|id| self.tsis.get_key_value(id)).filter(|(_, tsi)| !tsi.lost)
+        all.filter_map(|id| self.tsis.get_key_value(id)).filter(|(_, tsi)| !tsi.is_lost())
     }
 
     /// The sets of groups that tenant systems of a VN here are governed by, but for those in none.
@@ -151,7 +151,7 @@ impl Core {
     /// Whether a tenant system may carry traffic; its policy is in place then. One that may not is closed, and Activated
     /// as soon as it may.
     pub(in crate::core) fn admit(&mut self, id: &TsiId) -> bool {
-        let Some(tsi) = self.tsis.get(id).filter(|tsi| !tsi.lost) else { return true };
+        let Some(tsi) = self.tsis.get(id).filter(|tsi| !tsi.is_lost()) else { return true };
         let governed = self.governed_by(tsi);
         if let Ok(set) = governed.clone()
             && !set.is_empty()

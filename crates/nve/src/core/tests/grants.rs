@@ -1,15 +1,15 @@
 //! What the store grants, and a tenant system that moves: decision 1, requirements V5 and V10.
 
-use super::super::{Notice, Refused, TsiState};
+use super::super::{Fact, Notice, Refused, TsiState, Update};
 use super::oracle::Rec;
 use super::world::*;
 use ::core::time::Duration;
 use std::collections::BTreeSet;
 use weft_datapath::{IfIndex, Location, Neighbour, Op};
-use weft_model::{Epoch, Grant, Successor};
+use weft_model::{Epoch, Grant, NveName, Successor};
 
 fn lost(seen: &[Seen], tsi: &str) -> bool {
-    seen.contains(&Seen::Notice(Notice::LostGrant(id(tsi))))
+    seen.iter().any(|seen| matches!(seen, Seen::Notice(Notice::LostGrant(lost, _)) if *lost == id(tsi)))
 }
 
 #[test]
@@ -107,6 +107,72 @@ fn d1_lost_can_be_detached_and_its_device_used_by_another() {
     assert_eq!(w.core.tsis().map(|t| t.grant.tsi).collect::<Vec<_>>(), [id("c")]);
     w.attach(attach("b", 4));
     assert!(matches!(w.seen()[..], [Seen::Call(_)]), "and be attached again");
+}
+
+/// What Activate, Deactivate and Update say of one whose grant went elsewhere, and what is shown of it.
+fn refusals(w: &mut World) -> BTreeSet<String> {
+    let shown = w.core.tsis().find(|tsi| tsi.grant.tsi == id("a")).unwrap();
+    assert_eq!(shown.state, TsiState::Associated);
+    let closed = shown.closed.expect("it is said why nothing passes");
+    w.activate("a");
+    w.deactivate("a");
+    let update = Update {
+        vn: red(),
+        name: name("a"),
+        device: None,
+        add: BTreeSet::from([link_local(7)]),
+        remove: BTreeSet::new(),
+        lease: None,
+    };
+    let call = w.call();
+    w.core.handle_update(w.now, call, update);
+    let seen = w.seen();
+    let refused = seen.iter().map(|seen| match seen {
+        Seen::Attached(_, Err(refused)) | Seen::Deactivated(_, Err(refused)) => refused.to_string(),
+        other => panic!("{other:?}"),
+    });
+    let refused: BTreeSet<String> = refused.collect();
+    assert!(seen.len() == 3 && refused.iter().all(|text| text.contains(&closed)), "{refused:?}, {closed}");
+    refused
+}
+
+#[test]
+fn v10_who_asks_for_what_is_lost_is_told_where_it_went() {
+    let holder = || NveName::new("h2").unwrap();
+    let said = |went: &dyn Fn(&mut World)| {
+        let mut w = World::started(V4, &["a", "b"]);
+        went(&mut w);
+        let mut refused = refusals(&mut w).into_iter();
+        (refused.next().unwrap(), refused.next(), w)
+    };
+    let mut elsewhere = grant("a", 1);
+    (elsewhere.owner, elsewhere.epoch) = (OTHER, Epoch::new(6).unwrap());
+    let taken = Fact::GrantWent { revision: 11, grant: elsewhere.clone(), holder: holder() };
+    let (text, more, _) = said(&|w| {
+        w.core.handle_fact(taken.clone());
+        assert!(lost(&w.seen(), "a"));
+        assert_eq!(w.grants(11, vec![grant("b", 2)]), [], "the list says the same");
+    });
+    let wanted = "red/a is out of service here: granted to NVE 'h2' (epoch 6); use it there, or move it back by `weft tsi move`";
+    assert_eq!((text.as_str(), more), (wanted, None));
+    // A list says no more than that it is not here, until the change is heard of.
+    let (text, _, mut w) = said(&|w| drop(w.grants(11, vec![grant("b", 2)])));
+    assert!(text.contains("not granted to this NVE any more; `weft get tsis` shows who has it"), "{text}");
+    w.core.handle_fact(taken.clone());
+    assert_eq!((w.seen(), refusals(&mut w).pop_first().as_deref()), (vec![], Some(wanted)));
+    // Nobody's: it is told as it was.
+    let (text, _, mut w) = said(&|w| {
+        w.core.handle_fact(Fact::GrantWent { revision: 11, grant: grant("a", 1), holder: holder() });
+        w.seen();
+    });
+    assert!(text.contains("released: nobody holds it; attach it anew, or detach it here"), "{text}");
+    // What is from before is not heard, and one that is granted again is not lost.
+    let mut back = grant("a", 1);
+    back.epoch = Epoch::new(7).unwrap();
+    w.grants(13, vec![back, grant("b", 2)]);
+    w.core.handle_fact(taken);
+    assert_eq!(w.seen(), []);
+    assert_eq!(w.core.tsis().find(|tsi| tsi.grant.tsi == id("a")).unwrap().closed, None);
 }
 
 #[test]

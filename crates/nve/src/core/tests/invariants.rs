@@ -36,12 +36,12 @@ fn interfaces(core: &Core) {
     assert_eq!(core.vaps.len(), tsis().filter(|(_, t)| t.present).count());
     assert_eq!(
         core.members.values().map(BTreeSet::len).sum::<usize>(),
-        tsis().filter(|(_, t)| !t.lost).count()
+        tsis().filter(|(_, t)| !t.is_lost()).count()
     );
     assert!(core.members.values().all(|members| !members.is_empty()));
     for id in &core.stopped {
         let tsi = &core.tsis[id];
-        assert!(tsi.state == State::Associated && !tsi.lost);
+        assert!(tsi.state == State::Associated && !tsi.is_lost());
         assert!(
             tsi.grant.next.is_some_and(|next| next.nve != core.config.xtr_id),
             "stopped and goes nowhere"
@@ -57,25 +57,25 @@ fn interfaces(core: &Core) {
         assert_eq!(*id, tsi.grant.tsi);
         assert_eq!(core.by_name[&(tsi.vn.clone(), id.name.clone())], *id);
         assert_eq!(core.by_device[&tsi.device.name], *id);
-        assert!(tsi.lost || core.members[&id.vni].contains(id));
+        assert!(tsi.is_lost() || core.members[&id.vni].contains(id));
         if tsi.present {
             assert_eq!(core.vaps[&tsi.device.index], *id);
             let vap = &core.tables.vaps[&tsi.device.index];
             assert_eq!((vap.vni, vap.activated), (id.vni, tsi.state == State::Activated), "open or closed");
-            assert!(tsi.lost || (vap.mac, &vap.ips) == (tsi.grant.mac, &tsi.grant.ips));
+            assert!(tsi.is_lost() || (vap.mac, &vap.ips) == (tsi.grant.mac, &tsi.grant.ips));
             vaps.insert(tsi.device.index);
         }
         if let Some(waiting) = &tsi.waiting {
-            assert!(!tsi.lost);
+            assert!(!tsi.is_lost());
             assert_eq!(core.tickets.contains_key(&waiting.ticket), !waiting.applied);
         }
-        if tsi.present && !tsi.lost {
+        if tsi.present && !tsi.is_lost() {
             let kept_out = (tsi.closed.is_some() || core.is_held(id)) && tsi.wanted == State::Activated;
             let is = if kept_out { State::Associated } else { tsi.wanted };
             assert_eq!(tsi.state, is, "{id}");
         }
         if tsi.state == State::Activated {
-            assert!(tsi.present && !tsi.lost, "in service without a device or a grant");
+            assert!(tsi.present && !tsi.is_lost(), "in service without a device or a grant");
             macs.insert((id.vni, tsi.grant.mac.get()), id.clone());
             ips.extend(tsi.grant.ips.iter().map(|ip| ((id.vni, *ip), id.clone())));
             let vap = &core.tables.vaps[&tsi.device.index];

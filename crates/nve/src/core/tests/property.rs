@@ -15,7 +15,8 @@ use weft_lisp::tcp::{
     Body, Group, GroupEvent, Membership, MembershipEvent, RejectReason, Signal, SubscribeError,
 };
 use weft_model::{
-    Bum, Eid, Epoch, Grant, Learning, Miss, Successor, TenantIp, TsiId, VnSpec, Wanted, digest::Digest,
+    Bum, Eid, Epoch, Grant, Learning, Miss, NveName, Successor, TenantIp, TsiId, VnSpec, Wanted,
+    digest::Digest,
 };
 
 /// What may happen. Numbers choose among few names, devices and addresses, so that they meet.
@@ -109,6 +110,12 @@ enum Input {
         tsis: u8,
         epoch: u32,
     },
+    Went {
+        revision: u64,
+        which: u32,
+        epoch: u32,
+        elsewhere: bool,
+    },
     Up {
         oracle: usize,
     },
@@ -183,6 +190,8 @@ fn input() -> impl Strategy<Value = Input> {
         5 => (any::<prop::sample::Index>(), 0_u8..4).prop_map(|(which, verdict)| Registered { which, verdict }),
         2 => (0_u64..40, any::<u8>(), 1_u32..9)
             .prop_map(|(revision, tsis, epoch)| Grants { revision, tsis, epoch }),
+        1 => (0_u64..40, 1_u32..5, 1_u32..9, any::<bool>())
+            .prop_map(|(revision, which, epoch, elsewhere)| Went { revision, which, epoch, elsewhere }),
         3 => (0_usize..2).prop_map(|oracle| Up { oracle }),
         1 => (0_usize..2).prop_map(|oracle| Down { oracle }),
         1 => (0_u32..9).prop_map(|vni| Digest { vni }),
@@ -394,6 +403,17 @@ impl Run {
                     })
                     .collect();
                 let seen = w.grants(revision, grants);
+                self.notice(seen);
+            }
+            Input::Went { revision, which, epoch, elsewhere } => {
+                self.revision = self.revision.max(revision);
+                let mut grant = some_grant(which, which, epoch);
+                if elsewhere {
+                    grant.owner = OTHER;
+                }
+                let holder = NveName::new("h2").unwrap();
+                w.core.handle_fact(Fact::GrantWent { revision, grant, holder });
+                let seen = w.seen();
                 self.notice(seen);
             }
             Input::Up { oracle } => {

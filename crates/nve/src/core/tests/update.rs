@@ -102,7 +102,7 @@ fn h4_a_refusal_changes_nothing() {
     let (call, _) = update(&mut w, wanted);
     w.grants(12, vec![grant("db", 2)]);
     let seen = addresses(&mut w, call, granted(grant("web", 1)));
-    assert!(matches!(answered(&seen), Err(Refused::NotAttached { .. })), "{seen:?}");
+    assert!(matches!(answered(&seen), Err(Refused::Lost { .. })), "{seen:?}");
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn grants() {
     }
     let full = block(r.grant(wish("red", "e", x, &[]))).unwrap_err();
     assert!(matches!(full, RegistryError::SubnetFull { .. }));
-    let (v6, _) = block(r.release(n("red"), n("d"), nve(1), false)).unwrap();
+    let (v6, _) = block(r.release(n("red"), n("d"), nve(1), |_| false)).unwrap();
     let Released::Freed(v6) = v6 else { panic!("{v6:?}") };
     assert_eq!(texts(&v6.grant.ips), ["10.0.0.5", "fd00::6"]);
     let (e, _) = block(r.grant(wish("red", "e", x, &[]))).unwrap();
@@ -55,15 +55,18 @@ fn grants() {
 
     // Release: by the owner, or by an operator on purpose.
     assert!(matches!(
-        block(r.release(n("red"), n("e"), nve(2), false)),
+        block(r.release(n("red"), n("e"), nve(2), |_| false)),
         Err(RegistryError::GrantedElsewhere { .. })
     ));
     assert!(matches!(
-        block(r.release(n("red"), n("e"), Caller::Operator, false)),
-        Err(RegistryError::Forbidden(_))
+        block(r.release(n("red"), n("e"), Caller::Operator, |_| true)),
+        Err(RegistryError::HolderConnected { .. })
     ));
-    block(r.release(n("red"), n("e"), Caller::Operator, true)).unwrap();
-    assert!(matches!(block(r.release(n("red"), n("e"), nve(1), false)), Err(RegistryError::NoTsi { .. })));
+    block(r.release(n("red"), n("e"), Caller::Operator, |_| false)).unwrap();
+    assert!(matches!(
+        block(r.release(n("red"), n("e"), nve(1), |_| false)),
+        Err(RegistryError::NoTsi { .. })
+    ));
 
     // The same name gets the same MAC again.
     let mac = e.view.grant.mac;

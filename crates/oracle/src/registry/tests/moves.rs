@@ -57,7 +57,7 @@ fn v5_who_is_next_becomes_the_owner_once_it_has_activated() {
         ("nve2", XtrId([2; 16]), second, None)
     );
     assert_eq!((held(&r, 1), held(&r, 2)), (0, 1));
-    block(r.release(n("red"), n("web1"), nve(2), false)).unwrap();
+    block(r.release(n("red"), n("web1"), nve(2), |_| false)).unwrap();
     assert_eq!(block(r.grant(wish("red", "web1", XtrId([1; 16]), &[]))).unwrap().0.view.grant.epoch.get(), 3);
 }
 
@@ -101,7 +101,7 @@ fn v5_a_move_that_is_called_off_or_redirected_leaves_no_epoch_to_two() {
 fn v5_an_owner_that_lets_go_in_the_middle_lets_go_to_who_is_next() {
     let (r, before) = moving();
     to(&r, 2, nve(1)).unwrap();
-    block(r.release(n("red"), n("web1"), nve(1), false)).unwrap();
+    block(r.release(n("red"), n("web1"), nve(1), |_| false)).unwrap();
     let (owner, grant) = now(&r);
     assert_eq!((owner.as_str(), grant.epoch.get(), grant.next), ("nve2", 2, None));
     assert_eq!((grant.mac, grant.ips), (before.mac, before.ips));
@@ -110,11 +110,11 @@ fn v5_an_owner_that_lets_go_in_the_middle_lets_go_to_who_is_next() {
     let refused = block(r.release_owned(n("red"), n("web1"), nve(3)));
     assert!(matches!(refused, Err(RegistryError::GrantedElsewhere { .. })));
     assert!(now(&r).1.next.is_some());
-    block(r.release(n("red"), n("web1"), nve(3), false)).unwrap();
+    block(r.release(n("red"), n("web1"), nve(3), |_| false)).unwrap();
     assert_eq!((now(&r).0.as_str(), now(&r).1.next), ("nve2", None));
     // By force nothing is left of it.
     to(&r, 1, nve(2)).unwrap();
-    block(r.release(n("red"), n("web1"), Caller::Operator, true)).unwrap();
+    block(r.release(n("red"), n("web1"), Caller::Operator, |_| false)).unwrap();
     assert_eq!([1, 2, 3].map(|id| held(&r, id)), [0; 3]);
 }
 
@@ -192,7 +192,7 @@ fn h8_what_an_agent_asked_for_that_is_gone_frees_nothing_of_the_next_ones() {
     assert!(!asks(Some(7)).unwrap().created);
     assert!(!asks(Some(8)).unwrap().created, "the agent was started again");
     for late in [
-        block(r.release(n("red"), n("web1"), by(Some(7)), false)).map(drop),
+        block(r.release(n("red"), n("web1"), by(Some(7)), |_| false)).map(drop),
         block(r.release_owned(n("red"), n("web1"), by(Some(7)))).map(drop),
         block(r.release_activated(n("red"), n("web1"), by(Some(7)), Epoch::FIRST)).map(drop),
         asks(Some(7)).map(drop),
@@ -204,7 +204,7 @@ fn h8_what_an_agent_asked_for_that_is_gone_frees_nothing_of_the_next_ones() {
     assert_eq!(now(&r).1, before, "nothing has changed");
     // Another NVE's starts are its own, and an agent that does not say is taken at its word.
     block(r.grant(Wish { start: Some(1), ..wish("red", "web2", XtrId([2; 16]), &[]) })).unwrap();
-    block(r.release(n("red"), n("web1"), by(None), false)).unwrap();
+    block(r.release(n("red"), n("web1"), by(None), |_| false)).unwrap();
     assert!(asks(Some(8)).unwrap().created);
-    block(r.release(n("red"), n("web1"), by(Some(8)), false)).unwrap();
+    block(r.release(n("red"), n("web1"), by(Some(8)), |_| false)).unwrap();
 }

@@ -238,7 +238,7 @@ pub(super) async fn call_off(
     Ok(Json(view))
 }
 
-/// Give a tenant system back; an operator says `force`. An NVE to which it merely moves calls that off by it, unless it
+/// Give a tenant system back. An operator says `force` when the NVE that holds it is connected. An NVE to which it merely moves calls that off by it, unless it
 /// says `owned`, or by `activated` at which epoch it has Activated it already: one of the two.
 #[utoipa::path(
     delete, path = "/v1/grants/{vn}/{tsi}", tag = "grants",
@@ -263,7 +263,11 @@ pub(super) async fn release(
         }
         (true, None) => app.registry.release_owned(vn, tsi, caller).await?,
         (false, Some(epoch)) => app.registry.release_activated(vn, tsi, caller, epoch).await?,
-        (false, None) => app.registry.release(vn, tsi, caller, force).await?,
+        (false, None) => {
+            let registry = app.registry.clone();
+            let is_connected = move |nve| !force && app.sessions.connected(nve);
+            registry.release(vn, tsi, caller, is_connected).await?
+        }
     };
     let (GrantView { vn, nve, grant }, what) = match released {
         Released::Freed(view) => (view, "is free again; it was held by"),

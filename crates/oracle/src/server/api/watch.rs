@@ -347,13 +347,17 @@ fn plain<T: DeserializeOwned, V: Serialize>(
 fn filtered(change: &Change, out: &mut Vec<u8>, nve: XtrId) -> Result<(), StoreError> {
     let (before, after) = grants(change)?;
     let before = before.filter(|view| names(view, nve));
-    let after = after.filter(|view| names(view, nve));
     let resource_version = change.revision;
     match (before, after) {
-        (None, Some(object)) => line(out, &Event::Added { resource_version, object }),
-        (Some(_), Some(object)) => line(out, &Event::Modified { resource_version, object }),
-        (Some(object), None) => line(out, &Event::Deleted { resource_version, object }),
-        (None, None) => {}
+        (None, Some(object)) if names(&object, nve) => line(out, &Event::Added { resource_version, object }),
+        (Some(_), Some(object)) if names(&object, nve) => {
+            line(out, &Event::Modified { resource_version, object });
+        }
+        // Who holds it now is in it.
+        (Some(_), Some(object)) | (Some(object), None) => {
+            line(out, &Event::Deleted { resource_version, object });
+        }
+        (None, _) => {}
     }
     Ok(())
 }
