@@ -5,6 +5,7 @@
 //! its client) and writing is strict: every request type refuses fields it does not know.
 #![forbid(unsafe_code)]
 
+mod body;
 mod client;
 mod context;
 pub mod local;
@@ -13,6 +14,7 @@ mod token;
 mod trace;
 mod types;
 
+pub use body::{BodyError, whole};
 pub use client::{
     AGENT_START, ApiError, Client, ClientError, Endpoint, Identity, Lines, LocalClient, ORACLE_SERVER_NAME,
     Server, ServerError, TlsError, Trust, Watch, tls_config,

@@ -77,7 +77,7 @@ pub enum LabCommand {
         /// The host it moves to.
         host: String,
         /// Seconds after which it stays where it is when it still runs there.
-        #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+        #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
         within: u64,
         /// How to show the answer.
         #[arg(short, long, value_enum, default_value_t)]

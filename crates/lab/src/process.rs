@@ -47,11 +47,13 @@ impl ProcessId {
         let rest = &stat[stat.rfind(')')? + 1..];
         let mut fields = rest.split_ascii_whitespace();
         let state = fields.next()?;
-        if matches!(state, "Z" | "X") {
+        // The state is field 3, the number of threads field 20, the start time field 22. A first thread that has ended
+        // before others is a zombie, too.
+        let threads: u32 = fields.nth(16)?.parse().ok()?;
+        if state == "X" || (state == "Z" && threads <= 1) {
             return None;
         }
-        // The state is field 3; the start time is field 22.
-        let start = fields.nth(18)?.parse().ok()?;
+        let start = fields.nth(1)?.parse().ok()?;
         Some(Self { pid, start })
     }
 

@@ -1,6 +1,7 @@
 //! What a user may type.
 
 mod group;
+mod number;
 mod trace;
 mod tsi;
 mod tunnel;
@@ -8,9 +9,11 @@ mod vn;
 mod xtr;
 
 use crate::{error::CommandError, output::Format};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 pub(crate) use group::{GroupCommand, GroupNames, GroupWhich};
+use number::number;
 use std::{
+    ffi::OsString,
     net::{IpAddr, SocketAddr},
     num::NonZeroUsize,
     path::PathBuf,
@@ -172,13 +175,13 @@ pub(crate) struct OracleRun {
     #[arg(long)]
     pub(crate) listen: Vec<IpAddr>,
     /// Port of sessions (TCP).
-    #[arg(long, default_value_t = weft_api::SESSION_PORT)]
+    #[arg(long, default_value_t = weft_api::SESSION_PORT, value_parser = number::port)]
     pub(crate) session_port: u16,
     /// Port of LISP (UDP).
-    #[arg(long, default_value_t = weft_api::LISP_PORT)]
+    #[arg(long, default_value_t = weft_api::LISP_PORT, value_parser = number::port)]
     pub(crate) lisp_port: u16,
     /// Port of the /v1 API (HTTPS).
-    #[arg(long, default_value_t = weft_api::API_PORT)]
+    #[arg(long, default_value_t = weft_api::API_PORT, value_parser = number::port)]
     pub(crate) api_port: u16,
     /// Metrics and health (plain HTTP); keep it on loopback.
     #[arg(long, default_value = "127.0.0.1:4344")]
@@ -187,7 +190,7 @@ pub(crate) struct OracleRun {
     #[arg(long, default_value = "oracle")]
     pub(crate) name: NveName,
     /// Threads of the mapping database [default: half the processors, at most 4].
-    #[arg(long)]
+    #[arg(long, value_parser = number::count)]
     pub(crate) shards: Option<NonZeroUsize>,
     /// A host name or address to tell NVEs instead of those listened on; may be repeated.
     #[arg(long)]
@@ -217,10 +220,10 @@ pub(crate) enum OracleCommand {
         #[command(flatten)]
         access: Access,
         /// How many NVEs may join with it.
-        #[arg(long, default_value_t = 1)]
+        #[arg(long, default_value_t = 1, value_parser = number::<u32>(1..=100_000))]
         uses: u32,
         /// How long it is good for, seconds.
-        #[arg(long, default_value_t = 3600)]
+        #[arg(long, default_value_t = 3600, value_parser = number::<u64>(1..=31_536_000))]
         ttl: u64,
         /// Only for NVEs that will serve these VNs; may be repeated.
         #[arg(long)]
@@ -293,7 +296,7 @@ pub(crate) struct NveRun {
     #[arg(long)]
     pub(crate) uplink: Vec<String>,
     /// TCP port at which NVEs ask each other about tenant systems that move; the same on every host.
-    #[arg(long, default_value_t = weft_api::PEER_PORT)]
+    #[arg(long, default_value_t = weft_api::PEER_PORT, value_parser = number::port)]
     pub(crate) peer_port: u16,
     /// Metrics and health (plain HTTP); keep it on loopback.
     #[arg(long, default_value = "127.0.0.1:4345")]
@@ -311,7 +314,7 @@ pub(crate) struct NveRun {
     #[arg(long, value_enum, default_value = "direct")]
     pub(crate) tap_tunnel: Tunnel,
     /// Largest IP packet of tenants [default: the underlay's MTU less 50 (IPv4) or 70 (IPv6)].
-    #[arg(long)]
+    #[arg(long, value_parser = number::<u16>(1_280..=65_535))]
     pub(crate) tenant_mtu: Option<u16>,
     /// Append TLS secrets to this file, to decode captures. Never in production.
     #[arg(long, hide = true)]
@@ -468,7 +471,26 @@ pub(crate) struct GetArgs {
     pub(crate) output: Output,
 }
 
+/// The command line as a user may write it: a negative number is a value, if none that fits, and no option.
+fn definition(command: clap::Command) -> clap::Command {
+    let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
+    let command = command.mut_args(|arg| match arg.get_action().takes_values() && !arg.is_positional() {
+        true => arg.allow_negative_numbers(true),
+        false => arg,
+    });
+    names.into_iter().fold(command, |command, name| command.mut_subcommand(name, definition))
+}
+
 impl Cli {
+    /// What the command line of this process says.
+    ///
+    /// # Errors
+    /// The parser's; also what `--help` shows.
+    pub(crate) fn read(words: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let mut matches = definition(Self::command()).try_get_matches_from(words)?;
+        Self::from_arg_matches_mut(&mut matches)
+    }
+
     /// How errors are shown.
     pub(crate) fn format(&self) -> Format {
         let output = match &self.command {
@@ -526,6 +548,42 @@ mod tests {
     #[test]
     fn the_definition_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// A number that cannot be is refused with those that can.
+    #[test]
+    fn numbers_are_refused_with_their_range() {
+        let attach = "tsi attach --vn red --name web --device d --lease";
+        for (line, wanted) in [
+            ("trace --vn red --from a --to 10.0.0.2 --size -1", "from 1 to 3000"),
+            ("trace --vn red --from a --to 10.0.0.2 --size abc", "from 1 to 3000"),
+            (&format!("{attach} -5"), "from 1 to 604800"),
+            (&format!("{attach} 99999999999999999999"), "from 1 to 604800"),
+            ("tsi update --vn red --name web --lease 604801", "from 0 to 604800"),
+            ("vn set red --tunnel-ttl -1", "name 1 to 255"),
+            ("vn set red --tunnel-ttl 256", "name 1 to 255"),
+            ("vn set red --tunnel-dscp -1", "0 to 63"),
+            ("vn set red --tunnel-ipv4-weight 256", "from 0 to 255"),
+            ("tsi set --vn red --name web --tunnel-ipv6-priority -1", "from 0 to 255"),
+            ("vn set red --tunnel-send-burst -1", "1 to 1073741824 octets"),
+            ("vn create red --vni -1", "1 to 16777215"),
+            ("vn create red --storm-rate -1", "from 0 to 4294967295"),
+            ("oracle token --uses 0", "from 1 to 100000"),
+            ("oracle --shards 0", "from 1 on"),
+            ("oracle --api-port 65536", "from 1 to 65535"),
+            ("nve --tenant-mtu 100", "from 1280 to 65535"),
+            ("tsi events --after -1", "from 0 on"),
+            ("xtr add r --rloc 192.0.2.5 --key-file f --key-id 256", "from 0 to 255"),
+        ] {
+            let words = format!("weft {line}");
+            let error = Cli::read(words.split(' ').map(Into::into)).expect_err(line);
+            let text = misuse(&error).to_string();
+            assert!(text.contains(wanted) && !text.contains('\n'), "{line}: {text}");
+        }
+        // A negative number is no option, and an option no value.
+        let missing = "weft tsi attach --vn red --name --device d";
+        let error = Cli::read(missing.split(' ').map(Into::into)).unwrap_err();
+        assert!(misuse(&error).to_string().contains("a value is required for '--name"), "{error}");
     }
 
     /// Errors of a command that shows JSON are JSON, too.

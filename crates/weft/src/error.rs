@@ -2,6 +2,7 @@
 
 use std::{io, path::PathBuf};
 use weft_api::{ClientError, ContextError};
+use weft_model::{GroupName, VnName};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +68,28 @@ pub(crate) enum CommandError {
     /// The NVE follows no more.
     #[error("the NVE has ended the stream; go on with --after {0} when it is back")]
     StreamEnded(u64),
+    /// No such VN.
+    #[error("there is no VN '{0}'; `weft get vns` lists them")]
+    NoVn(VnName),
+    /// No such security group.
+    #[error(
+        "there is no security group '{group}'{}; `weft get groups` lists them",
+        vn.as_ref().map(|vn| format!(" in VN '{vn}'")).unwrap_or_default()
+    )]
+    NoGroup {
+        /// The group.
+        group: GroupName,
+        /// The VN in which it was looked for; none: all.
+        vn: Option<VnName>,
+    },
+    /// More rules than a group may have.
+    #[error("{rules} rules; a security group has {most} at most, and a tenant system may be in several")]
+    TooManyRules {
+        /// How many there are,
+        rules: usize,
+        /// and may be.
+        most: usize,
+    },
     /// What was to be shown cannot be.
     #[error("cannot show the answer: {0}")]
     Show(String),
@@ -103,7 +126,10 @@ impl CommandError {
             Self::Client(_) | Self::NoNve { .. } => "unreachable".to_owned(),
             Self::NotRoot { .. } => "forbidden".to_owned(),
             Self::Context(_) => "context".to_owned(),
-            Self::Usage(_) | Self::Refused(_) | Self::Misuse(_) => "usage".to_owned(),
+            Self::NoVn(_) | Self::NoGroup { .. } => "not_found".to_owned(),
+            Self::TooManyRules { .. } | Self::Usage(_) | Self::Refused(_) | Self::Misuse(_) => {
+                "usage".to_owned()
+            }
             _ => "failed".to_owned(),
         }
     }

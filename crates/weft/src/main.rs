@@ -6,21 +6,23 @@ mod commands;
 mod error;
 mod output;
 
-use clap::Parser;
 use std::process::ExitCode;
 
 /// Exit status when the command line is wrong, as is custom.
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let cli = match cli::Cli::try_parse() {
+    let cli = match cli::Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
         // --help and --version come this way too.
         Err(shown) if !shown.use_stderr() => {
             return shown.print().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
         }
         Err(error) => {
-            output::refuse(output::Format::wanted(std::env::args()), &cli::misuse(&error));
+            output::refuse(
+                output::Format::wanted(std::env::args_os().map(|arg| arg.to_string_lossy().into_owned())),
+                &cli::misuse(&error),
+            );
             return ExitCode::from(USAGE);
         }
     };

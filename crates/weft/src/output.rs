@@ -149,7 +149,7 @@ pub(crate) fn note(format: Format, text: &str) {
 
 /// Tells why a command failed, as one line or one JSON object, on standard error.
 pub(crate) fn refuse(format: Format, error: &CommandError) {
-    let message = error.to_string().replace('\n', " ");
+    let message = weft_api::one_line(&error.to_string());
     let line = match format {
         Format::Table => format!("error: {message}\n"),
         _ => format!("{}\n", serde_json::json!({ "error": error.code(), "message": message })),

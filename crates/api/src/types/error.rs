@@ -93,6 +93,43 @@ pub struct ErrorBody {
     pub message: String,
 }
 
+/// The longest word that an error repeats, characters,
+const WORD: usize = 160;
+/// and how many of a longer one.
+const BEGINNING: usize = 40;
+
+impl ErrorBody {
+    /// A refusal in these words, as one line: of a word that is far too long its beginning.
+    #[must_use]
+    pub fn new(error: Code, message: &str) -> Self {
+        Self { error, message: one_line(message) }
+    }
+}
+
+/// A message as one line in which no word is so long that nothing else can be read.
+#[must_use]
+pub fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len().min(1_024));
+    for word in text.split_whitespace() {
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        match word.char_indices().nth(WORD) {
+            None => line.push_str(word),
+            Some(_) => {
+                line.extend(word.chars().take(BEGINNING));
+                line.push_str("...[");
+                line.push_str(&word.chars().count().to_string());
+                line.push_str(" characters]");
+                // What stands around a value is not lost with it.
+                let last: Vec<char> = word.chars().rev().take_while(char::is_ascii_punctuation).collect();
+                line.extend(last.iter().rev().take(BEGINNING));
+            }
+        }
+    }
+    line
+}
+
 impl Code {
     /// The HTTP status that goes with it.
     #[must_use]
@@ -135,6 +172,17 @@ impl Code {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_is_one_line_that_can_be_read() {
+        let long = "x".repeat(5_000);
+        let text = one_line(&format!("'{long}' is too long;\n  take '{}'", "y".repeat(100)));
+        let wanted =
+            format!("'{}...[5002 characters]' is too long; take '{}'", "x".repeat(39), "y".repeat(100));
+        assert_eq!(text, wanted);
+        assert_eq!(one_line(&"ü".repeat(161)), format!("{}...[161 characters]", "ü".repeat(40)));
+        assert_eq!(one_line(" "), "");
+    }
 
     #[test]
     fn unknown_codes_are_read() {

@@ -10,7 +10,7 @@ mod view;
 mod vn;
 mod xtr;
 
-pub use error::{Code, ErrorBody};
+pub use error::{Code, ErrorBody, one_line};
 pub use grant::{
     ChangeAddresses, GrantReply, GrantRequest, GrantView, NameNext, TakeAddress, TicketReply, TraceAt,
     TraceTicketReply,

@@ -1,12 +1,13 @@
 //! What hypervisors that follow the NVE are told (requirement H6): a ring of the latest events, and the streams that
 //! read it. A follower costs nothing while it does not read, and one that is too slow is told that it has missed some.
 
+use super::extract::Words;
 use super::local::{Local, Refusal};
 use super::{clock, driver::LocalCall};
 use crate::core;
 use axum::{
     body::{Body, Bytes},
-    extract::{Query, State, rejection::QueryRejection},
+    extract::State,
     http::header,
     response::{IntoResponse, Response},
 };
@@ -123,9 +124,8 @@ struct Following {
 /// `GET /v1/events`.
 pub(super) async fn follow(
     State(local): State<Local>,
-    from: Result<Query<From>, QueryRejection>,
+    Words(From { after }): Words<From>,
 ) -> Result<Response, Refusal> {
-    let Query(From { after }) = from?;
     let Followers { places, latest } = local.followers.clone();
     let place = places.try_acquire_owned().map_err(|_| Refusal::followed(FOLLOWERS))?;
     let following = Following { local, latest, after, greeted: false, _place: place };

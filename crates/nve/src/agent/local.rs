@@ -2,14 +2,12 @@
 //! HTTP/JSON on a unix socket of mode 0600 whose peers are root or the agent's own user.
 
 use super::driver::{Input, LocalCall};
+use super::extract::Body;
 use super::{NveError, devices::Links, events, handover::Refusal as NotTold, trace, tsi_calls, vn_calls};
 use crate::core::{Device, Refused, Went};
 use axum::{
     Json, Router,
-    extract::{
-        DefaultBodyLimit, State,
-        rejection::{JsonRejection, QueryRejection},
-    },
+    extract::State,
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::{delete, get, post, put},
@@ -30,9 +28,6 @@ use tokio::{
 use weft_api::{Code, ErrorBody, TraceRequest, TraceView, local, local::Shown};
 use weft_datapath::IfIndex;
 
-/// Largest request body, octets.
-const BODY: usize = 64 * 1024;
-
 /// What handlers share.
 #[derive(Clone)]
 pub(super) struct Local {
@@ -47,12 +42,36 @@ pub(super) struct Local {
 }
 
 /// A refusal on its way to the caller.
+#[derive(Debug)]
 pub(super) struct Refusal(Code, String);
 
 impl Refusal {
     /// Of this kind, in these words.
     pub(super) const fn of(code: Code, text: String) -> Self {
         Self(code, text)
+    }
+
+    /// In words.
+    #[cfg(test)]
+    pub(super) fn text(&self) -> &str {
+        &self.1
+    }
+
+    /// A request that cannot be understood.
+    pub(super) const fn bad(text: String) -> Self {
+        Self(Code::BadRequest, text)
+    }
+
+    /// There is no such path.
+    pub(super) fn no_route() -> Self {
+        let text =
+            "the NVE has no such path; its API begins with /v1/tsis, /v1/vns, /v1/events and /v1/status";
+        Self(Code::NotFound, text.to_owned())
+    }
+
+    /// The path takes other methods.
+    fn no_method() -> Self {
+        Self(Code::MethodNotAllowed, "this path of the NVE does not take that method".to_owned())
     }
 
     /// A defect.
@@ -80,7 +99,7 @@ impl Refusal {
 
 impl From<Refusal> for ErrorBody {
     fn from(refusal: Refusal) -> Self {
-        Self { error: refusal.0, message: refusal.1 }
+        Self::new(refusal.0, &refusal.1)
     }
 }
 
@@ -120,19 +139,6 @@ impl From<Refused> for Refusal {
             Refused::Datapath { .. } => Code::Internal,
         };
         Self(code, refused.to_string())
-    }
-}
-
-impl From<QueryRejection> for Refusal {
-    fn from(rejection: QueryRejection) -> Self {
-        Self(Code::BadRequest, rejection.body_text().replace('\n', " "))
-    }
-}
-
-impl From<JsonRejection> for Refusal {
-    fn from(rejection: JsonRejection) -> Self {
-        // axum's own text spans lines when serde's does.
-        Self(Code::BadRequest, rejection.body_text().replace('\n', " "))
     }
 }
 
@@ -218,7 +224,8 @@ pub(super) fn router(local: Local) -> Router {
         .route("/v1/counters", get(counters))
         .route("/v1/status", get(status))
         .route("/v1/traces", post(traced))
-        .layer(DefaultBodyLimit::max(BODY))
+        .fallback(async || Refusal::no_route())
+        .method_not_allowed_fallback(async || Refusal::no_method())
         .with_state(local)
 }
 
@@ -326,9 +333,8 @@ async fn status(State(local): State<Local>) -> Result<Json<local::Status>, Refus
 
 async fn traced(
     State(local): State<Local>,
-    body: Result<Json<TraceRequest>, JsonRejection>,
+    Body(request): Body<TraceRequest>,
 ) -> Result<Json<TraceView>, Refusal> {
-    let Json(request) = body?;
     let (vn, tsi, to, probe) = (request.vn.clone(), request.from.clone(), request.to, request.probe);
     let view = trace::run(&local.inputs, request).await?;
     tracing::info!(%vn, %tsi, %to, %probe, result = %view.result, reason = view.reason, "trace");

@@ -20,6 +20,7 @@ mod devices;
 mod driver;
 mod error;
 mod events;
+mod extract;
 mod handover;
 mod held_back;
 mod host;

@@ -12,8 +12,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     future::Future,
     sync::Arc,
 };
@@ -34,6 +35,28 @@ pub(super) struct Asked {
     pub(super) what: String,
     /// All of it, but for its id.
     pub(super) content: String,
+}
+
+impl Asked {
+    /// In which words two differ that ask for the same of the same interface.
+    fn differences(&self, other: &Self) -> (String, String) {
+        let words = |asked: &Self| {
+            let rest = asked.content.strip_prefix(&asked.what).unwrap_or_default();
+            serde_json::from_str::<serde_json::Map<String, Value>>(rest).unwrap_or_default()
+        };
+        let (here, there) = (words(self), words(other));
+        let differ = |name: &&String| here.get(*name) != there.get(*name);
+        let names: BTreeSet<&String> = here.keys().chain(there.keys()).filter(differ).collect();
+        let told = |words: &serde_json::Map<String, Value>| {
+            let word = |name: &&String| match words.get(*name) {
+                Some(value) => format!("{name} {value}"),
+                None => format!("no {name}"),
+            };
+            let told: Vec<String> = names.iter().map(word).collect();
+            if told.is_empty() { String::new() } else { format!(" with {}", told.join(", ")) }
+        };
+        (told(&here), told(&there))
+    }
 }
 
 /// An answer.
@@ -70,7 +93,7 @@ pub(super) enum Begun {
     /// It is being carried out.
     UnderWay,
     /// Its id is another's, for which this was asked.
-    Taken(String),
+    Taken(Asked),
     /// So many are under way.
     TooMany(usize),
 }
@@ -133,12 +156,12 @@ impl Requests {
         if let Some(done) = self.done.get(&id) {
             return match done.asked.content == asked.content {
                 true => Begun::Before(done.answer.clone()),
-                false => Begun::Taken(done.asked.what.clone()),
+                false => Begun::Taken(done.asked.clone()),
             };
         }
         match self.under_way.get(&id) {
             Some(other) if other.content == asked.content => Begun::UnderWay,
-            Some(other) => Begun::Taken(other.what.clone()),
+            Some(other) => Begun::Taken(other.clone()),
             None if self.under_way.len() >= UNDER_WAY => Begun::TooMany(UNDER_WAY),
             None => {
                 self.under_way.insert(id, asked);
@@ -199,12 +222,12 @@ async fn carry_out<T: Serialize>(
     asked: Asked,
     act: impl Future<Output = Result<(StatusCode, T), Refusal>>,
 ) -> Result<Answer, Refusal> {
-    let what = asked.what.clone();
+    let now = asked.clone();
     match local.ask(|answer| LocalCall::Begin(id.clone(), asked, answer)).await? {
         Begun::New => {}
         Begun::Before(answer) => return Ok(answer),
         Begun::UnderWay => return Err(Refusal::request_busy(&id)),
-        Begun::Taken(first) => return Err(Refusal::request_taken(&id, &first, &what)),
+        Begun::Taken(first) => return Err(Refusal::request_taken(&id, &first, &now)),
         Begun::TooMany(limit) => return Err(Refusal::requests(limit)),
     }
     let done = act.await.and_then(|(status, body)| {
@@ -229,8 +252,14 @@ impl Refusal {
         )
     }
 
-    fn request_taken(id: &RequestId, first: &str, now: &str) -> Self {
-        let text = format!("request id '{id}' is that of '{first}'; use another for '{now}'");
+    fn request_taken(id: &RequestId, first: &Asked, now: &Asked) -> Self {
+        let (mut was, mut is) = (format!("'{}'", first.what), format!("'{}'", now.what));
+        if first.what == now.what {
+            let (first, now) = first.differences(now);
+            was.push_str(&first);
+            is = format!("that{now}");
+        }
+        let text = format!("request id '{id}' is that of {was}; use another for {is}");
         Self::of(weft_api::Code::RequestTaken, text)
     }
 
@@ -266,16 +295,38 @@ mod tests {
         let mut requests = Requests::restore(Kept::default());
         assert_eq!(requests.begin(id("a"), asked("x")), Begun::New);
         assert_eq!(requests.begin(id("a"), asked("x")), Begun::UnderWay);
-        assert_eq!(requests.begin(id("a"), asked("y")), Begun::Taken("do x".to_owned()));
+        assert_eq!(requests.begin(id("a"), asked("y")), Begun::Taken(asked("x")));
         assert!(requests.end(id("a"), Some(answer(1))));
         for _ in 0..2 {
             assert_eq!(requests.begin(id("a"), asked("x")), Begun::Before(answer(1)));
-            assert_eq!(requests.begin(id("a"), asked("y")), Begun::Taken("do x".to_owned()));
+            assert_eq!(requests.begin(id("a"), asked("y")), Begun::Taken(asked("x")));
         }
         // And so it is after a restart.
         let mut requests = Requests::restore(requests.saved());
         assert_eq!(requests.begin(id("a"), asked("x")), Begun::Before(answer(1)));
-        assert_eq!(requests.begin(id("a"), asked("y")), Begun::Taken("do x".to_owned()));
+        assert_eq!(requests.begin(id("a"), asked("y")), Begun::Taken(asked("x")));
+    }
+
+    #[test]
+    fn h8_it_is_said_whose_an_id_is_and_what_differs() {
+        let told = |first: (&str, Value), now: (&str, Value)| {
+            let asked = |(what, rest): (&str, Value)| Asked {
+                what: what.to_owned(),
+                content: format!("{what} {rest}"),
+            };
+            Refusal::request_taken(&id("a"), &asked(first), &asked(now)).text().to_owned()
+        };
+        let at = |device: &str| serde_json::json!({ "device": device, "kind": "tap" });
+        assert_eq!(
+            told(("attach red/x", at("d")), ("detach red/x", at("d"))),
+            "request id 'a' is that of 'attach red/x'; use another for 'detach red/x'"
+        );
+        let mut leased = at("e");
+        leased["lease_s"] = 9.into();
+        assert_eq!(
+            told(("attach red/x", at("d")), ("attach red/x", leased)),
+            "request id 'a' is that of 'attach red/x' with device \"d\", no lease_s; use another for that with device \"e\", lease_s 9"
+        );
     }
 
     #[test]

@@ -1,29 +1,16 @@
 //! What hypervisors ask for of interfaces (RFC 8394 section 3): each once for a request id, if it has one.
 
 use super::driver::LocalCall;
+use super::extract::{Body, Names, Words};
 use super::local::{Local, Refusal};
 use super::requests::{Asked, once};
 use crate::core::{Attach, Attached, TsiState, Update};
-use axum::{
-    Json,
-    extract::{
-        Path as Parts, Query, State,
-        rejection::{JsonRejection, QueryRejection},
-    },
-    http::StatusCode,
-    response::Response,
-};
+use axum::{extract::State, http::StatusCode, response::Response};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use weft_api::{Code, Message, local, local::RequestId};
 use weft_datapath::VapKind;
-use weft_model::{NameError, TsiName, VnName};
-
-/// The interface that a path names.
-fn named((vn, name): (String, String)) -> Result<(VnName, TsiName), Refusal> {
-    let bad = |e: NameError| Refusal::of(Code::BadRequest, e.to_string());
-    Ok((VnName::new(vn).map_err(bad)?, TsiName::new(name).map_err(bad)?))
-}
+use weft_model::{TsiName, VnName};
 
 /// What is asked for, in words and as a whole.
 fn asked(verb: &str, (vn, name): (&VnName, &TsiName), rest: &impl Serialize) -> Result<Asked, Refusal> {
@@ -47,9 +34,8 @@ fn lease(lease_s: Option<u64>, least: u64) -> Result<Option<Duration>, Refusal> 
 /// Associate, and Activate (section 3.2).
 pub(super) async fn attach(
     State(local): State<Local>,
-    body: Result<Json<local::Attach>, JsonRejection>,
+    Body(mut body): Body<local::Attach>,
 ) -> Result<Response, Refusal> {
-    let Json(mut body) = body?;
     let id = body.request_id.take();
     let verb = match body.state {
         local::State::Associated => "associate",
@@ -129,12 +115,10 @@ pub(super) struct Options {
 /// De-Associate (section 3.3).
 pub(super) async fn detach(
     State(local): State<Local>,
-    Parts(which): Parts<(String, String)>,
-    options: Result<Query<Options>, QueryRejection>,
+    Names([vn, name]): Names<2>,
+    Words(Options { force, request_id }): Words<Options>,
 ) -> Result<Response, Refusal> {
-    let (vn, name) = named(which)?;
-    let Query(Options { force, request_id }) = options?;
-    let asked = asked("detach", (&vn, &name), &force)?;
+    let asked = asked("detach", (&vn, &name), &serde_json::json!({ "force": force }))?;
     let (to, request) = (local.clone(), request_id.clone());
     let act = async move {
         tracing::info!(%vn, tsi = %name, force, ?request, "detach");
@@ -148,11 +132,9 @@ pub(super) async fn detach(
 /// Update (section 3.2).
 pub(super) async fn update(
     State(local): State<Local>,
-    Parts(which): Parts<(String, String)>,
-    body: Result<Json<local::Update>, JsonRejection>,
+    Names([vn, name]): Names<2>,
+    Body(mut body): Body<local::Update>,
 ) -> Result<Response, Refusal> {
-    let (vn, name) = named(which)?;
-    let Json(mut body) = body?;
     let id = body.request_id.take();
     let asked = asked("update", (&vn, &name), &body)?;
     let (to, request) = (local.clone(), id.clone());
@@ -181,11 +163,9 @@ pub(super) async fn update(
 /// Activate (section 3.2) and Deactivate (section 3.3).
 pub(super) async fn change_state(
     State(local): State<Local>,
-    Parts(which): Parts<(String, String)>,
-    body: Result<Json<local::ChangeState>, JsonRejection>,
+    Names([vn, name]): Names<2>,
+    Body(mut body): Body<local::ChangeState>,
 ) -> Result<Response, Refusal> {
-    let (vn, name) = named(which)?;
-    let Json(mut body) = body?;
     let id = body.request_id.take();
     let verb = match body.state {
         local::State::Activated => "activate",

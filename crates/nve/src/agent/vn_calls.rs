@@ -1,19 +1,15 @@
 //! VN_Connect and VN_Disconnect of the local API (RFC 8394 section 3.1).
 
 use super::driver::{Driver, LocalCall};
+use super::extract::{Names, Words};
 use super::local::{Local, Refusal};
 use super::requests::{Asked, once};
 use crate::core::{CallId, Refused};
-use axum::{
-    Json,
-    extract::{Path, Query, State, rejection::QueryRejection},
-    http::StatusCode,
-    response::Response,
-};
+use axum::{Json, extract::State, http::StatusCode, response::Response};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use tokio::sync::oneshot;
-use weft_api::{Code, Message, local};
+use weft_api::{Message, local};
 use weft_model::{VnName, VnSpec};
 
 /// Who waits.
@@ -79,10 +75,6 @@ pub(super) struct Options {
     request_id: Option<local::RequestId>,
 }
 
-fn named(vn: String) -> Result<VnName, Refusal> {
-    VnName::new(vn).map_err(|e| Refusal::of(Code::BadRequest, e.to_string()))
-}
-
 fn asked(verb: &str, vn: &VnName) -> Asked {
     let what = format!("{verb} {vn}");
     Asked { content: what.clone(), what }
@@ -91,10 +83,9 @@ fn asked(verb: &str, vn: &VnName) -> Asked {
 /// VN_Connect.
 pub(super) async fn connect(
     State(local): State<Local>,
-    Path(vn): Path<String>,
-    options: Result<Query<Options>, QueryRejection>,
+    Names([vn]): Names<1>,
+    Words(Options { request_id }): Words<Options>,
 ) -> Result<Response, Refusal> {
-    let (vn, Query(Options { request_id })) = (named(vn)?, options?);
     let (asked, to) = (asked("vn-connect", &vn), local.clone());
     let act = async move {
         tracing::info!(%vn, "connect");
@@ -109,10 +100,9 @@ pub(super) async fn connect(
 /// VN_Disconnect.
 pub(super) async fn disconnect(
     State(local): State<Local>,
-    Path(vn): Path<String>,
-    options: Result<Query<Options>, QueryRejection>,
+    Names([vn]): Names<1>,
+    Words(Options { request_id }): Words<Options>,
 ) -> Result<Response, Refusal> {
-    let (vn, Query(Options { request_id })) = (named(vn)?, options?);
     let (asked, to) = (asked("vn-disconnect", &vn), local.clone());
     let act = async move {
         tracing::info!(%vn, "disconnect");

@@ -46,6 +46,23 @@ fn words(item: &PolicyItem) -> String {
     }
 }
 
+/// Who writes far too much is told so, and not cut off while it writes.
+#[test]
+fn too_much_at_once_is_refused_with_the_limit() {
+    in_namespace(async || {
+        let f = Fabric::start().await;
+        f.vn("red", &["10.0.0.0/24"]).await;
+        let many: Vec<Rule> = (0..300_000_u32)
+            .map(|n| format!("in any from {}", std::net::Ipv4Addr::from(n)).parse().unwrap())
+            .collect();
+        let put = PutGroup { rules: many.try_into().unwrap(), revision: None };
+        let (code, _, message) = refusal(f.operator.put_group(&name("red"), &name("web"), &put).await);
+        assert_eq!(code, Code::TooLarge);
+        assert!(message.contains("longer than 3145728 octets"), "{message}");
+        assert_eq!(f.operator.groups().await.unwrap().items, []);
+    });
+}
+
 #[test]
 fn groups_over_v1() {
     in_namespace(async || {

@@ -1,6 +1,6 @@
 //! `weft trace`.
 
-use super::{Output, Socket, tenant_ip};
+use super::{Output, Socket, number::number, tenant_ip};
 use clap::Args;
 use weft_api::Probe;
 use weft_model::{MacAddr, TenantIp, TsiName, VnName};
@@ -23,7 +23,7 @@ pub(crate) struct TraceArgs {
     #[arg(long)]
     pub(crate) deliver: bool,
     /// Octets of the IP packet, 3,000 at most [default: as few as it takes].
-    #[arg(long)]
+    #[arg(long, value_parser = number::<u16>(1..=3_000))]
     pub(crate) size: Option<u16>,
     /// Send from another MAC address, to see it refused.
     #[arg(long)]

@@ -1,7 +1,8 @@
 //! `weft tsi`.
 
-use super::{Access, GroupNames, Kind, Output, Request, Socket, TunnelSettings, tenant_ip};
+use super::{Access, GroupNames, Kind, Output, Request, Socket, TunnelSettings, number::number, tenant_ip};
 use clap::{Args, Subcommand};
+use weft_api::local::MAX_LEASE_S;
 use weft_model::{NveName, TenantIp, TsMac, TsiName, VnName};
 
 #[derive(Debug, Subcommand)]
@@ -34,7 +35,7 @@ pub(crate) enum TsiCommand {
         #[command(flatten)]
         which: Which,
         /// Detach it after so many seconds, unless it is renewed before [default: the lease that it has, renewed].
-        #[arg(long)]
+        #[arg(long, value_parser = number::<u64>(1..=MAX_LEASE_S))]
         lease: Option<u64>,
     },
     /// Take an interface out of service; its addresses and its device stay its own.
@@ -141,10 +142,10 @@ pub(crate) enum TsiCommand {
   weft tsi events --count 1                                the next one")]
     Events {
         /// Begin behind the event of this number; what is not kept any more is said to be missed.
-        #[arg(long)]
+        #[arg(long, value_parser = number::<u64>(0..=u64::MAX))]
         after: Option<u64>,
         /// End after so many.
-        #[arg(long)]
+        #[arg(long, value_parser = number::<u64>(1..=u64::MAX))]
         count: Option<u64>,
         #[command(flatten)]
         socket: Socket,
@@ -220,7 +221,7 @@ pub(crate) struct Place {
     #[arg(long)]
     pub(crate) groups: Option<GroupNames>,
     /// Detach it after so many seconds, unless it is renewed before: by this again, or an update [default: never].
-    #[arg(long)]
+    #[arg(long, value_parser = number::<u64>(1..=MAX_LEASE_S))]
     pub(crate) lease: Option<u64>,
     #[command(flatten)]
     pub(crate) request: Request,
@@ -246,7 +247,7 @@ pub(crate) struct Change {
     #[arg(long, value_parser = tenant_ip)]
     pub(crate) remove_ip: Vec<TenantIp>,
     /// Detach it after so many seconds, unless it is renewed before; 0: never.
-    #[arg(long)]
+    #[arg(long, value_parser = number::<u64>(0..=MAX_LEASE_S))]
     pub(crate) lease: Option<u64>,
     /// Renew the lease that it has.
     #[arg(long)]

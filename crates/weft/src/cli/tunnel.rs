@@ -1,5 +1,6 @@
 //! Tunnel policy on the command line.
 
+use super::number::Octet;
 use clap::Args;
 use std::str::FromStr;
 use weft_api::TunnelChange;
@@ -33,17 +34,17 @@ pub(crate) struct TunnelArgs {
     /// Priority of its hosts' IPv4 RLOCs, 0 to 255: others send to the lowest of a family that they have, and not at
     /// all to 255; none: as usual, 1.
     #[arg(long, group = "change")]
-    tunnel_ipv4_priority: Option<OrNone<u8>>,
+    tunnel_ipv4_priority: Option<OrNone<Octet>>,
     /// The same of their IPv6 RLOCs.
     #[arg(long, group = "change")]
-    tunnel_ipv6_priority: Option<OrNone<u8>>,
+    tunnel_ipv6_priority: Option<OrNone<Octet>>,
     /// Weight of its hosts' IPv4 RLOCs, 0 to 255: of RLOCs with the lowest priority each gets this part of all flows; none: as
     /// usual, 100.
     #[arg(long, group = "change")]
-    tunnel_ipv4_weight: Option<OrNone<u8>>,
+    tunnel_ipv4_weight: Option<OrNone<Octet>>,
     /// The same of their IPv6 RLOCs; none: as usual, 0 beside an IPv4 RLOC.
     #[arg(long, group = "change")]
-    tunnel_ipv6_weight: Option<OrNone<u8>>,
+    tunnel_ipv6_weight: Option<OrNone<Octet>>,
 }
 
 /// Something, or that it is left open: `none`.
@@ -68,10 +69,10 @@ impl From<TunnelArgs> for TunnelChange {
             send_burst: tunnel.tunnel_send_burst.map(|OrNone(it)| it),
             receive_rate: tunnel.tunnel_receive_rate.map(|OrNone(it)| it),
             receive_burst: tunnel.tunnel_receive_burst.map(|OrNone(it)| it),
-            ipv4_priority: tunnel.tunnel_ipv4_priority.map(|OrNone(it)| it),
-            ipv6_priority: tunnel.tunnel_ipv6_priority.map(|OrNone(it)| it),
-            ipv4_weight: tunnel.tunnel_ipv4_weight.map(|OrNone(it)| it),
-            ipv6_weight: tunnel.tunnel_ipv6_weight.map(|OrNone(it)| it),
+            ipv4_priority: tunnel.tunnel_ipv4_priority.map(|OrNone(it)| it.map(|Octet(it)| it)),
+            ipv6_priority: tunnel.tunnel_ipv6_priority.map(|OrNone(it)| it.map(|Octet(it)| it)),
+            ipv4_weight: tunnel.tunnel_ipv4_weight.map(|OrNone(it)| it.map(|Octet(it)| it)),
+            ipv6_weight: tunnel.tunnel_ipv6_weight.map(|OrNone(it)| it.map(|Octet(it)| it)),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `weft vn`.
 
-use super::{Access, GroupNames, Output, TunnelArgs, subnet, words};
+use super::{Access, GroupNames, Output, TunnelArgs, number::number, subnet, words};
 use clap::{Args, Subcommand};
 use weft_model::{Bum, IpNet, Learning, Miss, NveName, Reply, VnName, Vni};
 
@@ -36,10 +36,10 @@ pub(crate) enum VnCommand {
         #[arg(long)]
         gateway: Option<NveName>,
         /// Replicated frames a second that one VAP may send [default: 1000].
-        #[arg(long)]
+        #[arg(long, value_parser = number::<u32>(0..=u32::MAX.into()))]
         storm_rate: Option<u32>,
         /// How many of them at once [default: 200].
-        #[arg(long)]
+        #[arg(long, value_parser = number::<u32>(0..=u32::MAX.into()))]
         storm_burst: Option<u32>,
         #[command(flatten)]
         access: Access,
@@ -104,10 +104,10 @@ pub(crate) struct VnChange {
     #[arg(long, group = "change")]
     pub(crate) gateway: Option<GatewayName>,
     /// Replicated frames a second that one VAP may send.
-    #[arg(long, group = "change")]
+    #[arg(long, group = "change", value_parser = number::<u32>(0..=u32::MAX.into()))]
     pub(crate) storm_rate: Option<u32>,
     /// How many of them at once.
-    #[arg(long, group = "change")]
+    #[arg(long, group = "change", value_parser = number::<u32>(0..=u32::MAX.into()))]
     pub(crate) storm_burst: Option<u32>,
     /// The security groups of tenant systems that name none, with commas between. none: they may do everything.
     #[arg(long, group = "change")]

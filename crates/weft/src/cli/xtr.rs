@@ -1,6 +1,6 @@
 //! `weft xtr`.
 
-use super::{Access, Output, words};
+use super::{Access, Output, number::number, words};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 use weft_api::KeyAlgorithm;
@@ -39,10 +39,10 @@ pub(crate) struct XtrAdd {
     #[arg(long)]
     pub(crate) xtr_id: Option<XtrId>,
     /// The Site-ID it sends with that.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = number::<u64>(0..=u64::MAX))]
     pub(crate) site_id: u64,
     /// The Key ID it sends with its messages.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = number::<u8>(0..=u8::MAX.into()))]
     pub(crate) key_id: u8,
     /// How its messages are authenticated: hmac-sha1, hmac-sha256 or hmac-sha256-hkdf.
     #[arg(long, value_parser = words::<KeyAlgorithm>, default_value = "hmac-sha256")]

@@ -141,6 +141,9 @@ async fn oracle_list(args: &GetArgs, format: Format) -> Result<String, CommandEr
         Kinds::Vns => {
             let mut vns = client.vns().await?.items;
             vns.retain(|v| vn.is_none_or(|name| v.name == *name));
+            if let Some(vn) = vn.filter(|_| vns.is_empty()) {
+                return Err(CommandError::NoVn(vn.clone()));
+            }
             output::list(format, &vns, vn::COLUMNS)
         }
         Kinds::Nves => output::list(format, &client.nves().await?.items, NVES),
@@ -149,13 +152,7 @@ async fn oracle_list(args: &GetArgs, format: Format) -> Result<String, CommandEr
         Kinds::Mappings => output::list(format, &client.mappings(vn).await?.items, MAPPINGS),
         Kinds::Conversations => output::list(format, &client.conversations(vn).await?.items, CONVERSATIONS),
         Kinds::Duplicates => output::list(format, &client.duplicates(vn).await?.items, DUPLICATES),
-        Kinds::Groups => {
-            let mut groups = client.groups().await?.items;
-            groups.retain(|g| {
-                vn.is_none_or(|vn| g.vn == *vn) && args.group.as_ref().is_none_or(|n| g.name == *n)
-            });
-            group::list(format, &groups)
-        }
+        Kinds::Groups => group::list(format, &rules::groups(args, &client).await?),
         Kinds::Rules => rules::all(args, &client, format).await,
         Kinds::Counters => counters(format, client.counters().await?.counters),
         Kinds::Drops | Kinds::Multicast | Kinds::Tables => Err(CommandError::Usage(

@@ -7,7 +7,7 @@ use crate::output::{self, Column, Format};
 use serde::Serialize;
 use std::{io, path::Path};
 use weft_api::{Client, GroupView, PutGroup};
-use weft_model::{GroupName, Rule, SecurityGroup, VnName, policy::RuleTwice};
+use weft_model::{GroupLimits, GroupName, Rule, SecurityGroup, VnName, policy::RuleTwice};
 
 const COLUMNS: &[Column] = &[("vn", "/vn"), ("group", "/group"), ("rule", "/rule")];
 
@@ -90,6 +90,10 @@ fn shown(output: &Output, group: &GroupView) -> Result<(), CommandError> {
 }
 
 fn group(rules: Vec<Rule>) -> Result<SecurityGroup, CommandError> {
+    let most = GroupLimits::default().rules;
+    if rules.len() > most {
+        return Err(CommandError::TooManyRules { rules: rules.len(), most });
+    }
     SecurityGroup::new(rules).map_err(|e: RuleTwice| CommandError::Refused(e.to_string()))
 }
 

@@ -81,7 +81,7 @@ impl Refusal {
 
 impl From<Refusal> for ErrorBody {
     fn from(refusal: Refusal) -> Self {
-        Self { error: refusal.code(), message: refusal.to_string().replace('\n', " ") }
+        Self::new(refusal.code(), &refusal.to_string())
     }
 }
 

@@ -8,6 +8,7 @@ use super::super::{
     state::{self, Saved},
 };
 use super::*;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use weft_api::{ClientError, Code, LocalClient, local as api};
 
 /// The driver's API, and a client of it.
@@ -177,5 +178,57 @@ fn h4_another_device_is_the_vap_once_its_program_runs() {
         };
         driver.drive(queue, asked).await.unwrap();
         assert_eq!(programs(&pins), 2, "the one before is kept closed");
+    });
+}
+
+/// Writes a request and reads the answer to its end: its status and its body.
+async fn raw(socket: &Path, head: &str, body: &[u8]) -> (u16, weft_api::ErrorBody) {
+    let mut stream = tokio::net::UnixStream::connect(socket).await.unwrap();
+    let head = format!(
+        "{head} HTTP/1.1\r\nhost: nve\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(body).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, serde_json::from_str(body).unwrap_or_else(|e| panic!("{e}: {answer}")))
+}
+
+/// Whatever is asked wrongly is refused in the words and the form of the Oracle, and heard by who has written all of it.
+#[test]
+fn h8_what_cannot_be_understood_is_refused_like_anything_else() {
+    on_a_host(async |dir, pins| {
+        let (driver, queue) = driver(&dir, &pins, Duration::from_secs(60));
+        served(&driver, driver.links.clone(), &dir);
+        let socket = dir.join("nve.sock");
+        let long = "x".repeat(5_000);
+        let asked = async {
+            let big = vec![b' '; 20 << 20];
+            for (head, body, code, part) in [
+                ("GET /v1/nothing", &b""[..], Code::NotFound, "no such path"),
+                ("DELETE /v1/tsis", b"", Code::MethodNotAllowed, "does not take that method"),
+                ("POST /v1/tsis", &big, Code::TooLarge, "longer than 65536 octets"),
+                ("POST /v1/tsis", b"{", Code::BadRequest, "the body is not what is expected here"),
+                ("POST /v1/tsis", b"{\"vm\":\"red\"}", Code::BadRequest, "unknown field `vm`"),
+                ("DELETE /v1/tsis/red/%ff", b"", Code::BadRequest, "tsis"),
+                ("DELETE /v1/tsis/red/web?forse=true", b"", Code::BadRequest, "unknown field `forse`"),
+                ("GET /v1/events?after=-1", b"", Code::BadRequest, "invalid digit"),
+                (
+                    &format!("DELETE /v1/tsis/red/{long}"),
+                    b"",
+                    Code::BadRequest,
+                    "...[5002 characters]' is 5000 characters",
+                ),
+            ] {
+                let (status, refused) = raw(&socket, head, body).await;
+                assert_eq!((refused.error, status), (code, code.status()), "{head}: {}", refused.message);
+                let fits = refused.message.contains(part) && refused.message.len() < 300;
+                assert!(fits || part == "tsis", "{head}: {}", refused.message);
+            }
+        };
+        driver.drive(queue, asked).await.unwrap();
     });
 }

@@ -36,9 +36,7 @@ impl Failure {
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        // One line, whatever a value in it holds.
-        let message = self.message.split_whitespace().collect::<Vec<_>>().join(" ");
-        (status, Json(ErrorBody { error: self.code, message })).into_response()
+        (status, Json(ErrorBody::new(self.code, &self.message))).into_response()
     }
 }
 

@@ -1,7 +1,7 @@
 //! `/v1/groups`: security groups; and the groups of one tenant system.
 
 use super::{
-    Answer, Failure,
+    Answer, Failure, GROUP_BODY,
     access::Identity,
     input::{Body, Names, Query},
     watch,
@@ -76,7 +76,7 @@ pub(super) async fn put(
     State(app): State<Arc<App>>,
     Names([vn, name]): Names<2>,
     query: Query,
-    Body(group): Body<PutGroup>,
+    Body(group): Body<PutGroup, GROUP_BODY>,
 ) -> Result<(StatusCode, Json<GroupView>), Failure> {
     query.only(&[])?;
     let ((group, created), _) = app.registry.put_group(vn, name, group).await?;

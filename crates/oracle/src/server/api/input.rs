@@ -2,32 +2,27 @@
 
 use super::Failure;
 use axum::{
-    RequestExt,
-    body::Bytes,
     extract::{FromRequest, FromRequestParts, Path, Request},
     http::request::Parts,
 };
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
-use weft_api::Code;
+use weft_api::{BodyError, Code, whole};
 use weft_model::{Epoch, Name};
 
-/// A JSON body.
-pub(super) struct Body<T>(pub(super) T);
+/// A JSON body of at most `LIMIT` octets.
+pub(super) struct Body<T, const LIMIT: usize = { super::BODY }>(pub(super) T);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+impl<T: DeserializeOwned, S: Send + Sync, const LIMIT: usize> FromRequest<S> for Body<T, LIMIT> {
     type Rejection = Failure;
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Failure> {
-        let octets: Bytes = request.extract().await.map_err(|_| {
-            Failure::new(
-                Code::TooLarge,
-                format!(
-                    "the body cannot be read or is longer than {} octets ({} of a security group)",
-                    super::BODY,
-                    super::GROUP_BODY
-                ),
-            )
+        let octets = whole(request.into_body(), LIMIT).await.map_err(|e| {
+            let code = match e {
+                BodyError::TooLarge { .. } => Code::TooLarge,
+                BodyError::Broken(_) => Code::BadRequest,
+            };
+            Failure::new(code, e.to_string())
         })?;
         match serde_json::from_slice(&octets) {
             Ok(value) => Ok(Self(value)),

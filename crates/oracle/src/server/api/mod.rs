@@ -22,7 +22,6 @@ pub(super) use serve::{CONNECTIONS, Peer, serve};
 use super::App;
 use axum::{
     Json, Router,
-    extract::DefaultBodyLimit,
     http::{StatusCode, header},
     middleware,
     response::{IntoResponse, Response},
@@ -30,10 +29,7 @@ use axum::{
 use failure::Failure;
 use std::sync::Arc;
 use utoipa::OpenApi;
-use utoipa_axum::{
-    router::{OpenApiRouter, UtoipaMethodRouterExt as _},
-    routes,
-};
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 /// Longest request body, octets,
 const BODY: usize = 64 << 10;
@@ -73,7 +69,7 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(grants::take_over))
         .routes(routes!(groups::set))
         .routes(routes!(groups::list))
-        .routes(routes!(groups::get, groups::put, groups::remove).layer(DefaultBodyLimit::max(GROUP_BODY)))
+        .routes(routes!(groups::get, groups::put, groups::remove))
         .routes(routes!(policy::list))
         .routes(routes!(tickets::create))
         .routes(routes!(tickets::trace))
@@ -101,7 +97,6 @@ pub(super) fn router(app: Arc<App>) -> Router {
     let (router, _) = routes().split_for_parts();
     router
         .route_layer(middleware::from_fn_with_state(app.clone(), access::admit))
-        .layer(DefaultBodyLimit::max(BODY))
         .fallback(async || Failure::no_route())
         .method_not_allowed_fallback(async || Failure::no_method())
         .with_state(app)

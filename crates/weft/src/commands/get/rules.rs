@@ -5,20 +5,37 @@ use crate::error::CommandError;
 use crate::output::{self, Column, Format};
 use std::collections::BTreeMap;
 use weft_api::{
-    Client, ClientError,
+    Client, ClientError, GroupView,
     local::{Items, RuleCount, Shown},
 };
-use weft_model::GroupName;
 
 pub(super) const COLUMNS: &[Column] =
     &[("vn", "/vn"), ("group", "/group"), ("rule", "/rule"), ("packets", "/packets"), ("bytes", "/bytes")];
 
+/// The security groups asked for. A VN or a group that is named and does not exist is an error: an empty list would say
+/// that nothing is in it.
+pub(super) async fn groups(args: &GetArgs, client: &Client) -> Result<Vec<GroupView>, CommandError> {
+    let vn = args.vn.as_ref();
+    if let Some(vn) = vn
+        && !client.vns().await?.items.iter().any(|known| known.name == *vn)
+    {
+        return Err(CommandError::NoVn(vn.clone()));
+    }
+    let mut groups = client.groups().await?.items;
+    groups.retain(|group| vn.is_none_or(|vn| group.vn == *vn));
+    if let Some(name) = &args.group {
+        groups.retain(|group| group.name == *name);
+        if groups.is_empty() {
+            return Err(CommandError::NoGroup { group: name.clone(), vn: vn.cloned() });
+        }
+    }
+    Ok(groups)
+}
+
 /// Every rule of the groups asked for, in the order in which they were written, with what all NVEs together counted. One
 /// that does not answer is named beside.
 pub(super) async fn all(args: &GetArgs, client: &Client, format: Format) -> Result<String, CommandError> {
-    let wanted = |name: &GroupName| args.group.as_ref().is_none_or(|group| group == name);
-    let mut groups = client.groups().await?.items;
-    groups.retain(|group| args.vn.as_ref().is_none_or(|vn| group.vn == *vn) && wanted(&group.name));
+    let groups = groups(args, client).await?;
     let mut counted: BTreeMap<_, (u64, u64)> = BTreeMap::new();
     for nve in client.nves().await?.items {
         match client.shown::<Items<RuleCount>>(&nve.name, Shown::Rules).await {
