@@ -8,7 +8,7 @@
 
 #include <linux/types.h>
 
-#define WEFT_ABI_VERSION 11
+#define WEFT_ABI_VERSION 12
 
 struct weft_ip {
 	__u32 w[4];
@@ -22,6 +22,7 @@ struct weft_config {
 	struct weft_ip rloc6;
 	__u64 netns; /* inode of the network namespace the ifindexes are of */
 	__u64 fence_until; /* CLOCK_MONOTONIC ns: until then the locations are an Oracle's latest word */
+	__u64 vouched;	   /* when that was said last */
 	__u8 node_mac[6];  /* stands for this NVE where it translates */
 	__u8 pad[2];
 	__u64 ageing; /* ns after which what was learned from frames counts no more */

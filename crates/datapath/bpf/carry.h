@@ -219,10 +219,10 @@ static __noinline int carry(struct __sk_buff *skb, struct outer *outer, struct e
 		trace_tell(skb, WEFT_STEP_LOCATION, WEFT_STEP_BY_TABLE, 0, &at->rloc);
 		outer->to = at->rloc;
 		outer->ttl = CARRIED_TTL;
-		outer->ds = 0;
+		outer->ds &= 0xfc;
 		return ONWARD;
 	}
-	if (set_tunnel(skb, cfg, vni, &at->rloc, CARRIED_TTL, 0))
+	if (set_tunnel(skb, cfg, vni, &at->rloc, CARRIED_TTL, outer->ds & 0xfc))
 		return drop_inward(skb, w, WEFT_KERNEL);
 	if (ttl == CARRY_AGAIN && bpf_clone_redirect(skb, cfg->vxlan_ifindex, 0))
 		return drop_inward(skb, w, WEFT_KERNEL);

@@ -14,7 +14,8 @@ static __always_inline int pass(struct __sk_buff *skb)
 
 /* The fence. Frames whose source is another NVE's by an Oracle's latest word pass for a moment: they
  * were under way when it moved, or it has moved to where they come from and word of that is under way.
- * After that their sender does not hold it. Without an Oracle nobody knows better: they pass. */
+ * After that their sender does not hold it, if the agent has said since that it would have heard of that: without an
+ * Oracle nobody knows better, nor does an agent that stands still. Then they pass. */
 static __always_inline bool fenced(const struct weft_config *cfg, struct weft_location *at)
 {
 	__u64 now = bpf_ktime_get_coarse_ns();
@@ -23,7 +24,7 @@ static __always_inline bool fenced(const struct weft_config *cfg, struct weft_lo
 	if (!at->contested || (__s64)(now - at->contested_last) >= (__s64)WEFT_FENCE_FORGETS)
 		at->contested = now;
 	at->contested_last = now;
-	return (__s64)(now - at->contested) >= (__s64)WEFT_FENCE_AFTER && now < cfg->fence_until;
+	return (__s64)(cfg->vouched - at->contested) >= (__s64)WEFT_FENCE_AFTER && now < cfg->fence_until;
 }
 
 /* Both paths' decision about a frame that a peer sent; it is at `off`, 0 when it is stripped. */

@@ -4,12 +4,13 @@
 #define WEFT_METER_H
 
 /* The octets that a frame without a tunnel header has on the wire: each packet that a GSO frame will become has its
- * own headers. Extension headers of IPv6 are not looked for. */
+ * own headers, those of IPv6 extensions included. */
 static __always_inline __u32 wire_octets(struct __sk_buff *skb)
 {
 	__u32 gso = skb->gso_size, len = skb->len, headers = ETH_LEN, protocol;
 	__u8 ip[10], offset;
 	__be16 ethertype;
+	struct l4 l4;
 
 	if (!gso || bpf_skb_load_bytes(skb, ETH_LEN - 2, &ethertype, 2) || bpf_skb_load_bytes(skb, ETH_LEN, ip, 10))
 		return len;
@@ -17,8 +18,10 @@ static __always_inline __u32 wire_octets(struct __sk_buff *skb)
 		headers += (ip[0] & 15) * 4;
 		protocol = ip[9];
 	} else {
-		headers += sizeof(struct ipv6hdr);
-		protocol = ip[6];
+		if (!skip_extensions(skb, ip[6], len, &l4))
+			return len;
+		headers = l4.off;
+		protocol = l4.proto;
 	}
 	if (protocol == IPPROTO_TCP) {
 		if (bpf_skb_load_bytes(skb, headers + 12, &offset, 1))

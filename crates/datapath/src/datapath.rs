@@ -50,8 +50,8 @@ pub trait Datapath {
     fn heard(&self) -> Result<Vec<Heard>, DatapathError>;
 
     /// Says that for as long as `lasts` the locations of remote tenant systems are an Oracle's latest word
-    /// (zero: they are not). Frames from other NVEs than they name are then dropped as fenced, from 2 s
-    /// after the first such frame on. An agent that has lost every Oracle, or died, vouches no more: its
+    /// (zero: they are not). Frames from other NVEs than they name are then dropped as fenced, if this is said 2 s or more
+    /// after the first such frame. An agent that has lost every Oracle, or died, or stands still, vouches no more: its
     /// tables may be the ones that are wrong.
     ///
     /// # Errors

@@ -202,6 +202,7 @@ fn not_fenced_where_it_moved_to() {
         wires[2].receive("it", |f| f.ends_with(b"contested"));
         count_to(&mut lab, 2, Reason::SrcMoved, 1);
         wait_for("the fence", || {
+            lab.nves[2].with(|k| k.vouch(Duration::from_secs(100)).unwrap());
             send(&mut lab, 1, b"stale");
             (lab.nves[2].count(Reason::Fenced) > 0).then_some(())
         });

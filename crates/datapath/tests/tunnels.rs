@@ -7,12 +7,13 @@ use common::{
     How, Lab,
     frames::*,
     pair::{MACS, Pair, ip},
-    rloc, tcp, vni, wait_for,
+    rloc, tcp_with, vni, wait_for,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, TcpStream},
     num::NonZeroU64,
+    os::fd::AsRawFd as _,
     time::Duration,
 };
 use weft_datapath::{
@@ -330,6 +331,32 @@ fn frames_that_cross_no_underlay_count_too() {
     }
 }
 
+/// Has what a socket sends carry so many octets of options for the destination, which say nothing.
+fn destination_options(stream: &TcpStream, octets: usize) {
+    if octets == 0 {
+        return;
+    }
+    // Of a type for experiments that who does not know it passes over (RFC 4727 section 3.6): padding is bounded.
+    let mut header = vec![0, u8::try_from(octets / 8 - 1).unwrap()];
+    while header.len() < octets {
+        let rest = (octets - header.len() - 2).min(255);
+        header.extend([0x1e, u8::try_from(rest).unwrap()]);
+        header.resize(header.len() + rest, 0);
+    }
+    let length = libc::socklen_t::try_from(header.len()).unwrap();
+    // SAFETY: a live descriptor, and as many live octets as are named.
+    let set = unsafe {
+        libc::setsockopt(
+            stream.as_raw_fd(),
+            libc::IPPROTO_IPV6,
+            libc::IPV6_DSTOPTS,
+            header.as_ptr().cast(),
+            length,
+        )
+    };
+    assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
+}
+
 /// Segmentation-offload frames count with headers for each packet that they become: what would be enough without does
 /// not let all of a stream through.
 #[test]
@@ -340,9 +367,10 @@ fn offloaded_segments_count_with_their_headers() {
     lab.attach(0, 1, how);
     lab.attach(1, 2, how);
     let (tss, nves) = (&lab.tss, &mut lab.nves);
-    for (i, inner6) in [(0, false), (0, true), (1, false), (1, true)] {
-        // Some 700 packets with 54 octets of headers at least.
-        let few = meter(1, 1_015_000);
+    // Some 700 packets with 54 octets of headers at least; or some 1,700 with 800 octets of IPv6 options each.
+    let plain = [(0, false, 0), (0, true, 0), (1, false, 0), (1, true, 0)];
+    for (i, inner6, options) in plain.into_iter().chain([(0, true, 800), (1, true, 800)]) {
+        let few = meter(1, if options == 0 { 1_015_000 } else { 1_800_000 });
         let tunnel = match i {
             0 => Tunnel { send: few, ..Tunnel::default() },
             _ => Tunnel { receive: few, ..Tunnel::default() },
@@ -351,7 +379,10 @@ fn offloaded_segments_count_with_their_headers() {
         nves[i].apply(&[Op::SetVap(tss[i].device, Vap { tunnel, ..usual.clone() })]);
         let before = nves[i].count(Reason::RateLimited);
         std::thread::scope(|scope| {
-            let stream = scope.spawn(|| tcp(&tss[0].ns, &tss[1].ns, tss[1].ip(inner6), OCTETS));
+            let stream = scope.spawn(|| {
+                let with = |stream: &TcpStream| destination_options(stream, options);
+                tcp_with(&tss[0].ns, &tss[1].ns, tss[1].ip(inner6), OCTETS, with)
+            });
             let limited = wait_for("an end of the stream", || {
                 let limited = nves[i].count(Reason::RateLimited) > before;
                 (limited || stream.is_finished()).then_some(limited)

@@ -15,7 +15,7 @@ use core::{
 use std::collections::BTreeSet;
 use weft_model::{Bum, Epoch, Learning, MacAddr, Miss, Rloc, SourcePorts, TenantIp, TsMac, Ttl, Vni};
 
-pub(crate) const ABI_VERSION: u32 = 11;
+pub(crate) const ABI_VERSION: u32 = 12;
 
 /// An address, IPv4 as IPv4-mapped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,6 +31,7 @@ pub(crate) struct ConfigValue {
     pub(crate) rloc6: Ip,
     pub(crate) netns: u64,
     pub(crate) fence_until: u64,
+    pub(crate) vouched: u64,
     pub(crate) node_mac: [u8; 6],
     pub(crate) pad: [u8; 2],
     pub(crate) ageing: u64,
@@ -676,7 +677,7 @@ mod tests {
     fn layouts_are_those_of_the_header() {
         let (ours, program) = layout! {
             Ip = "weft_ip" {}
-            ConfigValue = "weft_config" { vxlan_ifindex, families, rloc4, rloc6, netns, fence_until, node_mac, pad, ageing }
+            ConfigValue = "weft_config" { vxlan_ifindex, families, rloc4, rloc6, netns, fence_until, vouched, node_mac, pad, ageing }
             LearnedValue = "weft_learned" { rloc, seen }
             AwayValue = "weft_away" { rloc, epoch }
             HeardValue = "weft_heard" { mac, pad, seen }

@@ -498,8 +498,9 @@ impl Datapath for Kernel {
 
     fn vouch(&mut self, lasts: Duration) -> Result<(), DatapathError> {
         let lasts = u64::try_from(lasts.as_nanos()).unwrap_or(u64::MAX);
-        let fence_until = if lasts == 0 { 0 } else { sys::monotonic().saturating_add(lasts) };
-        self.maps.set_config(ConfigValue { fence_until, ..self.maps.config()? })
+        let now = sys::monotonic();
+        let (fence_until, vouched) = if lasts == 0 { (0, 0) } else { (now.saturating_add(lasts), now) };
+        self.maps.set_config(ConfigValue { fence_until, vouched, ..self.maps.config()? })
     }
 
     fn resend(&mut self, vap: IfIndex, frame: &[u8]) -> Result<Reason, DatapathError> {

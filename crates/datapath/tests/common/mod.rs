@@ -414,6 +414,18 @@ impl Lab {
 /// Sends `octets` over TCP from one namespace to an address in another; seconds it took.
 #[allow(clippy::disallowed_methods, reason = "a test that measures")]
 pub fn tcp(from: &Ns, to: &Ns, address: IpAddr, octets: usize) -> f64 {
+    tcp_with(from, to, address, octets, |_| {})
+}
+
+/// The same over a connection to which something is done first.
+#[allow(clippy::disallowed_methods, reason = "a test that measures")]
+pub fn tcp_with(
+    from: &Ns,
+    to: &Ns,
+    address: IpAddr,
+    octets: usize,
+    first: impl FnOnce(&std::net::TcpStream) + Send,
+) -> f64 {
     use std::{
         io::{Read as _, Write as _},
         net::{TcpListener, TcpStream},
@@ -440,6 +452,7 @@ pub fn tcp(from: &Ns, to: &Ns, address: IpAddr, octets: usize) -> f64 {
             let mut stream =
                 TcpStream::connect_timeout(&(address, port).into(), Duration::from_secs(30)).unwrap();
             stream.set_write_timeout(Some(Duration::from_secs(30))).unwrap();
+            first(&stream);
             let data: Vec<u8> = (0..octets).map(pattern).collect();
             stream.write_all(&data).unwrap();
         });

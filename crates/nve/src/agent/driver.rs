@@ -217,6 +217,12 @@ impl Driver {
             self.finish(&mut buffer);
         }
         tracing::info!("stopping; tenants keep their connectivity");
+        // What was done under an id is known by it when this agent starts again.
+        while let Ok(input) = queue.try_recv() {
+            if let Input::Local(end @ LocalCall::End(..)) = input {
+                self.input(Input::Local(end));
+            }
+        }
         self.core.policies_changed();
         self.outputs();
         let (attachments, policies) = (self.saver.finish().await, self.policies.finish().await);

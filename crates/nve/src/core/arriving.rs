@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! Asked --context--> Handed --stopping--> Stopping --delta--> Settled --end, Activated--> (nothing)
+//!   |                  Handed <----------------resumed------------/
 //!   \------------------- the stream breaks: Waiting, then Asked again -----------------/
 //! ```
 //!
@@ -192,11 +193,8 @@ impl Core {
             return;
         }
         self.revision = revision;
-        let vni = vn.vni;
-        self.vns.insert(vni, vn);
+        self.know_vn(vn);
         self.unsaved = true;
-        self.review_vn(vni);
-        self.review_tunnels(vni);
     }
 
     /// Takes in what only the other NVE knew: anew, or what has changed of it and which connections have ended.
@@ -279,6 +277,16 @@ impl Core {
         let Ok(id) = self.taking(transfer) else { return };
         if let Some(arrival) = self.arrivals.by_tsi.get_mut(&id).filter(|a| a.phase == Phase::Handed) {
             arrival.phase = Phase::Stopping;
+        }
+    }
+
+    /// It goes on there, after all.
+    pub fn handle_resumed(&mut self, now: Time, transfer: TransferId) {
+        self.now = now;
+        let Ok(id) = self.taking(transfer) else { return };
+        let stopped = |arrival: &&mut Arrival| matches!(arrival.phase, Phase::Stopping | Phase::Settled);
+        if let Some(arrival) = self.arrivals.by_tsi.get_mut(&id).filter(stopped) {
+            arrival.phase = Phase::Handed;
         }
     }
 

@@ -156,9 +156,8 @@ impl Core {
         }
         self.cancel_release(&attach.vn, &attach.name);
         self.revision = self.revision.max(revision);
-        let old = self.vns.insert(vn.vni, vn);
-        self.review_tunnels(id.vni);
-        self.review_locators(id.vni, old.map(|old| old.tunnel));
+        self.hear_of_vn(vn);
+        let (grant, revision, lost) = self.latest(grant, revision);
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         self.tickets.insert(ticket, id.clone());
@@ -180,6 +179,10 @@ impl Core {
         self.lease(now, &id, attach.lease);
         self.timers.set(Timer::Acknowledge(id.clone()), now + self.config.timing.acknowledge);
         self.save();
+        if lost {
+            self.lose_grant(&id, self.went(&id));
+            return;
+        }
         self.review_arrival(&id);
         if self.wait_for_context(now, &id) {
             self.review_vn(id.vni);
@@ -381,7 +384,8 @@ impl Core {
         if waiting {
             let reason = format!("device {} was replaced by another of its name", device.name);
             self.fail_attach(&id, Refused::Datapath { reason });
-            if !self.tsis.contains_key(&id) {
+            // What is left of it may wait for another device.
+            if self.by_device.get(&device.name) != Some(&id) {
                 return;
             }
         }

@@ -6,6 +6,9 @@ use super::{ApiCall, Core, Granted, Notice, Output, Refused};
 use weft_datapath::Neighbour;
 use weft_model::{TenantIp, Time, TsiId};
 
+/// The code of /v1 that says that another one has the address.
+const TAKEN: &str = "address_taken";
+
 impl Core {
     /// A tenant system tries out a link-local address (DAD): it is taken at the Oracle like any other, so
     /// that of two with the same address the second fails its DAD.
@@ -48,7 +51,10 @@ impl Core {
             Err(refused) => {
                 self.counters.claims_refused += 1;
                 self.notice(Notice::ClaimRefused(id.clone(), ip, refused.to_string()));
-                self.tell_conflict(id, ip, refused.to_string());
+                // What nobody has answered, or somebody else refuses for another reason, is no conflict.
+                if matches!(&refused, Refused::Oracle { code, .. } if code == TAKEN) {
+                    self.tell_conflict(id, ip, refused.to_string());
+                }
                 // Its owner defends it through us, if there is still somebody to be told.
                 let asking = |t: &Tsi| t.state == State::Activated && t.device.index == query.vap;
                 if self.tsis.get(id).is_some_and(asking) {

@@ -85,7 +85,7 @@ impl Core {
             (Ok(spec), call) if call.is_some() || known == Some(spec.vni) => {
                 self.connected.insert(spec.vni, spec.name.clone());
                 self.unsaved = true;
-                self.handle_fact(super::Fact::Vn(spec.clone()));
+                self.hear_of_vn(spec.clone());
                 // Who is told that it is has it after a restart.
                 self.save();
             }

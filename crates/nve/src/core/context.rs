@@ -187,6 +187,8 @@ pub enum NotHanded {
 pub enum Handed {
     /// It has stopped here: groups and addresses; the connections are the data plane's.
     Delta(Live),
+    /// It goes on here after it had stopped: how it was then is not how it ends.
+    Resumed,
     /// It is gone from here: nothing more comes.
     End,
 }

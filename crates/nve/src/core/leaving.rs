@@ -164,6 +164,14 @@ impl Core {
         }
     }
 
+    /// It goes on here: who has asked and was told that it had stopped takes it for one that runs.
+    pub(super) fn hand_resumed(&mut self, id: &TsiId) {
+        let asked = self.leaving.by_tsi.get(id).filter(|_| self.leaving.left.contains_key(id));
+        if let Some(request) = asked.copied() {
+            self.outputs.push_back(Output::Hand(request, Handed::Resumed));
+        }
+    }
+
     /// It is gone from here, and so is what was kept of it.
     pub(super) fn hand_last(&mut self, id: &TsiId, was_here: bool) {
         if was_here {

@@ -55,6 +55,7 @@ mod tsi;
 mod tunnel;
 mod update;
 mod views;
+mod vns;
 mod went;
 
 pub use config::{Config, Limits, OracleAddr, Timing};
@@ -203,8 +204,8 @@ pub struct Core {
     leaving: leaving::Leaving,
     /// The latest of the store that was heard of.
     revision: u64,
-    /// The grants of the latest list.
-    listed: Option<BTreeSet<TsiId>>,
+    /// The latest list of grants.
+    listed: Option<release::Listed>,
     /// Whether what is attached changed since it was last handed to the disk.
     unsaved: bool,
     /// What hypervisors were told.
@@ -362,22 +363,7 @@ impl Core {
     /// Takes in what an Oracle's watch says.
     pub fn handle_fact(&mut self, fact: Fact) {
         match fact {
-            Fact::Vn(vn) => {
-                let vni = vn.vni;
-                let old = self.vns.insert(vni, vn);
-                // After a restart without an Oracle it is treated as it last was.
-                let kept = self.members.contains_key(&vni) || self.connected.contains_key(&vni);
-                self.unsaved |= kept && old.as_ref() != self.vns.get(&vni);
-                let governs = |vn: &VnSpec| (vn.default_groups.clone(), vn.log_refused);
-                let governed = old.as_ref().map(governs) == self.vns.get(&vni).map(governs);
-                self.adopt_orphans();
-                self.review_vn(vni);
-                self.review_tunnels(vni);
-                self.review_locators(vni, old.map(|old| old.tunnel));
-                if !governed {
-                    self.review_policy(vni);
-                }
-            }
+            Fact::Vn(vn) => self.know_vn(vn),
             Fact::VnGone(vni) => {
                 self.vns.remove(&vni);
                 self.end_connection(vni);

@@ -35,6 +35,13 @@ pub struct Releases {
     made: u64,
 }
 
+/// All grants of this NVE, as the store had them at a revision.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Listed {
+    revision: u64,
+    grants: BTreeMap<TsiId, Grant>,
+}
+
 impl Core {
     /// Gives a grant back, now and again until an Oracle has it or says that it is not ours.
     pub(super) fn release(&mut self, vn: VnName, name: TsiName, held: Held) {
@@ -142,7 +149,7 @@ impl Core {
         let named =
             |id: &TsiId| id.name == *name && self.vns.get(&id.vni).is_none_or(|known| known.name == *vn);
         self.find(vn, name).is_some_and(|tsi| !tsi.is_lost())
-            || self.listed.as_ref().is_none_or(|listed| listed.iter().any(named))
+            || self.listed.as_ref().is_none_or(|listed| listed.grants.keys().any(named))
     }
 
     /// The grant is wanted again.
@@ -160,7 +167,9 @@ impl Core {
     pub(super) fn reconcile_grants(&mut self, revision: u64, grants: Vec<Grant>) {
         let ours: BTreeMap<_, _> = grants.into_iter().map(|g| (g.tsi.clone(), g)).collect();
         self.revision = self.revision.max(revision);
-        self.listed = Some(ours.keys().cloned().collect());
+        if self.listed.as_ref().is_none_or(|listed| listed.revision <= revision) {
+            self.listed = Some(Listed { revision, grants: ours.clone() });
+        }
         let older = self.tsis.iter().filter(|(_, t)| t.revision <= revision);
         let mine: Vec<TsiId> = older.map(|(id, _)| id.clone()).collect();
         for id in mine {
@@ -173,6 +182,18 @@ impl Core {
             }
         }
         self.claim_orphans(revision, &ours);
+    }
+
+    /// A grant as an answer has it, or as a list of grants has it that is not older: that may have come while the answer
+    /// waited, and comes once. Whether it is this NVE's no more is said beside.
+    pub(super) fn latest(&self, grant: Grant, revision: u64) -> (Grant, u64, bool) {
+        match self.listed.as_ref().filter(|listed| listed.revision > revision) {
+            Some(listed) => match listed.grants.get(&grant.tsi) {
+                Some(newer) => (newer.clone(), listed.revision, false),
+                None => (grant, revision, true),
+            },
+            None => (grant, revision, false),
+        }
     }
 
     /// The grant of `id` is somebody else's now, or nobody's.

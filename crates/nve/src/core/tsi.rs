@@ -310,6 +310,7 @@ impl Core {
         tsi.state = State::Activated;
         self.stopped.remove(id);
         self.touch(id);
+        self.hand_resumed(id);
         self.forget_left(id);
         let Some(tsi) = self.tsis.get(id) else { return };
         let (grant, device, eids) = (tsi.grant.clone(), tsi.device.clone(), tsi.eids());

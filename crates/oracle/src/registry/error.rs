@@ -86,6 +86,16 @@ pub enum RegistryError {
     /// A tunnel policy by which nobody could be sent anything.
     #[error(transparent)]
     NoFamilyLeft(#[from] NoFamilyLeft),
+    /// A VN's tunnel policy by which nobody could send to one of its tenant systems.
+    #[error(
+        "with that no RLOC is left to send to '{tsi}' in VN '{vn}': its own tunnel policy has priority 255 for the other family; change that first"
+    )]
+    NoFamilyLeftFor {
+        /// The VN.
+        vn: VnName,
+        /// The tenant system.
+        tsi: TsiName,
+    },
     /// Tenant systems are in the VN.
     #[error("VN '{vn}' has {count} tenant systems in it ({}{}); detach them first", first.join(", "), if *count > first.len() { ", ..." } else { "" })]
     VnInUse {
@@ -459,6 +469,7 @@ impl RegistryError {
             | Self::NoGateway(_)
             | Self::Storm(_)
             | Self::NoFamilyLeft(_)
+            | Self::NoFamilyLeftFor { .. }
             | Self::LinkLocalSubnet(_)
             | Self::NoRloc
             | Self::TooManyInPolicy { .. }

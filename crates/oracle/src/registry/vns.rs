@@ -3,7 +3,7 @@
 use super::{Registry, RegistryError, decode, groups, keys, keys::Kind, nves, pool, read, write};
 use crate::store::{Revision, Transaction};
 use std::{collections::BTreeSet, net::IpAddr};
-use weft_api::{NewVn, VnChange};
+use weft_api::{GrantView, NewVn, VnChange};
 use weft_model::{Learning, Miss, NveName, Reply, Storm, TunnelPolicy, VnName, VnSpec, Vni, XtrId};
 
 /// The first VNID that is chosen for a VN: past the VLAN IDs, with which small ones get confused.
@@ -48,6 +48,9 @@ impl Registry {
                 ..old.clone()
             };
             new.tunnel.check()?;
+            if new.tunnel != old.tunnel {
+                leaves_everybody_an_rloc(tx, &new)?;
+            }
             if change.default_groups.is_some() {
                 groups::check(tx, &new, &new.default_groups, &limits)?;
             }
@@ -220,4 +223,20 @@ fn choose(tx: &mut dyn Transaction) -> Result<Vni, RegistryError> {
         }
     }
     Err(RegistryError::NoVniLeft)
+}
+
+/// Whether each tenant system of a VN can be sent to, by its own tunnel policy over the VN's.
+fn leaves_everybody_an_rloc(tx: &dyn Transaction, vn: &VnSpec) -> Result<(), RegistryError> {
+    let mut result = Ok(());
+    tx.scan(&keys::grants(vn.vni), &mut |key, value| {
+        result = match decode::<GrantView>(key, value) {
+            Ok(view) if view.grant.tunnel.over(&vn.tunnel).check().is_err() => {
+                Err(RegistryError::NoFamilyLeftFor { vn: vn.name.clone(), tsi: view.grant.tsi.name })
+            }
+            Ok(_) => Ok(()),
+            Err(e) => Err(e.into()),
+        };
+        result.is_ok()
+    })?;
+    result
 }

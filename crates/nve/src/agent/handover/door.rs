@@ -5,7 +5,7 @@ use crate::agent::driver::Input;
 use rustls::ServerConfig;
 use std::{
     collections::BTreeMap,
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -17,8 +17,10 @@ use weft_model::XtrId;
 pub(in crate::agent) struct Bounds {
     /// Connections at a time.
     pub(in crate::agent) places: usize,
-    /// Of one source address, while it is not known who is there.
+    /// Of one source address, or of the /64 that one IPv6 host has to itself, while it is not known who is there.
     pub(in crate::agent) strangers: usize,
+    /// Of one NVE.
+    pub(in crate::agent) of_nve: usize,
     /// Tickets remembered.
     pub(in crate::agent) tickets: usize,
     /// How long a handshake may take, and then the question.
@@ -34,6 +36,7 @@ impl Default for Bounds {
         Self {
             places: 1_024,
             strangers: 16,
+            of_nve: 512,
             tickets: 16_384,
             question: Duration::from_secs(5),
             line: Duration::from_secs(10),
@@ -49,7 +52,8 @@ pub(in crate::agent) struct Door {
     pub(super) inputs: mpsc::Sender<Input>,
     pub(super) bounds: Bounds,
     places: Arc<Semaphore>,
-    strangers: Mutex<BTreeMap<IpAddr, usize>>,
+    strangers: Arc<Counts<IpAddr>>,
+    known: Arc<Counts<XtrId>>,
 }
 
 impl Door {
@@ -67,7 +71,8 @@ impl Door {
         Ok(Arc::new(Self {
             tickets: Tickets::new(here, roots, bounds.tickets)?,
             places: Arc::new(Semaphore::new(bounds.places)),
-            strangers: Mutex::default(),
+            strangers: Arc::default(),
+            known: Arc::default(),
             credentials,
             inputs,
             bounds,
@@ -77,14 +82,8 @@ impl Door {
     /// A place for a connection; none when there is none left.
     pub(super) fn enter(self: &Arc<Self>, from: IpAddr) -> Option<Place> {
         let place = self.places.clone().try_acquire_owned().ok()?;
-        let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = strangers.entry(from).or_default();
-        if *count >= self.bounds.strangers {
-            return None;
-        }
-        *count += 1;
-        drop(strangers);
-        Some(Place { _place: place, stranger: Some(Stranger { door: self.clone(), from }) })
+        let stranger = Counts::one(&self.strangers, source_of(from), self.bounds.strangers)?;
+        Some(Place { door: self.clone(), _place: place, stranger: Some(stranger), known: None })
     }
 
     pub(super) fn server(&self) -> Result<Arc<ServerConfig>, rustls::Error> {
@@ -99,30 +98,90 @@ impl Door {
 
 /// A connection's place, given back when dropped.
 pub(super) struct Place {
+    door: Arc<Door>,
     _place: OwnedSemaphorePermit,
-    stranger: Option<Stranger>,
+    stranger: Option<One<IpAddr>>,
+    known: Option<One<XtrId>>,
 }
 
 impl Place {
-    /// It is known who is there.
-    pub(super) fn known(&mut self) {
+    /// It is known who is there; whether that is one of not too many of its own.
+    pub(super) fn known(&mut self, nve: XtrId) -> bool {
         self.stranger = None;
+        self.known = Counts::one(&self.door.known, nve, self.door.bounds.of_nve);
+        self.known.is_some()
     }
 }
 
-struct Stranger {
-    door: Arc<Door>,
-    from: IpAddr,
+/// What counts as one source.
+fn source_of(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V4(v4) => v4.into(),
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
+    }
 }
 
-impl Drop for Stranger {
+/// How many there are of each.
+#[derive(Debug)]
+struct Counts<K>(Mutex<BTreeMap<K, usize>>);
+
+impl<K> Default for Counts<K> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<K: Ord + Copy> Counts<K> {
+    /// One more, if that is not more than `most`.
+    fn one(all: &Arc<Self>, of: K, most: usize) -> Option<One<K>> {
+        let mut counts = all.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(of).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(One { all: all.clone(), of })
+    }
+}
+
+/// One of those, given back when dropped.
+struct One<K: Ord + Copy> {
+    all: Arc<Counts<K>>,
+    of: K,
+}
+
+impl<K: Ord + Copy> Drop for One<K> {
     fn drop(&mut self) {
-        let mut strangers = self.door.strangers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = strangers.get_mut(&self.from) {
+        let mut counts = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.of) {
             *count -= 1;
             if *count == 0 {
-                strangers.remove(&self.from);
+                counts.remove(&self.of);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_of_many_addresses_is_one_source() {
+        let source = |text: &str| source_of(text.parse().unwrap());
+        assert_eq!(source("2001:db8::1"), source("2001:db8::ffff:1"));
+        assert_ne!(source("2001:db8::1"), source("2001:db8:0:1::1"));
+        assert_eq!(source("::ffff:192.0.2.1"), source("192.0.2.1"));
+        assert_ne!(source("192.0.2.1"), source("192.0.2.2"));
+    }
+
+    #[test]
+    fn places_are_given_back() {
+        let counts: Arc<Counts<u8>> = Arc::default();
+        let (first, _other) = (Counts::one(&counts, 1, 1), Counts::one(&counts, 2, 1));
+        assert!(first.is_some() && Counts::one(&counts, 1, 1).is_none());
+        drop(first);
+        assert!(Counts::one(&counts, 1, 1).is_some());
+        assert_eq!(counts.0.lock().unwrap().len(), 1);
     }
 }

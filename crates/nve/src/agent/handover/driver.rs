@@ -43,6 +43,7 @@ pub(in crate::agent) type Answer = (RequestId, Box<Context>, mpsc::Receiver<Said
 pub(in crate::agent) enum Said {
     Stopping,
     Delta(Delta),
+    Resumed,
     End,
 }
 
@@ -51,6 +52,7 @@ pub(in crate::agent) enum Came {
     Context(Box<Context>, usize),
     Stopping,
     Delta(Delta, usize),
+    Resumed,
     /// All, or why not.
     End(Result<(), FetchError>),
 }
@@ -92,6 +94,7 @@ enum Job {
     /// With the connections that these are.
     Context(ConnectionReader, Box<Asking>),
     Delta(ConnectionReader, Box<Live>),
+    Resumed,
     End,
 }
 
@@ -192,8 +195,14 @@ impl Driver {
     /// Has read what the next thing to be said needs, if nothing is.
     fn go_on(&mut self, request: RequestId) {
         let Some(told) = self.handovers.told.get_mut(&request).filter(|told| !told.reading) else { return };
+        while matches!(told.jobs.front(), Some(Job::Resumed)) {
+            told.jobs.pop_front();
+            if told.said.try_send(Said::Resumed).is_err() {
+                return self.left(request);
+            }
+        }
         let reader = match told.jobs.front() {
-            None => return,
+            None | Some(Job::Resumed) => return,
             Some(Job::End) => {
                 let _ = told.said.try_send(Said::End);
                 self.handovers.told.remove(&request);
@@ -222,7 +231,7 @@ impl Driver {
         let heard = match told.jobs.pop_front() {
             Some(Job::Context(_, asking)) => self.answer(request, &mut told, *asking, connections),
             Some(Job::Delta(_, live)) => self.say(&mut told, *live, connections),
-            Some(Job::End) | None => true,
+            Some(Job::Resumed | Job::End) | None => true,
         };
         // One that is too slow hears no more: its stream breaks off.
         if !heard {
@@ -273,6 +282,7 @@ impl Driver {
                 let Some(reader) = reader.filter(|_| stopping) else { return self.left(request) };
                 Job::Delta(reader, Box::new(live))
             }
+            Handed::Resumed => Job::Resumed,
             Handed::End => Job::End,
         };
         if let Some(told) = self.handovers.told.get_mut(&request) {
@@ -291,6 +301,7 @@ impl Driver {
                 (self.core.handle_context(now, transfer, *context), octets, "context taken over")
             }
             Came::Stopping => return self.core.handle_stopping(now, transfer),
+            Came::Resumed => return self.core.handle_resumed(now, transfer),
             Came::Delta(delta, octets) => {
                 (self.core.handle_delta(now, transfer, delta), octets, "and how it ended")
             }

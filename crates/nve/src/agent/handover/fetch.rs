@@ -83,6 +83,7 @@ impl Fetching {
                     Came::Context(Box::new(context), octets)
                 }
                 (Line::Stopping, Some(_)) => Came::Stopping,
+                (Line::Resumed, Some(_)) => Came::Resumed,
                 (Line::Delta(_), Some(_)) if deltas == DELTAS => {
                     return Err(FetchError::Malformed(format!("more than {DELTAS} deltas")));
                 }
@@ -208,6 +209,7 @@ const fn kind(line: &Line) -> &'static str {
         Line::Context(_) => "a context",
         Line::Stopping => "'stopping'",
         Line::Delta(_) => "a delta",
+        Line::Resumed => "'resumed'",
         Line::End => "the end",
         Line::Alive => "'alive'",
     }

@@ -77,7 +77,9 @@ async fn connection(door: &Arc<Door>, mut place: Place, stream: TcpStream) -> Re
     let shaken = timeout(bounds.question, acceptor.accept(stream)).await;
     let stream = shaken.map_err(|_| "no handshake in time".to_owned())?.map_err(|e| e.to_string())?;
     let peer = peer(&stream)?;
-    place.known();
+    if !place.known(peer) {
+        return Err(format!("NVE {peer} has {} connections here already", bounds.of_nve));
+    }
     // Who does not take what it has asked for is left.
     let stuck = Arc::new(Notify::new());
     let answer = service_fn(|request| {
@@ -191,6 +193,7 @@ impl Told {
                 Err(_) => Line::Alive,
                 Ok(Some(Said::Stopping)) => Line::Stopping,
                 Ok(Some(Said::Delta(delta))) => Line::delta(delta),
+                Ok(Some(Said::Resumed)) => Line::Resumed,
                 Ok(Some(Said::End)) => {
                     self.line(Line::End.octets()).await?;
                     return Ok(());

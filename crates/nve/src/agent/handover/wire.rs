@@ -33,6 +33,8 @@ pub(super) enum Line {
     /// It stops, and a delta follows.
     Stopping,
     Delta(DeltaLine),
+    /// It goes on there after that: it may stop again.
+    Resumed,
     /// It is gone from there. The last.
     End,
     /// Nothing new, but somebody is there.

@@ -198,9 +198,8 @@ fn m5_what_goes_along_is_not_believed_but_asked_for() {
         // What NVE 2 sends for its tenant system 9, which wants to talk to 1.
         let mut there = World::with(f, |c| c.rlocs = BTreeSet::from([rloc(f, 2)]));
         there.session(0, Session::Up);
-        forwarding(&mut there);
         there.attached("z", 9);
-        there.core.handle_fact(Fact::Vn(VnSpec { reply: Reply::Forward, ..spec() }));
+        forwarding(&mut there);
         let frame = super::world::question(9, ip(f, 1), false);
         let reason = if f == V4 { PuntReason::ArpMiss } else { PuntReason::NdMiss };
         let dst = weft_model::MacAddr(frame[..6].try_into().unwrap());

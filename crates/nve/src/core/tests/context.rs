@@ -532,6 +532,40 @@ fn v2_what_is_handed_over_is_what_is_here() {
     }
 }
 
+/// A migration that is given up: it goes on here, and may stop again.
+#[test]
+fn v3_who_has_asked_hears_that_it_goes_on_here() {
+    let mut w = old(V4);
+    w.core.handle_context_asked(w.now, RequestId(1), &claim()).unwrap();
+    w.deactivate("web");
+    assert!(w.seen().contains(&Seen::Hand(RequestId(1), Handed::Delta(wants(V4)))));
+    w.activate("web");
+    let hands: Vec<Seen> = w.seen().into_iter().filter(|s| matches!(s, Seen::Hand(..))).collect();
+    assert_eq!(hands, [Seen::Hand(RequestId(1), Handed::Resumed)]);
+}
+
+/// Where it goes to, it is not taken for stopped any more: no frame puts it in service, and an Activate waits for how it
+/// ends when it stops again.
+#[test]
+fn v11_what_goes_on_where_it_was_is_not_taken_from_there() {
+    let mut w = world(V4);
+    let transfer = associated(&mut w);
+    comes(&mut w, transfer, context(V4));
+    let delta = || Delta { live: context(V4).live, ended: vec![] };
+    w.core.handle_stopping(w.now, transfer);
+    w.core.handle_delta(w.now, transfer, delta()).unwrap();
+    assert!(w.core.has_stopped_there(&id("web")));
+    w.core.handle_resumed(w.now, transfer);
+    assert!(!w.core.has_stopped_there(&id("web")));
+    w.core.handle_stopping(w.now, transfer);
+    w.seen();
+    w.activate("web");
+    assert!(w.seen().iter().all(|s| !matches!(s, Seen::Attached(..))) && !open(&w), "it stops");
+    w.core.handle_delta(w.now, transfer, delta()).unwrap();
+    w.seen();
+    assert!(open(&w));
+}
+
 #[test]
 fn v10_one_that_has_not_stopped_here_is_handed_over_at_its_loss() {
     let mut w = old(V4);

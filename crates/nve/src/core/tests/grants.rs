@@ -6,7 +6,7 @@ use super::world::*;
 use ::core::time::Duration;
 use std::collections::BTreeSet;
 use weft_datapath::{IfIndex, Location, Neighbour, Op};
-use weft_model::{Epoch, Grant, NveName, Successor};
+use weft_model::{Epoch, Grant, NveName, Successor, Ttl, TunnelPolicy, VnSpec};
 
 fn lost(seen: &[Seen], tsi: &str) -> bool {
     seen.iter().any(|seen| matches!(seen, Seen::Notice(Notice::LostGrant(lost, _)) if *lost == id(tsi)))
@@ -173,6 +173,39 @@ fn v10_who_asks_for_what_is_lost_is_told_where_it_went() {
     w.core.handle_fact(taken);
     assert_eq!(w.seen(), []);
     assert_eq!(w.core.tsis().find(|tsi| tsi.grant.tsi == id("a")).unwrap().closed, None);
+}
+
+/// An answer waits until the program runs; what the watches say meanwhile they say once.
+#[test]
+fn v5_an_answer_that_waited_undoes_nothing_that_is_newer() {
+    let answered = |between: &dyn Fn(&mut World)| {
+        let mut w = World::started(V4, &["b"]);
+        let call = w.attach(attach("a", 2));
+        between(&mut w);
+        let seen = w.granted_at(10, call, grant("a", 2));
+        (w, seen)
+    };
+    let limited = || {
+        let tunnel = TunnelPolicy { ttl: Some(Ttl::new(9).unwrap()), ..TunnelPolicy::default() };
+        VnSpec { tunnel, ..spec() }
+    };
+    let (w, _) = answered(&|w| w.core.handle_fact(Fact::Vn(limited())));
+    assert_eq!(w.core.vns().next().unwrap().tunnel, limited().tunnel, "the watch has the last word");
+    // The grant has another epoch and other groups by now.
+    let mut newer = grant("a", 2);
+    (newer.epoch, newer.ips) = (Epoch::new(8).unwrap(), BTreeSet::from([ip(V4, 9)]));
+    let (w, _) = answered(&|w| drop(w.grants(11, vec![grant("b", 1), newer.clone()])));
+    assert_eq!(w.core.tsis().find(|tsi| tsi.grant.tsi == id("a")).unwrap().grant, newer);
+    // It is nobody's any more.
+    let (w, seen) = answered(&|w| drop(w.grants(11, vec![grant("b", 1)])));
+    assert!(
+        seen.iter().any(|s| matches!(s, Seen::Attached(_, Err(Refused::Registration { .. })))),
+        "{seen:?}"
+    );
+    assert_eq!(w.core.tsis().count(), 1);
+    // A list from before the grant says nothing about it.
+    let (w, _) = answered(&|w| drop(w.grants(10, vec![grant("b", 1)])));
+    assert_eq!(w.core.tsis().count(), 2);
 }
 
 #[test]

@@ -269,7 +269,14 @@ impl World {
     }
 
     pub fn granted(&mut self, call: CallId, grant: Grant) -> Vec<Seen> {
-        let answer = Granted { grant, vn: spec(), revision: 10, created: true };
+        // As late as what was heard last.
+        let revision = self.core.revision.max(10);
+        self.granted_at(revision, call, grant)
+    }
+
+    /// The same by an answer of that revision.
+    pub fn granted_at(&mut self, revision: u64, call: CallId, grant: Grant) -> Vec<Seen> {
+        let answer = Granted { grant, vn: spec(), revision, created: true };
         self.core.handle_granted(self.now, call, Ok(answer));
         self.seen()
     }

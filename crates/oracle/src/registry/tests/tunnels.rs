@@ -42,6 +42,13 @@ fn a_policy_is_changed_in_parts_and_moves_along() {
     assert!(error.to_string().contains("no RLOC is left to send to"), "{error}");
     let none = VnChange { tunnel: Some(change(r#"{"ipv6_priority":255}"#)), ..VnChange::default() };
     assert_eq!(block(r.change_vn(n("red"), none)).unwrap_err(), error);
+    // Nor the other way round.
+    vn(r#"{"ipv4_priority":null}"#);
+    tsi(r#"{"ipv6_priority":255}"#);
+    let none = VnChange { tunnel: Some(change(r#"{"ipv4_priority":255}"#)), ..VnChange::default() };
+    let error = block(r.change_vn(n("red"), none)).unwrap_err().to_string();
+    assert!(error.contains("no RLOC is left to send to 'web' in VN 'red'"), "{error}");
+    tsi(r#"{"ipv6_priority":null}"#);
     let error = block(r.change_tunnel(n("red"), n("db"), change("{}"))).unwrap_err().to_string();
     assert!(error.contains("no tenant system 'db'"), "{error}");
     // Attached once more, moved, and taken over, it is the same.

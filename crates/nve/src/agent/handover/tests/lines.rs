@@ -9,7 +9,8 @@ use proptest::prelude::*;
 /// Lines that are right, as they are sent.
 fn lines() -> Vec<Vec<u8>> {
     let whole = Context { live: live(), ..context() };
-    let all = [Line::context(whole), Line::delta(delta()), Line::Stopping, Line::End, Line::Alive];
+    let all =
+        [Line::context(whole), Line::delta(delta()), Line::Stopping, Line::Resumed, Line::End, Line::Alive];
     all.iter().map(Line::octets).collect()
 }
 
@@ -20,7 +21,7 @@ fn read(octets: &[u8]) {
     match line {
         Line::Context(line) => drop(line.read()),
         Line::Delta(line) => drop(line.read(tsi().vni)),
-        Line::Stopping | Line::End | Line::Alive => {}
+        Line::Stopping | Line::Resumed | Line::End | Line::Alive => {}
     }
 }
 

@@ -164,6 +164,21 @@ async fn v2_who_is_no_nve_is_not_listened_to() {
     for mut stream in silent {
         assert!(matches!(stream.read(&mut [0; 1]).await, Ok(0) | Err(_)), "closed");
     }
+    // One NVE holds no more places than are its own.
+    let bounds = Bounds { of_nve: 2, question: Duration::from_millis(300), ..Bounds::default() };
+    let crowd = Asked::new(bounds, Live::default()).await;
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        open.push(crowd.connect(&crowd.fabric.nve(NEW), OLD).await.unwrap());
+    }
+    for (who, taken) in [(NEW, false), (THIRD, true)] {
+        let mut stream = crowd.connect(&crowd.fabric.nve(who), OLD).await.unwrap();
+        let _ = stream.write_all(b"GET /v1/context HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        assert_eq!(answer.starts_with(b"HTTP/1.1 404"), taken, "{}", String::from_utf8_lossy(&answer));
+    }
+    drop(open);
     // And one that shakes hands and asks nothing, or half of it.
     for half in [
         "",

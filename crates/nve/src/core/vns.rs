@@ -1,0 +1,32 @@
+//! VN Contexts: the Oracle's watch says what they are, and what an answer says of one is news only while the watch has not
+//! told of it. An answer may be older: it waits until a program runs, and no watch tells the same again.
+
+use super::Core;
+use weft_model::VnSpec;
+
+impl Core {
+    /// A VN Context as it is now, with all that follows from it.
+    pub(super) fn know_vn(&mut self, vn: VnSpec) {
+        let vni = vn.vni;
+        let old = self.vns.insert(vni, vn);
+        // After a restart without an Oracle it is treated as it last was.
+        let kept = self.members.contains_key(&vni) || self.connected.contains_key(&vni);
+        self.unsaved |= kept && old.as_ref() != self.vns.get(&vni);
+        let governs = |vn: &VnSpec| (vn.default_groups.clone(), vn.log_refused);
+        let governed = old.as_ref().map(governs) == self.vns.get(&vni).map(governs);
+        self.adopt_orphans();
+        self.review_vn(vni);
+        self.review_tunnels(vni);
+        self.review_locators(vni, old.map(|old| old.tunnel));
+        if !governed {
+            self.review_policy(vni);
+        }
+    }
+
+    /// A VN Context that an answer came with.
+    pub(super) fn hear_of_vn(&mut self, vn: VnSpec) {
+        if !self.vns.contains_key(&vn.vni) {
+            self.know_vn(vn);
+        }
+    }
+}
