@@ -15,9 +15,11 @@ use weft_lab::{
 /// Everything of the lab `name` on this machine.
 fn remains(name: &str) -> Result<Vec<String>> {
     let mut left = NetNs::names(&format!("{name}."))?;
-    let run = RunRoot::default().of(name);
-    if run.exists() {
-        left.push(run.display().to_string());
+    let root = RunRoot::default();
+    for path in [root.of(&name.parse()?), root.path().join(format!(".{name}.lock"))] {
+        if path.exists() {
+            left.push(path.display().to_string());
+        }
     }
     // Processes carry the lab's name in their environment.
     let mark = format!("WEFT_LAB={name}\0");
@@ -34,7 +36,7 @@ fn remains(name: &str) -> Result<Vec<String>> {
 fn comes_up_and_goes_down_leaving_nothing() -> Result<()> {
     let lab = TestLab::bare(THREE_HOSTS)?;
     let name = lab.name().to_owned();
-    ensure!(remains(&name)?.len() == 12, "{:?}", remains(&name)?);
+    ensure!(remains(&name)?.len() == 13, "{:?}", remains(&name)?);
     ensure!(ping(&lab, "h1", "192.0.2.3", 2)?.complete(), "hosts reach one another");
     ensure!(ping(&lab, "h2", "192.0.2.101", 2)?.complete(), "hosts reach the Oracle");
     ensure!(ping(&lab, "red-a", "10.0.0.1", 1)?.complete(), "a tenant has its own address");

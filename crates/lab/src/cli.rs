@@ -51,7 +51,7 @@ pub enum LabCommand {
     Exec {
         /// The lab; may be left out while only one is up.
         #[arg(long)]
-        lab: Option<String>,
+        lab: Option<LabName>,
         /// Where labs are kept.
         #[command(flatten)]
         place: Place,
@@ -68,7 +68,7 @@ pub enum LabCommand {
     Migrate {
         /// The lab; may be left out while only one is up.
         #[arg(long)]
-        lab: Option<String>,
+        lab: Option<LabName>,
         /// Where labs are kept.
         #[command(flatten)]
         place: Place,
@@ -89,7 +89,7 @@ pub enum LabCommand {
   weft lab down three-hosts")]
     Down {
         /// The lab; may be left out while only one is up.
-        name: Option<String>,
+        name: Option<LabName>,
         /// Where labs are kept.
         #[command(flatten)]
         place: Place,
@@ -216,7 +216,7 @@ fn first(lab: &Lab) -> String {
     lab.record().tenants.keys().next().map_or_else(|| "h1".to_owned(), ToString::to_string)
 }
 
-fn exec(lab: Option<String>, place: &Place, node: &str, command: &[OsString]) -> Result<ExitCode, LabError> {
+fn exec(lab: Option<LabName>, place: &Place, node: &str, command: &[OsString]) -> Result<ExitCode, LabError> {
     let root = place.root();
     let lab = Lab::open(&root, &which(&root, lab)?)?;
     let Some((program, words)) = command.split_first() else { return Ok(ExitCode::SUCCESS) };
@@ -284,15 +284,16 @@ fn document<T: Serialize>(what: &T, format: Format) -> Result<String, LabError> 
 }
 
 /// `name`, or the only lab there is.
-fn which(root: &RunRoot, name: Option<String>) -> Result<String, LabError> {
+fn which(root: &RunRoot, name: Option<LabName>) -> Result<LabName, LabError> {
     if let Some(name) = name {
         return Ok(name);
     }
-    let mut names: Vec<String> = record::list(root)?.into_iter().map(|lab| lab.name).collect();
+    let mut names: Vec<LabName> = record::list(root)?.into_iter().map(|lab| lab.name).collect();
     match (names.len(), names.pop()) {
         (1, Some(name)) => Ok(name),
         (found, last) => {
             names.extend(last);
+            let names: Vec<&str> = names.iter().map(LabName::as_str).collect();
             let names = if found == 0 { "none".to_owned() } else { names.join(", ") };
             Err(LabError::WhichLab { found, names })
         }

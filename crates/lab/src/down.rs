@@ -5,6 +5,7 @@ use crate::{
     netns::NetNs,
     process::{self, ProcessId},
     record::{self, Record, RunRoot},
+    spec::LabName,
     underlay,
 };
 use std::{collections::BTreeSet, io, time::Duration};
@@ -25,12 +26,15 @@ pub struct Cleanup {
 ///
 /// # Errors
 /// When there is no such lab, or everything that was left behind.
-pub fn down(root: &RunRoot, name: &str) -> Result<Cleanup, LabError> {
-    let _lock = root.lock(name)?;
+pub fn down(root: &RunRoot, name: &LabName) -> Result<Cleanup, LabError> {
+    let lock = root.lock(name)?;
     if !remains(root, name)? {
-        return Err(LabError::NotUp { name: name.to_owned(), root: root.path().to_owned() });
+        lock.remove();
+        return Err(LabError::NotUp { name: name.to_string(), root: root.path().to_owned() });
     }
-    locked(root, name)
+    let gone = locked(root, name)?;
+    lock.remove();
+    Ok(gone)
 }
 
 /// Takes down every lab whose maker was killed while making it, or was to own it. Gives their
@@ -42,26 +46,33 @@ pub fn sweep(root: &RunRoot) -> Result<Vec<String>, LabError> {
     let mut swept = Vec::new();
     let mut errors = Vec::new();
     for name in record::names(root)? {
-        let _lock = root.lock(&name)?;
+        // Others' directories, as that of kept logs, are no labs.
+        if !root.record(&name).exists() {
+            continue;
+        }
+        let lock = root.lock(&name)?;
         match Record::load(root, &name) {
             Ok(Some(record)) if record.orphaned() => {}
             _ => continue,
         }
         match locked(root, &name) {
-            Ok(_) => swept.push(name),
+            Ok(_) => {
+                lock.remove();
+                swept.push(name.to_string());
+            }
             Err(error) => errors.push(error),
         }
     }
     if errors.is_empty() { Ok(swept) } else { Err(CleanupError { lab: "(all)".to_owned(), errors }.into()) }
 }
 
-/// Whether anything of lab `name` is there.
-pub(crate) fn remains(root: &RunRoot, name: &str) -> Result<bool, LabError> {
-    Ok(root.of(name).exists() || !NetNs::names(&underlay::namespace(name, ""))?.is_empty())
+/// Whether anything of lab `name` is there. A directory without a record is no lab's.
+pub(crate) fn remains(root: &RunRoot, name: &LabName) -> Result<bool, LabError> {
+    Ok(root.record(name).exists() || !NetNs::names(&underlay::namespace(name.as_str(), ""))?.is_empty())
 }
 
 /// [`down`] for a caller that holds the lab's lock.
-pub(crate) fn locked(root: &RunRoot, name: &str) -> Result<Cleanup, LabError> {
+pub(crate) fn locked(root: &RunRoot, name: &LabName) -> Result<Cleanup, LabError> {
     let mut errors = Vec::new();
     let mut cleanup = Cleanup::default();
     // A record that cannot be read must not keep the namespaces: their names tell whose they are.
@@ -69,7 +80,7 @@ pub(crate) fn locked(root: &RunRoot, name: &str) -> Result<Cleanup, LabError> {
         errors.push(error);
         None
     });
-    let mut namespaces: BTreeSet<String> = NetNs::names(&underlay::namespace(name, ""))
+    let mut namespaces: BTreeSet<String> = NetNs::names(&underlay::namespace(name.as_str(), ""))
         .unwrap_or_else(|error| {
             errors.push(error);
             Vec::new()
@@ -106,10 +117,10 @@ pub(crate) fn locked(root: &RunRoot, name: &str) -> Result<Cleanup, LabError> {
         remove_dir(pins, &mut errors);
     }
     // The run directory goes last: as long as anything is left it says what.
-    if errors.is_empty() {
+    if errors.is_empty() && record.is_some() {
         remove_dir(&root.of(name), &mut errors);
     }
-    if errors.is_empty() { Ok(cleanup) } else { Err(CleanupError { lab: name.to_owned(), errors }.into()) }
+    if errors.is_empty() { Ok(cleanup) } else { Err(CleanupError { lab: name.to_string(), errors }.into()) }
 }
 
 fn remove_dir(path: &std::path::Path, errors: &mut Vec<LabError>) {

@@ -97,13 +97,13 @@ impl Lab {
         }
         let name = options.name.clone().unwrap_or_else(|| spec.name.clone());
         let root = options.root.clone();
-        let _lock = root.lock(name.as_str())?;
-        if let Some(record) = Record::load(&root, name.as_str())?.filter(|record| !record.orphaned()) {
+        let _lock = root.lock(&name)?;
+        if let Some(record) = Record::load(&root, &name)?.filter(|record| !record.orphaned()) {
             return Err(LabError::AlreadyUp(record.name.to_string()));
         }
-        if down::remains(&root, name.as_str())? {
+        if down::remains(&root, &name)? {
             progress(&format!("removing what an earlier lab {name} left"));
-            down::locked(&root, name.as_str())?;
+            down::locked(&root, &name)?;
         }
         let relay = options.relay.clone().or_else(|| options.weft.clone().map(TapRelay::of));
         let record = Record {
@@ -119,14 +119,14 @@ impl Lab {
             tenants: BTreeMap::new(),
             name,
         };
-        let files = Files { run: root.of(record.name.as_str()) };
+        let files = Files { run: root.of(&record.name) };
         let mut lab = Self { record, root, files, relay, children: BTreeMap::new() };
         match lab.build(&options.nve_words, progress) {
             Ok(()) => Ok(lab),
             Err(error) => {
                 let kept = lab.keep_logs();
                 // What failed first is what the reader needs; leftovers show at the next `up`.
-                let _ = down::locked(&lab.root, lab.record.name.as_str());
+                let _ = down::locked(&lab.root, &lab.record.name);
                 lab.reap();
                 Err(match (error, kept) {
                     (LabError::Daemon { what, log, last }, Some(kept)) => {
@@ -143,8 +143,8 @@ impl Lab {
     ///
     /// # Errors
     /// When there is none.
-    pub fn open(root: &RunRoot, name: &str) -> Result<Self, LabError> {
-        let missing = || LabError::NotUp { name: name.to_owned(), root: root.path().to_owned() };
+    pub fn open(root: &RunRoot, name: &LabName) -> Result<Self, LabError> {
+        let missing = || LabError::NotUp { name: name.to_string(), root: root.path().to_owned() };
         let record = Record::load(root, name)?.ok_or_else(missing)?;
         let relay = record.weft.clone().map(TapRelay::of);
         let files = Files { run: root.of(name) };
@@ -156,7 +156,7 @@ impl Lab {
     /// # Errors
     /// Everything that was left behind.
     pub fn down(mut self) -> Result<(), LabError> {
-        let done = down::down(&self.root, self.record.name.as_str());
+        let done = down::down(&self.root, &self.record.name);
         self.reap();
         done.map(|_| ())
     }

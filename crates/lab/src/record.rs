@@ -9,9 +9,10 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
-    fs::File,
+    fs::{File, Metadata},
     io,
     net::IpAddr,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 use weft_model::MacAddr;
@@ -41,25 +42,47 @@ impl RunRoot {
 
     /// The run directory of lab `name`.
     #[must_use]
-    pub fn of(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+    pub fn of(&self, name: &LabName) -> PathBuf {
+        self.0.join(name.as_str())
     }
 
-    fn record(&self, name: &str) -> PathBuf {
+    pub(crate) fn record(&self, name: &LabName) -> PathBuf {
         self.of(name).join("lab.json")
     }
 
     /// Takes the lock of lab `name`, so that two commands do not make or remove it at once.
-    pub(crate) fn lock(&self, name: &str) -> Result<File, LabError> {
+    pub(crate) fn lock(&self, name: &LabName) -> Result<Lock, LabError> {
         let path = self.0.join(format!(".{name}.lock"));
         std::fs::create_dir_all(&self.0).map_err(LabError::file("make the directory", &self.0))?;
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(LabError::file("open the lock", &path))?;
-        process::lock(file).map_err(LabError::file("lock", path))
+        loop {
+            let file = File::options()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .open(&path)
+                .map_err(LabError::file("open the lock", &path))?;
+            let file = process::lock(file).map_err(LabError::file("lock", &path))?;
+            // Who held it before may have removed it with the lab.
+            let inode = |found: io::Result<Metadata>| found.map(|found| found.ino()).ok();
+            if inode(file.metadata()) == inode(std::fs::metadata(&path)) {
+                return Ok(Lock { _file: file, path });
+            }
+        }
+    }
+}
+
+/// Of one lab, held until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: File,
+    path: PathBuf,
+}
+
+impl Lock {
+    /// The lab is gone, and with it the lock's file.
+    pub(crate) fn remove(self) {
+        // What is left behind by a failure is an empty file.
+        let _ = std::fs::remove_file(&self.path);
     }
 }
 
@@ -139,7 +162,7 @@ pub struct Record {
 impl Record {
     /// Writes the record, whole or not at all.
     pub(crate) fn save(&self, root: &RunRoot) -> Result<(), LabError> {
-        let path = root.record(self.name.as_str());
+        let path = root.record(&self.name);
         let new = path.with_extension("new");
         let text = serde_json::to_vec_pretty(self).map_err(io::Error::other);
         text.and_then(|text| std::fs::write(&new, text))
@@ -148,7 +171,7 @@ impl Record {
     }
 
     /// Reads the record of lab `name`; `None` when there is no run directory or nothing in it.
-    pub(crate) fn load(root: &RunRoot, name: &str) -> Result<Option<Self>, LabError> {
+    pub(crate) fn load(root: &RunRoot, name: &LabName) -> Result<Option<Self>, LabError> {
         let path = root.record(name);
         let text = match std::fs::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -179,7 +202,7 @@ pub(crate) fn boot_id() -> String {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LabSummary {
     /// The lab.
-    pub name: String,
+    pub name: LabName,
     /// `up`, `building`, or `orphaned` when its maker was killed.
     pub state: &'static str,
     /// How many hosts.
@@ -216,15 +239,16 @@ pub fn list(root: &RunRoot) -> Result<Vec<LabSummary>, LabError> {
     Ok(all)
 }
 
-pub(crate) fn names(root: &RunRoot) -> Result<Vec<String>, LabError> {
+/// The names of directories that may be labs'.
+pub(crate) fn names(root: &RunRoot) -> Result<Vec<LabName>, LabError> {
     let entries = match std::fs::read_dir(root.path()) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other.map_err(LabError::file("read", root.path()))?,
     };
-    let mut names: Vec<String> = entries
+    let mut names: Vec<LabName> = entries
         .filter_map(Result::ok)
         .filter(|entry| entry.path().is_dir())
-        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter_map(|entry| entry.file_name().into_string().ok()?.parse().ok())
         .collect();
     names.sort();
     Ok(names)

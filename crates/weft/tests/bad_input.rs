@@ -40,6 +40,26 @@ fn no_daemon() {
     );
 }
 
+/// What is no lab's name, or a directory that is no lab's, takes nothing away.
+#[test]
+fn what_is_no_lab_is_not_taken_down() {
+    let place = tempfile::tempdir().unwrap();
+    let root = place.path().join("labs");
+    std::fs::create_dir_all(root.join("failed")).unwrap();
+    let precious = [place.path().join("precious"), root.join("precious"), root.join("failed/precious")];
+    for file in &precious {
+        std::fs::write(file, "kept").unwrap();
+    }
+    let dir = root.display().to_string();
+    for name in ["", ".", "..", "../labs", "Failed", "failed", "none"] {
+        let wanted = if ["failed", "none"].contains(&name) { "is up" } else { "is no name for a lab" };
+        refused_in_one_line(&["lab", "down", name, "--run-dir", &dir], &[wanted]);
+        refused(&["lab", "exec", "--lab", name, "--run-dir", &dir, "h1", "--", "true"], &[wanted]);
+        assert!(precious.iter().all(|file| file.exists()), "{name:?}");
+    }
+    assert_eq!(std::fs::read_dir(&root).unwrap().count(), 2, "no lock is left");
+}
+
 #[test]
 fn uninstalling_under_a_running_agent() {
     let dir = tempfile::tempdir().unwrap();

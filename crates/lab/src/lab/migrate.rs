@@ -134,9 +134,9 @@ impl Lab {
         limits: MigrationLimits<'_>,
         progress: super::Progress<'_>,
     ) -> Result<Migration, LabError> {
-        let _lock = self.root.lock(self.name())?;
+        let _lock = self.root.lock(&self.record.name)?;
         // What another command has changed since.
-        if let Some(record) = Record::load(&self.root, self.name())? {
+        if let Some(record) = Record::load(&self.root, &self.record.name)? {
             self.record = record;
         }
         let course = self.course(name, host)?;
