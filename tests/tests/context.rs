@@ -205,6 +205,25 @@ fn goes_on(yaml: &str) -> Result<()> {
         ensure!(refused(&guest, ip), "nobody may ask it there either");
     }
     ensure!(count(guest.lab, "h3", "contexts_taken")? == 1);
+    // In another order: it is stopped, its device goes along, and only then is said where it moves to.
+    guest.tsi("h3", "deactivate", &[])?;
+    let gone = guest.lab.exec("h3", &["ip", "link", "delete", "guest"])?;
+    ensure!(gone.status.success(), "{}", String::from_utf8_lossy(&gone.stderr));
+    let noticed =
+        || shown(guest.lab, "h3", "tsis").is_ok_and(|all| all.iter().any(|tsi| tsi["device"] == ""));
+    ensure!(clock::until_true(clock::CEILING, noticed), "{:?}", shown(guest.lab, "h3", "tsis")?);
+    guest.lab.json(&["tsi", "move", "--vn", "red", "--name", "guest", "--to", "h2"])?;
+    guest.tsi("h2", "associate", &["--device", "guest"])?;
+    guest.links.up("h2")?;
+    guest.links.wait_running("h2")?;
+    guest.tsi("h2", "activate", &[])?;
+    guest.at = "h2";
+    for connection in &mut connections {
+        ensure!(connection.is_heard(3)?, "its connections have not come along");
+    }
+    for ip in GUEST_IPS {
+        ensure!(refused(&guest, ip), "nobody may ask it there");
+    }
     drop(guest);
     lab.down()
 }

@@ -390,14 +390,24 @@ fn connections_end_with_their_tenant_system() {
         pair.lab.nves[0].with(|k| k.set_connections(&all).unwrap());
         assert_eq!(pair.connections(0).len(), 1);
         assert_eq!(pair.send(1, &answer), End::Arrived);
+        // Its device goes, and is back: what is its own may be read meanwhile.
+        open(&mut pair);
+        let vap = pair.vap(0, policy(1, 1));
+        pair.lab.nves[0].apply(&[Op::RemoveVap(device)]);
+        let reader = pair.lab.nves[0].with(|k| k.connection_reader(vni(7001), Some(&of)).unwrap());
+        assert_eq!(reader.read().unwrap().len(), 1);
+        pair.lab.nves[0].apply(std::slice::from_ref(&vap));
+        assert_eq!(pair.connections(0).len(), 1);
+        assert_eq!(pair.send(1, &answer), End::Arrived);
         // Another one at the same device with the same addresses; an agent that ends in between changes nothing.
         for ends in [v6, false] {
             open(&mut pair);
-            let vap = pair.vap(0, policy(1, 1));
             pair.lab.nves[0].apply(&[Op::RemoveVap(device)]);
             if ends {
                 (pair.lab.nves[0].kernel, pair.lab.nves[0].punts) = (None, None);
                 pair.lab.nves[0].open();
+            } else {
+                pair.lab.nves[0].with(|k| k.end_connections(vni(7001), &of).unwrap());
             }
             pair.lab.nves[0].apply(std::slice::from_ref(&vap));
             assert_eq!(pair.connections(0), []);

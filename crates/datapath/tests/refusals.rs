@@ -190,6 +190,7 @@ fn what_the_underlay_brings() {
 /// A tenant's MAC address in frames of an NVE that an Oracle's word does not name: let through for a
 /// moment, then fenced, but only for as long as somebody vouches for that word.
 #[test]
+#[allow(clippy::disallowed_methods, reason = "for how long nothing is fenced that nobody vouches for")]
 fn frames_of_a_former_holder_are_fenced() {
     let packet =
         ipv4("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap(), 17, 0, 0, &udp(1, 2, b"hello"));

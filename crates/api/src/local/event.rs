@@ -66,7 +66,7 @@ pub struct Event {
     /// The interface.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tsi: Option<TsiName>,
-    /// Why: `hypervisor`, `silent` (its own first frame), `lease_expired`, `grant`, `moved`, `grant_lost`, `vn_deleted`, `device_gone`, `device_back`,
+    /// Why: `hypervisor`, `silent` (its own first frame), `lease_expired`, `grant`, `moved`, `grant_lost`, `vn_deleted`, `device_gone`, `device_back`, `device_renamed`,
     /// `device_stayed_away`, `policy_missing`, `policy_applied` or `refused`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,

@@ -86,7 +86,7 @@ impl Kernel {
     }
 
     pub(super) fn remove_vap(&mut self, device: IfIndex) -> Result<(), DatapathError> {
-        self.end_stay(device)?;
+        self.leave_stay(device)?;
         self.maps.vaps.remove(&device.0)?;
         if let Some((vni, ips)) = self.vaps.get(&device).cloned() {
             for ip in ips {

@@ -63,6 +63,10 @@ impl Driver {
             }
         }
         let there: BTreeSet<IfIndex> = all.iter().map(|link| link.index).collect();
+        // Who has which name, before a name is looked for.
+        for device in all.iter().filter_map(devices::Link::device) {
+            self.core.handle_name(&device);
+        }
         for device in all.iter().filter_map(devices::Link::device) {
             self.device(device);
         }

@@ -178,6 +178,7 @@ pub(super) fn log(notice: &Notice) {
         Notice::Deactivated(tsi) => tracing::info!(%tsi, "deactivated: the hypervisor said so"),
         Notice::Activated(tsi, epoch) => tracing::info!(%tsi, %epoch, "activated"),
         Notice::LostGrant(tsi, went) => tracing::warn!(%tsi, "{went}; deactivated"),
+        Notice::DeviceRenamed(tsi, from, to) => tracing::info!(%tsi, from, to, "device renamed"),
         Notice::DeviceGone(tsi, device) => tracing::warn!(%tsi, %device, "device went away; deactivated"),
         Notice::Rejected(tsi) => tracing::warn!(%tsi, "an Oracle refused the registration"),
         Notice::LeaseExpired(tsi) => tracing::warn!(%tsi, "released: nobody renewed its lease"),

@@ -67,6 +67,7 @@ impl Driver {
     /// A device is there, maybe one that the core has waited for.
     pub(super) fn device(&mut self, device: Device) {
         let index = device.index;
+        self.core.handle_name(&device);
         if self.core.waits_for(&device) && self.plane.begin(index).is_ok() && !self.plane.runs(index) {
             self.park(index).back = Some(device);
         } else {

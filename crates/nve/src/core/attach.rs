@@ -125,6 +125,14 @@ impl Core {
                 return;
             }
         };
+        // Meanwhile its name may have become that of another's device.
+        if let Err(refused) = self.check_device(&attach.device, &attach.vn, &attach.name) {
+            if created && !held {
+                self.release(attach.vn, attach.name, Held::Granted);
+            }
+            self.outputs.push_back(Output::Attached(call, Err(refused)));
+            return;
+        }
         let id = grant.tsi.clone();
         // It may be there still, waiting out its grace time or lost and granted again; and what is lost
         // may still have the device.
@@ -370,11 +378,35 @@ impl Core {
         tsi.is_some_and(|tsi| tsi.waiting.is_none() && !(tsi.present && tsi.device == *device))
     }
 
-    /// A device is there (again), maybe with another index.
-    pub fn handle_device(&mut self, device: &Device) {
+    /// A device has this name by now. An interface stays at its device, whatever that is called; one that waits for a
+    /// device of that name does not get this one, which is another's.
+    pub fn handle_name(&mut self, device: &Device) {
         if let Some(orphan) = self.orphans.get_mut(&device.index) {
             orphan.device.name.clone_from(&device.name);
         }
+        for call in self.calls.values_mut() {
+            let of = match call {
+                Call::Attach { attach, .. } => Some(&mut attach.device),
+                Call::Update { update } => update.device.as_mut(),
+                Call::Detach { .. } => None,
+            };
+            if let Some(of) = of.filter(|of| of.index == device.index) {
+                of.name.clone_from(&device.name);
+            }
+        }
+        let Some(id) = self.vaps.get(&device.index).cloned() else { return };
+        let Some(tsi) = self.tsis.get_mut(&id).filter(|tsi| tsi.device.name != device.name) else { return };
+        let old = std::mem::replace(&mut tsi.device.name, device.name.clone());
+        self.leave_name(&old, &id);
+        self.by_device.insert(device.name.clone(), id.clone());
+        self.because(&id, Cause::DeviceRenamed);
+        self.notice(Notice::DeviceRenamed(id, old, device.name.clone()));
+        self.unsaved = true;
+    }
+
+    /// A device is there (again), maybe with another index.
+    pub fn handle_device(&mut self, device: &Device) {
+        self.handle_name(device);
         let Some(id) = self.by_device.get(&device.name).cloned() else { return };
         let Some(tsi) = self.tsis.get(&id) else { return };
         if tsi.present && tsi.device == *device {

@@ -489,6 +489,8 @@ pub enum Notice {
     LostGrant(TsiId, Went),
     /// An interface's device went away.
     DeviceGone(TsiId, String),
+    /// An interface's device has another name.
+    DeviceRenamed(TsiId, String, String),
     /// An Oracle refused a registration.
     Rejected(TsiId),
     /// An interface whose lease nobody renewed was released.

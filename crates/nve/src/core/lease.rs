@@ -44,9 +44,7 @@ impl Core {
             // Without a VAP what is behind it would reach the host.
             self.orphan(&tsi);
         }
-        if tsi.governed.as_ref().is_some_and(|groups| !groups.is_empty()) {
-            self.outputs.push_back(Output::ForgetConnections(id.vni, tsi.grant.ips.clone()));
-        }
+        self.outputs.push_back(Output::ForgetConnections(id.vni, tsi.grant.ips.clone()));
         self.because(id, Cause::LeaseExpired);
         self.notice(Notice::LeaseExpired(id.clone()));
         if !tsi.is_lost() {

@@ -13,7 +13,7 @@ use weft_model::{Eid, Epoch, MacAddr, Origin, TenantIp, Time, TsiId, Vni};
 pub struct Leaving {
     by_tsi: BTreeMap<TsiId, RequestId>,
     by_request: BTreeMap<RequestId, TsiId>,
-    /// What those wanted and knew that were taken out of service a moment ago, or stopped on their way elsewhere.
+    /// What those wanted and knew that were taken out of service: until they are elsewhere, and a moment longer.
     left: BTreeMap<TsiId, Live>,
 }
 
@@ -126,15 +126,10 @@ impl Core {
         all.into_iter().map(|(_, eid)| eid).collect()
     }
 
-    /// It is about to be taken out of service: what is forgotten by that may still be asked for, if it moves.
+    /// It is about to be taken out of service: what is forgotten by that may still be asked for. Whether it moves may be
+    /// said, or heard of here, a moment later.
     pub(super) fn keep_left(&mut self, id: &TsiId) {
-        let me = self.config.xtr_id;
-        let moves = |tsi: &Tsi| {
-            tsi.grant.next.is_some_and(|next| next.nve != me) || self.leaving.by_tsi.contains_key(id)
-        };
-        let Some(tsi) = self.tsis.get(id).filter(|tsi| tsi.state == State::Activated && moves(tsi)) else {
-            return;
-        };
+        let Some(tsi) = self.tsis.get(id).filter(|tsi| tsi.state == State::Activated) else { return };
         let live = self.live(id, tsi);
         self.leaving.left.insert(id.clone(), live);
         self.timers.set(Timer::Left(id.clone()), self.now + self.config.timing.left);
@@ -146,9 +141,9 @@ impl Core {
         self.leaving.left.remove(id);
     }
 
-    /// A moment has passed since it was taken out of service. What is on its way may be asked for until it is there.
+    /// A moment has passed since it was taken out of service. What is held here still may be asked for until it is elsewhere.
     pub(super) fn end_left(&mut self, now: Time, id: &TsiId) {
-        if self.stopped.contains(id) {
+        if self.tsis.get(id).is_some_and(|tsi| !tsi.is_lost()) {
             let wait = self.config.timing.left.max(super::LEAST_WAIT);
             self.timers.set(Timer::Left(id.clone()), now + wait);
         } else {

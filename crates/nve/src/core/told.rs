@@ -32,6 +32,8 @@ pub enum Cause {
     DeviceGone,
     /// or is back,
     DeviceBack,
+    /// or has another name,
+    DeviceRenamed,
     /// or stayed away for too long.
     DeviceStayedAway,
     /// Access policy keeps it out of service.
@@ -56,6 +58,7 @@ impl Cause {
             Self::LeaseExpired => "lease_expired",
             Self::DeviceGone => "device_gone",
             Self::DeviceBack => "device_back",
+            Self::DeviceRenamed => "device_renamed",
             Self::DeviceStayedAway => "device_stayed_away",
             Self::PolicyMissing => "policy_missing",
             Self::PolicyApplied => "policy_applied",

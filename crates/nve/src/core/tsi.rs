@@ -213,10 +213,8 @@ impl Core {
         if tsi.present {
             self.remove_vap(tsi.device.index);
         }
-        if tsi.governed.as_ref().is_some_and(|groups| !groups.is_empty()) {
-            let ips = tsi.grant.ips.clone();
-            self.outputs.push_back(Output::ForgetConnections(id.vni, ips));
-        }
+        let ips = tsi.grant.ips.clone();
+        self.outputs.push_back(Output::ForgetConnections(id.vni, ips));
         Some(tsi)
     }
 
@@ -225,6 +223,16 @@ impl Core {
         self.withdraw(id);
         self.hand_last(id, true);
         self.end_arrival(id);
+    }
+
+    /// An interface's device has this name no more. It is that of another's that waits for one, or of which a new name is
+    /// not heard of yet.
+    pub(super) fn leave_name(&mut self, name: &str, id: &TsiId) {
+        if remove_if(&mut self.by_device, &name.to_owned(), id)
+            && let Some(other) = self.tsis.iter().find(|(other, tsi)| *other != id && tsi.device.name == name)
+        {
+            self.by_device.insert(name.to_owned(), other.0.clone());
+        }
     }
 
     /// Forgets an interface but not its VAP: that is the caller's to remove or to give to another.
@@ -242,7 +250,7 @@ impl Core {
         let tsi = self.tsis.remove(id)?;
         self.touch(id);
         remove_if(&mut self.by_name, &(tsi.vn.clone(), id.name.clone()), id);
-        remove_if(&mut self.by_device, &tsi.device.name, id);
+        self.leave_name(&tsi.device.name, id);
         remove_if(&mut self.vaps, &tsi.device.index, id);
         for timer in [
             Timer::Grace(id.clone()),
@@ -530,15 +538,15 @@ impl Core {
             // The list tells of it before the answer does.
             self.perhaps_because(id, Cause::Hypervisor);
         }
+        let gone: Vec<Eid> = eids(&old).into_iter().filter(|eid| !kept.contains(eid)).collect();
         if activated {
-            let gone: Vec<Eid> = eids(&old).into_iter().filter(|eid| !kept.contains(eid)).collect();
             self.remove_local(id, &gone);
-            let ips: BTreeSet<TenantIp> =
-                gone.iter().filter_map(|eid| if let Eid::Ip(ip) = eid { Some(*ip) } else { None }).collect();
-            if !ips.is_empty() {
-                // Whoever has them next is not it.
-                self.outputs.push_back(Output::ForgetConnections(id.vni, ips));
-            }
+        }
+        let ips: BTreeSet<TenantIp> =
+            gone.iter().filter_map(|eid| if let Eid::Ip(ip) = eid { Some(*ip) } else { None }).collect();
+        if !ips.is_empty() {
+            // Whoever has them next is not it, also where it is out of service.
+            self.outputs.push_back(Output::ForgetConnections(id.vni, ips));
         }
         if stays {
             if self.stopped.contains(id) {

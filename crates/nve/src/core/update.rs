@@ -72,7 +72,9 @@ impl Core {
         let Some(Call::Update { .. }) = self.calls.get(&call) else { return };
         let Some(Call::Update { update }) = self.calls.remove(&call) else { return };
         let done = answer.and_then(|Granted { grant, revision, .. }| {
-            let Update { vn, name, .. } = &update;
+            let Update { vn, name, device, .. } = &update;
+            // Meanwhile its name may have become that of another's device.
+            device.as_ref().map_or(Ok(()), |device| self.check_device(device, vn, name))?;
             let tsi = self.granted_here(vn, name)?;
             let (id, known) = (tsi.grant.tsi.clone(), tsi.revision);
             // A list may have said the same already, or something newer.
@@ -127,7 +129,7 @@ impl Core {
                 self.orphan(&before);
             }
         }
-        self.by_device.remove(&before.device.name);
+        self.leave_name(&before.device.name, id);
         self.by_device.insert(device.name.clone(), id.clone());
         self.vaps.insert(device.index, id.clone());
         self.timers.cancel(&Timer::Grace(id.clone()));

@@ -1,6 +1,6 @@
 //! What the store grants, and a tenant system that moves: decision 1, requirements V5 and V10.
 
-use super::super::{Fact, Notice, Refused, TsiState, Update};
+use super::super::{Device, Fact, Notice, Refused, TsiState, Update};
 use super::oracle::Rec;
 use super::world::*;
 use ::core::time::Duration;
@@ -206,6 +206,37 @@ fn v5_an_answer_that_waited_undoes_nothing_that_is_newer() {
     // A list from before the grant says nothing about it.
     let (w, _) = answered(&|w| drop(w.grants(10, vec![grant("b", 1)])));
     assert_eq!(w.core.tsis().count(), 2);
+}
+
+/// An interface is at a device, not at a name: a stranger that takes the name gets nothing of it.
+#[test]
+fn h1_a_device_that_is_renamed_stays_its_interfaces() {
+    let mut w = World::started(V4, &["a", "b"]);
+    let named = |name: &str, index| Device { name: name.to_owned(), index: IfIndex(index), ..device(1) };
+    let at = |w: &World, tsi: &str| {
+        let found = w.core.tsis().find(|t| t.grant.tsi == id(tsi)).unwrap();
+        (found.device, found.state)
+    };
+    w.core.handle_device(&named("other", 1));
+    let renamed = Notice::DeviceRenamed(id("a"), "tap1".to_owned(), "other".to_owned());
+    assert!(w.seen().contains(&Seen::Notice(renamed)));
+    w.core.handle_device(&named("tap1", 7));
+    assert_eq!(w.seen(), [], "a device of that name is nobody's");
+    assert_eq!(at(&w, "a"), ("other".to_owned(), TsiState::Activated));
+    assert!(w.tables.vaps[&IfIndex(1)].activated && !w.tables.vaps.contains_key(&IfIndex(7)));
+    assert!(w.core.attachments().iter().any(|a| a.grant.tsi == id("a") && a.device == "other"));
+    // Two that change names.
+    for (name, index) in [("tmp", 1), ("other", 2), ("tap2", 1)] {
+        w.core.handle_device(&named(name, index));
+    }
+    w.seen();
+    assert_eq!((at(&w, "a").0, at(&w, "b").0), ("tap2".to_owned(), "other".to_owned()));
+    // One that is gone waits for its name, unless another interface's device has that by now.
+    w.core.handle_device_gone(w.now, IfIndex(2));
+    w.core.handle_device(&named("other", 1));
+    w.core.handle_device(&named("tap2", 8));
+    assert_eq!((at(&w, "a").0, at(&w, "b").0), ("other".to_owned(), String::new()));
+    assert_eq!(at(&w, "a").1, TsiState::Activated);
 }
 
 #[test]

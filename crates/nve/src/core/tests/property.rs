@@ -314,12 +314,10 @@ impl Run {
             }
             Input::Gone { device } => w.core.handle_device_gone(w.now, IfIndex(device)),
             Input::Device { device: n, index } => {
-                // An index is one device's only.
-                if !w.core.vaps.contains_key(&IfIndex(index)) {
-                    let mut device = device(n);
-                    device.index = IfIndex(index);
-                    w.core.handle_device(&device);
-                }
+                // Of an index that is known another name, or a device of its own.
+                let mut device = device(n);
+                device.index = IfIndex(index);
+                w.core.handle_device(&device);
             }
             Input::Asks { device, v6, target, probe } => {
                 let target = ip(if v6 { V6 } else { V4 }, target + 1);
