@@ -179,6 +179,38 @@ impl fmt::Display for State {
     }
 }
 
+/// What an interface is, as it is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Standing {
+    /// Resources and addresses are held, no traffic.
+    Associated,
+    /// Carries traffic.
+    Activated,
+    /// De-associated: it is not granted to this NVE any more. Its device is kept closed until it is detached, gone or
+    /// another's.
+    Lost,
+}
+
+impl From<State> for Standing {
+    fn from(state: State) -> Self {
+        match state {
+            State::Associated => Self::Associated,
+            State::Activated => Self::Activated,
+        }
+    }
+}
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Associated => State::Associated.fmt(f),
+            Self::Activated => State::Activated.fmt(f),
+            Self::Lost => f.pad("lost"),
+        }
+    }
+}
+
 /// One attached tenant system interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Tsi {
@@ -198,6 +230,10 @@ pub struct Tsi {
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     #[schema(value_type = Vec<String>)]
     pub groups: BTreeSet<GroupName>,
+    /// Those of its VN that apply to it because it names none.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub default_groups: BTreeSet<GroupName>,
     /// Its tunnel policy; where it says nothing, as its VN's.
     #[serde(default, skip_serializing_if = "TunnelPolicy::is_empty")]
     pub tunnel: TunnelPolicy,
@@ -205,8 +241,8 @@ pub struct Tsi {
     pub vni: Vni,
     /// Largest IP packet, octets.
     pub mtu: u16,
-    /// Associated or Activated.
-    pub state: State,
+    /// Associated, Activated or lost.
+    pub state: Standing,
     /// The grant's epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<Epoch>,
@@ -288,6 +324,9 @@ pub struct Drop {
     pub reason: String,
     /// The path the packet was on.
     pub path: String,
+    /// `out`: it came from a tenant system here; `in`: from the underlay.
+    #[serde(default)]
+    pub direction: String,
     /// How many.
     pub packets: u64,
     /// How many octets.

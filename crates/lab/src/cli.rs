@@ -315,7 +315,7 @@ mod tests {
     #[test]
     fn every_format_shows_the_same() {
         let lab = LabSummary {
-            name: "three-hosts".to_owned(),
+            name: "three-hosts".parse().unwrap(),
             state: "up",
             hosts: 3,
             tenants: 6,

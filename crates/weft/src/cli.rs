@@ -57,7 +57,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run the Oracle, or make its join tokens, backups and credentials.
+    /// Run the Oracle, or make its join tokens and backups.
     #[command(
         args_conflicts_with_subcommands = true,
         after_help = "Examples:
@@ -295,7 +295,8 @@ pub(crate) struct NveRun {
     /// A device that leads to other NVEs; may be repeated [default: those with an underlay address].
     #[arg(long)]
     pub(crate) uplink: Vec<String>,
-    /// TCP port at which NVEs ask each other about tenant systems that move; the same on every host.
+    /// TCP port at which NVEs ask each other about tenant systems that move, and tell each other of traces; the same on
+    /// every host.
     #[arg(long, default_value_t = weft_api::PEER_PORT, value_parser = number::port)]
     pub(crate) peer_port: u16,
     /// Metrics and health (plain HTTP); keep it on loopback.
@@ -441,7 +442,7 @@ pub(crate) enum Kinds {
     Drops,
     /// How much the data plane's tables on this host hold, and the kernel memory they take.
     Tables,
-    /// Counters of the Oracle; with --socket of this host's NVE.
+    /// Counters of the Oracle; with --socket or --nve of an NVE.
     Counters,
 }
 
@@ -453,7 +454,7 @@ pub(crate) struct GetArgs {
     /// Only of this virtual network.
     #[arg(long)]
     pub(crate) vn: Option<VnName>,
-    /// Only of this security group.
+    /// Only of this security group: groups, rules, or tenant systems to which it applies.
     #[arg(long)]
     pub(crate) group: Option<GroupName>,
     /// Show it again whenever it changed.

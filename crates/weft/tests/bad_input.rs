@@ -152,7 +152,7 @@ fn rules_that_are_none() {
     refused_in_one_line(&rule("in icmp/8 from fd00::/8"), &["icmp is no protocol of fd00::/8", "icmpv6"]);
     refused_in_one_line(&rule("tcp/80"), &["begin with in or out"]);
     let twice = [&rule("in tcp/80")[..], &["--rule", "in tcp/80 log"]].concat();
-    refused_in_one_line(&twice, &["'in tcp/80 from anybody log' stands twice"]);
+    refused_in_one_line(&twice, &["'in tcp/80 from anybody' stands twice"]);
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("rules").display().to_string();
     let from_file = [&set[..], &["-f", &file]].concat();

@@ -327,14 +327,16 @@ impl Client {
         self.transport.json(&put(&format!("/v1/grants/{vn}/{tsi}/next"), &NameNext { nve })?).await
     }
 
-    /// Has an NVE hold a tenant system, whoever holds it (operators).
+    /// Has an NVE hold a tenant system, whoever holds it (operators); `by_force` also when that one is connected.
     pub async fn take_over(
         &self,
         vn: &VnName,
         tsi: &TsiName,
         nve: NveName,
+        by_force: bool,
     ) -> Result<GrantView, ClientError> {
-        self.transport.json(&put(&format!("/v1/grants/{vn}/{tsi}/owner"), &NameNext { nve })?).await
+        let path = format!("/v1/grants/{vn}/{tsi}/owner{}", force(by_force));
+        self.transport.json(&put(&path, &NameNext { nve })?).await
     }
 
     /// Calls a move off.

@@ -12,7 +12,7 @@ pub struct SecurityGroup(Vec<Rule>);
 
 /// A rule that stands twice.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the rule '{0}' stands twice; leave one out")]
+#[error("the rule '{}' stands twice, whatever is logged or written beside; leave one out", .0.bare())]
 pub struct RuleTwice(pub Rule);
 
 /// Bounds of access policy.

@@ -122,7 +122,7 @@ impl From<Refused> for Refusal {
             Refused::DeviceTaken { .. } => Code::DeviceTaken,
             Refused::Lost { went: Went::To { .. } | Went::Unknown, .. } => Code::GrantedElsewhere,
             Refused::Lost { .. } => Code::NotFound,
-            Refused::AlreadyAttached { .. } => Code::AlreadyAttached,
+            Refused::AlreadyAttached { .. } | Refused::AttachedOtherwise { .. } => Code::AlreadyAttached,
             Refused::Busy { .. } | Refused::VnBusy { .. } | Refused::TooManyCalls { .. } => {
                 Code::TooManyRequests
             }

@@ -18,8 +18,8 @@ pub(super) struct Snapshot {
     /// What keeps it from being ready, other than that no Oracle was heard.
     pub(super) trouble: Option<String>,
     pub(super) counters: Vec<(&'static str, u64)>,
-    /// VN, reason, path, packets, octets.
-    pub(super) packets: Vec<(String, &'static str, &'static str, u64, u64)>,
+    /// With packets and octets.
+    pub(super) packets: Vec<(Packets, u64, u64)>,
     pub(super) tsis: usize,
     pub(super) cache: usize,
     pub(super) sessions: usize,
@@ -35,10 +35,11 @@ struct Event {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Packets {
-    vn: String,
-    reason: &'static str,
-    path: &'static str,
+pub(super) struct Packets {
+    pub(super) vn: String,
+    pub(super) reason: &'static str,
+    pub(super) path: &'static str,
+    pub(super) direction: &'static str,
 }
 
 /// The text a scrape gets.
@@ -73,10 +74,9 @@ fn render(snapshot: &Snapshot) -> String {
     registry.register("events", "What the control plane did", events);
     let packets = Family::<Packets, prometheus_client::metrics::counter::Counter>::default();
     let octets = Family::<Packets, prometheus_client::metrics::counter::Counter>::default();
-    for (vn, reason, path, count, bytes) in &snapshot.packets {
-        let labels = Packets { vn: vn.clone(), reason, path };
-        packets.get_or_create(&labels).inc_by(*count);
-        octets.get_or_create(&labels).inc_by(*bytes);
+    for (labels, count, bytes) in &snapshot.packets {
+        packets.get_or_create(labels).inc_by(*count);
+        octets.get_or_create(labels).inc_by(*bytes);
     }
     registry.register("packets", "Packets by what became of them", packets);
     registry.register("octets", "Octets by what became of them", octets);

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 use weft_api::local as api;
-use weft_datapath::{Path, Reason};
+use weft_datapath::{Direction, Path, Reason};
 use weft_model::{Eid, Epoch, GroupName, MacAddr, Origin, Rloc, Rule, VnName};
 
 impl Driver {
@@ -19,9 +19,10 @@ impl Driver {
 
     /// One of them.
     pub(super) fn tsi(&self, t: TsiView) -> api::Tsi {
-        let state = |s| match s {
-            TsiState::Associated => api::State::Associated,
-            TsiState::Activated => api::State::Activated,
+        let state = match t.state {
+            _ if t.lost => api::Standing::Lost,
+            TsiState::Associated => api::Standing::Associated,
+            TsiState::Activated => api::Standing::Activated,
         };
         api::Tsi {
             epoch: Some(t.grant.epoch_of(self.xtr_id).unwrap_or(t.grant.epoch)),
@@ -31,10 +32,11 @@ impl Driver {
             mac: t.grant.mac,
             ips: t.grant.ips,
             groups: t.grant.groups,
+            default_groups: t.default_groups,
             tunnel: t.grant.tunnel,
             vni: t.grant.tsi.vni,
             mtu: t.mtu,
-            state: state(t.state),
+            state,
             closed: t.closed,
             lease_s: t.lease.map(|lease| lease.as_secs()),
         }
@@ -115,6 +117,7 @@ impl Driver {
             vn: c.vni.and_then(|vni| self.core.vn_name(vni)).cloned(),
             reason: c.reason.as_str().to_owned(),
             path: path_name(c.path).to_owned(),
+            direction: direction_name(c.direction).to_owned(),
             packets: c.packets,
             bytes: c.bytes,
         };
@@ -159,13 +162,25 @@ impl Driver {
             trouble: self.saver.failed().or_else(|| self.policies.failed()),
             counters: self.core.counters().named(),
             packets: packets
-                .map(|c| (vn(c.vni), c.reason.as_str(), path_name(c.path), c.packets, c.bytes))
+                .map(|c| {
+                    let (path, direction) = (path_name(c.path), direction_name(c.direction));
+                    let labels =
+                        metrics::Packets { vn: vn(c.vni), reason: c.reason.as_str(), path, direction };
+                    (labels, c.packets, c.bytes)
+                })
                 .collect(),
             tsis: self.core.tsis().count(),
             cache: self.core.cache().count(),
             sessions: (0..self.sessions.len()).filter(|o| self.core.session_is_up(*o)).count(),
         };
         *self.shared.write().await = snapshot;
+    }
+}
+
+const fn direction_name(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Out => "out",
+        Direction::In => "in",
     }
 }
 

@@ -72,6 +72,10 @@ impl Core {
                 (true, now, wanted) if now == wanted => return Ok(Some(self.attached(tsi, true))),
                 // What is prepared is put in service.
                 (true, State::Associated, State::Activated) => {}
+                (false, now, wanted) if tsi.device == *device && now == wanted => {
+                    let (vn, name) = (attach.vn.clone(), attach.name.clone());
+                    return Err(Refused::AttachedOtherwise { vn, name, device: device.name.clone() });
+                }
                 _ => {
                     return Err(Refused::AlreadyAttached {
                         vn: attach.vn.clone(),

@@ -247,6 +247,18 @@ pub enum Refused {
         /// Who has it.
         tsi: TsiId,
     },
+    /// The interface is attached here with other addresses or groups.
+    #[error(
+        "{vn}/{name} is attached at {device} with other addresses or groups than these; leave them away, or change them by `weft tsi update` and `weft tsi set-groups`"
+    )]
+    AttachedOtherwise {
+        /// The VN.
+        vn: VnName,
+        /// The interface.
+        name: TsiName,
+        /// Where.
+        device: String,
+    },
     /// The interface is attached here at another device.
     #[error(
         "{vn}/{name} is already attached at {device}; `weft tsi deactivate` takes it out of service there, detach it to use another device"
@@ -379,6 +391,8 @@ pub struct Attached {
     pub grant: Grant,
     /// The device.
     pub device: String,
+    /// The security groups of its VN that apply to it, as it names none.
+    pub default_groups: BTreeSet<GroupName>,
     /// Largest IP packet, octets.
     pub mtu: u16,
     /// How long it lasts unless it is renewed.

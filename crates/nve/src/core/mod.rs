@@ -366,6 +366,7 @@ impl Core {
             Fact::Vn(vn) => self.know_vn(vn),
             Fact::VnGone(vni) => {
                 self.vns.remove(&vni);
+                self.touch_all_in(vni);
                 self.end_connection(vni);
                 self.forget_vn(vni);
                 self.review_vn(vni);

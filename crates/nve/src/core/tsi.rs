@@ -585,7 +585,8 @@ impl Core {
     pub(super) fn attached(&self, tsi: &Tsi, already: bool) -> Attached {
         let (mtu, state, epoch) = (self.config.tenant_mtu, tsi.state, self.epoch_of(tsi));
         let (vn, grant, device) = (tsi.vn.clone(), tsi.grant.clone(), tsi.device.name.clone());
-        Attached { vn, grant, device, mtu, lease: tsi.lease, epoch, state, already }
+        let default_groups = self.default_groups(tsi);
+        Attached { vn, grant, device, default_groups, mtu, lease: tsi.lease, epoch, state, already }
     }
 
     /// What must outlive the agent: everything attached and not lost.

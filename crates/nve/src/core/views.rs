@@ -5,9 +5,11 @@ use super::tsi::{State, Tsi};
 use super::{Core, Device};
 use ::core::hash::{Hash, Hasher};
 use ::core::time::Duration;
+use std::collections::BTreeSet;
 use weft_datapath::IfIndex;
 use weft_model::{
-    Eid, Grant, MacAddr, NveName, Origin, Rloc, TenantIp, Time, TsiName, VnName, VnSpec, Vni, XtrId,
+    Eid, Grant, GroupName, MacAddr, NveName, Origin, Rloc, TenantIp, Time, TsiName, VnName, VnSpec, Vni,
+    XtrId,
 };
 
 /// What happened so often.
@@ -141,6 +143,10 @@ pub struct TsiView {
     pub device: String,
     /// Its state.
     pub state: TsiState,
+    /// Whether its grant is not this NVE's any more.
+    pub lost: bool,
+    /// The security groups of its VN that apply to it, as it names none.
+    pub default_groups: BTreeSet<GroupName>,
     /// Largest IP packet, octets.
     pub mtu: u16,
     /// Why it is kept out of service: access policy, or that it is not granted to this NVE.
@@ -182,12 +188,22 @@ impl Core {
             grant: t.grant.clone(),
             device: if t.present { t.device.name.clone() } else { String::new() },
             state: t.state,
+            lost: t.is_lost(),
+            default_groups: self.default_groups(t),
             mtu: self.config.tenant_mtu,
             closed: match &t.lost {
                 Some(lost) => Some(lost.went.to_string()),
                 None => t.closed.as_ref().map(ToString::to_string),
             },
             lease: t.lease,
+        }
+    }
+
+    /// The groups of its VN that apply to an interface, as it names none.
+    pub(super) fn default_groups(&self, t: &Tsi) -> BTreeSet<GroupName> {
+        match self.vns.get(&t.grant.tsi.vni) {
+            Some(vn) if t.grant.groups.is_empty() => vn.default_groups.clone(),
+            _ => BTreeSet::new(),
         }
     }
 

@@ -2,7 +2,7 @@
 //! told of it. An answer may be older: it waits until a program runs, and no watch tells the same again.
 
 use super::Core;
-use weft_model::VnSpec;
+use weft_model::{VnSpec, Vni};
 
 impl Core {
     /// A VN Context as it is now, with all that follows from it.
@@ -19,7 +19,16 @@ impl Core {
         self.review_tunnels(vni);
         self.review_locators(vni, old.map(|old| old.tunnel));
         if !governed {
+            self.touch_all_in(vni);
             self.review_policy(vni);
+        }
+    }
+
+    /// Something that is shown of each interface in a VN may be another now.
+    pub(super) fn touch_all_in(&mut self, vni: Vni) {
+        let of = self.tsis.keys().filter(|id| id.vni == vni).cloned();
+        for id in of.collect::<Vec<_>>() {
+            self.touch(&id);
         }
     }
 

@@ -15,9 +15,9 @@ pub enum RegistryError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// An operator would free what an NVE that is connected may have in service.
+    /// An operator would free, or give to another, what an NVE that is connected may have in service.
     #[error(
-        "'{tsi}' in VN '{vn}' is granted to NVE '{nve}', which is connected: `weft tsi detach` there, or take it away with --force (?force=true)"
+        "'{tsi}' in VN '{vn}' is granted to NVE '{nve}', which is connected: detach or move it by that one, or take it away with --force (?force=true)"
     )]
     HolderConnected {
         /// The VN.

@@ -172,11 +172,12 @@ impl Registry {
             let mut view = find(tx, &vn, &tsi, &caller)?;
             if caller == Caller::Operator {
                 let next = view.grant.next.map(|next| next.nve);
-                let holders = [Some(view.grant.owner), next].into_iter().flatten();
-                if let Some(nve) = holders.into_iter().find(|nve| is_connected(*nve)) {
-                    let nve = nves::holder(tx, nve)?.map_or(view.nve, |(name, _)| name);
-                    return Err(RegistryError::HolderConnected { vn: vn.name, tsi: tsi.clone(), nve });
-                }
+                not_connected(
+                    tx,
+                    &view,
+                    [Some(view.grant.owner), next].into_iter().flatten(),
+                    &is_connected,
+                )?;
             }
             let came = view.grant.next.filter(|next| activated == Some(next.epoch)).map(|next| next.nve);
             match caller.nve() {
@@ -248,6 +249,23 @@ fn grant(
     // Last of all: nothing can fail from here on but the store itself.
     with_pools(tx, pools, &vn, |p| view.grant.ips.iter().for_each(|ip| p.mark(ip.get())))?;
     Ok(Granted { view, vn, created: true })
+}
+
+/// Whether none of these, who may have a tenant system in service, is connected.
+pub(super) fn not_connected(
+    tx: &dyn Transaction,
+    view: &GrantView,
+    holders: impl IntoIterator<Item = XtrId>,
+    is_connected: &impl Fn(XtrId) -> bool,
+) -> Result<(), RegistryError> {
+    match holders.into_iter().find(|nve| is_connected(*nve)) {
+        None => Ok(()),
+        Some(nve) => {
+            let nve = nves::holder(tx, nve)?.map_or_else(|| view.nve.clone(), |(name, _)| name);
+            let (vn, tsi) = (view.vn.clone(), view.grant.tsi.name.clone());
+            Err(RegistryError::HolderConnected { vn, tsi, nve })
+        }
+    }
 }
 
 /// The grant that is there already, if it is the caller's and has what is asked for.

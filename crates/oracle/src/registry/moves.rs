@@ -64,18 +64,19 @@ impl Registry {
         .await
     }
 
-    /// Has `to` hold a tenant system from now on, whoever held it or was to be next: its host is gone, or an operator
-    /// knows better. What the former holder still says of it is outdated by the epoch.
+    /// Has `to` hold a tenant system from now on, whoever held it or was to be next, unless one of those
+    /// `is_connected`: its host is gone, or an operator knows better. What the former holder still says of it is outdated by the epoch.
     ///
     /// # Errors
     /// [`RegistryError::Forbidden`] unless an operator says so, [`RegistryError::NoTsi`], [`RegistryError::NoNve`],
-    /// [`RegistryError::OutOfScope`] or [`RegistryError::MovesNowhere`].
+    /// [`RegistryError::OutOfScope`], [`RegistryError::MovesNowhere`] or [`RegistryError::HolderConnected`].
     pub async fn take_over(
         &self,
         vn: VnName,
         tsi: TsiName,
         to: NveName,
         caller: Caller,
+        is_connected: impl Fn(XtrId) -> bool + Send + 'static,
     ) -> Result<(GrantView, Revision), RegistryError> {
         self.run(move |tx| {
             if caller != Caller::Operator {
@@ -89,6 +90,8 @@ impl Registry {
             if view.grant.owner == nve {
                 return Err(RegistryError::MovesNowhere { vn: vn.name, tsi: tsi.clone(), nve: to.clone() });
             }
+            let next = view.grant.next.map(|next| next.nve).filter(|next| *next != nve);
+            grants::not_connected(tx, &view, [Some(view.grant.owner), next].into_iter().flatten(), &is_connected)?;
             if let Some(other) = view.grant.next.filter(|next| next.nve != nve) {
                 tx.delete(keys::held_one(other.nve, vn.vni, &tsi));
             }

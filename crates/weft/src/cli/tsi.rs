@@ -51,7 +51,7 @@ pub(crate) enum TsiCommand {
     #[command(after_help = "Examples:
   weft tsi move --vn red --name web1 --to h2
   weft tsi move --vn red --name web1 --cancel              it stays where it is
-  weft tsi move --vn red --name web1 --to h2 --take-over   its host is gone: h2 holds it at once")]
+  weft tsi move --vn red --name web1 --to h2 --take-over   its host is gone: h2 holds it at once; then attach it there")]
     Move {
         /// The virtual network.
         #[arg(long)]
@@ -62,9 +62,12 @@ pub(crate) enum TsiCommand {
         /// The NVE it moves to.
         #[arg(long, required_unless_present = "cancel", conflicts_with = "cancel")]
         to: Option<NveName>,
-        /// That NVE holds it from now on, whoever holds it: for a host that is gone. There it is attached next.
+        /// That NVE holds it from now on: for a host that is gone. There it is attached next.
         #[arg(long, conflicts_with = "cancel")]
         take_over: bool,
+        /// With --take-over: also while the host that holds it is connected, which takes it out of service there.
+        #[arg(long, requires = "take_over")]
+        force: bool,
         /// It does not move.
         #[arg(long)]
         cancel: bool,
@@ -127,7 +130,7 @@ pub(crate) enum TsiCommand {
         /// The interface.
         #[arg(long)]
         name: TsiName,
-        /// All its security groups, with commas between, or none.
+        /// All its security groups, with commas between, or none for its VN's default ones.
         #[arg(long)]
         groups: GroupNames,
         #[command(flatten)]
@@ -211,13 +214,13 @@ pub(crate) struct Place {
     /// What the device is [default: asked of the kernel].
     #[arg(long, value_enum)]
     pub(crate) kind: Option<Kind>,
-    /// The tenant's MAC address [default: assigned].
+    /// The tenant's MAC address [default: what it has; of a new one assigned].
     #[arg(long)]
     pub(crate) mac: Option<TsMac>,
-    /// An IP address of the tenant; may be repeated [default: one of each family assigned].
+    /// An IP address of the tenant; may be repeated [default: what it has; of a new one one of each family assigned].
     #[arg(long, value_parser = tenant_ip)]
     pub(crate) ip: Vec<TenantIp>,
-    /// Its security groups, with commas between [default: the VN's].
+    /// Its security groups, with commas between [default: what it has; of a new one the VN's].
     #[arg(long)]
     pub(crate) groups: Option<GroupNames>,
     /// Detach it after so many seconds, unless it is renewed before: by this again, or an update [default: never].

@@ -67,8 +67,14 @@ const DUPLICATES: &[Column] = &[
     ("last s ago", "/last_s"),
 ];
 const MULTICAST: &[Column] = &[("vn", "/vn"), ("group", "/group"), ("here", "/here"), ("rlocs", "/rlocs")];
-const DROPS: &[Column] =
-    &[("vn", "/vn"), ("reason", "/reason"), ("path", "/path"), ("packets", "/packets"), ("bytes", "/bytes")];
+const DROPS: &[Column] = &[
+    ("vn", "/vn"),
+    ("reason", "/reason"),
+    ("direction", "/direction"),
+    ("path", "/path"),
+    ("packets", "/packets"),
+    ("bytes", "/bytes"),
+];
 const TABLES: &[Column] =
     &[("table", "/table"), ("entries", "/entries"), ("room", "/room"), ("bytes", "/bytes")];
 const COUNTERS: &[Column] = &[("counter", "/counter"), ("count", "/count")];
@@ -77,6 +83,7 @@ const COUNTERS: &[Column] = &[("counter", "/counter"), ("count", "/count")];
 const AGAIN: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(args: GetArgs) -> Result<(), CommandError> {
+    applicable(&args)?;
     let mut shown = String::new();
     loop {
         let text = fetch(&args).await?;
@@ -89,6 +96,26 @@ pub(super) async fn run(args: GetArgs) -> Result<(), CommandError> {
         }
         tokio::time::sleep(AGAIN).await;
     }
+}
+
+/// A filter that would choose nothing is refused: the list would look like what it asks for.
+fn applicable(args: &GetArgs) -> Result<(), CommandError> {
+    let of_no_vn = matches!(args.what, Kinds::Nves | Kinds::Xtrs | Kinds::Counters | Kinds::Tables);
+    if args.vn.is_some() && of_no_vn {
+        return Err(CommandError::Usage("these are of no VN; leave --vn away"));
+    }
+    let here = args.socket.is_some() || args.nve.is_some();
+    let of_groups = match args.what {
+        Kinds::Rules => true,
+        Kinds::Groups | Kinds::Tsis => !here,
+        _ => false,
+    };
+    if args.group.is_some() && !of_groups {
+        return Err(CommandError::Usage(
+            "--group chooses among groups, rules, and tsis of the Oracle; leave it away",
+        ));
+    }
+    Ok(())
 }
 
 async fn fetch(args: &GetArgs) -> Result<String, CommandError> {
@@ -148,7 +175,7 @@ async fn oracle_list(args: &GetArgs, format: Format) -> Result<String, CommandEr
         }
         Kinds::Nves => output::list(format, &client.nves().await?.items, NVES),
         Kinds::Xtrs => output::list(format, &client.xtrs().await?.items, xtr::COLUMNS),
-        Kinds::Tsis => output::list(format, &client.tsis(vn).await?.items, TSIS),
+        Kinds::Tsis => output::list(format, &rules::members(args, &client).await?, TSIS),
         Kinds::Mappings => output::list(format, &client.mappings(vn).await?.items, MAPPINGS),
         Kinds::Conversations => output::list(format, &client.conversations(vn).await?.items, CONVERSATIONS),
         Kinds::Duplicates => output::list(format, &client.duplicates(vn).await?.items, DUPLICATES),

@@ -19,6 +19,7 @@ pub(super) const COLUMNS: &[Column] = &[
     ("mac", "/mac"),
     ("ips", "/ips"),
     ("groups", "/groups"),
+    ("by default", "/default_groups"),
     ("vni", "/vni"),
     ("mtu", "/mtu"),
     ("state", "/state"),
@@ -75,11 +76,11 @@ pub(super) async fn run(command: TsiCommand) -> Result<(), CommandError> {
         TsiCommand::Update(change) => update(change).await,
         TsiCommand::Activate { which, lease } => change_state(which, State::Activated, lease).await,
         TsiCommand::Deactivate(which) => change_state(which, State::Associated, None).await,
-        TsiCommand::Move { vn, name, to, take_over, cancel: _, access, output } => {
+        TsiCommand::Move { vn, name, to, take_over, force, cancel: _, access, output } => {
             let oracle = client(&access)?;
             let (view, message) = match to {
                 Some(to) if take_over => {
-                    let view = oracle.take_over(&vn, &name, to).await?;
+                    let view = oracle.take_over(&vn, &name, to, force).await?;
                     let (nve, epoch) = (&view.nve, view.grant.epoch);
                     let message = format!(
                         "{vn}/{name} is held by '{nve}' from now on (epoch {epoch}); attach it there"

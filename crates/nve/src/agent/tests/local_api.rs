@@ -53,7 +53,7 @@ fn h8_a_request_with_an_id_is_carried_out_once_also_after_a_restart() {
             let first = state(api::State::Associated, Some("r1")).await.unwrap();
             state(api::State::Activated, Some("r2")).await.unwrap();
             assert_eq!(state(api::State::Associated, Some("r1")).await.unwrap(), first);
-            assert_eq!(now().await, api::State::Activated, "no second effect");
+            assert_eq!(now().await, api::Standing::Activated, "no second effect");
             let (code, text) = refused(state(api::State::Activated, Some("r1")).await);
             assert_eq!(code, Code::RequestTaken);
             assert_eq!(
@@ -65,7 +65,7 @@ fn h8_a_request_with_an_id_is_carried_out_once_also_after_a_restart() {
             let wrong = client.change_state(&vn, &nobody, &change(api::State::Activated, Some("r3"))).await;
             assert_eq!(refused(wrong).0, Code::NotFound);
             state(api::State::Associated, Some("r3")).await.unwrap();
-            assert_eq!(now().await, api::State::Associated);
+            assert_eq!(now().await, api::Standing::Associated);
         };
         driver.drive(queue, asked).await.unwrap();
         let saved: Saved = state::load(&dir.join("state.json")).unwrap().unwrap();
@@ -80,7 +80,7 @@ fn h8_a_request_with_an_id_is_carried_out_once_also_after_a_restart() {
             assert_eq!(again.unwrap().message, "red/web is activated");
             assert_eq!(
                 client.tsis().await.unwrap().items[0].state,
-                api::State::Associated,
+                api::Standing::Associated,
                 "no second effect"
             );
             let other = client.change_state(&vn, &web, &change(api::State::Associated, Some("r2"))).await;
@@ -172,7 +172,7 @@ fn h4_another_device_is_the_vap_once_its_program_runs() {
         let asked = async {
             let wanted = api::Update { device: Some("tap2".to_owned()), ..Default::default() };
             let now = client.update(&vn, &web, &wanted).await.unwrap();
-            assert_eq!((now.device.as_str(), now.state), ("tap2", api::State::Activated));
+            assert_eq!((now.device.as_str(), now.state), ("tap2", api::Standing::Activated));
             assert!(links.by_name("tap2").await.unwrap().up);
             assert_eq!(client.update(&vn, &web, &wanted).await.unwrap(), now, "once more it is so already");
         };

@@ -122,7 +122,7 @@ fn h8_repeated_attach_gives_the_same_and_asks_nobody() {
     let mut other = attach("web", 1);
     other.ips = BTreeSet::from([ip(V4, 2)]);
     w.attach(other);
-    assert!(matches!(attached(&w.seen()), Some(Err(Refused::AlreadyAttached { .. }))));
+    assert!(matches!(attached(&w.seen()), Some(Err(Refused::AttachedOtherwise { .. }))));
     w.attach(attach("web", 2));
     assert!(matches!(attached(&w.seen()), Some(Err(Refused::AlreadyAttached { .. }))));
 }

@@ -158,15 +158,23 @@ fn v5_an_nve_that_is_removed_holds_up_no_move() {
 #[test]
 fn v10_taken_over_whoever_had_it_or_was_next() {
     let (r, _) = moving();
-    let take =
-        |id, caller| block(r.take_over(n("red"), n("web1"), name(id), caller)).map(|(view, _)| view.grant);
+    let take = |id, caller| {
+        block(r.take_over(n("red"), n("web1"), name(id), caller, |_| false)).map(|(view, _)| view.grant)
+    };
     for id in [1, 2, 3] {
         assert!(matches!(take(2, nve(id)), Err(RegistryError::Forbidden(_))));
     }
     assert!(matches!(take(1, Caller::Operator), Err(RegistryError::MovesNowhere { .. })));
     assert!(matches!(take(9, Caller::Operator), Err(RegistryError::NoNve(_))));
     assert_eq!(now(&r).1.owner, XtrId([1; 16]), "nothing has changed");
+    // Whoever may have it in service must be gone: its owner, or who was to be next; who gets it may be there.
     to(&r, 3, nve(1)).unwrap();
+    for there in [1, 3] {
+        let is_there = move |nve| nve == XtrId([there; 16]);
+        let refused =
+            block(r.take_over(n("red"), n("web1"), name(2), Caller::Operator, is_there)).unwrap_err();
+        assert!(matches!(refused, RegistryError::HolderConnected { nve, .. } if nve == name(there)));
+    }
     let taken = take(2, Caller::Operator).unwrap();
     // Epoch 2 was the other's, who may have it Activated already.
     assert_eq!((taken.owner, taken.epoch.get(), taken.next), (XtrId([2; 16]), 3, None));

@@ -196,10 +196,11 @@ pub(super) async fn name_next(
     Ok(Json(view))
 }
 
-/// Have an NVE hold a tenant system from now on, whoever holds it: an operator's word, when a host is gone.
+/// Have an NVE hold a tenant system from now on, whoever holds it: an operator's word, when a host is gone. With `force`
+/// also while the NVE that holds it, or is to be next, is connected.
 #[utoipa::path(
     put, path = "/v1/grants/{vn}/{tsi}/owner", tag = "grants", request_body = NameNext,
-    params(("vn" = String, Path), ("tsi" = String, Path)),
+    params(("vn" = String, Path), ("tsi" = String, Path), ("force" = Option<bool>, Query)),
     responses((status = 200, body = GrantView), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody),
         (status = 404, body = ErrorBody), (status = 409, body = ErrorBody))
 )]
@@ -210,8 +211,10 @@ pub(super) async fn take_over(
     query: Query,
     Body(NameNext { nve }): Body<NameNext>,
 ) -> Answer<GrantView> {
-    query.only(&[])?;
-    let (view, _) = app.registry.take_over(vn, tsi, nve, identity.caller()?).await?;
+    query.only(&["force"])?;
+    let (registry, force) = (app.registry.clone(), query.flag("force")?);
+    let is_connected = move |nve| !force && app.sessions.connected(nve);
+    let (view, _) = registry.take_over(vn, tsi, nve, identity.caller()?, is_connected).await?;
     tracing::warn!(vn = %view.vn, tsi = %view.grant.tsi.name, by = %view.nve, "taken over");
     Ok(Json(view))
 }

@@ -3,11 +3,12 @@
 use crate::cli::GetArgs;
 use crate::error::CommandError;
 use crate::output::{self, Column, Format};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use weft_api::{
-    Client, ClientError, GroupView,
+    Client, ClientError, GroupView, TsiView,
     local::{Items, RuleCount, Shown},
 };
+use weft_model::VnName;
 
 pub(super) const COLUMNS: &[Column] =
     &[("vn", "/vn"), ("group", "/group"), ("rule", "/rule"), ("packets", "/packets"), ("bytes", "/bytes")];
@@ -30,6 +31,21 @@ pub(super) async fn groups(args: &GetArgs, client: &Client) -> Result<Vec<GroupV
         }
     }
     Ok(groups)
+}
+
+/// The tenant systems asked for: with a group those to which it applies, also because their VN has it by default.
+pub(super) async fn members(args: &GetArgs, client: &Client) -> Result<Vec<TsiView>, CommandError> {
+    let mut tsis = client.tsis(args.vn.as_ref()).await?.items;
+    let Some(group) = &args.group else { return Ok(tsis) };
+    groups(args, client).await?;
+    let vns = client.vns().await?.items;
+    let by_default: BTreeSet<&VnName> =
+        vns.iter().filter(|vn| vn.default_groups.contains(group)).map(|vn| &vn.name).collect();
+    tsis.retain(|tsi| match tsi.groups.is_empty() {
+        true => by_default.contains(&tsi.vn),
+        false => tsi.groups.contains(group),
+    });
+    Ok(tsis)
 }
 
 /// Every rule of the groups asked for, in the order in which they were written, with what all NVEs together counted. One
