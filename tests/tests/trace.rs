@@ -134,6 +134,14 @@ fn reasons(lab: &TestLab) -> Result<()> {
         ensure!(ending(&view) == ("dropped", "not-activated", "h1"), "{view:#}");
     }
     state("activate")?;
+    // One of the same host that is out of service: nobody is asked who has it.
+    let other = |verb| lab.weft_at("h1", ["tsi", verb, "--vn", "red", "--name", "red-d"]);
+    other("deactivate")?;
+    for to in ["10.0.0.4", "fd00::4"] {
+        let view = trace(lab, to, &[])?;
+        ensure!(ending(&view) == ("dropped", "not-activated", "h1"), "{view:#}");
+    }
+    other("activate")?;
     let limit = |rate| {
         lab.weft(["tsi", "set", "--vn", "red", "--name", "red-a", "--tunnel-send-rate", rate])?;
         let wanted = if rate == "none" { ("arrived", "", "h2") } else { ("dropped", "rate-limited", "h1") };

@@ -12,7 +12,7 @@ use weft_model::{
 use weft_nve::core::{Granted, Held, Refused};
 use weft_oracle::core::{Fact, NveFact};
 use weft_oracle::pki::Signed;
-use weft_oracle::registry::{Caller, Enrolment, Registry, RegistryError, Wish, fact};
+use weft_oracle::registry::{Caller, Enrolment, Presence, Registry, RegistryError, Wish, fact};
 use weft_oracle::store::{Change, MemoryStore, Revision};
 
 /// Changes kept: those of one transaction are taken before the next.
@@ -259,7 +259,7 @@ impl Store {
         let (registry, caller) = (self.registry.clone(), self.caller(nve, start));
         let (answer, commit) = self.run(async move {
             match held {
-                Held::Granted => registry.release(vn, tsi, caller, |_| false).await,
+                Held::Granted => registry.release(vn, tsi, caller, |_| Presence::Gone).await,
                 Held::Activated(epoch) => registry.release_activated(vn, tsi, caller, epoch).await,
                 Held::Unknown => registry.release_owned(vn, tsi, caller).await,
             }

@@ -69,7 +69,10 @@ impl Stays {
     fn come(&mut self, now: u64, mac: [u8; 6], vni: Vni, ip: TenantIp) -> Option<u64> {
         match self.left.remove(&(vni, ip)) {
             Some((had, since)) if had == mac => Some(since),
-            Some((_, since)) => Some(now.max(since + 1)),
+            Some((_, since)) => {
+                self.end(now, since, vni, [&ip]);
+                self.ended.get(&(vni, ip)).copied()
+            }
             None => self.ended.get(&(vni, ip)).copied(),
         }
     }

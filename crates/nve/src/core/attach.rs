@@ -131,10 +131,11 @@ impl Core {
         };
         // Meanwhile its name may have become that of another's device.
         if let Err(refused) = self.check_device(&attach.device, &attach.vn, &attach.name) {
-            if created && !held {
+            if created {
                 self.release(attach.vn, attach.name, Held::Granted);
             }
             self.outputs.push_back(Output::Attached(call, Err(refused)));
+            self.adopt_orphans();
             return;
         }
         let id = grant.tsi.clone();
@@ -150,6 +151,8 @@ impl Core {
         .into_iter()
         .flatten()
         .collect();
+        // What is replaced may be the last that the VN is known for.
+        let known = self.vns.get(&id.vni).cloned();
         let (mut before, mut associated, mut lease) = (None, false, None);
         for old in replaced {
             if old != id {
@@ -168,7 +171,7 @@ impl Core {
         }
         self.cancel_release(&attach.vn, &attach.name);
         self.revision = self.revision.max(revision);
-        self.hear_of_vn(vn);
+        self.hear_of_vn(known.unwrap_or(vn));
         let (grant, revision, lost) = self.latest(grant, revision);
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
@@ -193,6 +196,7 @@ impl Core {
         self.save();
         if lost {
             self.lose_grant(&id, self.went(&id));
+            self.adopt_orphans();
             return;
         }
         self.review_arrival(&id);
@@ -203,6 +207,7 @@ impl Core {
         } else {
             self.put_in_place(&id, Some(ticket));
         }
+        self.adopt_orphans();
     }
 
     /// The data plane's answer to a change with a ticket.

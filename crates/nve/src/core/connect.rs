@@ -86,6 +86,7 @@ impl Core {
                 self.connected.insert(spec.vni, spec.name.clone());
                 self.unsaved = true;
                 self.hear_of_vn(spec.clone());
+                self.adopt_orphans();
                 // Who is told that it is has it after a restart.
                 self.save();
             }

@@ -1,6 +1,6 @@
 //! Leases (requirement H8): an interface that a hypervisor has said it will renew goes when it does not.
 
-use super::{Cause, Core, Notice, Output, Timer};
+use super::{Cause, Core, Notice, Timer};
 use ::core::time::Duration;
 use weft_model::{Time, TsiId};
 
@@ -44,7 +44,7 @@ impl Core {
             // Without a VAP what is behind it would reach the host.
             self.orphan(&tsi);
         }
-        self.outputs.push_back(Output::ForgetConnections(id.vni, tsi.grant.ips.clone()));
+        self.end_connections(id, tsi.grant.ips.clone());
         self.because(id, Cause::LeaseExpired);
         self.notice(Notice::LeaseExpired(id.clone()));
         if !tsi.is_lost() {

@@ -180,11 +180,19 @@ impl Core {
 
     /// It is another's now: so are its connections.
     pub(super) fn leave_connections(&mut self, id: &TsiId) {
-        let Some(tsi) = self.tsis.get(id) else { return };
-        // An address may be another's here by now.
-        let mine = |ip: &&TenantIp| self.local_ips.get(&(id.vni, **ip)).is_none_or(|other| other == id);
-        let of: BTreeSet<_> = tsi.grant.ips.iter().filter(mine).copied().collect();
-        self.outputs.push_back(Output::ForgetConnections(id.vni, of));
+        if let Some(tsi) = self.tsis.get(id) {
+            let ips = tsi.grant.ips.clone();
+            self.end_connections(id, ips);
+        }
+    }
+
+    /// What was let through for an interface at these addresses is for nobody else, unless they are another's here by now:
+    /// then they have ended before, and its own go on.
+    pub(super) fn end_connections(&mut self, id: &TsiId, mut ips: BTreeSet<TenantIp>) {
+        ips.retain(|ip| self.local_ips.get(&(id.vni, *ip)).is_none_or(|other| other == id));
+        if !ips.is_empty() {
+            self.outputs.push_back(Output::ForgetConnections(id.vni, ips));
+        }
     }
 
     #[cfg(test)]

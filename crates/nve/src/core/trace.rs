@@ -1,5 +1,6 @@
 //! What a trace asks the core: who is where, and to find out.
 
+use super::tsi::{State, Tsi};
 use super::{CacheEntry, Core, cache};
 use std::collections::BTreeSet;
 use weft_datapath::IfIndex;
@@ -13,6 +14,13 @@ impl Core {
         let Some(id) = self.vaps.get(&device).cloned() else { return false };
         let source = self.tsis.get(&id).map(|tsi| Eid::Mac(tsi.grant.mac.get()));
         self.ask(now, id.vni, eid, Some(device), source, None)
+    }
+
+    /// Whether an address is that of a tenant system that is attached here and does not carry traffic.
+    #[must_use]
+    pub fn is_out_of_service(&self, vni: Vni, ip: TenantIp) -> bool {
+        let has = |tsi: &Tsi| tsi.grant.ips.contains(&ip) && !tsi.is_lost() && tsi.state == State::Associated;
+        self.members.get(&vni).into_iter().flatten().any(|id| self.tsis.get(id).is_some_and(has))
     }
 
     /// Whether an address is of the VN's subnets, or of one link.

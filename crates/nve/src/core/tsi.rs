@@ -213,8 +213,7 @@ impl Core {
         if tsi.present {
             self.remove_vap(tsi.device.index);
         }
-        let ips = tsi.grant.ips.clone();
-        self.outputs.push_back(Output::ForgetConnections(id.vni, ips));
+        self.end_connections(id, tsi.grant.ips.clone());
         Some(tsi)
     }
 
@@ -544,10 +543,8 @@ impl Core {
         }
         let ips: BTreeSet<TenantIp> =
             gone.iter().filter_map(|eid| if let Eid::Ip(ip) = eid { Some(*ip) } else { None }).collect();
-        if !ips.is_empty() {
-            // Whoever has them next is not it, also where it is out of service.
-            self.outputs.push_back(Output::ForgetConnections(id.vni, ips));
-        }
+        // Also where it is out of service.
+        self.end_connections(id, ips);
         if stays {
             if self.stopped.contains(id) {
                 self.end_redirect(id.vni, old.mac.get());

@@ -7,6 +7,10 @@ use weft_model::{VnSpec, Vni};
 impl Core {
     /// A VN Context as it is now, with all that follows from it.
     pub(super) fn know_vn(&mut self, vn: VnSpec) {
+        self.take_vn(vn, true);
+    }
+
+    fn take_vn(&mut self, vn: VnSpec, adopts: bool) {
         let vni = vn.vni;
         let old = self.vns.insert(vni, vn);
         // After a restart without an Oracle it is treated as it last was.
@@ -14,7 +18,9 @@ impl Core {
         self.unsaved |= kept && old.as_ref() != self.vns.get(&vni);
         let governs = |vn: &VnSpec| (vn.default_groups.clone(), vn.log_refused);
         let governed = old.as_ref().map(governs) == self.vns.get(&vni).map(governs);
-        self.adopt_orphans();
+        if adopts {
+            self.adopt_orphans();
+        }
         self.review_vn(vni);
         self.review_tunnels(vni);
         self.review_locators(vni, old.map(|old| old.tunnel));
@@ -32,10 +38,10 @@ impl Core {
         }
     }
 
-    /// A VN Context that an answer came with.
+    /// A VN Context that an answer came with. What was found at devices is looked at once the answer has been dealt with.
     pub(super) fn hear_of_vn(&mut self, vn: VnSpec) {
         if !self.vns.contains_key(&vn.vni) {
-            self.know_vn(vn);
+            self.take_vn(vn, false);
         }
     }
 }

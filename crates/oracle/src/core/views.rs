@@ -1,6 +1,6 @@
 //! What operators may look at.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use weft_model::{Eid, Epoch, MacAddr, NveName, Origin, Rloc, Time, TsiName, Vni, XtrId};
 
@@ -172,6 +172,11 @@ impl Shard {
     /// a Negative is true from then on, registered or not.
     pub const fn ready(&self) -> bool {
         self.loaded
+    }
+
+    /// Those that hold something and have not said since the start what they have.
+    pub const fn awaited(&self) -> &BTreeSet<XtrId> {
+        &self.awaited
     }
 
     /// Too many NVEs are lost at once: nothing is withdrawn.

@@ -27,6 +27,18 @@ pub enum RegistryError {
         /// Its owner, or who is to be.
         nve: NveName,
     },
+    /// The same, of one that may be connected in a moment.
+    #[error(
+        "'{tsi}' in VN '{vn}' is granted to NVE {nve}, which has not been heard since the Oracle started: try again in half a minute, or take it away with --force (?force=true)"
+    )]
+    HolderUnheard {
+        /// The VN.
+        vn: VnName,
+        /// The tenant system.
+        tsi: TsiName,
+        /// Its owner, or who is to be.
+        nve: XtrId,
+    },
     /// No such VN.
     #[error("there is no VN '{0}'; `weft get vns` lists them")]
     NoVn(VnName),
@@ -436,7 +448,7 @@ impl RegistryError {
     pub const fn code(&self) -> Code {
         match self {
             Self::Store(_) => Code::StoreFailed,
-            Self::Unheard { .. } => Code::NotReady,
+            Self::Unheard { .. } | Self::HolderUnheard { .. } => Code::NotReady,
             Self::Certificate(_) => Code::Internal,
             Self::NoVn(_) | Self::NoTsi { .. } | Self::NoNve(_) | Self::NoXtr(_) | Self::NoGroup { .. } => {
                 Code::NotFound

@@ -26,6 +26,17 @@ pub const MAX_LINK_LOCALS: usize = 2;
 /// Epochs passed over by a restore.
 const RESTORE_GAP: u32 = 1 << 16;
 
+/// Whether an NVE is there, as far as an Oracle knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// It has no session.
+    Gone,
+    /// The Oracle has just started, and it has not said yet what it has.
+    Unheard,
+    /// It has one.
+    Connected,
+}
+
 /// A wish for a grant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wish {
@@ -109,8 +120,8 @@ impl Registry {
         .await
     }
 
-    /// Gives a tenant system back: by its owner, or by an operator, unless an NVE that `is_connected` may have it in
-    /// service. An owner that gives back what moves gives it to where it moves; who was to be its next owner calls the
+    /// Gives a tenant system back: by its owner, or by an operator, unless an NVE may have it in service that is there
+    /// by its `presence`. An owner that gives back what moves gives it to where it moves; who was to be its next owner calls the
     /// move off by this.
     ///
     /// # Errors
@@ -120,9 +131,9 @@ impl Registry {
         vn: VnName,
         tsi: TsiName,
         caller: Caller,
-        is_connected: impl Fn(XtrId) -> bool + Send + 'static,
+        presence: impl Fn(XtrId) -> Presence + Send + 'static,
     ) -> Result<(Released, Revision), RegistryError> {
-        self.give_back(vn, tsi, caller, None, named_by, is_connected).await
+        self.give_back(vn, tsi, caller, None, named_by, presence).await
     }
 
     /// The same by its owner only: who is merely next calls no move off by it.
@@ -135,7 +146,7 @@ impl Registry {
         tsi: TsiName,
         caller: Caller,
     ) -> Result<(Released, Revision), RegistryError> {
-        self.give_back(vn, tsi, caller, None, held_by, |_| false).await
+        self.give_back(vn, tsi, caller, None, held_by, |_| Presence::Gone).await
     }
 
     /// The same by an NVE at which it is Activated, at `epoch`. Who is next may hold it as soon as an Oracle says so,
@@ -151,7 +162,7 @@ impl Registry {
         caller: Caller,
         epoch: Epoch,
     ) -> Result<(Released, Revision), RegistryError> {
-        self.give_back(vn, tsi, caller, Some(epoch), named_by, |_| false).await
+        self.give_back(vn, tsi, caller, Some(epoch), named_by, |_| Presence::Gone).await
     }
 
     async fn give_back(
@@ -161,7 +172,7 @@ impl Registry {
         caller: Caller,
         activated: Option<Epoch>,
         find: Find,
-        is_connected: impl Fn(XtrId) -> bool + Send + 'static,
+        presence: impl Fn(XtrId) -> Presence + Send + 'static,
     ) -> Result<(Released, Revision), RegistryError> {
         let pools = self.pools.clone();
         self.run(move |tx| {
@@ -172,12 +183,7 @@ impl Registry {
             let mut view = find(tx, &vn, &tsi, &caller)?;
             if caller == Caller::Operator {
                 let next = view.grant.next.map(|next| next.nve);
-                not_connected(
-                    tx,
-                    &view,
-                    [Some(view.grant.owner), next].into_iter().flatten(),
-                    &is_connected,
-                )?;
+                not_connected(tx, &view, [Some(view.grant.owner), next].into_iter().flatten(), &presence)?;
             }
             let came = view.grant.next.filter(|next| activated == Some(next.epoch)).map(|next| next.nve);
             match caller.nve() {
@@ -256,16 +262,20 @@ pub(super) fn not_connected(
     tx: &dyn Transaction,
     view: &GrantView,
     holders: impl IntoIterator<Item = XtrId>,
-    is_connected: &impl Fn(XtrId) -> bool,
+    presence: &impl Fn(XtrId) -> Presence,
 ) -> Result<(), RegistryError> {
-    match holders.into_iter().find(|nve| is_connected(*nve)) {
-        None => Ok(()),
-        Some(nve) => {
-            let nve = nves::holder(tx, nve)?.map_or_else(|| view.nve.clone(), |(name, _)| name);
-            let (vn, tsi) = (view.vn.clone(), view.grant.tsi.name.clone());
-            Err(RegistryError::HolderConnected { vn, tsi, nve })
+    for nve in holders {
+        let (vn, tsi) = (view.vn.clone(), view.grant.tsi.name.clone());
+        match presence(nve) {
+            Presence::Gone => {}
+            Presence::Unheard => return Err(RegistryError::HolderUnheard { vn, tsi, nve }),
+            Presence::Connected => {
+                let nve = nves::holder(tx, nve)?.map_or_else(|| view.nve.clone(), |(name, _)| name);
+                return Err(RegistryError::HolderConnected { vn, tsi, nve });
+            }
         }
     }
+    Ok(())
 }
 
 /// The grant that is there already, if it is the caller's and has what is asked for.

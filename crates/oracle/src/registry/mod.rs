@@ -30,7 +30,7 @@ pub use access::Caller;
 pub use directory::Directory;
 pub use error::RegistryError;
 pub use facts::fact;
-pub use grants::{Granted, MAX_IPS, MAX_LINK_LOCALS, Released, Wish};
+pub use grants::{Granted, MAX_IPS, MAX_LINK_LOCALS, Presence, Released, Wish};
 pub use joins::{Enrolment, Joined};
 pub use records::{NveRecord, TokenRecord, XtrRecord};
 

@@ -1,6 +1,6 @@
 //! Moves of tenant systems between NVEs, as far as they are durable: who is next, and who has become the owner.
 
-use super::{Caller, Registry, RegistryError, grants, keys, nves, read, vns, write};
+use super::{Caller, Presence, Registry, RegistryError, grants, keys, nves, read, vns, write};
 use crate::store::{Revision, StoreError, Transaction};
 use weft_api::GrantView;
 use weft_model::{Epoch, NveName, Successor, TsiId, TsiName, VnName, VnSpec, XtrId};
@@ -64,8 +64,8 @@ impl Registry {
         .await
     }
 
-    /// Has `to` hold a tenant system from now on, whoever held it or was to be next, unless one of those
-    /// `is_connected`: its host is gone, or an operator knows better. What the former holder still says of it is outdated by the epoch.
+    /// Has `to` hold a tenant system from now on, whoever held it or was to be next, unless one of those is
+    /// there by its `presence`: its host is gone, or an operator knows better. What the former holder still says of it is outdated by the epoch.
     ///
     /// # Errors
     /// [`RegistryError::Forbidden`] unless an operator says so, [`RegistryError::NoTsi`], [`RegistryError::NoNve`],
@@ -76,7 +76,7 @@ impl Registry {
         tsi: TsiName,
         to: NveName,
         caller: Caller,
-        is_connected: impl Fn(XtrId) -> bool + Send + 'static,
+        presence: impl Fn(XtrId) -> Presence + Send + 'static,
     ) -> Result<(GrantView, Revision), RegistryError> {
         self.run(move |tx| {
             if caller != Caller::Operator {
@@ -91,7 +91,7 @@ impl Registry {
                 return Err(RegistryError::MovesNowhere { vn: vn.name, tsi: tsi.clone(), nve: to.clone() });
             }
             let next = view.grant.next.map(|next| next.nve).filter(|next| *next != nve);
-            grants::not_connected(tx, &view, [Some(view.grant.owner), next].into_iter().flatten(), &is_connected)?;
+            grants::not_connected(tx, &view, [Some(view.grant.owner), next].into_iter().flatten(), &presence)?;
             if let Some(other) = view.grant.next.filter(|next| next.nve != nve) {
                 tx.delete(keys::held_one(other.nve, vn.vni, &tsi));
             }

@@ -41,7 +41,7 @@ pub use start::{Oracle, credentials, run};
 use crate::{
     core::{Counters, Shard, shard_of},
     pki::Ca,
-    registry::{Directory, Registry},
+    registry::{Directory, Presence, Registry},
     store::StoreError,
 };
 use clock::Clock;
@@ -90,6 +90,17 @@ impl App {
     async fn activating(&self, nve: XtrId, tsi: TsiId) {
         if let Some(shard) = self.shards.get(shard_of(tsi.vni.get(), self.shards.len())) {
             shard.send(Input::Activating { nve, tsi }).await;
+        }
+    }
+
+    /// Whether an NVE is there, for who takes from it what it holds; by force none is.
+    async fn presence(&self, force: bool) -> impl Fn(XtrId) -> Presence + Send + use<> {
+        let awaited = if force { Vec::new() } else { self.ask(|shard, _| shard.awaited().clone()).await };
+        let sessions = self.sessions.clone();
+        move |nve| match force {
+            false if sessions.connected(nve) => Presence::Connected,
+            false if awaited.iter().any(|awaited| awaited.contains(&nve)) => Presence::Unheard,
+            _ => Presence::Gone,
         }
     }
 

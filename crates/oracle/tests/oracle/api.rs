@@ -150,7 +150,7 @@ fn grants_are_taken_found_refused_and_released() {
         given.dedup();
         assert_eq!((count, given.len()), (8, 8), "4 of 6 addresses were free, each with one of IPv6");
 
-        assert_eq!(refusal(f.operator.release(&name("red"), &name("none"), false).await).0, Code::NotFound);
+        assert_eq!(refusal(f.operator.release(&name("red"), &name("none"), true).await).0, Code::NotFound);
         one.client.release(&name("red"), &name("web1"), false).await.unwrap();
         assert_eq!(refusal(one.client.release(&name("red"), &name("web1"), false).await).0, Code::NotFound);
         assert_eq!(two.grant("red", "web1").await.unwrap().grant.epoch, Epoch::FIRST.next());
@@ -233,8 +233,9 @@ fn bad_input_gets_one_line() {
             (get("/v1/mappings?vn=A"), "400", "'A'"),
             (get("/v1/vns?watch=true&resource_version=999"), "410", "gone"),
             (post("/v1/version", ""), "405", "method_not_allowed"),
-            (delete("/v1/grants/red/web1?owned=true&activated=7"), "400", "leave one out"),
+            (delete("/v1/grants/red/web1?owned=true&activated=7"), "400", "for an NVE to say"),
             (delete("/v1/grants/red/web1?activated=0"), "400", "from 1 on"),
+            (delete("/v1/grants/red/web1?owned=true"), "400", "for an NVE to say"),
         ];
         for (request, status, word) in cases {
             let (line, body) = raw(&f, &request).await;

@@ -17,8 +17,10 @@ use weft_model::XtrId;
 pub(in crate::agent) struct Bounds {
     /// Connections at a time.
     pub(in crate::agent) places: usize,
-    /// Of one source address, or of the /64 that one IPv6 host has to itself, while it is not known who is there.
+    /// Of one source address, while it is not known who is there,
     pub(in crate::agent) strangers: usize,
+    /// and of one IPv6 /64, which may be one host's, or a segment's.
+    pub(in crate::agent) of_net: usize,
     /// Of one NVE.
     pub(in crate::agent) of_nve: usize,
     /// Tickets remembered.
@@ -34,9 +36,10 @@ pub(in crate::agent) struct Bounds {
 impl Default for Bounds {
     fn default() -> Self {
         Self {
-            places: 1_024,
+            places: 2_048,
             strangers: 16,
-            of_nve: 512,
+            of_net: 1_024,
+            of_nve: 1_024,
             tickets: 16_384,
             question: Duration::from_secs(5),
             line: Duration::from_secs(10),
@@ -53,6 +56,7 @@ pub(in crate::agent) struct Door {
     pub(super) bounds: Bounds,
     places: Arc<Semaphore>,
     strangers: Arc<Counts<IpAddr>>,
+    nets: Arc<Counts<IpAddr>>,
     known: Arc<Counts<XtrId>>,
 }
 
@@ -72,6 +76,7 @@ impl Door {
             tickets: Tickets::new(here, roots, bounds.tickets)?,
             places: Arc::new(Semaphore::new(bounds.places)),
             strangers: Arc::default(),
+            nets: Arc::default(),
             known: Arc::default(),
             credentials,
             inputs,
@@ -82,7 +87,10 @@ impl Door {
     /// A place for a connection; none when there is none left.
     pub(super) fn enter(self: &Arc<Self>, from: IpAddr) -> Option<Place> {
         let place = self.places.clone().try_acquire_owned().ok()?;
-        let stranger = Counts::one(&self.strangers, source_of(from), self.bounds.strangers)?;
+        let stranger = (
+            Counts::one(&self.strangers, from.to_canonical(), self.bounds.strangers)?,
+            Counts::one(&self.nets, net_of(from), self.bounds.of_net)?,
+        );
         Some(Place { door: self.clone(), _place: place, stranger: Some(stranger), known: None })
     }
 
@@ -100,7 +108,7 @@ impl Door {
 pub(super) struct Place {
     door: Arc<Door>,
     _place: OwnedSemaphorePermit,
-    stranger: Option<One<IpAddr>>,
+    stranger: Option<(One<IpAddr>, One<IpAddr>)>,
     known: Option<One<XtrId>>,
 }
 
@@ -113,8 +121,8 @@ impl Place {
     }
 }
 
-/// What counts as one source.
-fn source_of(ip: IpAddr) -> IpAddr {
+/// The /64 of an IPv6 address.
+fn net_of(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V4(v4) => v4.into(),
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
@@ -168,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_host_of_many_addresses_is_one_source() {
-        let source = |text: &str| source_of(text.parse().unwrap());
+        let source = |text: &str| net_of(text.parse().unwrap());
         assert_eq!(source("2001:db8::1"), source("2001:db8::ffff:1"));
         assert_ne!(source("2001:db8::1"), source("2001:db8:0:1::1"));
         assert_eq!(source("::ffff:192.0.2.1"), source("192.0.2.1"));

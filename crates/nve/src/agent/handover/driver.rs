@@ -94,6 +94,7 @@ enum Job {
     /// With the connections that these are.
     Context(ConnectionReader, Box<Asking>),
     Delta(ConnectionReader, Box<Live>),
+    Stopping,
     Resumed,
     End,
 }
@@ -195,14 +196,19 @@ impl Driver {
     /// Has read what the next thing to be said needs, if nothing is.
     fn go_on(&mut self, request: RequestId) {
         let Some(told) = self.handovers.told.get_mut(&request).filter(|told| !told.reading) else { return };
-        while matches!(told.jobs.front(), Some(Job::Resumed)) {
+        loop {
+            let word = match told.jobs.front() {
+                Some(Job::Stopping) => Said::Stopping,
+                Some(Job::Resumed) => Said::Resumed,
+                _ => break,
+            };
             told.jobs.pop_front();
-            if told.said.try_send(Said::Resumed).is_err() {
+            if told.said.try_send(word).is_err() {
                 return self.left(request);
             }
         }
         let reader = match told.jobs.front() {
-            None | Some(Job::Resumed) => return,
+            None | Some(Job::Stopping | Job::Resumed) => return,
             Some(Job::End) => {
                 let _ = told.said.try_send(Said::End);
                 self.handovers.told.remove(&request);
@@ -231,7 +237,7 @@ impl Driver {
         let heard = match told.jobs.pop_front() {
             Some(Job::Context(_, asking)) => self.answer(request, &mut told, *asking, connections),
             Some(Job::Delta(_, live)) => self.say(&mut told, *live, connections),
-            Some(Job::Resumed | Job::End) | None => true,
+            Some(Job::Stopping | Job::Resumed | Job::End) | None => true,
         };
         // One that is too slow hears no more: its stream breaks off.
         if !heard {
@@ -278,8 +284,13 @@ impl Driver {
                 live.levels = self.levels(told.device);
                 // As they are now, whatever becomes of who has its addresses next.
                 let reader = self.reader(told.vni, &told.ips);
-                let stopping = told.said.try_send(Said::Stopping).is_ok();
+                // At once, but for a word before it that has to wait.
+                let waits = told.jobs.iter().any(|job| matches!(job, Job::Resumed));
+                let stopping = waits || told.said.try_send(Said::Stopping).is_ok();
                 let Some(reader) = reader.filter(|_| stopping) else { return self.left(request) };
+                if waits && let Some(told) = self.handovers.told.get_mut(&request) {
+                    told.jobs.push_back(Job::Stopping);
+                }
                 Job::Delta(reader, Box::new(live))
             }
             Handed::Resumed => Job::Resumed,

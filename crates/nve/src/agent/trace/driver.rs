@@ -92,6 +92,8 @@ pub(super) enum Address {
     Given,
     /// It is a tenant system's here.
     Here,
+    /// It is a tenant system's here that is out of service.
+    OutOfService,
     /// Nobody has it, an Oracle says.
     Nobody,
     /// An Oracle is asked.
@@ -344,6 +346,9 @@ impl Driver {
                 "nobody here knows which MAC address {to} has, and no Oracle is asked in this VN; name it with --to-mac"
             );
             return Err(Refusal::of(Code::NotFound, text));
+        }
+        if self.core.is_out_of_service(vni, to) {
+            return Ok((None, Address::OutOfService));
         }
         self.core.look_up(now, device, Eid::Ip(to));
         self.outputs();

@@ -35,10 +35,14 @@ pub(in crate::agent) async fn run(
 ) -> Result<TraceView, Refusal> {
     let mut look = resolved(inputs, &request).await?;
     let steps = vec![frame_step(&request, &look), address_step(&request, &look)];
-    if matches!(look.address, Address::Nobody | Address::Asked) && look.activated {
-        let nobody = look.address == Address::Nobody;
-        let result = if nobody { TraceResult::Dropped } else { TraceResult::Unknown };
-        let reason = nobody.then(|| "nobody".to_owned());
+    let end = match look.address {
+        Address::Nobody => Some((TraceResult::Dropped, Some("nobody"))),
+        Address::OutOfService => Some((TraceResult::Dropped, Some("not-activated"))),
+        Address::Asked => Some((TraceResult::Unknown, None)),
+        Address::Known | Address::Given | Address::Here => None,
+    };
+    if let Some((result, reason)) = end.filter(|_| look.activated) {
+        let reason = reason.map(str::to_owned);
         return Ok(TraceView { result, reason, nve: Some(look.own), steps });
     }
     let mut way: Vec<Remote> = look.remote.iter().cloned().collect();
@@ -270,6 +274,11 @@ fn address_step(request: &TraceRequest, look: &Look) -> TraceStep {
         Address::Here => format!("{to} has {mac}: it is attached here"),
         Address::Given if request.to_mac.is_some() => format!("to {mac}, as given"),
         Address::Given => "not looked for: the VAP is not Activated".to_owned(),
+        Address::OutOfService => {
+            format!(
+                "{to} is a tenant system's that is attached here and out of service; `weft tsi list` says why"
+            )
+        }
         Address::Nobody => format!("nobody in '{}' has {to}, an Oracle says", request.vn),
         Address::Asked => format!("no Oracle has said within {RESOLVED:?} where {to} is"),
     };
@@ -277,7 +286,11 @@ fn address_step(request: &TraceRequest, look: &Look) -> TraceStep {
         TraceStep { nve: Some(look.own.clone()), step: "address".to_owned(), text, ..TraceStep::default() };
     TraceStep {
         mapping: look.mapping.clone().filter(|_| look.address == Address::Known),
-        reason: (look.address == Address::Nobody).then(|| "nobody".to_owned()),
+        reason: match look.address {
+            Address::Nobody => Some("nobody".to_owned()),
+            Address::OutOfService => Some("not-activated".to_owned()),
+            _ => None,
+        },
         ..step
     }
 }

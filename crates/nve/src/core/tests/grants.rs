@@ -191,6 +191,14 @@ fn v5_an_answer_that_waited_undoes_nothing_that_is_newer() {
     };
     let (w, _) = answered(&|w| w.core.handle_fact(Fact::Vn(limited())));
     assert_eq!(w.core.vns().next().unwrap().tunnel, limited().tunnel, "the watch has the last word");
+    // Also of one that is attached anew, and is all that the VN is known for.
+    let mut w = World::started(V4, &["a"]);
+    w.core.handle_device_gone(w.now, IfIndex(1));
+    w.seen();
+    let call = w.attach(attach("a", 2));
+    w.core.handle_fact(Fact::Vn(limited()));
+    w.granted_at(10, call, grant("a", 1));
+    assert_eq!(w.core.vns().next().unwrap().tunnel, limited().tunnel);
     // The grant has another epoch and other groups by now.
     let mut newer = grant("a", 2);
     (newer.epoch, newer.ips) = (Epoch::new(8).unwrap(), BTreeSet::from([ip(V4, 9)]));
@@ -237,6 +245,22 @@ fn h1_a_device_that_is_renamed_stays_its_interfaces() {
     w.core.handle_device(&named("tap2", 8));
     assert_eq!((at(&w, "a").0, at(&w, "b").0), ("other".to_owned(), String::new()));
     assert_eq!(at(&w, "a").1, TsiState::Activated);
+}
+
+/// Connections end with whoever had them, and not with the next one that has the addresses.
+#[test]
+fn v9_what_was_lost_ends_nothing_of_who_has_its_address_now() {
+    let mut w = World::started(V4, &["a", "b"]);
+    w.grants(11, vec![grant("b", 2)]);
+    let mut next = grant("b", 2);
+    next.ips.extend(grant("a", 1).ips);
+    let seen = w.grants(12, vec![next]);
+    assert!(!seen.iter().any(|s| matches!(s, Seen::ForgetConnections(_))), "{seen:?}");
+    let call = w.call();
+    w.core.handle_detach(call, red(), name("a"), false);
+    let seen = w.seen();
+    assert!(seen.contains(&Seen::Detached(call, Ok(()))));
+    assert!(!seen.iter().any(|s| matches!(s, Seen::ForgetConnections(_))), "{seen:?}");
 }
 
 #[test]

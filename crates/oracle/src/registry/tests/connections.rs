@@ -27,7 +27,7 @@ fn h1_a_connection_counts_as_a_grant_where_vns_are_told() {
     block(r.disconnect(n("red"), nve(one))).unwrap();
     assert!(sees(one), "by its grant");
     let caller = nve(one);
-    block(r.release(n("red"), "web".parse().unwrap(), caller.clone(), |_| false)).unwrap();
+    block(r.release(n("red"), "web".parse().unwrap(), caller.clone(), |_| Presence::Gone)).unwrap();
     assert!(!sees(one));
     let before = r.store().snapshot().unwrap().revision();
     block(r.disconnect(n("red"), caller)).unwrap();

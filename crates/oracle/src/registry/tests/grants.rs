@@ -46,7 +46,7 @@ fn grants() {
     }
     let full = block(r.grant(wish("red", "e", x, &[]))).unwrap_err();
     assert!(matches!(full, RegistryError::SubnetFull { .. }));
-    let (v6, _) = block(r.release(n("red"), n("d"), nve(1), |_| false)).unwrap();
+    let (v6, _) = block(r.release(n("red"), n("d"), nve(1), |_| Presence::Gone)).unwrap();
     let Released::Freed(v6) = v6 else { panic!("{v6:?}") };
     assert_eq!(texts(&v6.grant.ips), ["10.0.0.5", "fd00::6"]);
     let (e, _) = block(r.grant(wish("red", "e", x, &[]))).unwrap();
@@ -55,16 +55,16 @@ fn grants() {
 
     // Release: by the owner, or by an operator on purpose.
     assert!(matches!(
-        block(r.release(n("red"), n("e"), nve(2), |_| false)),
+        block(r.release(n("red"), n("e"), nve(2), |_| Presence::Gone)),
         Err(RegistryError::GrantedElsewhere { .. })
     ));
     assert!(matches!(
-        block(r.release(n("red"), n("e"), Caller::Operator, |_| true)),
+        block(r.release(n("red"), n("e"), Caller::Operator, |_| Presence::Connected)),
         Err(RegistryError::HolderConnected { .. })
     ));
-    block(r.release(n("red"), n("e"), Caller::Operator, |_| false)).unwrap();
+    block(r.release(n("red"), n("e"), Caller::Operator, |_| Presence::Gone)).unwrap();
     assert!(matches!(
-        block(r.release(n("red"), n("e"), nve(1), |_| false)),
+        block(r.release(n("red"), n("e"), nve(1), |_| Presence::Gone)),
         Err(RegistryError::NoTsi { .. })
     ));
 

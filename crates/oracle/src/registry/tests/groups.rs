@@ -105,12 +105,12 @@ fn an_attach_names_groups_that_exist_and_keeps_them() {
     // A move takes them along; a VN takes them away.
     enrol(&r, 2);
     block(r.name_next(n("red"), n("one"), n("nve2"), Caller::Operator)).unwrap();
-    let moved = block(r.release(n("red"), n("one"), nve(1), |_| false)).unwrap().0;
+    let moved = block(r.release(n("red"), n("one"), nve(1), |_| Presence::Gone)).unwrap().0;
     assert!(
         matches!(&moved, Released::HandedOver(view) if view.grant.groups == groups(&["web", "db"])),
         "{moved:?}"
     );
-    block(r.release(n("red"), n("one"), nve(2), |_| false)).unwrap();
+    block(r.release(n("red"), n("one"), nve(2), |_| Presence::Gone)).unwrap();
     block(r.delete_vn(n("red"))).unwrap();
     let mut left = Vec::new();
     r.snapshot()

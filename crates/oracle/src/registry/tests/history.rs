@@ -180,7 +180,7 @@ proptest! {
                 }
                 Op::Release { vn, tsi } => {
                     let (vn, tsi) = (vns[usize::from(vn)], format!("t{tsi}"));
-                    let result = block(r.release(n(vn), n(&tsi), Caller::Operator, |_| false));
+                    let result = block(r.release(n(vn), n(&tsi), Caller::Operator, |_| Presence::Gone));
                     prop_assert_eq!(result.is_ok(), model.remove(&(vn.to_owned(), tsi)));
                 }
                 Op::GiveBack { vn, tsi, nve: id } => {
@@ -188,7 +188,7 @@ proptest! {
                     let (key, who) = ((vn.to_owned(), tsi.clone()), enrolled[&id]);
                     let name = NveName::new(format!("nve{id}")).unwrap();
                     let caller = Caller::Nve { xtr_id: who, name, start: None };
-                    let result = block(r.release(n(vn), n(&tsi), caller, |_| false));
+                    let result = block(r.release(n(vn), n(&tsi), caller, |_| Presence::Gone));
                     let owner = model.grants.get(&key).map(|(owner, ..)| *owner);
                     let next = model.next.get(&key).map(|(next, _)| *next);
                     prop_assert_eq!(result.is_ok(), owner == Some(who) || next == Some(who));

@@ -112,7 +112,7 @@ fn joining() {
         RegistryError::Revoked(joined.xtr_id)
     );
     // What it held can be released by force; with `release` it goes along.
-    block(r.release(n("red"), n("web1"), Caller::Operator, |_| false)).unwrap();
+    block(r.release(n("red"), n("web1"), Caller::Operator, |_| Presence::Gone)).unwrap();
     let x = e.xtr_id;
     block(r.grant(wish("red", "web1", x, &[]))).unwrap();
     block(r.remove_nve(e.name, true)).unwrap();

@@ -57,7 +57,7 @@ fn v5_who_is_next_becomes_the_owner_once_it_has_activated() {
         ("nve2", XtrId([2; 16]), second, None)
     );
     assert_eq!((held(&r, 1), held(&r, 2)), (0, 1));
-    block(r.release(n("red"), n("web1"), nve(2), |_| false)).unwrap();
+    block(r.release(n("red"), n("web1"), nve(2), |_| Presence::Gone)).unwrap();
     assert_eq!(block(r.grant(wish("red", "web1", XtrId([1; 16]), &[]))).unwrap().0.view.grant.epoch.get(), 3);
 }
 
@@ -101,7 +101,7 @@ fn v5_a_move_that_is_called_off_or_redirected_leaves_no_epoch_to_two() {
 fn v5_an_owner_that_lets_go_in_the_middle_lets_go_to_who_is_next() {
     let (r, before) = moving();
     to(&r, 2, nve(1)).unwrap();
-    block(r.release(n("red"), n("web1"), nve(1), |_| false)).unwrap();
+    block(r.release(n("red"), n("web1"), nve(1), |_| Presence::Gone)).unwrap();
     let (owner, grant) = now(&r);
     assert_eq!((owner.as_str(), grant.epoch.get(), grant.next), ("nve2", 2, None));
     assert_eq!((grant.mac, grant.ips), (before.mac, before.ips));
@@ -110,11 +110,11 @@ fn v5_an_owner_that_lets_go_in_the_middle_lets_go_to_who_is_next() {
     let refused = block(r.release_owned(n("red"), n("web1"), nve(3)));
     assert!(matches!(refused, Err(RegistryError::GrantedElsewhere { .. })));
     assert!(now(&r).1.next.is_some());
-    block(r.release(n("red"), n("web1"), nve(3), |_| false)).unwrap();
+    block(r.release(n("red"), n("web1"), nve(3), |_| Presence::Gone)).unwrap();
     assert_eq!((now(&r).0.as_str(), now(&r).1.next), ("nve2", None));
     // By force nothing is left of it.
     to(&r, 1, nve(2)).unwrap();
-    block(r.release(n("red"), n("web1"), Caller::Operator, |_| false)).unwrap();
+    block(r.release(n("red"), n("web1"), Caller::Operator, |_| Presence::Gone)).unwrap();
     assert_eq!([1, 2, 3].map(|id| held(&r, id)), [0; 3]);
 }
 
@@ -159,7 +159,8 @@ fn v5_an_nve_that_is_removed_holds_up_no_move() {
 fn v10_taken_over_whoever_had_it_or_was_next() {
     let (r, _) = moving();
     let take = |id, caller| {
-        block(r.take_over(n("red"), n("web1"), name(id), caller, |_| false)).map(|(view, _)| view.grant)
+        block(r.take_over(n("red"), n("web1"), name(id), caller, |_| Presence::Gone))
+            .map(|(view, _)| view.grant)
     };
     for id in [1, 2, 3] {
         assert!(matches!(take(2, nve(id)), Err(RegistryError::Forbidden(_))));
@@ -170,10 +171,13 @@ fn v10_taken_over_whoever_had_it_or_was_next() {
     // Whoever may have it in service must be gone: its owner, or who was to be next; who gets it may be there.
     to(&r, 3, nve(1)).unwrap();
     for there in [1, 3] {
-        let is_there = move |nve| nve == XtrId([there; 16]);
-        let refused =
-            block(r.take_over(n("red"), n("web1"), name(2), Caller::Operator, is_there)).unwrap_err();
+        let take = |presence| {
+            let is_there = move |nve| if nve == XtrId([there; 16]) { presence } else { Presence::Gone };
+            block(r.take_over(n("red"), n("web1"), name(2), Caller::Operator, is_there)).unwrap_err()
+        };
+        let refused = take(Presence::Connected);
         assert!(matches!(refused, RegistryError::HolderConnected { nve, .. } if nve == name(there)));
+        assert!(matches!(take(Presence::Unheard), RegistryError::HolderUnheard { .. }));
     }
     let taken = take(2, Caller::Operator).unwrap();
     // Epoch 2 was the other's, who may have it Activated already.
@@ -200,7 +204,7 @@ fn h8_what_an_agent_asked_for_that_is_gone_frees_nothing_of_the_next_ones() {
     assert!(!asks(Some(7)).unwrap().created);
     assert!(!asks(Some(8)).unwrap().created, "the agent was started again");
     for late in [
-        block(r.release(n("red"), n("web1"), by(Some(7)), |_| false)).map(drop),
+        block(r.release(n("red"), n("web1"), by(Some(7)), |_| Presence::Gone)).map(drop),
         block(r.release_owned(n("red"), n("web1"), by(Some(7)))).map(drop),
         block(r.release_activated(n("red"), n("web1"), by(Some(7)), Epoch::FIRST)).map(drop),
         asks(Some(7)).map(drop),
@@ -212,7 +216,7 @@ fn h8_what_an_agent_asked_for_that_is_gone_frees_nothing_of_the_next_ones() {
     assert_eq!(now(&r).1, before, "nothing has changed");
     // Another NVE's starts are its own, and an agent that does not say is taken at its word.
     block(r.grant(Wish { start: Some(1), ..wish("red", "web2", XtrId([2; 16]), &[]) })).unwrap();
-    block(r.release(n("red"), n("web1"), by(None), |_| false)).unwrap();
+    block(r.release(n("red"), n("web1"), by(None), |_| Presence::Gone)).unwrap();
     assert!(asks(Some(8)).unwrap().created);
-    block(r.release(n("red"), n("web1"), by(Some(8)), |_| false)).unwrap();
+    block(r.release(n("red"), n("web1"), by(Some(8)), |_| Presence::Gone)).unwrap();
 }

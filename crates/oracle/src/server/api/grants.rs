@@ -212,9 +212,8 @@ pub(super) async fn take_over(
     Body(NameNext { nve }): Body<NameNext>,
 ) -> Answer<GrantView> {
     query.only(&["force"])?;
-    let (registry, force) = (app.registry.clone(), query.flag("force")?);
-    let is_connected = move |nve| !force && app.sessions.connected(nve);
-    let (view, _) = registry.take_over(vn, tsi, nve, identity.caller()?, is_connected).await?;
+    let presence = app.presence(query.flag("force")?).await;
+    let (view, _) = app.registry.take_over(vn, tsi, nve, identity.caller()?, presence).await?;
     tracing::warn!(vn = %view.vn, tsi = %view.grant.tsi.name, by = %view.nve, "taken over");
     Ok(Json(view))
 }
@@ -258,7 +257,11 @@ pub(super) async fn release(
 ) -> Answer<Message> {
     query.only(&["force", "owned", "activated"])?;
     let (force, caller) = (query.flag("force")?, identity.caller()?);
-    let (released, _) = match (query.flag("owned")?, query.epoch("activated")?) {
+    let of_nve = (query.flag("owned")?, query.epoch("activated")?);
+    if identity.nve().is_none() && of_nve != (false, None) {
+        return Err(Failure::bad("'owned' and 'activated' are for an NVE to say; leave them out"));
+    }
+    let (released, _) = match of_nve {
         (true, Some(_)) => {
             return Err(Failure::bad(
                 "'owned' is for what may be another's, 'activated' for what was Activated here; leave one out",
@@ -267,9 +270,8 @@ pub(super) async fn release(
         (true, None) => app.registry.release_owned(vn, tsi, caller).await?,
         (false, Some(epoch)) => app.registry.release_activated(vn, tsi, caller, epoch).await?,
         (false, None) => {
-            let registry = app.registry.clone();
-            let is_connected = move |nve| !force && app.sessions.connected(nve);
-            registry.release(vn, tsi, caller, is_connected).await?
+            let presence = app.presence(force).await;
+            app.registry.release(vn, tsi, caller, presence).await?
         }
     };
     let (GrantView { vn, nve, grant }, what) = match released {
