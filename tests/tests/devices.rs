@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use weft_e2e::{Ping, THREE_HOSTS, TestLab, ping};
-use weft_lab::clock;
+use weft_lab::{Signal, clock};
 
 /// The names of the devices that a host's NVE shows, by interface.
 fn devices(lab: &TestLab, host: &str) -> Result<Vec<(String, String)>> {
@@ -21,7 +21,7 @@ fn run(lab: &TestLab, host: &str, line: &str) -> Result<()> {
 /// Who makes a device of the name that a tenant's had gets nothing of it, nor does the tenant lose anything.
 #[test]
 fn h1_a_device_that_is_renamed_stays_its_tenants() -> Result<()> {
-    let lab = TestLab::up(THREE_HOSTS)?;
+    let mut lab = TestLab::up(THREE_HOSTS)?;
     lab.settle()?;
     for line in ["ip link set red-a down", "ip link set red-a name other", "ip link set other up"] {
         run(&lab, "h1", line)?;
@@ -41,5 +41,26 @@ fn h1_a_device_that_is_renamed_stays_its_tenants() -> Result<()> {
     let gone = ("new".to_owned(), String::new());
     let noticed = || devices(&lab, "h1").is_ok_and(|all| all.contains(&gone) && all.contains(&own));
     ensure!(clock::until_true(clock::CEILING, noticed), "{:?}", devices(&lab, "h1")?);
+    // Nor while no agent runs: two change names, of two VNs.
+    lab.signal("h1", Signal::SIGKILL)?;
+    for line in ["ip link set red-d name tmp", "ip link set blue-a name red-d", "ip link set tmp name blue-a"]
+    {
+        run(&lab, "h1", line)?;
+    }
+    lab.restart("h1")?;
+    let wanted = [("red-d", "blue-a"), ("blue-a", "red-d"), ("red-a", "other")];
+    let shown = || {
+        let all = devices(&lab, "h1").unwrap_or_default();
+        wanted
+            .iter()
+            .all(|(tsi, device)| all.iter().any(|(t, d)| (t.as_str(), d.as_str()) == (*tsi, *device)))
+    };
+    ensure!(clock::until_true(clock::CEILING, shown), "{:?}", devices(&lab, "h1")?);
+    for (from, to) in
+        [("red-d", "10.0.0.2"), ("red-d", "fd00::3"), ("blue-a", "10.0.0.2"), ("red-a", "10.0.0.4")]
+    {
+        let reached = || ping(&lab, from, to, 2).is_ok_and(Ping::complete);
+        ensure!(clock::until_true(clock::CEILING, reached), "{from} to {to}");
+    }
     lab.down()
 }

@@ -45,11 +45,16 @@ pub(crate) type Column = (&'static str, &'static str);
 
 /// Writes to standard output. A reader that went away is not an error: `weft get tsis | head` ends well.
 pub(crate) fn print(text: &str) -> Result<(), CommandError> {
+    print_on(text).map(drop)
+}
+
+/// The same of one thing after the other; whether somebody reads it still.
+pub(crate) fn print_on(text: &str) -> Result<bool, CommandError> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(false),
         Err(source) => Err(CommandError::Write { path: "standard output".into(), source }),
-        Ok(()) => Ok(()),
+        Ok(()) => Ok(true),
     }
 }
 

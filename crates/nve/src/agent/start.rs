@@ -18,7 +18,7 @@ use super::{
     trace::Traces,
     watch as follow,
 };
-use crate::core::{Config, Core, Device, Limits, OracleAddr, Output, SavedPolicies, Timing};
+use crate::core::{Attachment, Config, Core, Device, Limits, OracleAddr, Output, SavedPolicies, Timing};
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
@@ -28,6 +28,7 @@ use std::{
 };
 use tokio::sync::{mpsc, watch};
 use weft_api::{Client, JoinToken, Trust};
+use weft_datapath::{IfIndex, Tables};
 use weft_model::{BootId, NveName, Rloc};
 
 /// Inputs that may wait for the driver; senders wait beyond.
@@ -104,7 +105,7 @@ pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>)
     let saver = Saver::start(state_file, saved.clone());
     let policy_saver = Saver::start(policies_file, policies.clone());
     core.remember(saved.vns.clone(), policies, &observed);
-    core.restore(clock.now(), saved.attachments, &devices);
+    core.restore(clock.now(), where_they_are(saved.attachments, &devices, &observed), &devices);
     core.give_back(clock.now(), saved.unreleased.clone());
     core.reconnect(saved.connected);
     core.adopt(clock.now(), saved.vns, &observed);
@@ -313,4 +314,74 @@ fn towards(token: &JoinToken) -> Result<Rloc, NveError> {
     let local = local().map_err(|source| NveError::NoRloc { oracle: oracle.clone(), source })?;
     let unusable = |e| NveError::NoRloc { oracle, source: std::io::Error::other(e) };
     Rloc::new(local.ip()).map_err(unusable)
+}
+
+/// What was attached, at the devices that have its programs: one that was renamed meanwhile is its still, and a
+/// stranger's that has its name by now is not.
+fn where_they_are(
+    mut attachments: Vec<Attachment>,
+    devices: &[Device],
+    observed: &Tables,
+) -> Vec<Attachment> {
+    let names: BTreeMap<IfIndex, &str> = devices.iter().map(|d| (d.index, d.name.as_str())).collect();
+    let at: BTreeMap<_, &str> = observed
+        .vaps
+        .iter()
+        .filter_map(|(index, vap)| Some(((vap.vni, vap.mac), *names.get(index)?)))
+        .collect();
+    for Attachment { device, grant, .. } in &mut attachments {
+        if let Some(name) = at.get(&(grant.tsi.vni, grant.mac)).filter(|name| **name != device.as_str()) {
+            tracing::info!(tsi = %grant.tsi, from = %device, to = %name, "device renamed");
+            (*name).clone_into(device);
+        }
+    }
+    attachments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weft_datapath::{Path, Vap, VapKind};
+
+    /// Names changed while no agent ran: two are swapped, one has another's name now, one is gone.
+    #[test]
+    fn h1_what_has_its_program_is_its_device_whatever_its_name() {
+        let attachment = |n: u8, device: &str| -> Attachment {
+            let text = format!(
+                r#"{{"vn":"red","device":"{device}","tap":true,"grant":{{"tsi":{{"vni":7,"name":"t{n}"}},
+                "mac":"02:00:00:00:00:0{n}","ips":["10.0.0.{n}"],"owner":"{:032x}","epoch":1}}}}"#,
+                1
+            );
+            serde_json::from_str(&text).unwrap()
+        };
+        let all = vec![attachment(1, "a"), attachment(2, "b"), attachment(3, "c"), attachment(4, "d")];
+        let device = |(index, name): (u32, &str)| Device {
+            name: name.to_owned(),
+            index: IfIndex(index),
+            kind: VapKind::Tap,
+        };
+        // 4's device is gone, and there is a new one of its name.
+        let devices = [(1, "b"), (2, "a"), (3, "renamed"), (8, "c"), (9, "d")].map(device);
+        let mut observed = Tables::default();
+        for (n, attachment) in (1..).zip(&all) {
+            let grant = &attachment.grant;
+            let vap = Vap {
+                vni: grant.tsi.vni,
+                mac: grant.mac,
+                ips: grant.ips.clone(),
+                kind: VapKind::Tap,
+                path: Path::Direct,
+                mtu: 1_430,
+                activated: true,
+                waits: false,
+                previous: None,
+                policy: None,
+                tunnel: Default::default(),
+            };
+            observed.vaps.insert(IfIndex(n), vap);
+        }
+        let names: Vec<String> =
+            where_they_are(all, &devices, &observed).into_iter().map(|a| a.device).collect();
+        assert_eq!(names, ["b", "a", "renamed", "d"]);
+    }
 }

@@ -75,7 +75,8 @@ async fn carry_out_attach(
     let answer = local.ask(|answer| LocalCall::Attach(attach, answer)).await?;
     // Only now: a line of the log takes as long as a system call, and somebody's first packet waits.
     let refused = answer.as_ref().err().map(ToString::to_string);
-    tracing::info!(vn = %body.vn, tsi = %body.name, device = %body.device, ?request, refused, "attach");
+    let verb = if state == TsiState::Activated { "attach" } else { "associate" };
+    tracing::info!(vn = %body.vn, tsi = %body.name, device = %body.device, ?request, refused, "{verb}");
     let attached = answer?;
     // Only now: until its program is there frames would reach this host. A detach set it down.
     local.set_up(index, &body.device).await;
@@ -122,9 +123,12 @@ pub(super) async fn detach(
     let asked = asked("detach", (&vn, &name), &serde_json::json!({ "force": force }))?;
     let (to, request) = (local.clone(), request_id.clone());
     let act = async move {
-        tracing::info!(%vn, tsi = %name, force, ?request, "detach");
         let message = format!("{vn}/{name} detached");
-        to.ask(|answer| LocalCall::Detach(vn, name, force, answer)).await??;
+        let (of, its) = (vn.clone(), name.clone());
+        let answer = to.ask(|answer| LocalCall::Detach(vn, name, force, answer)).await?;
+        let refused = answer.as_ref().err().map(ToString::to_string);
+        tracing::info!(vn = %of, tsi = %its, force, ?request, refused, "detach");
+        answer?;
         Ok((StatusCode::OK, Message { message }))
     };
     once(&local, request_id, asked, act).await
@@ -176,20 +180,21 @@ pub(super) async fn change_state(
     let (to, request) = (local.clone(), id.clone());
     let act = async move {
         let lease = lease(body.lease_s, 1)?;
-        tracing::info!(%vn, tsi = %name, state = ?body.state, ?request, "state");
         let message = format!("{vn}/{name} is {}", body.state);
-        match body.state {
+        let (of, its) = (vn.clone(), name.clone());
+        let answer = match body.state {
             local::State::Activated => {
-                to.ask(|answer| LocalCall::Activate((vn, name), lease, answer)).await??;
+                to.ask(|answer| LocalCall::Activate((vn, name), lease, answer)).await?.map(drop)
             }
             local::State::Associated if lease.is_some() => {
                 let text = "a deactivation begins no lease; leave 'lease_s' away, or update it";
                 return Err(Refusal::of(Code::BadRequest, text.to_owned()));
             }
-            local::State::Associated => {
-                to.ask(|answer| LocalCall::Deactivate(vn, name, answer)).await??;
-            }
-        }
+            local::State::Associated => to.ask(|answer| LocalCall::Deactivate(vn, name, answer)).await?,
+        };
+        let refused = answer.as_ref().err().map(ToString::to_string);
+        tracing::info!(vn = %of, tsi = %its, ?request, refused, "{verb}");
+        answer?;
         Ok((StatusCode::OK, Message { message }))
     };
     once(&local, id, asked, act).await

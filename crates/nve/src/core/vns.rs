@@ -1,7 +1,7 @@
 //! VN Contexts: the Oracle's watch says what they are, and what an answer says of one is news only while the watch has not
 //! told of it. An answer may be older: it waits until a program runs, and no watch tells the same again.
 
-use super::Core;
+use super::{Core, Timer};
 use weft_model::{VnSpec, Vni};
 
 impl Core {
@@ -16,6 +16,11 @@ impl Core {
         // After a restart without an Oracle it is treated as it last was.
         let kept = self.members.contains_key(&vni) || self.connected.contains_key(&vni);
         self.unsaved |= kept && old.as_ref() != self.vns.get(&vni);
+        // What an Oracle refused for its mode of before it may be asked for anew.
+        let mode = |vn: &VnSpec| vn.learning;
+        if old.as_ref().map(mode) != self.vns.get(&vni).map(mode) {
+            self.timers.cancel(&Timer::Subscribe(vni));
+        }
         let governs = |vn: &VnSpec| (vn.default_groups.clone(), vn.log_refused);
         let governed = old.as_ref().map(governs) == self.vns.get(&vni).map(governs);
         if adopts {

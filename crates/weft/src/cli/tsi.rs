@@ -147,7 +147,7 @@ pub(crate) enum TsiCommand {
         /// Begin behind the event of this number; what is not kept any more is said to be missed.
         #[arg(long, value_parser = number::<u64>(0..=u64::MAX))]
         after: Option<u64>,
-        /// End after so many.
+        /// End after so many; bookmarks do not count.
         #[arg(long, value_parser = number::<u64>(1..=u64::MAX))]
         count: Option<u64>,
         #[command(flatten)]

@@ -88,7 +88,9 @@ pub(super) async fn run(args: GetArgs) -> Result<(), CommandError> {
     loop {
         let text = fetch(&args).await?;
         if text != shown {
-            output::print(&text)?;
+            if !output::print_on(&text)? {
+                return Ok(());
+            }
             shown = text;
         }
         if !args.watch {

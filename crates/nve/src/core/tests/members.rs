@@ -8,7 +8,7 @@ use ::core::net::IpAddr;
 use ::core::time::Duration;
 use std::collections::BTreeSet;
 use weft_datapath::{Op, Tables, Vn};
-use weft_lisp::tcp::{Body, Membership, MembershipEvent, SubscribeError};
+use weft_lisp::tcp::{Body, Membership, MembershipEvent, Signal, SubscribeError};
 use weft_model::{Bum, Learning, Rloc, VnSpec};
 
 fn flooding() -> VnSpec {
@@ -192,6 +192,22 @@ fn n9_refused_is_tried_again_after_a_while() {
     assert_eq!(heard(&fact(&mut w, VnSpec { bum: Bum::Replicate, ..flooding() })), []);
     let later: Vec<Seen> = w.passes(Duration::from_secs(6)).into_iter().map(|(_, seen)| seen).collect();
     subscribed(&later, 0);
+}
+
+/// A push that ends by a change of the VN's mode ends by a refusal: what the new mode needs does not wait for that.
+#[test]
+fn l_another_mode_asks_at_once() {
+    let mut w = World::started(V4, &["a"]);
+    let seen = fact(&mut w, VnSpec { learning: Learning::Distribute, ..spec() });
+    let asked = seen.iter().find_map(|s| match s {
+        Seen::Heard(0, Heard::Mappings(id, Signal::SubscribeMappings { .. })) => Some(*id),
+        _ => None,
+    });
+    let refused = Signal::MappingsRefused { vni: VNI, error: SubscribeError::NotEnabled };
+    let seen = w.hears(0, &oracle::frame(&Body::Signal(refused), asked.unwrap()));
+    assert_eq!(heard(&seen), []);
+    assert!(w.core.provider(vni()).is_none(), "it is waited out");
+    subscribed(&fact(&mut w, flooding()), 0);
 }
 
 #[test]

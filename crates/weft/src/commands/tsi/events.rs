@@ -25,7 +25,9 @@ pub(super) async fn follow(
         } else if format == Format::Table {
             continue;
         }
-        output::print(&output::streamed(format, &event, &text(&event))?)?;
+        if !output::print_on(&output::streamed(format, &event, &text(&event))?)? {
+            return Ok(());
+        }
     }
     Ok(())
 }
