@@ -1,6 +1,7 @@
 //! Bodies of requests, as servers of the API read them.
 
-use bytes::{Buf, Bytes};
+use crate::Code;
+use bytes::{Buf, BufMut as _, Bytes};
 use core::fmt;
 use http_body_util::BodyExt as _;
 use hyper::body::Body;
@@ -22,6 +23,17 @@ pub enum BodyError {
     Broken(String),
 }
 
+impl BodyError {
+    /// The code that it is refused with.
+    #[must_use]
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::TooLarge { .. } => Code::TooLarge,
+            Self::Broken(_) => Code::BadRequest,
+        }
+    }
+}
+
 /// The whole of a body, of which at most `limit` octets are kept.
 ///
 /// # Errors
@@ -34,19 +46,15 @@ where
     let (mut octets, mut seen) = (Vec::new(), 0_usize);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|e| BodyError::Broken(e.to_string()))?;
-        let Ok(mut data) = frame.into_data() else { continue };
+        let Ok(data) = frame.into_data() else { continue };
         seen = seen.saturating_add(data.remaining());
-        if seen > limit {
-            octets = Vec::new();
+        if seen <= limit {
+            octets.put(data);
+            continue;
         }
+        octets = Vec::new();
         if seen > limit.saturating_add(PASSED_OVER) {
             break;
-        }
-        while seen <= limit && data.has_remaining() {
-            let chunk = data.chunk();
-            octets.extend_from_slice(chunk);
-            let taken = chunk.len();
-            data.advance(taken);
         }
     }
     if seen > limit { Err(BodyError::TooLarge { limit }) } else { Ok(octets.into()) }

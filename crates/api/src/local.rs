@@ -192,25 +192,6 @@ pub enum Standing {
     Lost,
 }
 
-impl From<State> for Standing {
-    fn from(state: State) -> Self {
-        match state {
-            State::Associated => Self::Associated,
-            State::Activated => Self::Activated,
-        }
-    }
-}
-
-impl fmt::Display for Standing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Associated => State::Associated.fmt(f),
-            Self::Activated => State::Activated.fmt(f),
-            Self::Lost => f.pad("lost"),
-        }
-    }
-}
-
 /// One attached tenant system interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Tsi {

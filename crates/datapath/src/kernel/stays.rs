@@ -68,13 +68,11 @@ impl Stays {
     /// Since when who comes to an address with this MAC address has had it, as far as that is known.
     fn come(&mut self, now: u64, mac: [u8; 6], vni: Vni, ip: TenantIp) -> Option<u64> {
         match self.left.remove(&(vni, ip)) {
-            Some((had, since)) if had == mac => Some(since),
-            Some((_, since)) => {
-                self.end(now, since, vni, [&ip]);
-                self.ended.get(&(vni, ip)).copied()
-            }
-            None => self.ended.get(&(vni, ip)).copied(),
+            Some((had, since)) if had == mac => return Some(since),
+            Some((_, since)) => self.end(now, since, vni, [&ip]),
+            None => {}
         }
+        self.ended.get(&(vni, ip)).copied()
     }
 }
 

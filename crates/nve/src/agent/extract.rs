@@ -6,7 +6,7 @@ use axum::{
     http::request::Parts,
 };
 use serde::de::DeserializeOwned;
-use weft_api::{BodyError, Code, whole};
+use weft_api::whole;
 use weft_model::{Name, NameError};
 
 /// Largest request body, octets.
@@ -19,13 +19,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Refusal> {
-        let octets = whole(request.into_body(), BODY).await.map_err(|e| {
-            let code = match e {
-                BodyError::TooLarge { .. } => Code::TooLarge,
-                BodyError::Broken(_) => Code::BadRequest,
-            };
-            Refusal::of(code, e.to_string())
-        })?;
+        let read = whole(request.into_body(), BODY).await;
+        let octets = read.map_err(|e| Refusal::of(e.code(), e.to_string()))?;
         let bad = |e: serde_json::Error| Refusal::bad(format!("the body is not what is expected here: {e}"));
         serde_json::from_slice(&octets).map(Self).map_err(bad)
     }

@@ -28,8 +28,8 @@ use std::{
 };
 use tokio::sync::{mpsc, watch};
 use weft_api::{Client, JoinToken, Trust};
-use weft_datapath::{IfIndex, Tables};
-use weft_model::{BootId, NveName, Rloc};
+use weft_datapath::IfIndex;
+use weft_model::{BootId, NveName, Rloc, TsMac, Vni};
 
 /// Inputs that may wait for the driver; senders wait beyond.
 const INPUTS: usize = 4_096;
@@ -105,7 +105,8 @@ pub(super) async fn run(options: NveOptions, shutdown: impl Future<Output = ()>)
     let saver = Saver::start(state_file, saved.clone());
     let policy_saver = Saver::start(policies_file, policies.clone());
     core.remember(saved.vns.clone(), policies, &observed);
-    core.restore(clock.now(), where_they_are(saved.attachments, &devices, &observed), &devices);
+    let programs = observed.vaps.iter().map(|(index, vap)| (*index, (vap.vni, vap.mac)));
+    core.restore(clock.now(), where_they_are(saved.attachments, &devices, programs), &devices);
     core.give_back(clock.now(), saved.unreleased.clone());
     core.reconnect(saved.connected);
     core.adopt(clock.now(), saved.vns, &observed);
@@ -321,14 +322,11 @@ fn towards(token: &JoinToken) -> Result<Rloc, NveError> {
 fn where_they_are(
     mut attachments: Vec<Attachment>,
     devices: &[Device],
-    observed: &Tables,
+    programs: impl Iterator<Item = (IfIndex, (Vni, TsMac))>,
 ) -> Vec<Attachment> {
     let names: BTreeMap<IfIndex, &str> = devices.iter().map(|d| (d.index, d.name.as_str())).collect();
-    let at: BTreeMap<_, &str> = observed
-        .vaps
-        .iter()
-        .filter_map(|(index, vap)| Some(((vap.vni, vap.mac), *names.get(index)?)))
-        .collect();
+    let at: BTreeMap<_, &str> =
+        programs.filter_map(|(index, whose)| Some((whose, *names.get(&index)?))).collect();
     for Attachment { device, grant, .. } in &mut attachments {
         if let Some(name) = at.get(&(grant.tsi.vni, grant.mac)).filter(|name| **name != device.as_str()) {
             tracing::info!(tsi = %grant.tsi, from = %device, to = %name, "device renamed");
@@ -341,7 +339,7 @@ fn where_they_are(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use weft_datapath::{Path, Vap, VapKind};
+    use weft_datapath::VapKind;
 
     /// Names changed while no agent ran: two are swapped, one has another's name now, one is gone.
     #[test]
@@ -362,26 +360,10 @@ mod tests {
         };
         // 4's device is gone, and there is a new one of its name.
         let devices = [(1, "b"), (2, "a"), (3, "renamed"), (8, "c"), (9, "d")].map(device);
-        let mut observed = Tables::default();
-        for (n, attachment) in (1..).zip(&all) {
-            let grant = &attachment.grant;
-            let vap = Vap {
-                vni: grant.tsi.vni,
-                mac: grant.mac,
-                ips: grant.ips.clone(),
-                kind: VapKind::Tap,
-                path: Path::Direct,
-                mtu: 1_430,
-                activated: true,
-                waits: false,
-                previous: None,
-                policy: None,
-                tunnel: Default::default(),
-            };
-            observed.vaps.insert(IfIndex(n), vap);
-        }
+        let whose = all.iter().map(|attachment| (attachment.grant.tsi.vni, attachment.grant.mac));
+        let programs: Vec<_> = (1..).map(IfIndex).zip(whose).collect();
         let names: Vec<String> =
-            where_they_are(all, &devices, &observed).into_iter().map(|a| a.device).collect();
+            where_they_are(all, &devices, programs.into_iter()).into_iter().map(|a| a.device).collect();
         assert_eq!(names, ["b", "a", "renamed", "d"]);
     }
 }

@@ -146,17 +146,21 @@ pub(super) async fn update(
     let act = async move {
         let local::Update { device, add, remove, lease_s, request_id: _ } = body;
         let lease = lease(lease_s, 0)?;
-        // That a lease is renewed is no news.
-        if device.is_some() || !add.is_empty() || !remove.is_empty() {
-            tracing::info!(%vn, tsi = %name, ?device, ?add, ?remove, ?request, "update");
-        }
         let found = match &device {
             Some(device) => Some(to.device(device).await?),
             None => None,
         };
         let up = found.as_ref().map(|(index, device)| (*index, device.name.clone()));
         let update = Update { vn, name, device: found.map(|(_, device)| device), add, remove, lease };
-        let attached = to.ask(|answer| LocalCall::Update(update, answer)).await??;
+        let answer = to.ask(|answer| LocalCall::Update(update.clone(), answer)).await?;
+        // That a lease is renewed is no news.
+        let Update { vn, name, device, add, remove, lease: _ } = &update;
+        if device.is_some() || !add.is_empty() || !remove.is_empty() {
+            let device = device.as_ref().map(|device| &device.name);
+            let refused = answer.as_ref().err().map(ToString::to_string);
+            tracing::info!(%vn, tsi = %name, ?device, ?add, ?remove, ?request, refused, "update");
+        }
+        let attached = answer?;
         if let Some((index, device)) = up {
             to.set_up(index, &device).await;
         }

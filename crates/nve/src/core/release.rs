@@ -167,9 +167,6 @@ impl Core {
     pub(super) fn reconcile_grants(&mut self, revision: u64, grants: Vec<Grant>) {
         let ours: BTreeMap<_, _> = grants.into_iter().map(|g| (g.tsi.clone(), g)).collect();
         self.revision = self.revision.max(revision);
-        if self.listed.as_ref().is_none_or(|listed| listed.revision <= revision) {
-            self.listed = Some(Listed { revision, grants: ours.clone() });
-        }
         let older = self.tsis.iter().filter(|(_, t)| t.revision <= revision);
         let mine: Vec<TsiId> = older.map(|(id, _)| id.clone()).collect();
         for id in mine {
@@ -182,6 +179,9 @@ impl Core {
             }
         }
         self.claim_orphans(revision, &ours);
+        if self.listed.as_ref().is_none_or(|listed| listed.revision <= revision) {
+            self.listed = Some(Listed { revision, grants: ours });
+        }
     }
 
     /// A grant as an answer has it, or as a list of grants has it that is not older: that may have come while the answer

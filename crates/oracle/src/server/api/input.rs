@@ -7,7 +7,7 @@ use axum::{
 };
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
-use weft_api::{BodyError, Code, whole};
+use weft_api::whole;
 use weft_model::{Epoch, Name};
 
 /// A JSON body of at most `LIMIT` octets.
@@ -17,13 +17,8 @@ impl<T: DeserializeOwned, S: Send + Sync, const LIMIT: usize> FromRequest<S> for
     type Rejection = Failure;
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Failure> {
-        let octets = whole(request.into_body(), LIMIT).await.map_err(|e| {
-            let code = match e {
-                BodyError::TooLarge { .. } => Code::TooLarge,
-                BodyError::Broken(_) => Code::BadRequest,
-            };
-            Failure::new(code, e.to_string())
-        })?;
+        let read = whole(request.into_body(), LIMIT).await;
+        let octets = read.map_err(|e| Failure::new(e.code(), e.to_string()))?;
         match serde_json::from_slice(&octets) {
             Ok(value) => Ok(Self(value)),
             Err(e) => Err(Failure::bad(format!("the body is not what is expected here: {e}"))),
